@@ -1,1 +1,37 @@
+"""Fused LoRA and PaCA linear layers in Triton, with plain torch references beside them.
 
+    from kernels import lora_linear, paca_linear, LoRALinear, PaCALinear
+
+Nothing heavy is imported until a name is used, and Triton is needed by its own kernels only: where there is none
+(macOS, say) every function below works through `kernels.reference`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .lora import LoRALinear, lora_linear
+    from .paca import PaCALinear, paca_linear, parameter_groups, refresh_after_step
+
+_HOME = {
+    "lora_linear": ".lora",
+    "LoRALinear": ".lora",
+    "paca_linear": ".paca",
+    "PaCALinear": ".paca",
+    "parameter_groups": ".paca",
+    "refresh_after_step": ".paca",
+}
+
+__all__ = ["LoRALinear", "PaCALinear", "lora_linear", "paca_linear", "parameter_groups", "refresh_after_step"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name], __name__), name)
+    globals()[name] = value  # the next look-up costs a dictionary access
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

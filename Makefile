@@ -1,0 +1,60 @@
+# Give PYTHON=python3 to use an interpreter that already has torch (GPU images do); nothing is installed then.
+# Otherwise .venv is made once, with the exact versions of constraints.txt.
+ifdef PYTHON
+  PY := $(PYTHON)
+  READY :=
+else
+  PY := .venv/bin/python
+  READY := .venv/.installed
+endif
+GPU ?= auto
+SWEEP ?= table1
+ARGS ?=
+TEST ?= -m "not slow" --benchmark-skip
+
+.PHONY: help setup bench test test-all lint report publish doctor clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@echo "Variables: GPU=auto|cpu|a100|... SWEEP=$(SWEEP) ARGS='--where model=tinyllama' PYTHON=python3"
+
+setup: $(READY)  ## Make .venv and install what everything needs, once
+
+.venv/.installed: pyproject.toml constraints.txt
+	@for p in python3 python3.13 python3.12 python3.11; do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && exec $$p -m venv .venv; \
+	done; echo "error: no Python 3.11 or newer with venv found on the PATH" >&2; exit 2
+	.venv/bin/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+bench: $(READY)  ## Measure SWEEP (Table 1) on this machine and draw its report
+	@dir=$$($(PY) -m bench run $(SWEEP) --gpu $(GPU) $(ARGS)); status=$$?; \
+	[ -z "$$dir" ] || $(PY) -m plots "$$dir" || status=$$?; exit $$status
+
+test: $(READY)  ## The fast tests, without benchmarks (a few minutes)
+	$(PY) -m pytest $(TEST)
+
+test-all: lint  ## Everything CI runs: lint, types, all tests, the benchmarks once
+	$(MAKE) test TEST="--benchmark-skip"
+	$(PY) -m pytest --benchmark-only
+
+lint: $(READY)  ## Style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+report: $(READY)  ## Redraw tables, plots and report of every results folder
+	$(PY) -m plots $(dir $(wildcard results/*/*/run.json results/*/reference/*/run.json))
+
+publish:  ## Put a measured folder where git sees it: make publish GPU=h100 SWEEP=table1
+	@test -f results/$(GPU)/$(SWEEP)/run.json || { echo "error: results/$(GPU)/$(SWEEP) holds no run; give GPU= and SWEEP=" >&2; exit 2; }
+	mkdir -p results/$(GPU)/reference/$(SWEEP)
+	cp results/$(GPU)/$(SWEEP)/*.* results/$(GPU)/reference/$(SWEEP)/
+	git add results/$(GPU)/reference/$(SWEEP)
+
+doctor: $(READY)  ## What this machine can run, and what is missing
+	$(PY) -m bench doctor
+
+clean:  ## Remove .venv and caches; results stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

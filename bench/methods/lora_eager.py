@@ -1,0 +1,30 @@
+"""lora, impl eager: the textbook. Two small products beside the frozen one (Hu et al., 2021, equation 3)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.case import Case
+from bench.methods.places import Trained, adapt, adapter_dtype
+from kernels import LoRALinear
+
+
+class EagerLoRALinear(LoRALinear):
+    """y = base(x) + s * drop(x) A^T B^T, one operator after the other, in the order of PEFT."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., K) -> y (..., N). Without autocast, adapters wider than x compute in their own dtype, as in PEFT."""
+        y = self.base(x)  # nn.Linear or Conv1D, each in its own layout
+        if self.merged:
+            return y
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.lora_a.dtype)
+        s = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a)
+        return (y + self.scale * F.linear(s, self.lora_b)).to(y.dtype)
+
+
+def apply(model: nn.Module, case: Case) -> Trained:
+    """Trains A (r, K) and B (N, r) of every target layer."""
+    assert case.rank is not None and case.alpha is not None
+    rank, alpha, dropout, dtype = case.rank, case.alpha, case.dropout or 0.0, adapter_dtype(case)
+    return adapt(model, case, lambda _, layer: EagerLoRALinear(layer, rank, alpha, dropout, dtype))

@@ -1,0 +1,71 @@
+"""From a case to the work that it times, at each of the three levels."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from bench.case import Case
+from bench.methods import apply
+from bench.methods.places import DTYPES
+from bench.methods.state import draw_lora_b
+from bench.models.work import AUTOCAST, Prepared, Work
+
+
+def build(case: Case, device: str, seed: int = 0) -> Work:
+    """Makes the model on `device` ('cpu', 'cuda', 'cuda:1', 'meta' to count); weights and inputs are drawn from `seed`.
+
+    Weights never exist elsewhere or in another dtype: fp32 under amp-*, else that of the precision. The same seed gives
+    the same weights and inputs under every method and impl, and torch's own random state is left as it was. Inputs:
+    x (batch, seq, K) of N(0, 1), or token ids, uniform. Raises ValueError where the model does not have what the case
+    asks for.
+    """
+    where = torch.device(device)
+    dtype = torch.float32 if case.precision in AUTOCAST else DTYPES[case.precision]
+    with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        torch.manual_seed(seed)
+        prepared = _level(case.level)(case, where, dtype)
+        leaves: list[tuple[str, Tensor]] = list(apply(prepared.model, case))
+        if case.method == "lora":
+            draw_lora_b(prepared.model)
+    if prepared.x is not None:
+        leaves.append(("x", prepared.x))
+    return Work(case, where, prepared.model, leaves, prepared.dropout, prepared.call, seed)
+
+
+def _level(level: str) -> Callable[[Case, torch.device, torch.dtype], Prepared]:
+    if level == "linear":
+        return prepare_linear
+    from bench.models import decoder  # imports transformers, which a linear layer does without
+
+    return {"block": decoder.prepare_block, "model": decoder.prepare_model}[level]
+
+
+def prepare_linear(case: Case, device: torch.device, dtype: torch.dtype) -> Prepared:
+    """One projection, nn.Linear or Conv1D as in the model, with the standard deviation that both use."""
+    p = case.projection
+    if case.shape is not None and case.seq > case.shape.max_positions:
+        raise ValueError(f"seq: {case.seq} is above the {case.shape.max_positions} positions of {case.model}")
+    layer: nn.Module
+    with _default_dtype(dtype), device:
+        if p.conv1d:
+            from transformers.pytorch_utils import Conv1D
+
+            layer = Conv1D(p.out_features, p.in_features)
+        else:
+            layer = nn.Linear(p.in_features, p.out_features, bias=p.bias)
+            nn.init.normal_(layer.weight, std=0.02)
+    x = torch.randn(case.batch, case.seq, p.in_features, device=device, dtype=dtype, requires_grad=True)
+    model = nn.ModuleDict({"layer": layer})
+    return Prepared(model, x, lambda: model["layer"](x), dropout=0.0)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,166 @@
+"""The child: measures the cases of one (model, method, impl) group in a process of its own.
+
+Reads one JSON job from standard input, writes one JSON event a line to the pipe whose number is its argument. Standard
+output and error go to the group's log. A CUDA error or an out of memory ends this process, not the sweep.
+
+Events: hello, phase, estimate, done, failed, bye. Standard input stays open; when it closes, the parent is gone, and
+this process ends itself.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from time import perf_counter
+from typing import Any
+
+from bench.case import Case
+from bench.measure.settings import MeasureSettings
+from bench.measure.stop import Estimate
+from bench.words import Status
+
+Emit = Callable[..., None]
+
+
+def _end_with_parent() -> None:
+    """Dies when the parent does, even where this process hangs: the kernel sends SIGKILL on Linux; elsewhere, and
+    where the parent was gone before we asked, the closed standard input tells."""
+    if sys.platform == "linux":
+        PR_SET_PDEATHSIG = 1  # linux/prctl.h
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        os.read(0, 1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    pipe = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
+
+    def emit(event: str, **values: Any) -> None:
+        pipe.write(json.dumps({"event": event, **values}) + "\n")
+
+    job = json.loads(_read_job())
+    _end_with_parent()
+    started = perf_counter()
+    import torch
+
+    device = torch.device(job["device"])
+    if device.type == "cuda":
+        torch.cuda.init()
+    emit("hello", pid=os.getpid(), cuda=torch.version.cuda, import_s=perf_counter() - started)
+    settings = MeasureSettings(**job["settings"])
+    for axes in job["cases"]:
+        case = Case(**axes)
+        if not _one(case, device, job, settings, emit):
+            break
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    emit("bye")
+
+
+def _read_job() -> str:
+    """One line of standard input, unbuffered: what follows it is nobody's, only its end counts."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        chunk = os.read(0, 65536)
+        if not chunk:
+            sys.exit("no job on standard input")
+        line += chunk
+    return line.decode()
+
+
+def _one(case: Case, device: Any, job: dict[str, Any], settings: MeasureSettings, emit: Emit) -> bool:
+    """Measures one case. False where this process must not go on: its memory or its CUDA context is spent."""
+    import torch
+
+    from bench.methods.registry import unsupported
+
+    try:
+        reason = unsupported(case, device.type)
+        if reason:
+            emit("failed", case_id=case.case_id, status=Status.unsupported, detail=reason)
+        else:
+            _measure(case, device, job, settings, emit)
+        return True
+    except (torch.OutOfMemoryError, MemoryError) as e:
+        emit("failed", case_id=case.case_id, status=Status.oom, detail=_brief(e))
+    except Exception as e:
+        status = Status.oom if _is_cpu_oom(e) else Status.error
+        if status is Status.error:
+            import traceback
+
+            traceback.print_exc()  # to the group's log
+        emit("failed", case_id=case.case_id, status=status, detail=_brief(e))
+        if status is Status.error and device.type == "cpu":
+            return True
+    return False
+
+
+def _is_cpu_oom(e: BaseException) -> bool:
+    """torch's CPU allocator raises a plain RuntimeError; its text is all there is to go by."""
+    return isinstance(e, RuntimeError) and "DefaultCPUAllocator" in str(e)
+
+
+def _brief(e: BaseException) -> str:
+    text = " ".join(str(e).split())
+    return f"{type(e).__name__}: {text[:300]}" if text else type(e).__name__
+
+
+def _measure(case: Case, device: Any, job: dict[str, Any], settings: MeasureSettings, emit: Emit) -> None:
+    from bench.measure.clocks import make_clock
+    from bench.measure.memory import peak_mib
+    from bench.measure.sampler import measure
+    from bench.models.build import build
+
+    started = perf_counter()
+    emit("phase", case_id=case.case_id, phase="building")
+    work = build(case, str(device))
+    built = perf_counter()
+    emit("phase", case_id=case.case_id, phase="checking")
+    out = work.forward()
+    work.backward(out)
+    work.check_leaves()
+    work.clear()
+    del out
+    checked = perf_counter()
+    measurements = []
+    for name in job["clocks"]:
+        emit("phase", case_id=case.case_id, phase=f"measuring {name}")
+        clock = make_clock(name, device, case.l2 == "cold")
+
+        def tell(pass_: str, e: Estimate) -> None:
+            emit("estimate", case_id=case.case_id, **{"pass": pass_}, **asdict(e))
+
+        measurements.append(measure(work, clock, tuple(job["passes"]), case.level, settings, tell))
+    emit(
+        "done",
+        case_id=case.case_id,
+        peak_mib=peak_mib(work, device),
+        model_dropout=work.model_dropout,
+        refresh_ms=measurements[0].refresh_ms,
+        series=[
+            {"pass": p, "clock": c, "stop": m.stop, "samples_ms": s}
+            for m in measurements
+            for (p, c), s in m.samples_ms.items()
+        ],
+        spent={
+            "building": built - started,
+            "checking": checked - built,
+            "warming up": sum(m.warmup_s for m in measurements),
+            "measuring": sum(m.wall_s for m in measurements),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The parent: hands groups of cases to child processes, one after the other, and puts what they find on disk.
+
+It never imports torch and never has a CUDA context, so nothing a case does can end the sweep.
+"""
+
+import signal
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from bench.case import Case
+from bench.gpu import Device
+from bench.run.display import Display
+from bench.run.process import Child, Silent
+from bench.run.record import Record, now
+from bench.run.rows import RowMaker
+from bench.sweep import Plan
+from bench.words import Status
+
+Task = tuple[int, Case]  # (repeat, case)
+
+
+def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str]) -> list[Task]:
+    """What is still to be measured: cases with a row missing, or with a status that is to be retried."""
+    tasks = []
+    for repeat in range(repeats):
+        for case in plan.cases:
+            rows = [record.get((case.case_id, p, c, repeat)) for p, c in plan.row_keys]
+            if any(r is None or r["status"] in retry for r in rows):
+                tasks.append((repeat, case))
+    return tasks
+
+
+def groups(tasks: list[Task]) -> Iterable[list[Task]]:
+    """Tasks that share a child: one (model, method, impl) of one repeat, neighbours in the sweep's order."""
+    for _, group in groupby(tasks, key=lambda t: (t[0], t[1].model, t[1].method, t[1].impl)):
+        yield list(group)
+
+
+class Runner:
+    """Measures the open tasks of one plan into one record."""
+
+    def __init__(self, plan: Plan, device: Device, record: Record, display: Display) -> None:
+        self._plan = plan
+        self._device = device
+        self._record = record
+        self._display = display
+        self._rows = RowMaker(plan, record.run["run_id"], device.name, device.key)
+        self.spent: dict[str, float] = {}  # seconds by what they went into
+
+    def run(self, tasks: list[Task]) -> None:
+        """Measures all tasks. Raises OSError where the record cannot be written; what is on disk stays."""
+        for group in groups(tasks):
+            pending = deque(group)
+            while pending:
+                self._one_child(pending)
+
+    def _job(self, cases: list[Case]) -> dict[str, Any]:
+        return {
+            "device": "cpu" if self._device.is_cpu else f"cuda:{self._cuda_index()}",
+            "cases": [asdict(c) for c in cases],
+            "passes": self._plan.passes,
+            "clocks": self._plan.clocks,
+            "settings": self._plan.settings.model_dump(),
+        }
+
+    def _cuda_index(self) -> int:
+        """The GPU's place among the visible ones, which is how torch counts."""
+        from bench.gpu import gpus
+
+        return [d.uuid for d in gpus()].index(self._device.uuid)
+
+    def _one_child(self, pending: deque[Task]) -> None:
+        """Runs one child over the pending tasks until all are done or the child is spent. Shortens `pending`."""
+        settings = self._plan.settings
+        case = pending[0][1]
+        self._display.begin(case)
+        log_name = f"{case.model or case.level}-{case.method}-{case.impl}.log".replace("/", "_")
+        log = self._record.folder / "logs" / log_name
+        with Child(self._job([c for _, c in pending]), log, settings.timeout_s) as child:
+            process = f"{child.pid}-{now()}"
+            greeted = False
+            try:
+                for event in child.events():
+                    if event["event"] == "hello":
+                        greeted = True
+                        self._record.run.setdefault("cuda", event["cuda"])
+                        self._spend("starting", event["import_s"])
+                    elif event["event"] in ("done", "failed"):
+                        self._finish(*pending.popleft(), process, event)
+                        if pending:
+                            self._display.begin(pending[0][1])
+                    else:
+                        self._display.event(event)
+            except Silent:
+                child.kill()
+                detail = f"silent for {settings.timeout_s:g} s; killed"
+                self._give_up(*pending.popleft(), process, Status.timeout, detail)
+                return
+            code = child.wait()
+            if code == 0 or not pending:
+                return
+            status, detail = _how_it_ended(code, child.last_words())
+            self._give_up(*pending.popleft(), process, status, detail)
+            while pending and not greeted and status is Status.error:
+                self._give_up(*pending.popleft(), process, status, detail)  # it cannot start: no use in trying again
+
+    def _finish(self, repeat: int, case: Case, process: str, event: dict[str, Any]) -> None:
+        if event["event"] == "failed":
+            self._give_up(repeat, case, process, Status(event["status"]), event["detail"])
+            return
+        for what, seconds in event["spent"].items():
+            self._spend(what, seconds)
+        rows, samples = self._rows.measured(case, repeat, process, event)
+        self._record.add(rows, samples)
+        self._display.finish(case, rows)
+
+    def _give_up(self, repeat: int, case: Case, process: str, status: Status, detail: str) -> None:
+        rows = self._rows.failed(case, repeat, process, status, detail)
+        self._record.add(rows, [])
+        self._display.finish(case, rows)
+
+    def _spend(self, what: str, seconds: float) -> None:
+        self.spent[what] = self.spent.get(what, 0.0) + seconds
+
+
+def _how_it_ended(code: int, last_words: str) -> tuple[Status, str]:
+    if code < 0:
+        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
+        hint = " (the kernel's out-of-memory killer sends it too)" if -code == signal.SIGKILL else ""
+        return Status.crashed, f"the child was ended by {name}{hint}"
+    return Status.error, f"the child ended with status {code}: {last_words}"
+
+
+def exit_status(plan: Plan, record: Record, repeats: int, strict: bool) -> int:
+    """0 where every row of the plan is measured or unsupported, else 1. Noisy rows count only under --strict."""
+    for repeat in range(repeats):
+        for case in plan.cases:
+            for p, c in plan.row_keys:
+                row = record.get((case.case_id, p, c, repeat))
+                if row is None or row["status"] not in (Status.ok, Status.unsupported):
+                    return 1
+                if strict and row["noisy"]:
+                    return 1
+    return 0
+
+
+def default_folder(device: Device, plan: Plan) -> Path:
+    """results/<key>/<sweep>, from where the command was given."""
+    return Path("results") / device.key / plan.path.stem

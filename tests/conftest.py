@@ -1,0 +1,111 @@
+"""What all tests share: the command line as a person runs it, and small sweeps."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+SWEEP = """
+description: two squares, three methods
+axes: {level: linear, layer: [square-48, square-64], batch: 1, seq: 16, precision: fp32}
+methods:
+  - {method: full}
+  - {method: lora, rank: 4, alpha: 8}
+  - {method: paca, rank: 4, alpha: 8}
+measure: {min_samples: 8, budget_s: 0.05, wall_s: 1, warmup_s: 0.01, warmup_calls: 1}
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """GPU tests are skipped where NVML finds no GPU; torch is not asked, so that collecting stays fast."""
+    from bench.gpu import gpus
+
+    if not gpus():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU"))
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """The GPU in pytest-benchmark's own record."""
+    from bench.gpu import choose, gpus
+
+    device = choose("auto", gpus())
+    machine_info["gpu"] = {"name": device.name, "driver": device.driver, "key": device.key}
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Path:
+    """A sweep of six cases that takes a second to measure."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SWEEP)
+    return path
+
+
+class Bench:
+    """`python -m bench` in a process of its own, with device locks of its own."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.env = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def command(self, *arguments: object) -> list[str]:
+        return [sys.executable, "-m", "bench", *map(str, arguments)]
+
+    def __call__(self, *arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        options = {"cwd": ROOT, "env": self.env, "capture_output": True, "text": True, "timeout": 300} | options
+        return subprocess.run(self.command(*arguments), **options)
+
+    def start(self, *arguments: object) -> subprocess.Popen[str]:
+        """The same without waiting for its end."""
+        return subprocess.Popen(
+            self.command(*arguments), cwd=ROOT, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    """All rows of a folder's record, in file order; none where there is no record yet."""
+    path = folder / "rows.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+    """Polls until `what` returns something true, and returns that."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of the measuring children of a run (Linux); git and others that it starts are none of them."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        try:
+            if b"bench.run.child" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(int(child))
+        except OSError:
+            continue
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False

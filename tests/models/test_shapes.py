@@ -1,0 +1,47 @@
+"""shapes.py's closed forms against transformers' own modules, on the meta device."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.methods.places import decoder_blocks
+from bench.models.config import make_config, make_model
+from bench.models.inspect import count, projections
+from bench.shapes import Projection, model_shape
+from tests.models.tiny import GPT2, LLAMA, write_config
+
+PUBLISHED = {"gpt2-medium": 354.8, "gpt2-xl": 1557.6, "tinyllama": 1100.0, "llama2-7b": 6738.4}  # millions
+
+
+def _agrees(name: str) -> torch.nn.Module:
+    shape = model_shape(name)
+    model = make_model(make_config(shape.config), torch.device("meta"), torch.bfloat16)
+    blocks = decoder_blocks(model)[1]
+    assert [Projection(**p) for p in projections(blocks[0])] == list(shape.projections)
+    assert (len(blocks), count(blocks[0]), count(model)) == (shape.num_layers, shape.block_params, shape.num_params)
+    assert model.config.max_position_embeddings == shape.max_positions
+    assert model.config.hidden_size == shape.hidden_size
+    return model
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_named_models(name: str) -> None:
+    model = _agrees(name)
+    assert round(count(model) / 1e6, 1) == PUBLISHED[name]
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    assert all(p.is_meta for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param(GPT2, id="gpt2"),
+        pytest.param({**GPT2, "n_inner": 56, "tie_word_embeddings": False}, id="gpt2-untied"),
+        pytest.param(LLAMA, id="llama"),
+        pytest.param({**LLAMA, "attention_bias": True, "mlp_bias": True, "head_dim": 16}, id="llama-bias"),
+        pytest.param({**LLAMA, "tie_word_embeddings": True, "rope_theta": 5e5, "pad_token_id": 0}, id="llama-tied"),
+    ],
+)
+def test_configs(fields: dict, tmp_path: Path) -> None:
+    _agrees(write_config(tmp_path, fields))

@@ -1,0 +1,132 @@
+"""A maker of results folders with known truths, so that what is drawn can be checked against them."""
+
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+COLUMNS = (
+    "case_id", "run_id", "repeat", "gpu", "level", "model", "layer", "method", "impl", "trainable_layers", "rank",
+    "alpha", "dropout", "targets", "adapter_dtype", "precision", "batch", "seq", "pass", "clock", "l2", "median_ms",
+    "ci_low_ms", "ci_high_ms", "p20_ms", "p80_ms", "min_ms", "n", "outliers", "stop", "noisy", "status", "detail",
+    "peak_mib", "trainable_params", "flops", "bytes", "floor_ms", "launches", "sm_clock_mhz", "power_w",
+    "temperature_c", "refresh_ms", "model_dropout", "process", "measured_at", "repro",
+)  # fmt: skip
+OWN = {
+    "full": {},
+    "lora": {"rank": 8, "alpha": 32.0, "dropout": 0.1, "targets": "all-linear", "adapter_dtype": "bf16"},
+    "paca": {"rank": 16, "alpha": 64.0, "targets": "all-linear", "adapter_dtype": "bf16"},
+}
+GPU_RUN = {
+    "schema": 1, "run_id": "20250101T000000-abc", "gpu": "NVIDIA H100 80GB HBM3", "gpu_key": "h100",
+    "driver": "580.65.06", "torch": "2.13.0", "triton": "3.7.1", "transformers": "5.17.0", "python": "3.11.9",
+    "commit": "0123456789abcdef", "dirty": False, "source_hash": "00ff00ff00ff00ff", "clocks_locked": False,
+    "invocations": [{
+        "started": "2025-01-01T00:00:00.000+00:00", "finished": "2025-01-01T00:06:40.000+00:00",
+        "command": "python -m bench run table1", "sweep": {"name": "table1", "text": "axes:\n  level: model\n"},
+    }],
+}  # fmt: skip
+CPU_RUN = GPU_RUN | {"gpu": "Some CPU, 2 cores", "gpu_key": "cpu", "driver": None}
+
+Row = dict[str, Any]
+
+
+def case(method: str = "full", impl: str = "eager", **axes: object) -> Row:
+    """The axes of a case at level model in bf16 at 4 x 512, with those given changed."""
+    own = dict.fromkeys(("rank", "alpha", "dropout", "targets", "adapter_dtype")) | OWN[method]
+    found = {
+        "level": "model", "model": "gpt2-xl", "layer": None, "method": method, "impl": impl, "trainable_layers": "all",
+        **own, "precision": "bf16", "batch": 4, "seq": 512, "l2": "warm", **axes,
+    }  # fmt: skip
+    return found | {"case_id": f"{zlib.crc32(json.dumps(found, sort_keys=True).encode()):012x}"}
+
+
+class Maker:
+    """Gathers rows and samples, then writes them as a results folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        self.samples: list[Row] = []
+        self.run: Row | None = dict(GPU_RUN)
+
+    def timed(
+        self, axes: Row, truth_ms: dict[str, float], *, clock: str = "eager", n: int = 40, noise: float = 0.01,
+        repeat: int = 0, shift: float = 0.0, **columns: object,
+    ) -> None:  # fmt: skip
+        """Rows of one measured case; `truth_ms` holds the true median of each pass, the noise is relative."""
+        name = (axes["case_id"], clock, repeat)
+        rng = np.random.default_rng(zlib.crc32(repr(name).encode()))
+        for pass_, truth in truth_ms.items():
+            x = truth * (1 + shift) * (1 + noise * rng.standard_normal(n))
+            ordered, k = np.sort(x), max(0, int(n / 2 - 0.98 * np.sqrt(n)))
+            base = dict.fromkeys(COLUMNS) | axes | {"gpu": (self.run or {}).get("gpu"), "run_id": GPU_RUN["run_id"]}
+            same = {"repeat": repeat, "process": f"{1000 + repeat}-start", "pass": pass_, "clock": clock}
+            self.rows.append(base | same | {
+                "median_ms": float(np.median(x)), "ci_low_ms": float(ordered[k]), "ci_high_ms": float(ordered[-1 - k]),
+                "min_ms": float(ordered[0]), "n": n, "outliers": 0, "stop": "converged", "noisy": False, "status": "ok",
+                "model_dropout": 0.1, "measured_at": "2025-01-01T00:01:00.000+00:00",
+            } | columns)  # fmt: skip
+            names = {"case_id": axes["case_id"], "run_id": GPU_RUN["run_id"], **same}
+            self.samples.append(names | {"samples_ms": [float(v) for v in x]})
+
+    def failed(self, axes: Row, status: str, detail: str, clock: str = "eager") -> None:
+        """Rows of a case that left no numbers."""
+        for pass_ in ("forward", "backward", "forward-backward"):
+            base = dict.fromkeys(COLUMNS) | axes | {"gpu": (self.run or {}).get("gpu"), "run_id": GPU_RUN["run_id"]}
+            self.rows.append(
+                base | {"repeat": 0, "pass": pass_, "clock": clock, "status": status, "detail": detail}
+                | {"process": "1000-start", "measured_at": "2025-01-01T00:01:00.000+00:00"}
+            )  # fmt: skip
+
+    def write(self) -> Path:
+        """Writes rows.jsonl, samples.jsonl and run.json; returns the folder."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for name, lines in (("rows.jsonl", self.rows), ("samples.jsonl", self.samples)):
+            (self.path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if self.run is not None:
+            (self.path / "run.json").write_text(json.dumps(self.run))
+        return self.path
+
+
+FULL_MS = {"gpt2-xl": (40.0, 90.0), "gpt2-medium": (14.0, 29.0), "tinyllama": (26.0, 55.0)}
+FACTORS = {
+    ("full", "eager"): (1.0, 1.0), ("full", "compile"): (0.82, 0.9), ("lora", "eager"): (1.6, 1.1),
+    ("lora", "peft"): (1.72, 1.18), ("lora", "triton"): (1.1, 0.82), ("paca", "eager"): (1.0, 0.78),
+    ("paca", "triton"): (1.0, 0.72),
+}  # fmt: skip
+
+
+def fill_table1(
+    maker: Maker, types: Iterable[tuple[str, str]], shapes: Iterable[tuple[int, int]], **options: Any
+) -> None:
+    """Table 1 with true times that grow with the tokens; options go to the axes and to `timed`."""
+    axes = options.pop("axes", {})
+    for model, (forward, backward) in FULL_MS.items():
+        for method, impl in types:
+            for batch, seq in shapes:
+                f, b = FACTORS[method, impl]
+                size = 0.1 + 0.9 * batch * seq / 2048
+                ms = {"forward": forward * f * size, "backward": backward * b * size}
+                one = case(method, impl, **({"model": model, "batch": batch, "seq": seq} | axes))
+                extra = {"refresh_ms": 0.31} if method == "paca" else {}
+                maker.timed(one, ms | {"forward-backward": sum(ms.values())}, **options, **extra)
+
+
+@pytest.fixture
+def maker(tmp_path: Path) -> Maker:
+    return Maker(tmp_path / "results" / "h100" / "table1")
+
+
+@pytest.fixture
+def make_case() -> Callable[..., Row]:
+    return case
+
+
+@pytest.fixture
+def fill() -> Callable[..., None]:
+    return fill_table1

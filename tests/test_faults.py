@@ -1,0 +1,193 @@
+"""Faults from outside, on real processes: kills, hangs, out of memory, a full disk, Ctrl-C, two runs at once."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import SWEEP, Bench, children_of, is_running, rows_of, wait_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses /proc and signals as Linux has them")
+
+PASSES = 3
+CASES = 6
+
+
+def by_case(rows: list[dict[str, Any]]) -> Counter[str]:
+    return Counter(r["case_id"] for r in rows)
+
+
+def test_kill_of_the_parent_takes_the_child_along_and_loses_nothing(
+    bench: Bench, sweep_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    parent = bench.start("run", sweep_file, "--out", out)
+    wait_for(lambda: len(rows_of(out)) >= PASSES)
+    child = wait_for(lambda: children_of(parent.pid))[0]
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not is_running(child), seconds=10)
+    before = rows_of(out)
+
+    done = bench("run", sweep_file, "--out", out)
+    assert done.returncode == 0, done.stderr
+    after = rows_of(out)
+    assert after[: len(before)] == before, "what was measured stays as it was"
+    assert len(by_case(after)) == CASES
+    assert set(by_case(after).values()) == {PASSES}, "no case is lost, none measured twice"
+
+
+def test_a_stopped_child_dies_with_its_parent_too(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    parent = bench.start("run", sweep_file, "--out", tmp_path / "out")
+    child = wait_for(lambda: children_of(parent.pid))[0]
+    wait_for(lambda: rows_of(tmp_path / "out"))
+    os.kill(child, signal.SIGSTOP)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not is_running(child), seconds=10)
+
+
+def test_kill_of_the_child_is_a_crashed_row_and_the_sweep_goes_on(
+    bench: Bench, sweep_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    parent = bench.start("run", sweep_file, "--out", out)
+    child = wait_for(lambda: children_of(parent.pid))[0]
+    os.kill(child, signal.SIGKILL)
+    _, stderr = parent.communicate(timeout=120)
+    assert parent.returncode == 1
+    rows = rows_of(out)
+    crashed = {r["case_id"] for r in rows if r["status"] == "crashed"}
+    assert len(crashed) == 1
+    assert "SIGKILL" in next(r["detail"] for r in rows if r["status"] == "crashed")
+    assert all(r["median_ms"] is None for r in rows if r["status"] == "crashed")
+    assert sum(r["status"] == "ok" for r in rows) == (CASES - 1) * PASSES
+    assert "--retry crashed" in stderr
+
+    assert bench("run", sweep_file, "--out", out).returncode == 1, "and so at every rerun until it is retried"
+    assert len(rows_of(out)) == CASES * PASSES, "a rerun measures nothing again"
+    retried = bench("run", sweep_file, "--out", out, "--retry", "crashed")
+    assert retried.returncode == 0, retried.stderr
+    assert len(rows_of(out)) == (CASES + 1) * PASSES
+    csv = (out / "rows.csv").read_text().splitlines()
+    assert len(csv) == 1 + CASES * PASSES
+    assert not any("crashed" in line for line in csv)
+
+
+def test_a_hung_child_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path) -> None:
+    sweep = tmp_path / "hang.yaml"
+    sweep.write_text(SWEEP.replace("measure: {", "measure: {timeout_s: 8, "))
+    out = tmp_path / "out"
+    parent = bench.start("run", sweep, "--out", out)
+    child = wait_for(lambda: children_of(parent.pid))[0]
+    os.kill(child, signal.SIGSTOP)
+    parent.communicate(timeout=180)
+    assert parent.returncode == 1
+    assert not is_running(child)
+    status = Counter(r["status"] for r in rows_of(out))
+    assert status == {"timeout": PASSES, "ok": (CASES - 1) * PASSES}
+
+
+def test_out_of_memory_is_a_row_and_the_next_case_has_a_clean_process(bench: Bench, tmp_path: Path) -> None:
+    sweep = tmp_path / "big.yaml"
+    sweep.write_text(SWEEP.replace("[square-48, square-64]", "[square-48, square-40000000, square-64]"))
+    out = tmp_path / "out"
+    done = bench("run", sweep, "--out", out, "--where", "method=full")
+    assert done.returncode == 1, done.stderr
+    small, big, after = (rows_of(out)[i * PASSES] for i in range(3))
+    assert [small["status"], big["status"], after["status"]] == ["ok", "oom", "ok"]
+    assert big["median_ms"] is None and "alloc" in big["detail"].lower()
+    assert small["process"] == big["process"] != after["process"]
+
+
+def test_a_full_disk_is_a_clear_error_and_the_record_stays_readable(
+    bench: Bench, sweep_file: Path, tmp_path: Path
+) -> None:
+    """The limit on file size, set on the running process, fails a write half-way as a full disk does."""
+    out = tmp_path / "out"
+    parent = bench.start("run", sweep_file, "--out", out)
+    wait_for(lambda: len(rows_of(out)) >= PASSES)
+    limit = (out / "rows.jsonl").stat().st_size + 700  # less than the rows of one case
+    resource.prlimit(parent.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    _, stderr = parent.communicate(timeout=120)
+    assert parent.returncode == 1
+    assert "jsonl" in stderr and "what was written before is whole" in stderr
+    assert "Traceback" not in stderr
+    before = rows_of(out)
+    assert before and set(by_case(before).values()) == {PASSES}
+
+    assert bench("run", sweep_file, "--out", out).returncode == 0
+    assert rows_of(out)[: len(before)] == before
+    assert set(by_case(rows_of(out)).values()) == {PASSES}
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Any:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder]).returncode:
+        pytest.skip("needs the right to mount")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_disk_without_room_at_all(bench: Bench, sweep_file: Path, tiny_disk: Path) -> None:
+    out = tiny_disk / "out"
+    (tiny_disk / "ballast").write_bytes(b"x" * 44 * 1024)
+    done = bench("run", sweep_file, "--out", out)
+    assert done.returncode == 1
+    assert "No space left" in done.stderr and "Traceback" not in done.stderr
+    rows = rows_of(out)
+    assert all(r["status"] == "ok" for r in rows), "what is there is readable"
+
+    (tiny_disk / "ballast").unlink()
+    again = bench("run", sweep_file, "--out", out)
+    assert again.returncode in (0, 1)
+    assert rows_of(out)[: len(rows)] == rows
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
+    bench: Bench, sweep_file: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    out = tmp_path / "out"
+    parent = bench.start("run", sweep_file, "--out", out)
+    wait_for(lambda: rows_of(out))
+    child = wait_for(lambda: children_of(parent.pid))[0]
+    parent.send_signal(number)
+    _, stderr = parent.communicate(timeout=30)
+    assert parent.returncode == status
+    assert f"To go on: python -m bench run {sweep_file} --out {out}" in stderr
+    assert "Traceback" not in stderr
+    assert not is_running(child)
+    assert len((out / "rows.csv").read_text().splitlines()) == 1 + len(rows_of(out))
+
+
+def test_a_second_run_on_the_same_device_waits_and_says_so(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    first = bench.start("run", sweep_file, "--out", tmp_path / "first")
+    wait_for(lambda: children_of(first.pid))
+    second = bench("run", sweep_file, "--out", tmp_path / "second")
+    first.communicate(timeout=60)
+    assert first.returncode == second.returncode == 0
+    assert f"process {first.pid}" in second.stderr and "waiting" in second.stderr
+    ends = max(r["measured_at"] for r in rows_of(tmp_path / "first"))
+    assert min(r["measured_at"] for r in rows_of(tmp_path / "second")) > ends
+
+
+def test_a_child_that_cannot_start_fails_its_group_at_once(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("raise ImportError('this torch is broken')")
+    bench.env["PYTHONPATH"] = os.pathsep.join([str(broken), bench.env["PYTHONPATH"]])
+    done = bench("run", sweep_file, "--out", tmp_path / "out", "--where", "method=full")
+    assert done.returncode == 1
+    rows = rows_of(tmp_path / "out")
+    assert {r["status"] for r in rows} == {"error"}
+    assert "this torch is broken" in rows[0]["detail"]

@@ -1,0 +1,261 @@
+"""From sweep files to cases: what is expanded, and what is refused with which words."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bench.cli import main
+from bench.errors import UserError
+from bench.sweep import make_plan
+from bench.sweepfile import sweep_names
+from bench.yamlfile import load_yaml
+from tests.conftest import ROOT, SWEEP, Bench
+
+
+def write(tmp_path: Path, old: str = "", new: str = "") -> str:
+    path = tmp_path / "mine.yaml"
+    assert old in SWEEP
+    path.write_text(SWEEP.replace(old, new, 1))
+    return str(path)
+
+
+def test_the_sweeps_that_come_along() -> None:
+    assert {"table1", "table1-paper", "layers", "lengths", "grid", "smoke"} <= set(sweep_names())
+
+
+@pytest.mark.parametrize("on_cpu", [True, False], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("name", sweep_names())
+def test_every_sweep_expands(name: str, on_cpu: bool) -> None:
+    plan = make_plan(name, on_cpu)
+    assert plan.cases and len({c.case_id for c in plan.cases}) == len(plan.cases)
+    assert plan.clocks == (("cpu",) if on_cpu else ("eager",))
+    for case in plan.cases:
+        assert case.trainable_params > 0
+
+
+def test_table1_is_the_papers_on_a_gpu_and_one_block_on_a_cpu() -> None:
+    plan = make_plan("table1", on_cpu=False)
+    shapes = {(c.level, c.model, c.batch, c.seq, c.precision) for c in plan.cases}
+    assert shapes == {("model", m, 4, s, "bf16") for m in ("gpt2-medium", "gpt2-xl", "tinyllama") for s in (512, 1024)}
+    lora = next(c for c in plan.cases if c.method == "lora")
+    assert (lora.rank, lora.alpha, lora.dropout, lora.targets) == (8, 32.0, 0.1, "all-linear")
+    paca = next(c for c in plan.cases if c.method == "paca")
+    assert (paca.rank, paca.alpha, paca.dropout) == (16, 64.0, None)
+    assert ("forward", "host") in plan.row_keys
+
+    cpu = make_plan("table1", on_cpu=True)
+    assert {(c.level, c.batch, c.seq, c.precision, c.l2) for c in cpu.cases} == {
+        ("block", 1, s, "fp32", None) for s in (64, 128)
+    }
+    assert len(cpu.cases) == 18
+
+
+def test_layers_has_every_shape_once_and_the_squares() -> None:
+    plan = make_plan("layers", on_cpu=False)
+    full = [c for c in plan.cases if c.method == "full"]
+    assert {c.layer for c in full if c.model is None} == {"square-1024", "square-2048", "square-4096"}
+    shapes = [(c.model, c.projection.in_features, c.projection.out_features) for c in full if c.model]
+    assert len(shapes) == len(set(shapes)) == 15
+    assert {c.l2 for c in plan.cases} == {"cold"}
+    assert all(c.tokens == 4096 for c in plan.cases)
+
+
+def test_the_same_case_has_the_same_id_everywhere(tmp_path: Path) -> None:
+    here = {c.case_id for c in make_plan(write(tmp_path), on_cpu=True).cases}
+    there = {c.case_id for c in make_plan(write(tmp_path, "batch: 1", "batch: [1]"), on_cpu=True).cases}
+    assert here == there
+    assert here.isdisjoint(c.case_id for c in make_plan(write(tmp_path, "batch: 1", "batch: 2"), on_cpu=True).cases)
+
+
+def test_full_fine_tuning_is_one_case_however_many_ranks(tmp_path: Path) -> None:
+    path = write(tmp_path, "precision: fp32", "precision: fp32, rank: [4, 8], alpha: 8")
+    cases = make_plan(path, on_cpu=True).cases
+    assert sum(c.method == "full" for c in cases) == 2, "one for each layer"
+    assert all(c.rank is None for c in cases if c.method == "full")
+
+
+def test_yaml_traps_in_a_sweep_are_read_as_meant(tmp_path: Path) -> None:
+    path = write(tmp_path, "alpha: 8}", "alpha: 32e-1, dropout: 1e-1}")
+    lora = next(c for c in make_plan(path, on_cpu=True).cases if c.method == "lora")
+    assert (lora.alpha, lora.dropout) == (3.2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("batch: 1", "bacth: 1", ["mine.yaml:3", "bacth", "unknown key", "batch"]),
+        ("level: linear", "level: layer", ["mine.yaml:3", "level", "'layer'", "linear, block, model"]),
+        ("method: full", "method: fool", ["mine.yaml:5", "'fool'", "full, lora, paca"]),
+        ("{method: full}", "{method: full, impl: cuda}", ["mine.yaml:5", "'cuda'", "eager"]),
+        ("rank: 4, alpha: 8}", "rank: 4}", ["mine.yaml:6", "lora", "'alpha'"]),
+        ("rank: 4", "rank: '4'", ["mine.yaml:6", "rank", "'4'", "integer"]),
+        ("rank: 4", "rank: 0", ["mine.yaml:6", "rank", "greater than 0"]),
+        ("rank: 4", "rank: no", ["mine.yaml:6", "rank", "'no'"]),
+        ("rank: 4", "rank: true", ["mine.yaml:6", "rank", "True"]),
+        ("alpha: 8}", "alpha: 8, dropout: 1.0}", ["mine.yaml:6", "dropout", "less than 1"]),
+        ("{method: paca, rank: 4", "{method: paca, rank: 64", ["mine.yaml:7", "rank", "64", "48"]),
+        ("batch: 1,", "", ["mine.yaml:5", "'batch'"]),
+        ("square-48", "round-48", ["mine.yaml", "model"]),
+        ("seq: 16", "seq: []", ["mine.yaml:3", "seq"]),
+        ("precision: fp32", "precision: fp8", ["mine.yaml:3", "precision", "bf16, fp16, fp32"]),
+        ("precision: fp32", "precision: fp32, trainable_layers: upper", ["trainable_layers", "upper-1/2"]),
+        ("precision: fp32", "precision: fp32, trainable_layers: upper-1/0", ["trainable_layers", "upper-1/2"]),
+        ("layer: [square-48, square-64]", "model: tinylama", ["'tinylama'", "tinyllama", "config.json"]),
+        ("layer: [square-48, square-64]", "model: tinyllama, layer: q", ["'q'", "self_attn.q_proj"]),
+        ("level: linear, layer: [square-48, square-64]", "level: block, model: gpt2-xl, layer: all", ["block", "layer"]),
+        ("level: linear, layer: [square-48, square-64], batch: 1, seq: 16",
+         "level: block, model: gpt2-xl, batch: 1, seq: 4096", ["seq", "4096", "1024"]),
+        ("level: linear, layer: [square-48, square-64], batch: 1, seq: 16",
+         "level: block, model: gpt2-xl, batch: 1, seq: 16, targets: q_proj", ["targets", "'q_proj'", "attn.c_attn"]),
+        ("min_samples: 8", "min_sample: 8", ["mine.yaml:8", "min_sample", "min_samples"]),
+        ("min_samples: 8", "min_samples: many", ["mine.yaml:8", "min_samples", "many"]),
+        ("methods:", "method:", ["mine.yaml", "methods"]),
+        ("description: two squares, three methods", "", ["mine.yaml", "description"]),
+    ],
+)  # fmt: skip
+def test_bad_input_names_file_line_key_and_what_would_be_valid(
+    tmp_path: Path, old: str, new: str, says: list[str]
+) -> None:
+    with pytest.raises(UserError) as e:
+        make_plan(write(tmp_path, old, new), on_cpu=True)
+    for part in says:
+        assert part in str(e.value), e.value
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", "axes", "~"])
+def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"x\.yaml:1: .*methods"):
+        make_plan(str(path), on_cpu=True)
+
+
+def test_unknown_sweeps_and_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="tabel1.*table1"):
+        make_plan("tabel1", on_cpu=True)
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not UTF-8"):
+        make_plan(str(tmp_path / "x.yaml"), on_cpu=True)
+
+
+def test_where_narrows_and_says_what_it_could_have_taken() -> None:
+    def count(*where: str) -> int:
+        return len(make_plan("table1", False, where).cases)
+
+    assert count() == 18
+    assert count("model=tinyllama") == 6
+    assert count("model=tinyllama,gpt2-xl", "method=lora") == 4
+    assert count("rank=8") == 6
+    assert count("alpha=32") == 6
+    chosen = make_plan("table1", False, ["seq=512", "method=paca"]).cases
+    assert count(f"case_id={chosen[0].case_id}") == 1
+    assert make_plan("table1", False, ["pass=backward"]).passes == ("backward",)
+    for bad, says in [
+        ("model=tinylama", "gpt2-xl, gpt2-medium, tinyllama"),
+        ("modle=tinyllama", "model"),
+        ("tinyllama", "axis=value"),
+        ("pass=sideways", "forward, backward"),
+    ]:
+        with pytest.raises(UserError, match="--where") as e:
+            count(bad)
+        assert says in str(e.value)
+    with pytest.raises(UserError, match="not in this sweep"):
+        count("rank=8", "rank=16")
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(
+    ["linear", "block", "model", "all", "square-64", "square-0", "tinyllama", "full", "lora", "paca", "eager", "upper-1/2",
+     "upper-0/0", "-1", "1e400", "fp32", "amp-bf16", "q_proj", "cold", "forward", "step", "/", ".", "\0"]
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.sampled_from(["rank", "model", "x", ""]), v, max_size=2),
+    max_leaves=5,
+)
+PLACES = st.sampled_from(
+    [("axes", k) for k in ("level", "model", "layer", "batch", "seq", "precision", "rank", "l2", "targets", "method",
+                           "trainable_layers", "x")]
+    + [("methods", 1, k) for k in ("method", "impl", "rank", "alpha", "dropout", "adapter_dtype")]
+    + [("axes",), ("methods",), ("methods", 1), ("passes",), ("clocks",), ("measure",), ("cpu",), ("description",)]
+    + [("measure", "budget_s"), ("cpu", "axes"), ("y",)]
+)  # fmt: skip
+
+
+def run_list(capsys: pytest.CaptureFixture[str], path: Path) -> None:
+    """`bench list` on a file ends with 0, or with 2 and one sentence."""
+    with pytest.raises(SystemExit) as e:
+        main(["list", str(path), "--gpu", "cpu"])
+    captured = capsys.readouterr()
+    assert e.value.code in (0, None, 2), captured.err
+    if e.value.code == 2:
+        assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+
+
+FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@FUZZ
+@given(place=PLACES, value=VALUES)
+def test_fuzzed_values_end_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: tuple[str | int, ...], value: object
+) -> None:
+    import yaml
+
+    base = tmp_path / "base.yaml"
+    base.write_text(SWEEP)
+    sweep = load_yaml(base).value
+    at = sweep
+    for key in place[:-1]:
+        at = at.setdefault(key, {}) if isinstance(at, dict) else at[key]
+    at[place[-1]] = value
+    path = tmp_path / "fuzzed.yaml"
+    path.write_text(yaml.safe_dump(sweep, allow_unicode=True), encoding="utf-8")
+    run_list(capsys, path)
+
+
+@FUZZ
+@given(
+    cut=st.integers(0, len(SWEEP)), junk=st.text(max_size=12) | st.sampled_from(["&a ", "*a", "!!set {", "<<: ", "? "])
+)
+def test_fuzzed_text_ends_in_one_sentence(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, cut: int, junk: str
+) -> None:
+    path = tmp_path / "fuzzed.yaml"
+    path.write_text(SWEEP[:cut] + junk + SWEEP[cut:], encoding="utf-8", errors="surrogatepass")
+    run_list(capsys, path)
+
+
+@FUZZ
+@given(data=st.binary(max_size=60))
+def test_fuzzed_bytes_end_in_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "fuzzed.yaml"
+    path.write_bytes(data)
+    run_list(capsys, path)
+
+
+def test_exit_status_2_reaches_the_shell_and_changes_nothing(bench: Bench, tmp_path: Path) -> None:
+    path = write(tmp_path, "batch: 1", "bacth: 1")
+    out = tmp_path / "out"
+    done = bench("run", path, "--out", out)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "bacth" in done.stderr and "Traceback" not in done.stderr
+    assert not out.exists()
+    for flags in (["--gpu", "a100"], ["--gpu", "zx81"], ["--retry", "sad"], ["--repeat", "0"], ["--nonsense"]):
+        done = bench("run", "smoke", "--out", out, *flags)
+        assert done.returncode == 2, flags
+        assert flags[0] in done.stderr
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "layers"], ["run", "--help"]])
+def test_light_commands_import_no_torch(arguments: list[str]) -> None:
+    code = f"import sys; sys.argv = ['bench', *{arguments!r}]\nfrom bench.cli import main\n"
+    code += "try: main()\nexcept SystemExit as e: assert not e.code\n"
+    code += "assert not {'torch', 'triton', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
