@@ -47,9 +47,16 @@ def make_plan(sweep: str, on_cpu: bool, where: list[str] | tuple[str, ...] = ())
     for i, entry in enumerate(file.methods):
         for case in _expand(file.axes.given() | entry.given() | instead, on_cpu, read, ("methods", i)):
             found.setdefault(case.case_id, case)
-    cases, passes = _narrow(list(found.values()), passes, where)
+    cases, passes = _narrow(_side_by_side(list(found.values())), passes, where)
     clocks = ("cpu",) if on_cpu else tuple(dict.fromkeys(file.clocks))
     return Plan(sweep, path, path.read_text(encoding="utf-8"), file.description, cases, passes, clocks, settings)
+
+
+def _side_by_side(cases: list[Case]) -> list[Case]:
+    """Model by model, and within a model method by method: what is compared is measured within minutes of each other,
+    and what shares a child stays together."""
+    models = list(dict.fromkeys(c.model for c in cases))
+    return sorted(cases, key=lambda c: models.index(c.model))
 
 
 def _settings(file: SweepFile, on_cpu: bool) -> MeasureSettings:

@@ -117,7 +117,5 @@ def _construct(
         return [_construct(loader, n, (*where, i), lines, path, above) for i, n in enumerate(node.value)]
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
     if not isinstance(node, yaml.ScalarNode) or kind not in ("null", "bool", "int", "float", "str"):
-        raise UserError(
-            f"{path}:{line}: not valid YAML here (type {kind!r}; valid are plain mappings, lists and scalars)"
-        )
+        raise UserError(f"{path}:{line}: not valid YAML here (type {kind!r}; plain mappings, lists and scalars are)")
     return loader.construct_object(node)

@@ -44,6 +44,14 @@ class Case:
     seq: int
     l2: str | None
 
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
+
+    def __hash__(self) -> int:
+        """Worked out once: cases are the keys of every look-up."""
+        return self._hash
+
     @property
     def tokens(self) -> int:
         return self.batch * self.seq

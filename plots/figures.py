@@ -62,7 +62,7 @@ def finish(canvas: "Canvas", where: Path, stem: str, title: str, words: str) -> 
         found.set_bbox_to_anchor((0.005, 1 - 0.3 / height))
         legend = 0.08 + 0.2 * -(-len(found.get_texts()) // max(found._ncols, 1))  # type: ignore[attr-defined]
     canvas.tight_layout(rect=(0, low, 1, 1 - (0.32 + legend) / height), h_pad=1.2, w_pad=1.2)
-    canvas.savefig(where / f"{stem}.png", dpi=160, metadata={"Software": None})
+    canvas.savefig(where / f"{stem}.png", dpi=140, metadata={"Software": None})
     canvas.savefig(where / f"{stem}.svg", metadata={"Date": None})
     return Figure(stem, title, words)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plots.tables import Table
 
-NUMBER = re.compile(r"^(-?[\d.]+)(?: ± ([\d.]+))?( †)?$")
+NUMBER = re.compile(r"^(-?[\d.]+)( ± [\d.]+| \[[-\d., ]+\])?( †)?$")
 
 STYLE = """
 :root { color-scheme: light; }
@@ -24,7 +24,8 @@ ul { padding-left: 1.2rem; }
   margin: 1rem 0; }
 .notice { background: #fff4e0; border: 1px solid #e9c46a; border-radius: 4px; padding: .5rem .8rem; font-weight: 600; }
 .wide { overflow-x: auto; margin: .6rem 0; }
-table { border-collapse: collapse; border-bottom: 2px solid #1c2024; font-size: .86rem; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; border-bottom: 2px solid #1c2024; font-size: .86rem;
+  font-variant-numeric: tabular-nums; }
 h3 { font-size: 1rem; margin: 1.4rem 0 .3rem; }
 .caption { color: #4b545c; font-size: .8rem; line-height: 1.45; max-width: 62rem; margin: .2rem 0 .6rem; }
 th, td { padding: .26rem .42rem; text-align: right; white-space: nowrap; }
@@ -135,9 +136,9 @@ def _html_cell(value: str, first: bool) -> str:
     if not found:
         kind = "none" if value == "none" else "word"
         return f'<td class="{kind}{start}">{html.escape(value)}</td>'
-    number, half, mark = found.groups()
-    half = f" <small>± {half}</small>" if half else ""
-    return f'<td class="num{start}">{number}{half}{mark or ""}</td>'
+    number, spread, mark = found.groups()
+    small = f"<small>{spread}</small>" if spread else ""
+    return f'<td class="num{start}">{number}{small}{mark or ""}</td>'
 
 
 def html_table(table: Table) -> str:

@@ -46,7 +46,7 @@ def answer(folder: Folder, book: Book, all_panels: list[Panel]) -> str:
     for panel in all_panels:
         if said := _ratios_said(book, panel):
             where = f"{place(folder, panel.level)}, {panel.precision or 'unknown precision'}, clock {panel.clock}"
-            return f"On {where}: {listed(said)}."
+            return f"{where[0].upper()}{where[1:]}: {listed(said)}."
     if not book.cases:
         return "Nothing has been measured in this folder yet."
     if not any(cell.time for cell in book.cells.values()):
@@ -73,7 +73,7 @@ def _ratios_said(book: Book, panel: Panel) -> list[str]:
         many = f"; {min(values):.2f} to {max(values):.2f} over all {len(found)} cases" if len(found) > 1 else ""
         said.append(
             f"{types[0]} took {with_interval(ratio.value, RATIO_PLACES)} times{over} on {case.subject} at "
-            f"{shape_word(case.shape)} (interval {ratio.scope}{many})"
+            f"{shape_word(case.shape)} (interval {ratio.scope}{', noisy' if ratio.noisy else ''}{many})"
         )
     return said
 
@@ -127,9 +127,10 @@ def provenance(folder: Folder) -> list[Block]:
     """run.json in words, and how to get these files again."""
     plain = [(k, v) for k, v in folder.run.items() if k != "invocations" and v is not None and v != ""]
     pairs = [(k.replace("_", " "), json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for k, v in plain]
-    for name in ("started", "finished"):
-        times = distinct(i.get(name) for i in folder.invocations)
-        pairs += [(name, listed(times))] if times else []
+    runs = folder.invocations
+    for name, told in (("started", runs[:1]), ("finished", runs[-1:])):
+        pairs += [(name, str(run[name])) for run in told if run.get(name)]
+    pairs += [("runs so far", str(len(runs)))] if len(runs) > 1 else []
     pairs += [("rows", str(len(folder.rows))), ("rows with raw samples", str(len(folder.samples_ms)))]
     pairs += [("note", note) for note in folder.notes]
     asked, _ = commands(folder)
@@ -148,6 +149,26 @@ def _shown(path: Path) -> str:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def progress_note(folder: Folder, book: Book) -> str:
+    """How much of the sweep is on record, where that is not all of it."""
+    planned = folder.invocations[-1].get("cases") if folder.invocations else None
+    if not isinstance(planned, int) or not 0 < len(book.cases) < planned:
+        return ""
+    return f"Half-finished: {len(book.cases)} of {planned} cases are on record. The same command goes on with it."
+
+
+def noise_note(book: Book) -> str:
+    """A warning where many of the times are noisy."""
+    timed = [cell for cell in book.cells.values() if cell.time]
+    noisy = sum(cell.noisy for cell in timed)
+    if 4 * noisy <= len(timed):
+        return ""
+    return (
+        f"{noisy} of {len(timed)} times are noisy: their intervals are wider than the sweep allows. Other work on the "
+        "machine does that. Measure again on a quiet one (--fresh) before you conclude anything."
+    )
 
 
 def clock_lines(book: Book) -> list[str]:
@@ -217,6 +238,7 @@ def draw(folder: Folder) -> tuple[list[Path], str]:
     if folder.is_cpu and book.cases:
         words = scene(folder, book.cases)
         head.append(Para(words[:1].upper() + words[1:] + ".", "notice"))
+    head += [Para(words, "notice") for words in [progress_note(folder, book), noise_note(book)] if words]
     notes = [Para(words) for words in [paper_note(book, found)] if words and found]
     if any(len(p.subjects) > MAX_MODELS and p.level != "linear" for p in found):
         notes.append(Para(f"Figures show the first {MAX_MODELS} models; the tables have all of them."))

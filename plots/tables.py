@@ -128,13 +128,14 @@ def ratio_note(book: Book, panel: Panel) -> str:
     """What the ratio divides by, and what its interval speaks for."""
     ratios = [book.ratio(c, "forward-backward", panel.clock) for c in panel.cases if c.method != "full"]
     scopes = list(dict.fromkeys(r.scope for r in ratios if r.value is not None))
-    if not scopes:
-        return "No ratio to Full-FT could be formed."
-    base = list(dict.fromkeys(panel.labels[b] for b in map(book.baseline, panel.cases) if b in panel.labels))
     noisy = any(c.noisy for k, c in book.cells.items() if k[2] == panel.clock)
+    mark = " † marks rows that were noisy." if noisy else ""
+    if not scopes:
+        return f"No ratio to Full-FT could be formed.{mark}"
+    base = list(dict.fromkeys(panel.labels[b] for b in map(book.baseline, panel.cases) if b in panel.labels))
     return (
         f"Ratios divide by {' or '.join(base)} at equal level, model, layers, precision, batch, length and clock; "
-        f"their 95 % interval is {' or '.join(scopes)}" + ("; † marks rows that were noisy." if noisy else ".")
+        f"their 95 % interval is {' or '.join(scopes)}.{mark}"
     )
 
 
@@ -295,4 +296,7 @@ def write_tidy(lines: Sequence[dict[str, object]], path: Path) -> None:
 
     head = [*Case.__dataclass_fields__, "pass", "clock", "median_ms", "status"]
     frame = pd.DataFrame(list(lines)) if lines else pd.DataFrame(columns=head)
+    for name in ("n", "processes"):
+        if name in frame:
+            frame[name] = frame[name].astype("Int64")  # pandas' integers that may be missing
     frame.to_csv(path, index=False, lineterminator="\n")

@@ -21,6 +21,7 @@ CLOCK_WORDS = {
 }
 NOISY = "†"
 RATIO_PLACES = 3
+WIDE = 0.2  # of the value
 
 
 def distinct(values: Iterable[object]) -> list[str]:
@@ -56,10 +57,16 @@ def decimals(value: float, half: float | None) -> int:
 
 
 def with_interval(found: Estimate, most: int = 9) -> str:
-    """'61.89 ± 0.12' with `most` decimals at most. The uncertainty is rounded up; where there is none, it says so."""
+    """'61.89 ± 0.12' with `most` decimals at most; the uncertainty is rounded up. Where there is none, it says so.
+
+    A wide interval is mostly lopsided: it is told by its ends, '2.5 [0.8, 9.4]', for ± would promise impossible times.
+    """
     places = min(decimals(found.value, found.half), most)
-    if found.half is None:
+    if found.half is None or found.low is None or found.high is None:
         return f"{found.value:.{places}f} (no interval)"
+    if found.half > WIDE * abs(found.value):
+        places = min(decimals(found.value, found.half / 10), 2)
+        return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
     up = math.ceil(round(found.half * 10**places, 6)) / 10**places
     return f"{found.value:.{places}f} ± {up:.{places}f}"
 
@@ -130,7 +137,8 @@ def method_conditions(cases: Sequence[Case]) -> list[str]:
 
 def caption(folder: Folder, book: Book, cases: Sequence[Case], clock: str) -> str:
     """Every held constant of a table or figure, in one paragraph."""
-    cells = [cell for key, cell in book.cells.items() if key[0] in set(cases) and key[2] == clock and cell.time]
+    shown = set(cases)
+    cells = [cell for key, cell in book.cells.items() if key[2] == clock and cell.time and key[0] in shown]
     parts = [scene(folder, cases), f"clock {clock}"]
     parts += [f"L2 {listed(states)}" for states in [distinct(c.l2 for c in cases)] if states]
     parts += [f"trainable layers: {listed(t)}" for t in [distinct(c.trainable_layers for c in cases)] if t]
@@ -141,7 +149,8 @@ def caption(folder: Folder, book: Book, cases: Sequence[Case], clock: str) -> st
         low, high = min(cell.n for cell in cells), max(cell.n for cell in cells)
         count = str(low) if low == high else f"{low} to {high}"
         parts.append(
-            f"each time is the median of {count} samples, ± the larger side of its 95 % interval ({listed(scopes)})"
+            f"each time is the median of {count} samples, ± the larger side of its 95 % interval, "
+            f"or [low, high] where that is wide ({listed(scopes)})"
         )
     versions = [f"{name} {folder.run[name]}" for name in ("torch", "triton", "transformers") if folder.run.get(name)]
     if folder.run.get("driver"):

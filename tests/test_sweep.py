@@ -106,7 +106,8 @@ def test_yaml_traps_in_a_sweep_are_read_as_meant(tmp_path: Path) -> None:
         ("precision: fp32", "precision: fp32, trainable_layers: upper-1/0", ["trainable_layers", "upper-1/2"]),
         ("layer: [square-48, square-64]", "model: tinylama", ["'tinylama'", "tinyllama", "config.json"]),
         ("layer: [square-48, square-64]", "model: tinyllama, layer: q", ["'q'", "self_attn.q_proj"]),
-        ("level: linear, layer: [square-48, square-64]", "level: block, model: gpt2-xl, layer: all", ["block", "layer"]),
+        ("level: linear, layer: [square-48, square-64]",
+         "level: block, model: gpt2-xl, layer: all", ["block", "layer"]),
         ("level: linear, layer: [square-48, square-64], batch: 1, seq: 16",
          "level: block, model: gpt2-xl, batch: 1, seq: 4096", ["seq", "4096", "1024"]),
         ("level: linear, layer: [square-48, square-64], batch: 1, seq: 16",
@@ -136,7 +137,7 @@ def test_a_file_that_is_no_mapping(tmp_path: Path, text: str) -> None:
 
 
 def test_unknown_sweeps_and_unreadable_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="tabel1.*table1"):
+    with pytest.raises(UserError, match=r"tabel1.*table1"):
         make_plan("tabel1", on_cpu=True)
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not UTF-8"):
@@ -169,8 +170,8 @@ def test_where_narrows_and_says_what_it_could_have_taken() -> None:
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(
-    ["linear", "block", "model", "all", "square-64", "square-0", "tinyllama", "full", "lora", "paca", "eager", "upper-1/2",
-     "upper-0/0", "-1", "1e400", "fp32", "amp-bf16", "q_proj", "cold", "forward", "step", "/", ".", "\0"]
+    ["linear", "block", "model", "all", "square-64", "square-0", "tinyllama", "full", "lora", "paca", "eager",
+     "upper-1/2", "upper-0/0", "-1", "1e400", "fp32", "amp-bf16", "q_proj", "cold", "forward", "step", "/", ".", "\0"]
 )  # fmt: skip
 VALUES = st.recursive(
     SCALARS,

@@ -58,7 +58,7 @@ def test_lines_of_keys_and_items() -> None:
         ("a: !!binary ä", "some.yaml"),
         ("a: " + "9" * 5000, "some.yaml"),
         ("a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
-         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]", "too many values"),
+         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]", "too many values"),
     ],
 )  # fmt: skip
 def test_what_is_not_valid_is_named_with_its_place(text: str, says: str) -> None:

@@ -67,10 +67,11 @@ def draw_lora_b(model: nn.Module, share: float = 0.5) -> None:
     """
     for _, layer in _adapted(model):
         if isinstance(layer, LoRALinear):
-            norm_w = torch.linalg.vector_norm(layer.stored_weight, dtype=torch.float32)
-            norm_a = torch.linalg.vector_norm(layer.lora_a, dtype=torch.float32)
+            wide = torch.promote_types(layer.stored_weight.dtype, torch.float32)
+            norm_w = torch.linalg.vector_norm(layer.stored_weight, dtype=wide)
+            norm_a = torch.linalg.vector_norm(layer.lora_a, dtype=wide)
             std = share * norm_w / (layer.scale * layer.out_features**0.5 * norm_a)
-            layer.lora_b.copy_(torch.randn_like(layer.lora_b, dtype=torch.float32) * std)
+            layer.lora_b.copy_(torch.randn_like(layer.lora_b, dtype=wide) * std)
 
 
 def paca_layers(model: nn.Module) -> list[PaCALinear]:

@@ -27,10 +27,13 @@ def causal_attention(
 ) -> tuple[Tensor, None]:
     """query (batch, heads, seq, d), key and value (batch, kv heads, seq, d) -> (batch, seq, heads, d).
 
-    torch's scaled_dot_product_attention, is_causal, no mask. Raises ValueError where a model brings a mask of its own.
+    torch's scaled_dot_product_attention, is_causal, no mask. Raises ValueError where a model wants more than that.
     """
     if attention_mask is not None:
         raise ValueError(f"{type(module).__name__} brings its own attention mask; only causal attention is measured")
+    more = [word for word in ("softcap", "s_aux", "position_bias") if kwargs.get(word) is not None]
+    if more:  # some versions of sdpa_attention_forward leave them out without a word
+        raise ValueError(f"{type(module).__name__} asks for {more[0]}, which causal attention alone does not compute")
     kwargs.pop("is_causal", None)
     return sdpa_attention_forward(
         module, query, key, value, None, dropout=dropout, scaling=scaling, is_causal=True, **kwargs

@@ -55,11 +55,13 @@ def make_model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtyp
 
     Raises ValueError where the architecture has no causal language model, or one that chooses its own attention.
     """
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     if kind is None:
         raise ValueError(f"transformers has no causal language model of model_type {config.model_type!r}")
     if not kind._supports_sdpa or not kind._supports_attention_backend:
-        raise ValueError(f"{kind.__name__} does not let its attention be replaced, and its own one is not measured here")
+        raise ValueError(
+            f"{kind.__name__} does not let its attention be replaced, and its own one is not measured here"
+        )
     with device:
         model = kind._from_config(config, dtype=dtype, attn_implementation=attention.NAME)
     return model.train()

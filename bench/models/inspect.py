@@ -23,6 +23,8 @@ def describe(fields: dict[str, Any]) -> dict[str, Any]:
     model = make_model(config, torch.device("meta"), torch.float32)
     _, blocks = decoder_blocks(model)
     block_params = count(blocks[0])
+    if any(count(block) != block_params for block in blocks):
+        raise ValueError(f"the blocks of {type(model).__name__} are not all of one size")
     positions = getattr(config, "max_position_embeddings", None)
     if not isinstance(positions, int):
         raise ValueError(f"the {config.model_type} config has no max_position_embeddings")

@@ -20,7 +20,11 @@ LEARNING_RATE = 1e-8
 def autocast(precision: str, device: torch.device, cache: bool = True) -> AbstractContextManager[object]:
     """The context in which a forward runs: autocast under amp-*, else none."""
     dtype = AUTOCAST.get(precision)
-    return nullcontext() if dtype is None or device.type == "meta" else torch.autocast(device.type, dtype=dtype, cache_enabled=cache)
+    return (
+        nullcontext()
+        if dtype is None or device.type == "meta"
+        else torch.autocast(device.type, dtype=dtype, cache_enabled=cache)
+    )
 
 
 @dataclass

@@ -125,9 +125,9 @@ def _append(path: Path, rows: Iterable[Row]) -> None:
             while written < len(data):
                 written += os.write(fd, data[written:])
             os.fsync(fd)
-        except OSError:
+        except OSError as e:
             os.ftruncate(fd, size)
-            raise
+            raise OSError(e.errno, e.strerror, str(path)) from None
     finally:
         os.close(fd)
 

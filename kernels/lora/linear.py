@@ -1,8 +1,16 @@
-"""lora_linear, the public function."""
+"""lora_linear, the public function: validation, autocast, and the way to the kernels or to the reference."""
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from .. import launch
+from ..checks import check_lora
 from . import reference
+from .function import LoraLinear, Plan, make_plan, rows
+
+_plans: dict[Any, Plan] = {}
 
 
 def lora_linear(
@@ -15,11 +23,99 @@ def lora_linear(
     bias: Tensor | None = None,
     dropout_p: float = 0.0,
     seed: int | None = None,
+    scheme: str | None = None,
 ) -> Tensor:
-    """y = x W^T + bias + scale * drop(x) A^T B^T.
+    """y = x W^T + bias + scale * drop(x) A^T B^T  (Hu et al., 2021, equation 3; drop is inverted dropout).
 
-    x (..., K), weight (N, K), lora_a (r, K), lora_b (N, r), bias (N,); returns (..., N) in the dtype of x.
+    x (..., K), weight (N, K) in either layout (a Conv1D passes weight.T), lora_a (r, K), lora_b (N, r), bias (N,);
+    returns (..., N) in the dtype of x. Adapters have the dtype of x, or fp32: then they are rounded to it inside, and
+    their gradients are accumulated and returned in fp32. Under autocast x, weight and bias are cast as F.linear's are.
+    seed None draws from torch's generator of the device; two calls with one seed drop the same elements.
+    scheme overrides the dispatcher: 'f1', 'f1/b2', '/b2' (see kernels.dispatch).
+
+    CUDA tensors run the Triton kernels, as do CPU tensors under TRITON_INTERPRET=1; other tensors, and fp32 with
+    dropout on a GPU, take the reference. Raises ValueError or TypeError before any launch, naming the argument.
+    A second derivative is refused with a RuntimeError.
     """
-    return reference.lora_linear(
-        x, weight, lora_a, lora_b, scale=scale, bias=bias, dropout_p=dropout_p, seed=seed
-    )
+    if torch.compiler.is_compiling():
+        return _compiling(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme)
+    try:
+        device = x.device
+        autocast = torch.is_autocast_enabled(device.type)
+        key = (
+            x.shape, x.stride(), x.dtype, device, weight.shape, weight.stride(), weight.dtype, weight.device,
+            lora_a.shape, lora_a.stride(), lora_a.dtype, lora_a.device, lora_b.shape, lora_b.stride(), lora_b.dtype,
+            lora_b.device, None if bias is None else (bias.shape, bias.dtype, bias.device), type(scale), dropout_p,
+            type(seed), scheme, autocast,
+            (x.data_ptr() | weight.data_ptr() | lora_a.data_ptr() | lora_b.data_ptr()
+             | (0 if bias is None else bias.data_ptr())) % 16,
+        )  # fmt: skip
+        plan = None if autocast else _plans.get(key)
+    except AttributeError:  # not a tensor: the checks say which
+        check_lora(x, weight, lora_a, lora_b, bias, scale, dropout_p, seed)
+        raise
+    if plan is None:
+        return _first(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme, key, autocast)
+    return _apply(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, plan)
+
+
+def _apply(
+    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, bias: Tensor | None, p: float, seed: int | None,
+    plan: Plan,
+) -> Tensor:  # fmt: skip
+    shape = x.shape
+    flat = rows(x, shape[-1])
+    seeds = None if p == 0.0 else seed_tensor(seed, x.device)
+    y = LoraLinear.apply(flat, weight, a, b, bias, scale, p, seeds, plan)
+    return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])
+
+
+def _first(
+    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, bias: Tensor | None, p: float, seed: int | None,
+    scheme: str | None, key: Any, autocast: bool,
+) -> Tensor:  # fmt: skip
+    """A case not seen before: checked, planned, and remembered."""
+    check_lora(x, weight, a, b, bias, scale, p, seed, autocast)
+    by_reference = not launch.runs_triton(x) or x.numel() == 0 or x.dtype == torch.float64
+    # fp32 on a GPU runs in cuBLAS, and cuBLAS draws no mask.
+    if by_reference or (x.is_cuda and x.dtype == torch.float32 and p > 0.0 and not autocast):
+        return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
+    if autocast:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        bias = None if bias is None else bias.to(dtype)
+        x, weight = x.to(dtype), weight.to(dtype)
+        a, b = (t if t.dtype == torch.float32 else t.to(dtype) for t in (a, b))
+        with torch.autocast(x.device.type, enabled=False):
+            return lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed, scheme=scheme)
+    inputs = (weight, a, b)
+    weight, a, b = prepared(weight, a, b)
+    flat = rows(x, x.shape[-1])
+    pointers = [t.data_ptr() for t in (flat, weight, a, b, *(() if bias is None else (bias,)))]
+    keep = all(pointer % 16 == 0 for pointer in pointers)
+    plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep)
+    # Not remembered: a case whose weights were copied above, which every call must do again, and one with a border,
+    # which another weight of the same shape may lack.
+    copied = any(given is not used for given, used in zip(inputs, (weight, a, b), strict=True))
+    if keep and not copied and not plan.spec.case.bordered:
+        _plans[key] = plan
+    return _apply(x, weight, a, b, scale, bias, p, seed, plan)
+
+
+def prepared(weight: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """weight with a unit stride in either direction, a and b contiguous."""
+    if weight.stride(0) != 1 and weight.stride(1) != 1:
+        weight = weight.contiguous()
+    return weight, a.contiguous(), b.contiguous()
+
+
+def seed_tensor(seed: int | None, device: torch.device) -> Tensor:
+    """The seed on the device: drawn there, so that a replayed CUDA graph drops other elements each time."""
+    if seed is None:
+        return torch.randint(-(2**63), 2**63 - 1, (1,), device=device)
+    return torch.full((1,), seed, dtype=torch.int64, device=device)
+
+
+def _compiling(*args: Any) -> Tensor:
+    from .ops import lora_linear_compiled
+
+    return lora_linear_compiled(*args)

@@ -1,40 +1,15 @@
-"""paca_linear: one ordinary GEMM forward, a skinny product backward."""
+"""paca_linear, the public function: validation, autocast, and the autograd.Function."""
 
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ..checks import check_index_values, check_paca
+from ..lora.function import rows
+from .function import PacaLinear, Plan
 
-
-class _PacaLinear(torch.autograd.Function):
-    """Saves x[:, index] (M, r) and the weight; never x."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, columns: Tensor, index: Tensor, scale: float, bias: Tensor | None):
-        ctx.scale = scale
-        ctx.columns_dtype = columns.dtype
-        x_idx = x.index_select(-1, index) if ctx.needs_input_grad[2] else None
-        ctx.save_for_backward(weight if ctx.needs_input_grad[0] else None, x_idx)
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor):
-        weight, x_idx = ctx.saved_tensors
-        grad_x = grad_columns = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = grad_y @ weight
-        if ctx.needs_input_grad[2]:
-            left = grad_y.reshape(-1, grad_y.shape[-1]).to(ctx.columns_dtype)
-            right = x_idx.reshape(-1, x_idx.shape[-1]).to(ctx.columns_dtype)
-            grad_columns = ctx.scale * (left.t() @ right)
-        if ctx.needs_input_grad[5]:
-            grad_bias = grad_y.reshape(-1, grad_y.shape[-1]).sum(0)
-        return grad_x, None, grad_columns, None, None, grad_bias
+_plans: dict[Any, Plan] = {}
 
 
 def paca_linear(
@@ -45,18 +20,52 @@ def paca_linear(
     *,
     scale: float = 1.0,
     bias: Tensor | None = None,
+    scheme: str | None = None,
 ) -> Tensor:
     """y = x W^T + bias, where the columns W[:, index] = scale * columns train and live inside the weight.
 
-    x (..., K), weight (N, K) frozen, columns (N, r), index (r,) int32 or int64, unique, bias (N,); returns (..., N).
-    Precondition: weight[:, index] == scale * columns. Forward never reads columns; backward gives
-    columns.grad = scale * dY^T x[:, index], in the dtype of columns.
+    x (..., K), weight (N, K) frozen, in either layout, columns (N, r) in the dtype of x or fp32, index (r,) int32 or
+    int64, unique, bias (N,); returns (..., N) in the dtype of x. Precondition: weight[:, index] == scale * columns.
+    Forward never reads columns; backward gives columns.grad = scale * dY^T x[:, index], accumulated in fp32, in the
+    dtype of columns. Between them only x[:, index] is kept. Under autocast x, weight and bias are cast as F.linear's
+    are. scheme overrides the choice: 'gather', 'fused' or 'torch' (see kernels/paca/function.py).
+
+    Raises ValueError or TypeError before any launch, naming the argument; the values of index are read once per tensor.
+    A second derivative is refused with a RuntimeError.
     """
-    autocast = torch.is_autocast_enabled(x.device.type) if isinstance(x, Tensor) else False
-    check_paca(x, weight, columns, index, bias, scale, autocast)
+    if torch.compiler.is_compiling():
+        from .ops import paca_linear_compiled
+
+        return paca_linear_compiled(x, weight, columns, index, scale, bias, scheme)
+    try:
+        device = x.device
+        autocast = torch.is_autocast_enabled(device.type)
+        key = (
+            x.shape, x.stride(), x.dtype, device, weight.shape, weight.dtype, weight.device, columns.shape, columns.dtype,
+            columns.device, index.shape, index.dtype, index.device, type(scale), scheme,
+            None if bias is None else (bias.shape, bias.dtype, bias.device), (x.data_ptr() | index.data_ptr()) % 16,
+            weight.requires_grad,
+        )  # fmt: skip
+        plan = None if autocast else _plans.get(key)
+    except AttributeError:  # not a tensor: the checks say which
+        check_paca(x, weight, columns, index, bias, scale)
+        raise
+    if plan is None:
+        check_paca(x, weight, columns, index, bias, scale, autocast)
     check_index_values(index, weight.shape[1])
     if autocast:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    with torch.autocast(x.device.type, enabled=False):
-        return _PacaLinear.apply(x, weight, columns, index, scale, bias)
+        dtype = torch.get_autocast_dtype(device.type)
+        bias = None if bias is None else bias.to(dtype)
+        x, weight = x.to(dtype), weight.to(dtype)
+        columns = columns if columns.dtype == torch.float32 else columns.to(dtype)
+        with torch.autocast(device.type, enabled=False):
+            return paca_linear(x, weight, columns, index, scale=scale, bias=bias, scheme=scheme)
+    shape = x.shape
+    flat = rows(x, shape[-1])
+    if plan is None:
+        keep = (flat.data_ptr() | index.data_ptr()) % 16 == 0
+        plan = Plan(flat, weight.shape[0], columns.shape[1], columns.dtype, scheme, keep)
+        if keep:
+            _plans[key] = plan
+    y = PacaLinear.apply(flat, weight, columns, index, bias, scale, plan)
+    return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])

@@ -25,6 +25,13 @@ def paca_linear(
     autocast = torch.is_autocast_enabled(x.device.type) if isinstance(x, Tensor) else False
     check_paca(x, weight, columns, index, bias, scale, autocast)
     check_index_values(index, weight.shape[1])
+    return product_rule(x, weight, columns, index, scale, bias)
+
+
+def product_rule(
+    x: Tensor, weight: Tensor, columns: Tensor, index: Tensor, scale: float, bias: Tensor | None
+) -> Tensor:
+    """The computation alone, without the checks."""
     y = F.linear(x, weight, bias)
     nothing = (columns - columns.detach()).to(x.dtype)
     return y + scale * F.linear(x.index_select(-1, index), nothing)

@@ -6,26 +6,18 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.models.attention import causal_attention
 from bench.models.config import make_config, make_model
-from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT
+from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, Operators
 
 CPU = torch.device("cpu")
 MISTRAL = {**LLAMA, "model_type": "mistral", "sliding_window": None}
-FIELDS = [pytest.param({**GPT2, "pad_token_id": 5}, id="gpt2"), pytest.param(LLAMA, id="llama"), pytest.param(MISTRAL, id="mistral")]
-
-
-class _Operators(TorchDispatchMode):
-    """Names of all operators that run inside of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.append(func._schema.name)
-        return func(*args, **(kwargs or {}))
+FIELDS = [
+    pytest.param({**GPT2, "pad_token_id": 5}, id="gpt2"),
+    pytest.param(LLAMA, id="llama"),
+    pytest.param(MISTRAL, id="mistral"),
+]
 
 
 @pytest.fixture
@@ -57,7 +49,7 @@ def test_forward_neither_masks_nor_synchronizes(
             if name.startswith("transformers.") and "is_tracing" in vars(module):
                 monkeypatch.setattr(module, "is_tracing", lambda *_: True)
     ids = _ids()
-    with _Operators() as operators:
+    with Operators() as operators:
         loss = model(input_ids=ids, labels=ids, position_ids=torch.arange(16)[None], use_cache=False).loss
     assert "aten::_local_scalar_dense" not in operators.names
     assert len(masks) == 4
@@ -66,7 +58,7 @@ def test_forward_neither_masks_nor_synchronizes(
 
 
 def test_the_recorder_sees_a_synchronization() -> None:
-    with _Operators() as operators:
+    with Operators() as operators:
         torch.ones(3).all().item()
     assert "aten::_local_scalar_dense" in operators.names
 
@@ -75,11 +67,19 @@ def test_the_recorder_sees_a_synchronization() -> None:
 def test_logits_equal_those_of_the_stock_model(fields: dict[str, Any]) -> None:
     dropout = NO_DROPOUT if fields["model_type"] == "gpt2" else {}
     ours = make_model(make_config({**fields, **dropout}), CPU, torch.float32)
-    stock = transformers.AutoModelForCausalLM.from_config(make_config({**fields, **dropout}), attn_implementation="sdpa")
+    stock = transformers.AutoModelForCausalLM.from_config(
+        make_config({**fields, **dropout}), attn_implementation="sdpa"
+    )
     stock.load_state_dict(ours.state_dict())
     ids = _ids()
     logits = ours(input_ids=ids, position_ids=torch.arange(16)[None], use_cache=False).logits
     torch.testing.assert_close(logits, stock.train()(input_ids=ids).logits, rtol=0, atol=1e-6)
+
+
+def test_more_than_causal_attention_is_refused() -> None:
+    query = torch.randn(1, 2, 4, 8)
+    with pytest.raises(ValueError, match="Module asks for softcap"):
+        causal_attention(torch.nn.Module(), query, query, query, None, softcap=30.0)
 
 
 def test_a_mask_of_the_model_is_refused() -> None:

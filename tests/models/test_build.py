@@ -12,7 +12,7 @@ from bench.case import Case
 from bench.methods.places import decoder_blocks
 from bench.models import build
 from kernels import LoRALinear
-from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config
+from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, Operators, make_case, write_config
 
 FIELDS = {"gpt2": GPT2, "llama": LLAMA}
 LAYERS = {"gpt2": "mlp.c_proj", "llama": "mlp.down_proj"}
@@ -46,7 +46,9 @@ def test_one_iteration(family: str, model: str, level: str, method: str, precisi
         out = work.forward()
         assert out.isfinite().all()
         if level == "linear":
-            assert out.dtype == (getattr(torch, {"amp-bf16": "bfloat16", "amp-fp16": "float16"}[precision]) if amp else dtype)
+            assert out.dtype == (
+                getattr(torch, {"amp-bf16": "bfloat16", "amp-fp16": "float16"}[precision]) if amp else dtype
+            )
         if level == "model":
             assert out.shape == ()
             assert abs(out.item() - math.log(101)) < 1.0
@@ -58,6 +60,20 @@ def test_one_iteration(family: str, model: str, level: str, method: str, precisi
     assert work.trainable_params == case.trainable_params
     assert work.has_refresh == (method == "paca")
     assert all(p.isfinite().all() for p in work.model.parameters())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("level", ["linear", "block", "model"])
+def test_nothing_that_is_timed_reads_a_value_back(family: str, model: str, level: str, method: str) -> None:
+    work = build(_case(family, model, method, level, precision="amp-bf16"), "cpu")
+    work.backward(work.forward())
+    work.optimizer_step()
+    with Operators() as operators:
+        work.clear()
+        work.backward(work.forward())
+        work.refresh()
+    assert len(operators.names) > 3
+    assert "aten::_local_scalar_dense" not in operators.names
 
 
 @pytest.mark.parametrize("level", ["linear", "block", "model"])
@@ -94,7 +110,9 @@ def test_frozen_lower_blocks_build_no_graph(family: str, model: str, method: str
     blocks = decoder_blocks(work.model)[1]
     seen: dict[int, Tensor] = {}
     for i, block in enumerate(blocks):
-        block.register_forward_hook(lambda _, __, out, i=i: seen.__setitem__(i, out if isinstance(out, Tensor) else out[0]))
+        block.register_forward_hook(
+            lambda _, __, out, i=i: seen.__setitem__(i, out if isinstance(out, Tensor) else out[0])
+        )
     work.backward(work.forward())
     work.check_leaves()
     assert [seen[i].grad_fn is None for i in range(4)] == [True, True, False, False]
@@ -113,7 +131,8 @@ def test_the_block_is_called_as_in_its_model(family: str, tmp_path: Path) -> Non
     inner.load_state_dict(block.model.get_submodule("block").state_dict())
     seen: list[tuple[Tensor, Tensor]] = []
     inner.register_forward_hook(
-        lambda _, args, kwargs, out: seen.append((args[0], out if isinstance(out, Tensor) else out[0])), with_kwargs=True
+        lambda _, args, kwargs, out: seen.append((args[0], out if isinstance(out, Tensor) else out[0])),
+        with_kwargs=True,
     )
     whole.forward()
     x, y = seen[0]
@@ -159,7 +178,7 @@ def test_square_layers_need_no_model() -> None:
 
 @pytest.mark.parametrize("level", ["linear", "block", "model"])
 def test_more_positions_than_the_model_has(family: str, model: str, level: str) -> None:
-    with pytest.raises(ValueError, match="seq: 65 is above the.* 64 positions"):
+    with pytest.raises(ValueError, match=r"seq: 65 is above the.* 64 positions"):
         build(_case(family, model, "full", level, seq=65), "cpu")
 
 

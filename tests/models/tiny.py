@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from bench.case import Case
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 101}
@@ -48,3 +50,15 @@ def make_case(model: str | None, method: str = "full", level: str = "model", **a
         "l2": "warm",
     }
     return Case(**{**defaults, **axes})
+
+
+class Operators(TorchDispatchMode):
+    """Names of all operators that run inside of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func._schema.name)
+        return func(*args, **(kwargs or {}))

@@ -106,7 +106,8 @@ def fill_table1(
 ) -> None:
     """Table 1 with true times that grow with the tokens; options go to the axes and to `timed`."""
     axes = options.pop("axes", {})
-    for model, (forward, backward) in FULL_MS.items():
+    for model in options.pop("models", FULL_MS):
+        forward, backward = FULL_MS[model]
         for method, impl in types:
             for batch, seq in shapes:
                 f, b = FACTORS[method, impl]

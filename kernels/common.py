@@ -1,0 +1,79 @@
+"""Pieces that several kernels share: casts that the interpreter gets right, dropout bits, the partial sums of S."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def up(b_t, UP: tl.constexpr):
+    """A dot operand as it is, or in fp32 where UP: the interpreter's bf16 arithmetic works on bit patterns."""
+    if UP:
+        return b_t.to(tl.float32)
+    else:
+        return b_t
+
+
+@triton.jit
+def down(b_t, DTYPE: tl.constexpr, UP: tl.constexpr):
+    """fp32 -> DTYPE, rounding to nearest even. The interpreter truncates to bf16, so there (UP) the bits are rounded."""
+    if UP and DTYPE == tl.bfloat16:
+        b_bits = b_t.to(tl.int32, bitcast=True)
+        b_bits = (b_bits + 0x7FFF + ((b_bits >> 16) & 1)) & -65536
+        return b_bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
+    else:
+        return b_t.to(DTYPE)
+
+
+@triton.jit
+def draw_keeps(p_seed, o_counter, threshold):
+    """Eight keep-bits in a byte per counter: one Philox call gives four words, each two 16-bit draws.
+
+    A bit is set with probability 1 - threshold / 65536; it depends on the seed and the counter only, so every tiling
+    draws the same mask.
+    """
+    b_r0, b_r1, b_r2, b_r3 = tl.randint4x(tl.load(p_seed), o_counter)
+    b_byte = _two_keeps(b_r0, threshold)
+    b_byte |= _two_keeps(b_r1, threshold) << 2
+    b_byte |= _two_keeps(b_r2, threshold) << 4
+    b_byte |= _two_keeps(b_r3, threshold) << 6
+    return b_byte
+
+
+@triton.jit
+def _two_keeps(b_word, threshold):
+    b_word = b_word.to(tl.int32, bitcast=True)
+    b_low = ((b_word & 0xFFFF) >= threshold).to(tl.int32)
+    b_high = (((b_word >> 16) & 0xFFFF) >= threshold).to(tl.int32)
+    return b_low | (b_high << 1)
+
+
+@triton.jit
+def spread_bits(b_byte, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Bytes (ROWS, COLUMNS // 8) -> keeps (ROWS, COLUMNS): bit i of a byte is the keep of column 8 * byte + i."""
+    b_bit = (b_byte.to(tl.int32)[:, :, None] >> tl.arange(0, 8)[None, None, :]) & 1
+    return tl.reshape(b_bit, (ROWS, COLUMNS)) != 0
+
+
+@triton.jit
+def load_keeps(p_mask, o_m, m_m, byte, BYTES, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Keeps (ROWS, COLUMNS) from the packed mask (M, BYTES), beginning at column 8 * byte."""
+    o_byte = byte + tl.arange(0, COLUMNS // 8)
+    p_byte = p_mask + o_m.to(tl.int64)[:, None] * BYTES + o_byte[None, :]
+    b_byte = tl.load(p_byte, mask=m_m[:, None] & (o_byte < BYTES)[None, :], other=0)
+    return spread_bits(b_byte, ROWS, COLUMNS)
+
+
+@triton.jit
+def load_sum(p_s, o_m, o_r, M, m_s, PARTS: tl.constexpr, STRIDE: tl.constexpr, UP: tl.constexpr):
+    """S at rows o_m and columns o_r (already broadcast): the dtype it is stored in, or the fp32 sum of its parts.
+
+    A projection that is split over its long dimension leaves PARTS addends (PARTS, M, STRIDE) in fp32. Whoever needs S
+    sums them: no atomics, no zeroing launch, the same bits every time.
+    """
+    p_part = p_s + o_m.to(tl.int64) * STRIDE + o_r
+    b_s = tl.load(p_part, mask=m_s, other=0.0)
+    if PARTS > 1:
+        for _ in tl.static_range(1, PARTS):
+            p_part += M.to(tl.int64) * STRIDE
+            b_s += tl.load(p_part, mask=m_s, other=0.0)
+    return b_s

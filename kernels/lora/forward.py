@@ -1,0 +1,211 @@
+"""The forward schemes: each builds its launches once per case and returns a function that runs them.
+
+F0     S kernel, cuBLAS, addmm_: three launches, the strong baseline.
+F1     S kernel, then a GEMM whose tiles end with the branch; F1t the same by TMA on sm_90.
+F2     one kernel.
+F3'    the S kernel copies X beside S', one cuBLAS GEMM on the bordered weight [W | B].
+torch  cuBLAS throughout: fp32, ranks above the tables, old architectures.
+
+S' = scale / (1 - p) * drop(X) A^T is saved in each of them, scaled.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import launch
+from ..dispatch import Case, Choice, choose_tile, parts_for
+from ..shapes import mask_bytes, padded, threshold_of
+from .border import border_of
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A forward call, but for the values: what its launches depend on."""
+
+    case: Case
+    choice: Choice
+    dtype: torch.dtype
+    device: torch.device
+    stride_xm: int
+    stride_w: tuple[int, int]  # of the logical (N, K) weight
+    bias: bool
+    keep: bool  # every pointer is 16-byte aligned: compiled kernels can be kept
+    pdl: bool  # kernels may begin before the one ahead of them has ended
+    whole: bool = False  # S' in one part
+
+
+@dataclass
+class Saved:
+    """What a forward leaves for backward: x (M, K), S' (parts, M, width) or (M, width), the packed mask."""
+
+    y: Tensor
+    x: Tensor
+    s: Tensor
+    mask: Tensor | None
+
+
+# x (M, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed (1,) int64
+Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Tensor | None], Saved]
+
+
+def build_forward(spec: Spec) -> Run:
+    """The function that runs the chosen scheme."""
+    return {"f0": _f0, "f1": _f1, "f1t": _f1, "f2": _f2, "f3p": _f3p, "torch": _torch}[spec.choice.scheme](spec)
+
+
+def build_project(spec: Spec, parts: int, copy: bool = False) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """run(x, a, scale, dropout_p, seed) -> S' (parts, M, RP) and the mask; with copy S' is a buffer [X | S']."""
+    from .project import project_launch
+
+    case, dtype, device = spec.case, spec.dtype, spec.device
+    m, k = case.m, case.k
+    tile = choose_tile("project", case, m, 0)
+    width = padded(case.rank) + (k if copy else 0)
+    shape = (parts, m, width)
+    s_dtype = dtype if parts == 1 else torch.float32
+    bytes_ = mask_bytes(k)
+    run = project_launch(
+        m, k, case.rank, tile, parts=parts, dropout=case.dropout, copy=copy, pdl=spec.pdl, dtype=dtype, keep=spec.keep
+    )
+
+    def project(x: Tensor, a: Tensor, scale: float, p: float, seed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        s = launch.empty(shape, s_dtype, device)
+        mask = None
+        if p > 0.0:
+            mask = launch.empty((m, bytes_), torch.uint8, device)
+            scale = scale / (1.0 - p)
+        run(x, a, s, mask, seed, m, k, spec.stride_xm, k, width, bytes_, scale, threshold_of(p))
+        return s, mask
+
+    return project
+
+
+def project_parts(case: Case) -> int:
+    """Parts of the S kernel: 1 unless the tokens are too few to fill the SMs."""
+    tile = choose_tile("project", case, case.m, 0)
+    return parts_for(-(-case.m // tile.bm), -(-case.k // tile.bk), case)
+
+
+def _f1(spec: Spec) -> Run:
+    case, dtype, device = spec.case, spec.dtype, spec.device
+    m, n, k, rank = case.m, case.n, case.k, case.rank
+    parts = 1 if spec.whole else project_parts(case)
+    project = build_project(spec, parts)
+    tma = spec.choice.scheme == "f1t"
+    gemm = build_gemm(
+        case, m, n, k, spec.choice.tile, tma=tma, stride_xm=spec.stride_xm, stride_wk=spec.stride_w[1],
+        stride_wn=spec.stride_w[0], stride_vr=1, stride_vn=rank, stride_sm=padded(rank), parts=parts,
+        bias=spec.bias, masked=False, pdl=spec.pdl, dtype=dtype, keep=spec.keep,
+    )  # fmt: skip
+
+    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+        s, mask = project(x, a, scale, p, seed)
+        y = launch.empty((m, n), dtype, device)
+        gemm(x, weight, s, b, bias, None, y)
+        return Saved(y, x, s, mask)
+
+    return run
+
+
+def build_gemm(
+    case: Case, m: int, n: int, k: int, tile: Any, *,
+    tma: bool, stride_xm: int, stride_wk: int, stride_wn: int, stride_vr: int, stride_vn: int, stride_sm: int,
+    parts: int, bias: bool, masked: bool, pdl: bool, dtype: torch.dtype, keep: bool, add: bool = False,
+) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor], None]:  # fmt: skip
+    """run(x, weight, s, v, bias, mask, y): y (m, n) = x (m, k) times weight, plus the branch s v."""
+    if tma:
+        from .persistent import descriptors, persistent_launch
+
+        chosen = tile or choose_tile("persistent", case, m, n)
+        run_tma = persistent_launch(
+            m, n, k, case.rank, chosen, stride_vn=stride_vn, stride_sm=stride_sm, w_rows_are_n=stride_wk == 1,
+            programs=case.sms, parts=parts, bias=bias, pdl=pdl, dtype=dtype, keep=keep,
+        )  # fmt: skip
+
+        def gemm_tma(x, weight, s, v, bias, mask, y):  # type: ignore[no-untyped-def]
+            # The logical (n, k) weight of this product: dX's is the transpose.
+            logical = weight if weight.shape == (n, k) and weight.stride() == (stride_wn, stride_wk) else weight.t()
+            d_x, d_w, d_y = descriptors(x, logical, y, chosen)
+            run_tma(d_x, d_w, d_y, s, v, bias, m, n, k, stride_vr)
+
+        return gemm_tma
+    from .gemm import gemm_launch
+
+    chosen = tile or choose_tile("gemm", case, m, n, masked)
+    bytes_ = mask_bytes(n) if masked else 0
+    run_gemm = gemm_launch(
+        m, n, k, case.rank, chosen, stride_vn=stride_vn, stride_sm=stride_sm, parts=parts, bias=bias, masked=masked,
+        add=add, pdl=pdl, dtype=dtype, keep=keep,
+    )  # fmt: skip
+
+    def gemm(x, weight, s, v, bias, mask, y):  # type: ignore[no-untyped-def]
+        run_gemm(x, weight, s, v, bias, mask, y, m, n, k, stride_xm, stride_wk, stride_wn, stride_vr, bytes_)
+
+    return gemm
+
+
+def _f2(spec: Spec) -> Run:
+    from .single import single_launch
+
+    case, dtype, device = spec.case, spec.dtype, spec.device
+    m, n, k, rank = case.m, case.n, case.k, case.rank
+    if case.dropout:
+        raise ValueError("scheme is 'f2', expected another one with dropout: F2 would draw the mask once per tile")
+    tile = spec.choice.tile or choose_tile("single", case, m, n)
+    width = padded(rank)
+    launch_f2 = single_launch(m, n, k, rank, tile, bias=spec.bias, dtype=dtype, keep=spec.keep)
+    stride_wn, stride_wk = spec.stride_w
+
+    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+        s = launch.empty((1, m, width), dtype, device)
+        y = launch.empty((m, n), dtype, device)
+        launch_f2(x, weight, a, b, bias, s, y, m, n, k, spec.stride_xm, stride_wk, stride_wn, k, scale)
+        return Saved(y, x, s, None)
+
+    return run
+
+
+def _f0(spec: Spec) -> Run:
+    project = build_project(spec, 1)
+    rank = spec.case.rank
+
+    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+        s, mask = project(x, a, scale, p, seed)
+        y = F.linear(x, weight, bias)
+        y.addmm_(s[0, :, :rank], b.to(x.dtype).t())
+        return Saved(y, x, s, mask)
+
+    return run
+
+
+def _f3p(spec: Spec) -> Run:
+    project = build_project(spec, 1, copy=True)
+    k, rank = spec.case.k, spec.case.rank
+
+    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+        border = border_of(weight, rank)
+        if border is None:
+            raise ValueError(
+                f"scheme is 'f3p', expected a weight with room for the branch: pass weight of shape "
+                f"{tuple(weight.shape)} through kernels.lora.border.bordered first"
+            )
+        border[:, k : k + rank].copy_(b)
+        s, mask = project(x, a, scale, p, seed)
+        return Saved(F.linear(s[0], border, bias), s[0, :, :k], s[:, :, k:], mask)
+
+    return run
+
+
+def _torch(spec: Spec) -> Run:
+    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+        y = F.linear(x, weight, bias)
+        s = torch.mm(x, a.to(x.dtype).t()).mul_(scale)
+        y.addmm_(s, b.to(x.dtype).t())
+        return Saved(y, x, s.unsqueeze(0), None)
+
+    return run

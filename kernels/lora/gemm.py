@@ -1,0 +1,116 @@
+"""F1's GEMM and B2: Y = X W^T + S' V (+ bias), the branch added to the accumulator after the main loop.
+
+Last, because on sm_90 the operands S' and V then reuse the pipeline's buffers (128x256x64, 3 stages, rank 64: 144 KiB
+in place of 192), and because a persistent loop that begins with the branch is not pipelined at all. The scale sits in
+S', rounded once with it.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from .. import launch
+from ..common import down, load_keeps, load_sum, up
+from ..shapes import padded
+
+
+@triton.jit
+def gemm_kernel(
+    p_x, p_w, p_s, p_v, p_bias, p_mask, p_y,
+    M, N, K, stride_xm, stride_wk, stride_wn, stride_vr, BYTES,
+    R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
+    BIAS: tl.constexpr, MASKED: tl.constexpr, ADD: tl.constexpr, EVEN_K: tl.constexpr, PDL: tl.constexpr,
+    UP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """Grid (cdiv(M, BM) * cdiv(N, BN),).
+
+    p_x (M, K) with unit stride in k; p_w element (k, n) at k * stride_wk + n * stride_wn; p_s (PARTS, M, STRIDE_SM);
+    p_v element (r, n) at r * stride_vr + n * STRIDE_VN; p_bias (N,); p_mask (M, BYTES) keeps of the branch, packed;
+    p_y (M, N). ADD: Y is added to, not overwritten.
+    """
+    i_m, i_n = grouped_tile(tl.program_id(0), M, N, BM, BN, GROUP)
+    o_m = i_m * BM + tl.arange(0, BM)
+    o_n = i_n * BN + tl.arange(0, BN)
+    # Rows and columns past the end read from the beginning: no masks inside the loop.
+    o_xm = (o_m % M).to(tl.int64)
+    o_wn = (o_n % N).to(tl.int64)
+    o_k = tl.arange(0, BK)
+    p_xt = p_x + o_xm[:, None] * stride_xm + o_k[None, :]
+    p_wt = p_w + o_k[:, None] * stride_wk + o_wn[None, :] * stride_wn
+    b_y = tl.zeros((BM, BN), dtype=tl.float32)
+    for k in range(0, K, BK):
+        if EVEN_K:
+            b_x = tl.load(p_xt)
+            b_w = tl.load(p_wt)
+        else:
+            b_x = tl.load(p_xt, mask=(o_k < K - k)[None, :], other=0.0)
+            b_w = tl.load(p_wt, mask=(o_k < K - k)[:, None], other=0.0)
+        b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
+        p_xt += BK
+        p_wt += BK * stride_wk
+    if PDL:
+        # The main product does not need S': it ran while the S kernel was finishing.
+        tl.extra.cuda.gdc_wait()
+    b_y = add_branch(
+        b_y, p_s, p_v, p_mask, o_m, o_n, i_n * BN, M, N, stride_vr, BYTES,
+        R, RP, STRIDE_VN, STRIDE_SM, PARTS, MASKED, UP, p_x.dtype.element_ty, BM, BN,
+    )  # fmt: skip
+    if BIAS:
+        b_y += tl.load(p_bias + o_n, mask=o_n < N, other=0.0).to(tl.float32)[None, :]
+    p_out = p_y + o_m.to(tl.int64)[:, None] * N + o_n[None, :]
+    m_out = (o_m < M)[:, None] & (o_n < N)[None, :]
+    if ADD:
+        b_y += tl.load(p_out, mask=m_out, other=0.0).to(tl.float32)
+    tl.store(p_out, down(b_y, p_y.dtype.element_ty, UP), mask=m_out)
+
+
+@triton.jit
+def grouped_tile(pid, M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.constexpr):
+    """Tiles are walked in bands of GROUP rows, so that neighbours in time share W's tiles in L2."""
+    tiles_m = tl.cdiv(M, BM)
+    tiles_n = tl.cdiv(N, BN)
+    first_m = pid // (GROUP * tiles_n) * GROUP
+    rows = tl.minimum(tiles_m - first_m, GROUP)
+    within = pid % (GROUP * tiles_n)
+    return first_m + within % rows, within // rows
+
+
+@triton.jit
+def add_branch(
+    b_y, p_s, p_v, p_mask, o_m, o_n, n, M, N, stride_vr, BYTES,
+    R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
+    MASKED: tl.constexpr, UP: tl.constexpr, DTYPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """b_y + S' V on one tile, under the keep-mask where MASKED."""
+    o_r = tl.arange(0, RP)
+    m_m = o_m < M
+    m_r = o_r < R
+    b_s = load_sum(p_s, o_m[:, None], o_r[None, :], M, m_m[:, None] & m_r[None, :], PARTS, STRIDE_SM, UP)
+    p_vt = p_v + o_r[:, None] * stride_vr + o_n[None, :] * STRIDE_VN
+    b_v = tl.load(p_vt, mask=m_r[:, None] & (o_n < N)[None, :], other=0.0)
+    b_v = up(down(b_v.to(tl.float32), DTYPE, UP), UP)
+    b_s = up(down(b_s.to(tl.float32), DTYPE, UP), UP)
+    if MASKED:
+        b_branch = tl.dot(b_s, b_v, input_precision="ieee")
+        b_y += tl.where(load_keeps(p_mask, o_m, m_m, n // 8, BYTES, BM, BN), b_branch, 0.0)
+    else:
+        b_y = tl.dot(b_s, b_v, b_y, input_precision="ieee")
+    return b_y
+
+
+def gemm_launch(
+    m: int, n: int, k: int, rank: int, tile: Any, *,
+    stride_vn: int, stride_sm: int, parts: int = 1, bias: bool = False, masked: bool = False, add: bool = False,
+    pdl: bool = False, dtype: torch.dtype, keep: bool = True,
+) -> launch.Launch:  # fmt: skip
+    """The launch for one shape; tile has bm, bn, bk, warps, stages. k = 0 adds the branch alone."""
+    constants = {
+        "R": rank, "RP": padded(rank), "STRIDE_VN": stride_vn, "STRIDE_SM": stride_sm, "PARTS": parts,
+        "BIAS": bias, "MASKED": masked, "ADD": add, "EVEN_K": k % tile.bk == 0, "PDL": pdl,
+        "UP": launch.interpreting() and dtype == torch.bfloat16,
+        "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8,
+    }  # fmt: skip
+    grid = (triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn), 1, 1)
+    return launch.Launch(gemm_kernel, grid, constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep)

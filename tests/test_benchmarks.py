@@ -1,0 +1,73 @@
+"""The cases under pytest-benchmark: `pytest --benchmark-only`. The smoke cases on a CPU, the layers cases on a GPU.
+
+pytest-benchmark keeps its table, JSON, compare and histogram; the times are ours. The engine measures, and the samples
+are replayed through pytest-benchmark's own rounds by a timer that returns them one by one.
+"""
+
+from functools import cache
+from typing import Any
+
+import pytest
+
+from bench.case import Case
+from bench.gpu import choose, gpus
+from bench.measure.stop import estimate
+from bench.methods.registry import unsupported
+from bench.sweep import Plan, make_plan
+
+DEVICE = choose("auto", gpus())
+
+
+class Replay:
+    """A timer for pytest-benchmark: 0.0 at a round's start, the next sample in seconds at its end."""
+
+    def __init__(self) -> None:
+        self._samples: list[float] = []
+        self._started = False
+
+    def load(self, samples_ms: list[float]) -> None:
+        self._samples = [ms / 1e3 for ms in reversed(samples_ms)]
+        self._started = False
+
+    def __call__(self) -> float:
+        self._started = not self._started
+        return 0.0 if self._started else self._samples.pop()
+
+
+CLOCK = Replay()
+pytestmark = pytest.mark.benchmark(timer=CLOCK)
+
+
+@cache
+def plan() -> Plan:
+    return make_plan("smoke" if DEVICE.is_cpu else "layers", DEVICE.is_cpu)
+
+
+@cache
+def measured(case: Case) -> dict[tuple[str, str], list[float]]:
+    """Samples of all passes in ms; one iteration yields them together, so a case is measured once."""
+    import torch
+
+    from bench.measure.clocks import make_clock
+    from bench.measure.sampler import measure
+    from bench.models.build import build
+
+    device = torch.device("cpu" if DEVICE.is_cpu else f"cuda:{[d.uuid for d in gpus()].index(DEVICE.uuid)}")
+    work = build(case, str(device))
+    clock = make_clock(plan().clocks[0], device, case.l2 == "cold")
+    return measure(work, clock, plan().passes, case.level, plan().settings).samples_ms
+
+
+@pytest.mark.parametrize("pass_", plan().passes)
+@pytest.mark.parametrize("case", plan().cases, ids=lambda c: c.describe().replace(" ", "-"))
+def test_case(benchmark: Any, case: Case, pass_: str) -> None:
+    if reason := unsupported(case, "cpu" if DEVICE.is_cpu else "cuda"):
+        pytest.skip(reason)
+    clock = plan().clocks[0]
+    samples = measured(case)[pass_, clock]
+    CLOCK.load(samples)
+    benchmark.group = f"{case.model or ''} {case.layer or ''} {pass_}".strip()
+    benchmark.extra_info.update(case.axes() | {"case_id": case.case_id, "pass": pass_, "clock": clock})
+    benchmark.pedantic(lambda: None, rounds=len(samples))
+    if benchmark.stats is not None:  # None under --benchmark-disable
+        assert benchmark.stats.stats.median * 1e3 == pytest.approx(estimate(samples).median_ms)

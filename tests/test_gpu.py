@@ -1,0 +1,119 @@
+"""Which GPU is here: a fake NVML, keys, --gpu, CUDA_VISIBLE_DEVICES."""
+
+from typing import Any
+
+import pytest
+
+from bench.errors import UserError
+from bench.gpu import board_key, choose, cpu_device, gpus
+
+A100 = ("NVIDIA A100-SXM4-80GB", (8, 0), 6912, "GPU-aaaa")
+H200 = ("NVIDIA H200", (9, 0), 16896, "GPU-hhhh")
+
+
+class FakeNvml:
+    """As much of pynvml as is asked for."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *boards: tuple[str, tuple[int, int], int, str], broken: bool = False) -> None:
+        self.boards, self.broken, self.opened = boards, broken, 0
+
+    def nvmlInit(self) -> None:
+        if self.broken:
+            raise self.NVMLError("driver not loaded")
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:
+        self.opened -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> bytes:
+        return b"580.159.03"
+
+    def nvmlDeviceGetCount(self) -> int:
+        return len(self.boards)
+
+    def nvmlDeviceGetHandleByIndex(self, i: int) -> Any:
+        return self.boards[i]
+
+    def nvmlDeviceGetName(self, board: Any) -> str:
+        return board[0]
+
+    def nvmlDeviceGetCudaComputeCapability(self, board: Any) -> tuple[int, int]:
+        return board[1]
+
+    def nvmlDeviceGetNumGpuCores(self, board: Any) -> int:
+        if board[2] < 0:
+            raise self.NVMLError("not supported")
+        return board[2]
+
+    def nvmlDeviceGetMemoryInfo(self, board: Any) -> Any:
+        return type("Memory", (), {"total": 80 * 2**30})
+
+    def nvmlDeviceGetUUID(self, board: Any) -> str:
+        return board[3]
+
+
+@pytest.fixture(autouse=True)
+def all_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_boards_are_described() -> None:
+    nvml = FakeNvml(A100, H200)
+    first, second = gpus(nvml)
+    assert (first.key, first.sm_count, first.driver, first.memory_mib) == ("a100", 108, "580.159.03", 81920)
+    assert (second.key, second.sm_count, second.index) == ("h200", 132, 1)
+    assert nvml.opened == 0, "NVML is closed again"
+
+
+@pytest.mark.parametrize(
+    ("name", "sm_count", "key"),
+    [
+        ("NVIDIA A100-SXM4-40GB", 108, "a100"),
+        ("NVIDIA A100 80GB PCIe", 108, "a100"),
+        ("NVIDIA RTX A6000", 84, "a6000"),
+        ("NVIDIA H100 80GB HBM3", 132, "h100"),
+        ("NVIDIA H100 PCIe", 114, "h100"),
+        ("NVIDIA H100 NVL", 132, "h100"),
+        ("NVIDIA H200", 132, "h200"),
+        ("NVIDIA H200", None, "h200"),
+        ("NVIDIA L40S", 142, "l40s"),
+        ("NVIDIA GeForce RTX 4090", 128, "rtx4090"),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 14, "a100-sxm4-80gb-mig-1g-10gb"),
+        ("NVIDIA GeForce RTX 3060 Ti", 38, "rtx-3060-ti"),
+        ("???", None, "unknown-gpu"),
+    ],
+)
+def test_a_board_has_a_key(name: str, sm_count: int | None, key: str) -> None:
+    assert board_key(name, sm_count) == key
+
+
+def test_no_driver_and_old_drivers() -> None:
+    assert gpus(FakeNvml(broken=True)) == []
+    (old,) = gpus(FakeNvml(("NVIDIA A100-SXM4-80GB", (8, 0), -1, "GPU-1")))
+    assert (old.key, old.sm_count) == ("a100", None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "keys"),
+    [("", []), ("-1", []), ("1", ["h200"]), ("1,0", ["h200", "a100"]), ("GPU-a", ["a100"]), ("0,7,1", ["a100"])],
+)
+def test_visible_devices_as_cuda_reads_them(monkeypatch: pytest.MonkeyPatch, setting: str, keys: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", setting)
+    assert [d.key for d in gpus(FakeNvml(A100, H200))] == keys
+
+
+def test_the_flag_chooses() -> None:
+    found = gpus(FakeNvml(A100, H200))
+    assert choose("auto", found).key == "a100"
+    assert choose("h200", found).uuid == "GPU-hhhh"
+    assert choose("cpu", found).is_cpu and choose("auto", []).is_cpu
+    with pytest.raises(UserError, match=r"--gpu h100: .*A100-SXM4-80GB.*valid here: auto, a100, h200, cpu"):
+        choose("h100", found)
+    with pytest.raises(UserError, match="--gpu a100: ") as e:
+        choose("a100", [])
+    assert "no NVIDIA GPU" in str(e.value) and cpu_device().name in str(e.value)
+    with pytest.raises(UserError, match=r"--gpu zx81: .*known keys: a100"):
+        choose("zx81", [])

@@ -1,0 +1,163 @@
+"""The interval of a median and the stopping rule, on simulated samples and a fake clock."""
+
+import numpy as np
+import pytest
+
+from bench.measure.clocks import CpuClock
+from bench.measure.sampler import measure
+from bench.measure.settings import MeasureSettings
+from bench.measure.stop import estimate, stop_reason
+
+DEFAULTS = MeasureSettings()
+
+
+class Simulated:
+    """Work whose forward takes what a random series says, on a clock that only it moves."""
+
+    has_refresh = False
+
+    def __init__(self, forward_s: "np.typing.NDArray[np.float64]") -> None:
+        self.time = 0.0
+        self.calls = 0
+        self._forward_s = forward_s
+
+    def now(self) -> float:
+        return self.time
+
+    def clear(self) -> None:
+        self.time += 1e-5
+
+    def forward(self) -> None:
+        self.time += float(self._forward_s[self.calls % len(self._forward_s)])
+        self.calls += 1
+
+    def backward(self, out: object) -> None:
+        self.time += 1e-3
+
+    def optimizer_step(self) -> None:
+        self.time += 5e-3
+
+    def refresh(self) -> None:
+        self.time += 2e-3
+
+
+def series(kind: str, rng: np.random.Generator, n: int = 6000) -> "np.typing.NDArray[np.float64]":
+    """Milliseconds with a true median of 2."""
+    if kind.startswith("jitter"):
+        return 2.0 * (1 + float(kind.removeprefix("jitter-")) * rng.standard_normal(n))
+    if kind == "drift":  # AR(1) 0.9 of 0.3 % in all
+        noise = rng.standard_normal(n) * 0.003 * np.sqrt(1 - 0.9**2)
+        level = np.empty(n)
+        level[0] = rng.standard_normal() * 0.003
+        for i in range(1, n):
+            level[i] = 0.9 * level[i - 1] + noise[i]
+        return 2.0 * (1 + level)
+    outlying = rng.random(n) < 0.01
+    return 2.0 * (1 + 0.005 * rng.standard_normal(n)) * np.where(outlying, 3.0, 1.0)
+
+
+KINDS = ["jitter-0.002", "jitter-0.01", "jitter-0.03", "drift", "outliers"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_converged_median_is_right_and_its_interval_covers(kind: str) -> None:
+    rng = np.random.default_rng(7)
+    errors, covered = [], []
+    for _ in range(200):
+        samples = series(kind, rng) / 1e3
+        work = Simulated(samples)
+        found = measure(work, CpuClock(work.now), ("forward",), "linear", DEFAULTS, now=work.now)
+        e = estimate(found.samples_ms["forward", "cpu"])
+        covered.append(e.ci_low_ms <= 2.0 <= e.ci_high_ms)
+        if found.stop == "converged":
+            errors.append(abs(e.median_ms / 2.0 - 1))
+    assert len(errors) > 100, "the rule converges"
+    assert np.percentile(errors, 95) <= 0.005
+    assert np.mean(covered) >= 0.85
+
+
+def test_intervals_for_independent_samples_fail_under_drift() -> None:
+    """Why the interval is widened: without the autocorrelation it would cover far less often."""
+    rng = np.random.default_rng(3)
+    naive = []
+    for _ in range(200):
+        x = np.sort(series("drift", rng, 64))
+        k = int(64 / 2 - 0.98 * 64**0.5)
+        naive.append(x[k] <= 2.0 <= x[64 - k - 1])
+    assert np.mean(naive) < 0.7
+
+
+def test_estimate_by_hand() -> None:
+    e = estimate([3.0, 1.0, 2.0, 5.0, 4.0])
+    assert (e.median_ms, e.min_ms, e.n) == (3.0, 1.0, 5)
+    assert (e.ci_low_ms, e.ci_high_ms) == (1.0, 5.0), "five samples carry no narrower interval"
+    assert estimate([2.0]).half_width == 0.0
+    assert estimate([1.0] * 98 + [9.0, 0.1]).outliers == 2, "counted on both sides, and kept"
+
+
+def test_the_order_of_samples_matters_under_drift() -> None:
+    rng = np.random.default_rng(0)
+    drifting = np.sort(rng.standard_normal(200)) + 100
+    shuffled = rng.permutation(drifting)
+    assert estimate(drifting).half_width > 2 * estimate(shuffled).half_width
+
+
+@pytest.mark.parametrize(
+    ("n", "spread", "measured_s", "wall_s", "reason"),
+    [
+        (5, 0.0, 99.0, 99.0, None),  # fewer than 6 samples carry no interval
+        (6, 0.5, 0.01, 15.0, "wall"),
+        (16, 0.0, 5.0, 5.0, None),  # under 24 samples
+        (25, 0.0, 5.0, 5.0, None),  # checked every 8
+        (24, 0.0, 0.05, 5.0, None),  # under 0.1 s of measured time
+        (24, 0.0, 0.1, 5.0, "converged"),
+        (40, 0.0, 0.1, 5.0, "converged"),
+        (24, 0.5, 2.9, 5.0, None),
+        (24, 0.5, 3.0, 5.0, "budget"),
+        (5000, 0.5, 1.0, 5.0, "samples"),
+    ],
+)
+def test_the_rules_for_stopping(n: int, spread: float, measured_s: float, wall_s: float, reason: str | None) -> None:
+    rng = np.random.default_rng(1)
+    samples = 1 + spread * rng.random(n)
+    assert stop_reason([samples], measured_s, wall_s, DEFAULTS, "linear") == reason
+
+
+def test_the_whole_model_has_a_longer_budget() -> None:
+    samples = [1 + 0.5 * np.random.default_rng(1).random(24)]
+    assert stop_reason(samples, 3.0, 5.0, DEFAULTS, "model") is None
+    assert stop_reason(samples, 6.0, 6.5, DEFAULTS, "model") == "budget"
+
+
+def test_every_pass_must_converge() -> None:
+    calm, wild = np.ones(24), 1 + np.random.default_rng(1).random(24)
+    assert stop_reason([calm, calm], 1.0, 1.0, DEFAULTS, "linear") == "converged"
+    assert stop_reason([calm, wild], 1.0, 1.0, DEFAULTS, "linear") is None
+
+
+def test_warm_up_runs_the_sample_procedure_and_is_not_measured() -> None:
+    slow_start = np.full(6000, 0.01)
+    slow_start[:19] = 0.5  # as while clocks ramp
+    work = Simulated(slow_start)
+    checks: list[int] = []
+    found = measure(
+        work, CpuClock(work.now), ("forward", "backward", "forward-backward"), "linear", DEFAULTS,
+        lambda _pass, e: checks.append(e.n), work.now,
+    )  # fmt: skip
+    assert found.warmup_s == pytest.approx(2.0, abs=0.5), "at most 2 s, though fewer than 5 calls fit"
+    assert checks and all(n % 8 == 0 for n in checks)
+
+    work = Simulated(np.full(6000, 0.01))
+    found = measure(work, CpuClock(work.now), ("forward",), "linear", DEFAULTS, now=work.now)
+    assert 0.2 <= found.warmup_s < 0.25
+    assert set(found.samples_ms) == {("forward", "cpu")}
+    assert found.samples_ms["forward", "cpu"] == pytest.approx([10.0] * len(found.samples_ms["forward", "cpu"]))
+
+
+def test_the_refresh_lies_outside_every_pass_and_the_step_has_its_own() -> None:
+    work = Simulated(np.full(6000, 0.01))
+    work.has_refresh = True
+    found = measure(work, CpuClock(work.now), ("forward-backward", "step"), "linear", DEFAULTS, now=work.now)
+    medians = {p: estimate(s).median_ms for (p, _), s in found.samples_ms.items()}
+    assert medians == pytest.approx({"forward-backward": 11.0, "step": 16.0})
+    assert found.refresh_ms == pytest.approx(2.0)
