@@ -34,7 +34,7 @@ class YamlFile:
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the scalars of YAML 1.2's core schema (yaml.org/spec/1.2.2, chapter 10.3)."""
 
-    yaml_implicit_resolvers = {}  # type: ignore[misc]  # noqa: RUF012  # PyYAML's way to start without 1.1's
+    yaml_implicit_resolvers = {}  # noqa: RUF012  # PyYAML's way to start without 1.1's
 
 
 # (type, pattern of the whole scalar, the characters it may begin with); the first match counts, so int before float.

@@ -85,6 +85,13 @@ def row_key(row: dict[str, Any]) -> Key:
     return tuple(text(row.get(name)) or "" for name in ("case_id", "pass", "clock", "repeat"))  # type: ignore[return-value]
 
 
+def _finite(times: list[object]) -> tuple[float, ...]:
+    """The times that are numbers; quick where all of them are, for there may be millions."""
+    if set(map(type, times)) <= {float, int} and all(map(math.isfinite, times)):  # type: ignore[arg-type]
+        return tuple(times)  # type: ignore[arg-type]
+    return tuple(t for t in map(number, times) if t is not None)
+
+
 def _json_lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines. Only the last line may be torn: a write was cut off there."""
     lines = path.read_bytes().split(b"\n")
@@ -141,8 +148,7 @@ def load(path: Path) -> Folder:
         for line in _json_lines(path / "samples.jsonl", notes):
             times = line.get("samples_ms")
             if isinstance(times, list):
-                found = (number(t) for t in times)
-                samples[row_key(line)] = tuple(t for t in found if t is not None)
+                samples[row_key(line)] = _finite(times)
                 runs[row_key(line)] = line.get("run_id")
     # Samples of a run that is not the row's belong to a measurement that was replaced.
     stale = {key for key, row in rows.items() if key in runs and None not in (row.get("run_id"), runs[key])}

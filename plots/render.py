@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plots.tables import Table
 
-NUMBER = re.compile(r"^(-?[\d.]+)( ± [\d.]+| \[[-\d., ]+\])?( †)?$")
+NUMBER = re.compile(r"^(-?[\d.]+)( ± [\d.]+| \[[-\d., ]+\]| %)?( †)?$")
 
 STYLE = """
 :root { color-scheme: light; }

@@ -1,6 +1,7 @@
 """The report of one results folder: question, answer, tables, figures, what failed, where it comes from."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -19,9 +20,8 @@ from plots.tables import (
     panels,
     paper_table,
     table1,
-    tidy,
-    write_tidy,
 )
+from plots.tidy import tidy, write_tidy
 from plots.words import CLOCK_WORDS, RATIO_PLACES, distinct, listed, place, scene, shape_word, with_interval
 
 MAX_LINES = 80  # of a table inside the report; table1.md has all of them
@@ -96,14 +96,15 @@ def failed_items(folder: Folder) -> list[str]:
 
 
 def commands(folder: Folder) -> tuple[str, str]:
-    """The command that measured, and the command that retries what failed."""
+    """The command that measured, and the one that retries what failed: the same, so that --out and the like stay."""
     last = folder.invocations[-1] if folder.invocations else {}
-    asked = last.get("command")
-    asked = shlex.join(map(str, asked)) if isinstance(asked, list) else text(asked)
-    sweep = shlex.quote(folder.sweep or folder.path.resolve().name)
+    asked = " ".join((text(last.get("command")) or "").split())
+    asked = asked or f"python -m bench run {shlex.quote(folder.sweep or folder.path.resolve().name)}"
     statuses = sorted({text(r.get("status")) or "ok" for r in folder.rows} - {"ok", "unsupported"})
-    retry = f"python -m bench run {sweep} --retry {','.join(statuses)}" if statuses else ""
-    return " ".join((asked or f"python -m bench run {sweep}").split()), retry
+    if not statuses:
+        return asked, ""
+    kept = re.sub(r" --(fresh|retry[ =]\S+)(?=\s|$)", "", asked)
+    return asked, f"{kept} --retry {','.join(statuses)}"
 
 
 def status_blocks(folder: Folder) -> list[Block]:
@@ -151,12 +152,13 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def progress_note(folder: Folder, book: Book) -> str:
+def progress_note(folder: Folder) -> str:
     """How much of the sweep is on record, where that is not all of it."""
     planned = folder.invocations[-1].get("cases") if folder.invocations else None
-    if not isinstance(planned, int) or not 0 < len(book.cases) < planned:
+    recorded = len({(row.get("case_id"), row.get("repeat")) for row in folder.rows})
+    if not isinstance(planned, int) or not 0 < recorded < planned:
         return ""
-    return f"Half-finished: {len(book.cases)} of {planned} cases are on record. The same command goes on with it."
+    return f"Half-finished: {recorded} of {planned} measurements are on record. The same command goes on with them."
 
 
 def noise_note(book: Book) -> str:
@@ -216,13 +218,13 @@ def draw_figures(folder: Folder, book: Book, found: list[Panel]) -> list[Figure]
     return [drawn[stem] for stem in FIGURES if stem in drawn]
 
 
-def paper_note(book: Book, found: list[Panel]) -> str:
+def paper_note(tables: list[Table]) -> str:
     """Where to find the paper's numbers when none stands beside ours."""
-    if any(p.level == "model" and p.clock == "eager" for p in found):
+    if any(table.title == BESIDE for table in tables):
         return ""
     return (
-        "The paper's own Table 1 (whole models on an A100, lengths 512 and 1024) is in results/paper/table1.csv. It is "
-        "not shown beside these numbers, because nothing here was measured under its conditions."
+        "The paper's own Table 1 (whole models on an A100, batch 4, lengths 512 and 1024) is in "
+        "results/paper/table1.csv. It is not shown beside these numbers, because no case here matches one of its."
     )
 
 
@@ -238,8 +240,8 @@ def draw(folder: Folder) -> tuple[list[Path], str]:
     if folder.is_cpu and book.cases:
         words = scene(folder, book.cases)
         head.append(Para(words[:1].upper() + words[1:] + ".", "notice"))
-    head += [Para(words, "notice") for words in [progress_note(folder, book), noise_note(book)] if words]
-    notes = [Para(words) for words in [paper_note(book, found)] if words and found]
+    head += [Para(words, "notice") for words in [progress_note(folder), noise_note(book)] if words]
+    notes = [Para(words) for words in [paper_note(tables)] if words and found]
     if any(len(p.subjects) > MAX_MODELS and p.level != "linear" for p in found):
         notes.append(Para(f"Figures show the first {MAX_MODELS} models; the tables have all of them."))
     body: list[Block] = [*head, Heading("Question"), Para(QUESTION), Heading("Answer"), Para(said, "answer")]

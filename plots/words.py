@@ -59,13 +59,13 @@ def decimals(value: float, half: float | None) -> int:
 def with_interval(found: Estimate, most: int = 9) -> str:
     """'61.89 ± 0.12' with `most` decimals at most; the uncertainty is rounded up. Where there is none, it says so.
 
-    A wide interval is mostly lopsided: it is told by its ends, '2.5 [0.8, 9.4]', for ± would promise impossible times.
+    A wide interval is mostly lopsided, and told by its ends, '2.50 [0.81, 9.38]': ± would promise impossible times.
     """
     places = min(decimals(found.value, found.half), most)
     if found.half is None or found.low is None or found.high is None:
         return f"{found.value:.{places}f} (no interval)"
     if found.half > WIDE * abs(found.value):
-        places = min(decimals(found.value, found.half / 10), 2)
+        places = max(decimals(found.value, None) - 1, 0)  # three digits of the value
         return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
     up = math.ceil(round(found.half * 10**places, 6)) / 10**places
     return f"{found.value:.{places}f} ± {up:.{places}f}"

@@ -193,6 +193,16 @@ def test_check_leaves_names_what_is_wrong(tmp_path: Path) -> None:
         work.check_leaves()
 
 
+@pytest.mark.parametrize("level", ["linear", "block", "model"])
+def test_weights_are_made_in_their_place_and_dtype(level: str) -> None:
+    layer = "mlp.c_fc" if level == "linear" else None
+    for method in METHODS:
+        with Operators() as operators:
+            build(make_case("gpt2-medium", method, level, layer=layer, precision="bf16"), "meta")
+        big = {(device, dtype) for device, dtype, size in operators.made if size > 500_000}
+        assert big == {("meta", torch.bfloat16)}
+
+
 @pytest.mark.parametrize("upper", ["all", "upper-1/2", "upper-3/4", "1", "3"])
 @pytest.mark.parametrize("method", METHODS)
 def test_trainable_counts_equal_the_closed_form(family: str, model: str, method: str, upper: str) -> None:

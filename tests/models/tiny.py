@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.case import Case
@@ -53,12 +54,16 @@ def make_case(model: str | None, method: str = "full", level: str = "model", **a
 
 
 class Operators(TorchDispatchMode):
-    """Names of all operators that run inside of it."""
+    """Names of all operators that run inside of it, and (device, dtype, size) of every tensor that they make."""
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self.made: set[tuple[str, torch.dtype, int]] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.append(func._schema.name)
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, torch.Tensor):
+            self.made.add((out.device.type, out.dtype, out.numel()))
+        return out

@@ -1,5 +1,6 @@
 """A maker of results folders with known truths, so that what is drawn can be checked against them."""
 
+import copy
 import json
 import zlib
 from collections.abc import Callable, Iterable
@@ -52,7 +53,7 @@ class Maker:
         self.path = path
         self.rows: list[Row] = []
         self.samples: list[Row] = []
-        self.run: Row | None = dict(GPU_RUN)
+        self.run: Row | None = copy.deepcopy(GPU_RUN)
 
     def timed(
         self, axes: Row, truth_ms: dict[str, float], *, clock: str = "eager", n: int = 40, noise: float = 0.01,

@@ -72,6 +72,7 @@ def test_figures_that_the_data_no_longer_support_are_removed(maker: Any, fill: C
 def test_half_finished_and_torn(maker: Any, fill: Callable[..., None], capsys: Any) -> None:
     fill(maker, TYPES, [(4, 512), (4, 1024)], models=ONE)
     maker.rows = maker.rows[:10]
+    maker.run["invocations"][0] |= {"cases": 6}
     path = maker.write()
     with (path / "rows.jsonl").open("a") as file:
         file.write('{"case_id": "torn", "mod')
@@ -80,6 +81,7 @@ def test_half_finished_and_torn(maker: Any, fill: Callable[..., None], capsys: A
     assert main([str(path)]) == 0
     assert whole(path)
     assert "not measured" in (path / "table1.md").read_text()
+    assert "Half-finished: 4 of 6 measurements" in (path / "report.md").read_text()
     assert "rows.jsonl: its last line (line 11) is torn" in capsys.readouterr().err
 
 

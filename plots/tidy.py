@@ -1,0 +1,58 @@
+"""table1.csv: the numbers of the tables as tidy data, unrounded."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from plots.cells import Book, Case
+from plots.load import Folder, text
+from plots.paper import PaperRow, paper_row
+from plots.stats import Estimate
+from plots.tables import panels
+
+
+def tidy(folder: Folder, book: Book) -> list[dict[str, object]]:
+    """One line per case x pass x clock, numbers unrounded, with the ratio to Full-FT and the paper's own time."""
+    lines: list[dict[str, object]] = []
+    for panel in panels(book):
+        for case in panel.cases:
+            recorded = [p for p in ("step",) if (case, p, panel.clock) in book.cells]
+            for pass_ in ("forward", "backward", "forward-backward", *recorded):
+                lines.append(_tidy_line(folder, book, case, pass_, panel.clock))
+    return lines
+
+
+def _tidy_line(folder: Folder, book: Book, case: Case, pass_: str, clock: str) -> dict[str, object]:
+    cell, ratio, paper = book.get(case, pass_, clock), book.ratio(case, pass_, clock), paper_row(case, clock)
+    time, over = cell.time or Estimate(float("nan")), ratio.value or Estimate(float("nan"))
+    axes = {name: getattr(case, name) for name in Case.__dataclass_fields__}
+    return {
+        "gpu": folder.run.get("gpu") or text(next((r.get("gpu") for r in folder.rows if r.get("gpu")), None)),
+        **axes, "pass": pass_, "clock": clock,
+        "median_ms": time.value, "ci_low_ms": time.low, "ci_high_ms": time.high, "n": cell.n or None,
+        "processes": cell.processes or None, "noisy": cell.noisy if cell.time else None, "status": cell.status,
+        "detail": cell.detail or None, "source": cell.source if cell.time else None,
+        "ratio_to_full": over.value, "ratio_ci_low": over.low, "ratio_ci_high": over.high,
+        "ratio_scope": ratio.scope or None, "refresh_ms": cell.refresh_ms,
+        "paper_ms": _paper_ms(paper, pass_), "paper_ratio_to_full": paper.ratio if paper and "-" in pass_ else None,
+        "paper_gpu": paper.gpu if paper else None,
+    }  # fmt: skip
+
+
+def _paper_ms(paper: PaperRow | None, pass_: str) -> float | None:
+    """The paper's time for a pass; its sum for forward-backward."""
+    if paper is None:
+        return None
+    times = {"forward": paper.forward_ms, "backward": paper.backward_ms}
+    return times.get(pass_, paper.total_ms if pass_ == "forward-backward" else None)
+
+
+def write_tidy(lines: Sequence[dict[str, object]], path: Path) -> None:
+    """Writes table1.csv. An empty cell means not measured."""
+    import pandas as pd
+
+    head = [*Case.__dataclass_fields__, "pass", "clock", "median_ms", "status"]
+    frame = pd.DataFrame(list(lines)) if lines else pd.DataFrame(columns=head)
+    for name in ("n", "processes"):
+        if name in frame:
+            frame[name] = frame[name].astype("Int64")  # pandas' integers that may be missing
+    frame.to_csv(path, index=False, lineterminator="\n")

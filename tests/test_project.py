@@ -1,0 +1,112 @@
+"""The project's own promises: make's targets, README's table and commands, what may not be imported where."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.shapes import named_models
+from bench.sweepfile import sweep_names
+from bench.words import AXES, Status
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+
+
+def make(*arguments: str, cwd: Path = ROOT) -> str:
+    done = subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_make_help_names_every_target_of_the_contract() -> None:
+    told = {line.split()[0] for line in make("help").splitlines() if line}
+    assert {"help", "setup", "bench", "test", "test-all", "lint", "report", "publish", "clean"} <= told
+
+
+def test_an_interpreter_of_ones_own_installs_nothing(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    assert "pip install" in make("-n", "bench", cwd=tmp_path)
+    planned = make("-n", "bench", "PYTHON=python3", "GPU=h100", "SWEEP=layers", cwd=tmp_path)
+    assert "pip install" not in planned and "python3 -m bench run layers --gpu h100" in planned
+
+
+def test_publish_copies_a_run_to_where_git_sees_it(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    subprocess.run(["git", "init", "-q", "."], cwd=tmp_path, check=True)
+    run = tmp_path / "results" / "h100" / "table1"
+    (run / "logs").mkdir(parents=True)
+    for name in ("run.json", "rows.jsonl", "report.html", "logs/x.log"):
+        (run / name).write_text("{}")
+    make("publish", "GPU=h100", cwd=tmp_path)
+    listed = subprocess.run(["git", "ls-files"], cwd=tmp_path, capture_output=True, text=True).stdout.split()
+    assert listed == [f"results/h100/reference/table1/{n}" for n in ("report.html", "rows.jsonl", "run.json")]
+    done = subprocess.run(["make", "publish", "GPU=h200"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and "results/h200/table1" in done.stderr
+
+
+def test_the_readmes_table_is_the_published_one() -> None:
+    shown = README.split("<!-- reference table: begin -->")[1].split("<!-- reference table: end -->")[0]
+    rows = [line for line in shown.splitlines() if line.startswith("|")]
+    published = (ROOT / "results" / "cpu" / "reference" / "table1" / "table1.md").read_text().splitlines()
+    assert len(rows) > 5 and rows == [line for line in published if line.startswith("|")][: len(rows)]
+    for path in re.findall(r"\]\((results/[^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_the_readme_knows_every_sweep_axis_and_status() -> None:
+    for name in sweep_names():
+        assert f"| {name} |" in README, name
+    for word in (*AXES, *Status):
+        assert word in README, word
+
+
+def test_exact_versions_satisfy_the_floors() -> None:
+    lines = (ROOT / "constraints.txt").read_text().lower().splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    assert (pins["torch"], pins["triton"]) == ("2.13.0", "3.7.1")
+    floors = re.findall(r'^ +"([A-Za-z-]+)>=([\d.]+)', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {"torch", "triton", "transformers"} <= {name for name, _ in floors}
+    for name, floor in floors:
+        if name != "setuptools":
+            assert tuple(map(int, pins[name].split("."))) >= tuple(map(int, floor.split("."))), name
+
+
+def imports_of(folder: str) -> dict[str, set[str]]:
+    """For each module of a folder, the top-level packages it imports anywhere."""
+    found = {}
+    for path in (ROOT / folder).rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text()))
+        names = {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        nodes = ast.walk(ast.parse(path.read_text()))
+        names |= {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom) and n.level == 0}
+        found[str(path.relative_to(ROOT))] = {name.split(".")[0] for name in names}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "never"),
+    [("kernels", {"bench", "plots", "kernels", "transformers"}), ("plots", {"bench", "kernels", "torch"}), ("bench", {"plots"})],
+)  # fmt: skip
+def test_layers_know_only_what_is_below(folder: str, never: set[str]) -> None:
+    for module, imported in imports_of(folder).items():
+        assert not imported & never, module
+
+
+def test_kernels_work_without_triton() -> None:
+    """Where there is no triton (macOS), everything but impl triton works."""
+    code = "import sys; sys.modules['triton'] = None\nimport kernels, torch; print(kernels.lora_linear(torch.ones(2, 4),"
+    code += " torch.ones(3, 4), torch.ones(1, 4), torch.ones(3, 1), scale=0.5).tolist())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str([[6.0] * 3] * 2)
+
+
+def test_model_names_are_the_contracts() -> None:
+    assert set(named_models()) == {"gpt2-medium", "gpt2-xl", "tinyllama", "llama2-7b"}
