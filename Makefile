@@ -10,7 +10,7 @@ endif
 GPU ?= auto
 SWEEP ?= table1
 ARGS ?=
-TEST ?= -m "not slow" --benchmark-skip
+TEST ?= -m "not slow" --benchmark-skip -n auto
 
 .PHONY: help setup bench test test-all lint report publish doctor clean
 
@@ -35,7 +35,7 @@ test: $(READY)  ## The fast tests, without benchmarks (a few minutes)
 	$(PY) -m pytest $(TEST)
 
 test-all: lint  ## Everything CI runs: lint, types, all tests, the benchmarks once
-	$(MAKE) test TEST="--benchmark-skip"
+	$(MAKE) test TEST="--benchmark-skip -n auto"
 	$(PY) -m pytest --benchmark-only
 
 lint: $(READY)  ## Style and types

@@ -98,7 +98,7 @@ class SweepFile(_Strict):
     axes: AxesPart
     methods: Annotated[list[AxesPart], Field(min_length=1)]
     passes: _words(words.PASSES) = ["forward", "backward", "forward-backward"]  # type: ignore[valid-type]
-    clocks: _words(("eager",)) = ["eager"]  # type: ignore[valid-type]
+    clocks: _words(("eager", "device", "graph")) = ["eager"]  # type: ignore[valid-type]
     measure: MeasureSettings = MeasureSettings()
     cpu: CpuPart = CpuPart()
 

@@ -9,7 +9,7 @@ METHODS = ("full", "lora", "paca")
 PRECISIONS = ("bf16", "fp16", "fp32", "amp-bf16", "amp-fp16")
 DTYPES = ("bf16", "fp16", "fp32")
 PASSES = ("forward", "backward", "forward-backward", "step")
-CLOCKS = ("eager", "host", "cpu")
+CLOCKS = ("eager", "host", "device", "graph", "cpu")
 L2_STATES = ("cold", "warm")
 
 # What makes a case what it is. Two cases that agree on these are the same case.
@@ -24,7 +24,7 @@ COLUMNS = (
     "median_ms", "ci_low_ms", "ci_high_ms", "p20_ms", "p80_ms", "min_ms", "n", "outliers", "stop", "noisy",
     "status", "detail",
     "peak_mib", "trainable_params", "flops", "bytes", "floor_ms", "launches", "sm_clock_mhz", "power_w",
-    "temperature_c", "refresh_ms", "model_dropout", "process", "measured_at", "repro",
+    "temperature_c", "mem_clock_mhz", "power_capped", "dropped", "refresh_ms", "model_dropout", "process", "measured_at", "repro",
 )  # fmt: skip
 
 # Columns that hold a time. No status is ever a number in one of them.

@@ -16,7 +16,17 @@ from tests.conftest import SWEEP, Bench, children_of, is_running, rows_of, wait_
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses /proc and signals as Linux has them")
 
 PASSES = 3
-CASES = 6
+CASES = 4  # of two groups
+
+TWO_GROUPS = SWEEP.replace("  - {method: lora, rank: 4, alpha: 8}\n", "")
+
+
+@pytest.fixture
+def sweep_file(tmp_path: Path) -> Path:
+    """A sweep of four cases in two children."""
+    path = tmp_path / "small.yaml"
+    path.write_text(TWO_GROUPS)
+    return path
 
 
 def by_case(rows: list[dict[str, Any]]) -> Counter[str]:
@@ -82,7 +92,7 @@ def test_kill_of_the_child_is_a_crashed_row_and_the_sweep_goes_on(
 
 def test_a_hung_child_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path) -> None:
     sweep = tmp_path / "hang.yaml"
-    sweep.write_text(SWEEP.replace("measure: {", "measure: {timeout_s: 8, "))
+    sweep.write_text(TWO_GROUPS.replace("measure: {", "measure: {timeout_s: 8, "))
     out = tmp_path / "out"
     parent = bench.start("run", sweep, "--out", out)
     child = wait_for(lambda: children_of(parent.pid))[0]

@@ -1,12 +1,19 @@
-"""Clocks: ways to take one sample of forward and backward. Each is an object with a name and `sample(work)`.
+"""Clocks: ways to take one sample of forward and backward. Each is a small class with a name and `sample(work)`.
 
 A sample is a dict from (pass, clock) to milliseconds: one iteration yields forward, backward and forward-backward, and
-on a GPU the host's time to enqueue them. A further clock is one more class here and a line in `make_clock`.
+clock eager the host's time to enqueue them as well. A further clock is one more class and a line in `make_clock`.
+
+    cpu     wall time of a run without a GPU
+    eager   what a training script sees, launches included; brings `host` along
+    device  the eager call with every launch queued before the first one runs: gap-free GPU time
+    graph   replay of a CUDA graph of the same work: GPU time without any launch cost
 """
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from bench.measure.settings import MeasureSettings
 
 if TYPE_CHECKING:
     import torch
@@ -26,20 +33,49 @@ class Timed(Protocol):
     def refresh(self) -> None: ...
 
 
-class Clock(Protocol):
+class Unsupported(Exception):
+    """This clock cannot time this work; the text says why, for people.
+
+    spoils: the process must measure nothing more, since what went wrong may have left CUDA in disorder.
+    """
+
+    def __init__(self, reason: str, spoils: bool = False) -> None:
+        super().__init__(reason)
+        self.spoils = spoils
+
+
+class Clock:
+    """What all clocks have. The order of calls: prepare, samples of the warm-up, settle, samples, close."""
+
     name: str
+    cannot: ClassVar[dict[str, str]] = {}  # passes that this clock never times, with the reason
+    calls = 1  # calls that one sample is the mean of
 
-    def sample(self, work: Timed, step: bool) -> Sample:
-        """One iteration. Gradients are cleared before it, outside the timed part. With `step`, the optimizer too."""
-        ...
+    def __init__(self) -> None:
+        self.launches: dict[str, int] = {}  # per call, by pass; empty where they are not known
+
+    def prepare(self, work: Any, level: str) -> None:
+        """What is due once, untimed. Raises Unsupported."""
+
+    def settle(self) -> None:
+        """The warm-up is over."""
+
+    def sample(self, work: Timed, step: bool) -> Sample | None:
+        """One iteration, None where it does not count. Gradients are cleared before it, outside the timed part. With
+        `step`, the optimizer too. Raises Unsupported where it turns out that no sample will ever count."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Frees what the clock holds on the device."""
 
 
-class CpuClock:
+class CpuClock(Clock):
     """Wall time of a run without a GPU."""
 
     name = "cpu"
 
     def __init__(self, now: Callable[[], float] = perf_counter) -> None:
+        super().__init__()
         self._now = now
 
     def sample(self, work: Timed, step: bool) -> Sample:
@@ -60,65 +96,30 @@ class CpuClock:
         return {(p, self.name): s * 1e3 for p, s in found.items()}
 
 
-class EagerClock:
-    """What a training script sees, and what the paper timed: events around the calls, no backlog in the stream.
-
-    The host's time for the same calls comes from the same samples, under the clock `host`. Events around backward are
-    right although it runs on the autograd thread: it works on the stream of the forward.
-    """
-
-    name = "eager"
-
-    def __init__(self, device: "torch.device", cold_l2: bool) -> None:
-        import torch
-
-        self._torch = torch
-        self._device = device
-        self._flush = None
-        if cold_l2:
-            size = 2 * torch.cuda.get_device_properties(device).L2_cache_size
-            self._flush = torch.empty(size, dtype=torch.int8, device=device)
-
-    def sample(self, work: Timed, step: bool) -> Sample:
-        torch = self._torch
-        e = [torch.cuda.Event(enable_timing=True) for _ in range(6)]
-        work.clear()
-        if self._flush is not None:
-            self._flush.zero_()
-        torch.cuda.synchronize(self._device)
-        t0 = perf_counter()
-        e[0].record()
-        out = work.forward()
-        t1 = perf_counter()
-        e[1].record()
-        work.backward(out)
-        t2 = perf_counter()
-        e[2].record()
-        t3 = t2
-        if step:
-            work.optimizer_step()
-            t3 = perf_counter()
-            e[3].record()
-        if work.has_refresh:
-            e[4].record()
-            work.refresh()
-            e[5].record()
-        torch.cuda.synchronize(self._device)
-        gpu = {"forward": (0, 1), "backward": (1, 2), "forward-backward": (0, 2)}
-        host = {"forward": t1 - t0, "backward": t2 - t1, "forward-backward": t2 - t0}
-        if step:
-            gpu["step"], host["step"] = (0, 3), t3 - t0
-        if work.has_refresh:
-            gpu["refresh"] = (4, 5)
-        found = {(p, "eager"): e[a].elapsed_time(e[b]) for p, (a, b) in gpu.items()}
-        return found | {(p, "host"): s * 1e3 for p, s in host.items()}
-
-
 def clocks_of(name: str) -> tuple[str, ...]:
     """The clocks whose rows come out of the samples of this one."""
     return ("eager", "host") if name == "eager" else (name,)
 
 
-def make_clock(name: str, device: "torch.device", cold_l2: bool) -> Clock:
-    """The clock of that name for a device; `cold_l2` flushes the GPU's L2 cache before each sample."""
-    return CpuClock() if name == "cpu" else EagerClock(device, cold_l2)
+def in_order(names: list[str] | tuple[str, ...]) -> list[str]:
+    """The clocks of a sweep in the order to measure them: graph last, since a capture that fails may spoil the
+    process."""
+    return sorted(names, key=lambda name: name == "graph")
+
+
+def make_clock(
+    name: str, device: "torch.device", cold_l2: bool, settings: MeasureSettings | None = None, cuda: Any = None
+) -> Clock:
+    """The clock of that name for a device; `cold_l2` flushes the GPU's L2 cache before each sample.
+
+    cuda: the module torch.cuda, or a fake of it.
+    """
+    if name == "cpu":
+        return CpuClock()
+    from bench.measure.device import DeviceClock
+    from bench.measure.eager import EagerClock
+    from bench.measure.graph import GraphClock
+
+    return {"eager": EagerClock, "device": DeviceClock, "graph": GraphClock}[name](
+        device, cold_l2, settings or MeasureSettings(), cuda
+    )

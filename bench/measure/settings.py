@@ -21,6 +21,20 @@ class MeasureSettings(BaseModel):
     warmup_calls: PositiveInt = 5
     warmup_s: PositiveFloat = 0.2  # 25 ms, triton's default, is up to 30 % off while clocks ramp
     warmup_max_s: PositiveFloat = 2.0
+    # Clock device: sleep put into the stream before a call, so that all of it is queued before the first launch runs.
+    backlog_s: PositiveFloat = 0.001  # at least
+    backlog_factor: PositiveFloat = 1.5  # times the 95th percentile of the host's time in warm-up
+    backlog_doublings: int = Field(default=2, ge=0)  # of a backlog that was too short; then the call is unsupported
+    queue_share: float = Field(default=0.8, gt=0, le=1)  # of the launch queue's depth that one call may fill
+    # Clock graph.
+    graph_warmups: PositiveInt = 3  # eager calls on the stream of the capture
+    graph_batch_s: PositiveFloat = 0.001  # shorter calls are captured several at a time, where the L2 cache is warm
+    graph_max_calls: PositiveInt = 256  # in one graph, so that capturing a tiny call stays short
+    # A throttled GPU is left to itself before the block of samples is taken again.
+    rest_s: PositiveFloat = 0.05
+    rest_growth: float = Field(default=1.5, ge=1)
+    rest_max_s: PositiveFloat = 0.5
+    max_rests: int = Field(default=10, ge=0)
     timeout_s: float = Field(default=300.0, gt=0)  # silence of a child after which it is taken for hung
 
     def budget(self, level: str) -> float:
