@@ -55,6 +55,48 @@ def list_cases(sweep: Sweep = "table1", gpu: Gpu = "auto", where: Where = None) 
     show_cases(sweep, gpu, tuple(where or ()))
 
 
+@app.command("cross-check")
+def cross_check(sweep: Sweep = "layers", gpu: Gpu = "auto", where: Where = None) -> None:
+    """Time single layers with our GPU clocks, triton's do_bench and nvbench, and print the differences.
+
+    Exit status: 0 compared; 2 the request cannot be carried out, for one because there is no GPU.
+    """
+    from bench.crosscheck import compare
+
+    raise typer.Exit(compare(sweep, gpu, tuple(where or ())))
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A results folder; with --run, a checkout of this suite.")],
+    b: Annotated[Path, typer.Argument(help="The other one. Verdicts say what it does relative to the first.")],
+    sweep: Annotated[str | None, typer.Argument(help="With --run: what to measure; default table1.")] = None,
+    run: Annotated[
+        int | None, typer.Option(min=1, help="Measure both checkouts first, in turns, in so many fresh processes each.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>.")
+    ] = None,
+    gpu: Annotated[str | None, typer.Option(help="With --run: auto, cpu, or the key of a board.")] = None,
+    where: Where = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="With --run: start anew; earlier rounds move to earlier/.")
+    ] = False,
+    fail_on_slower: Annotated[
+        bool, typer.Option("--fail-on-slower", help="Exit status 1 where a verdict is SLOWER.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the comparison to this file, too.")] = None,
+) -> None:
+    """Two runs side by side: FASTER, SLOWER, SAME or UNCLEAR, row by row.
+
+    A verdict needs 5 fresh processes a side, measured in turns, as --run 5 does it. Exit status: 0; 1 a verdict is
+    SLOWER and --fail-on-slower was given; 2 the two cannot be compared.
+    """
+    from bench.compare.command import compare as compare_runs
+
+    raise typer.Exit(compare_runs(a, b, sweep, run, out, gpu, tuple(where or ()), fresh, fail_on_slower, json))
+
+
 @app.command()
 def doctor() -> None:
     """What this machine can run, what is missing, and the command that mends it."""

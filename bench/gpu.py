@@ -42,7 +42,8 @@ def board_key(name: str, sm_count: int | None) -> str:
     """The key of a board; one made from its name where gpus.yaml does not know it."""
     for key, boards in board_table().items():
         for board in boards:
-            if board["name"] in name and sm_count in (None, board["sm_count"]):
+            whole = rf"\b{re.escape(board['name'])}\b"  # H200 is no part of GH200
+            if re.search(whole, name) and sm_count in (None, board["sm_count"]):
                 return key
     plain = re.sub(r"\b(nvidia|geforce|graphics|gpu)\b", "", name.lower())
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "unknown-gpu"

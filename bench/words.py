@@ -24,7 +24,8 @@ COLUMNS = (
     "median_ms", "ci_low_ms", "ci_high_ms", "p20_ms", "p80_ms", "min_ms", "n", "outliers", "stop", "noisy",
     "status", "detail",
     "peak_mib", "trainable_params", "flops", "bytes", "floor_ms", "launches", "sm_clock_mhz", "power_w",
-    "temperature_c", "mem_clock_mhz", "power_capped", "dropped", "refresh_ms", "model_dropout", "process", "measured_at", "repro",
+    "temperature_c", "mem_clock_mhz", "power_capped", "dropped", "refresh_ms", "model_dropout", "process",
+    "measured_at", "repro",
 )  # fmt: skip
 
 # Columns that hold a time. No status is ever a number in one of them.

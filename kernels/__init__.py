@@ -10,11 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .lora import LoRALinear, lora_linear
+    from .lora import LoRALinear, lora_linear, lora_linear_group
     from .paca import PaCALinear, paca_linear, parameter_groups, refresh_after_step
 
 _HOME = {
     "lora_linear": ".lora",
+    "lora_linear_group": ".lora",
     "LoRALinear": ".lora",
     "paca_linear": ".paca",
     "PaCALinear": ".paca",
@@ -22,7 +23,15 @@ _HOME = {
     "refresh_after_step": ".paca",
 }
 
-__all__ = ["LoRALinear", "PaCALinear", "lora_linear", "paca_linear", "parameter_groups", "refresh_after_step"]
+__all__ = [
+    "LoRALinear",
+    "PaCALinear",
+    "lora_linear",
+    "lora_linear_group",
+    "paca_linear",
+    "parameter_groups",
+    "refresh_after_step",
+]
 
 
 def __getattr__(name: str) -> Any:

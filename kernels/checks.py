@@ -141,7 +141,7 @@ _seen_index: dict[int, tuple[weakref.ref, int, int]] = {}
 
 
 def check_index_values(index: Tensor, k: int) -> None:
-    """0 <= index < k and no repetition. Reads the values (a synchronisation on a GPU), so once per tensor and version."""
+    """0 <= index < k and no repetition. Reads the values (a GPU synchronises), so once per tensor and version."""
     key = id(index)
     seen = _seen_index.get(key)
     if seen is not None and seen[0]() is index and seen[1] == index._version and seen[2] == k:
@@ -151,7 +151,9 @@ def check_index_values(index: Tensor, k: int) -> None:
     values = index.tolist()
     for value in values:
         if not 0 <= value < k:
-            raise ValueError(f"index of shape {tuple(index.shape)} holds {value}, expected 0 <= index < {k} (in_features)")
+            raise ValueError(
+                f"index of shape {tuple(index.shape)} holds {value}, expected 0 <= index < {k} (in_features)"
+            )
     if len(set(values)) != len(values):
         twice = next(value for value in values if values.count(value) > 1)
         raise ValueError(f"index of shape {tuple(index.shape)} holds {twice} more than once, expected unique columns")

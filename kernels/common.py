@@ -9,18 +9,18 @@ def up(b_t, UP: tl.constexpr):
     """A dot operand as it is, or in fp32 where UP: the interpreter's bf16 arithmetic works on bit patterns."""
     if UP:
         return b_t.to(tl.float32)
-    else:
+    else:  # noqa: RET505 (the branch not taken must not be compiled)
         return b_t
 
 
 @triton.jit
 def down(b_t, DTYPE: tl.constexpr, UP: tl.constexpr):
-    """fp32 -> DTYPE, rounding to nearest even. The interpreter truncates to bf16, so there (UP) the bits are rounded."""
-    if UP and DTYPE == tl.bfloat16:
+    """fp32 -> DTYPE, rounding to nearest even. The interpreter truncates to bf16: there (UP) the bits are rounded."""
+    if UP and DTYPE == tl.bfloat16:  # noqa: SIM300
         b_bits = b_t.to(tl.int32, bitcast=True)
         b_bits = (b_bits + 0x7FFF + ((b_bits >> 16) & 1)) & -65536
         return b_bits.to(tl.float32, bitcast=True).to(tl.bfloat16)
-    else:
+    else:  # noqa: RET505
         return b_t.to(DTYPE)
 
 
@@ -74,6 +74,6 @@ def load_sum(p_s, o_m, o_r, M, m_s, PARTS: tl.constexpr, STRIDE: tl.constexpr, U
     b_s = tl.load(p_part, mask=m_s, other=0.0)
     if PARTS > 1:
         for _ in tl.static_range(1, PARTS):
-            p_part += M.to(tl.int64) * STRIDE
+            p_part += M * STRIDE
             b_s += tl.load(p_part, mask=m_s, other=0.0)
     return b_s

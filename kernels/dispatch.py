@@ -1,4 +1,14 @@
-"""From a case to a scheme and tiles, by the tables; a plain function of shapes, so that it can be asked anywhere."""
+"""From a case to a scheme and tiles, by the tables; a plain function of shapes, so that it can be asked anywhere.
+
+Left out, since neither the compiler nor the roofline favours them anywhere:
+atomics for dB and dA (a launch to zero the buffers and one to cast them, against one reduction; and other bits each
+time); F2's counterpart for dX, with dS in its loop (breaks the pipelining, and dB needs dS from a pass over dY anyway);
+F2 with dropout (the mask once per column of tiles); TMA for dX under a mask (128x256 spills there, and at 128x128 the
+pointer kernel is as good); a flattened persistent loop (serialised by one compiler version or the other); S in the norm
+before the layer and side streams (1 to 3 %). The gather inside dP's kernel is kept as PaCA's scheme 'fused', to be
+measured; its loads are never asynchronous, so no table chooses it. F3 itself, one GEMM with S' for nothing, computes no
+layer: it is the time to be held to, and F3' is what can be run of it.
+"""
 
 from dataclasses import dataclass
 from math import ceil
@@ -119,13 +129,29 @@ def _measured(passed: str, case: Case) -> Measured | None:
     return min(fitting, key=distance, default=None)
 
 
+#: Tiles that the audit, kernels.tune and tests set in place of the tables', by kernel.
+forced_tiles: dict[str, Tile] = {}
+
+
+def tiles_of(kernel: str, arch: int) -> tuple[Tile, ...]:
+    """The kernel's list for an architecture, the safe one where it has none of its own."""
+    by_arch = tables.TILES[kernel]
+    return by_arch.get(arch) or by_arch.get(tables.SAFE) or by_arch[max(by_arch)]
+
+
+def allows(tile: Tile, rank: int, masked: bool) -> bool:
+    """Whether the tile was found clean for this rank and use of the mask."""
+    return padded(rank) <= tile.max_rank and tile.masked in (None, masked)
+
+
 def choose_tile(kernel: str, case: Case, rows: int, columns: int, masked: bool = False) -> Tile:
-    """The first tile of the kernel's list that allows the rank, the mask, and leaves few SMs idle; else the last."""
+    """The first tile of the kernel's list that allows the rank and the mask and leaves few SMs idle; else the last."""
+    if kernel in forced_tiles:
+        return forced_tiles[kernel]
     if case.interpreted:
         return tables.INTERPRETED[kernel]
-    by_arch = tables.TILES[kernel]
-    tiles = by_arch.get(case.arch) or by_arch.get(tables.SAFE) or by_arch[max(by_arch)]
-    allowed = [t for t in tiles if padded(case.rank) <= t.max_rank and t.masked in (None, masked)] or [tiles[-1]]
+    tiles = tiles_of(kernel, case.arch)
+    allowed = [tile for tile in tiles if allows(tile, case.rank, masked)] or [tiles[-1]]
     for tile in allowed:
         blocks = ceil(rows / tile.bm) * (ceil(columns / tile.bn) if tile.bn else 1)
         if blocks >= tile.min_waves * case.sms:
@@ -133,10 +159,13 @@ def choose_tile(kernel: str, case: Case, rows: int, columns: int, masked: bool =
     return allowed[-1]
 
 
-def parts_for(blocks: int, steps: int, case: Case, most: int = 8) -> int:
-    """Into how many parts a long loop of `steps` is split so that blocks * parts fill the SMs: a power of two."""
+def parts_for(blocks: int, steps: int, case: Case, most: int = 4) -> int:
+    """Into how many parts a long loop of `steps` is split so that blocks * parts fill most SMs: a power of two.
+
+    Whoever reads S or dS in parts loads each of them: four at most.
+    """
     parts = 1
-    while parts < most and blocks * parts < case.sms and steps >= 4 * parts:
+    while parts < most and blocks * parts < 0.75 * case.sms and steps >= 4 * parts:
         parts *= 2
     return parts
 

@@ -21,19 +21,29 @@ counts: Counter[str] = Counter()
 recorder: Callable[["Launch", tuple[Any, ...]], None] | None = None
 
 
-@cache
+@torch.compiler.assume_constant_result
 def have_triton() -> bool:
     """Whether triton can be imported; it has no wheels for macOS."""
+    return _have_triton()
+
+
+@cache
+def _have_triton() -> bool:
     try:
         return find_spec("triton") is not None
     except ValueError:  # a test took it out of sys.modules
         return False
 
 
-@cache
+@torch.compiler.assume_constant_result
 def interpreting() -> bool:
     """Whether the kernels run in Triton's interpreter, which is decided when they are imported."""
-    if not have_triton():
+    return _interpreting()
+
+
+@cache
+def _interpreting() -> bool:
+    if not _have_triton():
         return False
     import triton
 
@@ -56,13 +66,27 @@ def architecture(device: torch.device) -> int:
 
 @cache
 def multiprocessors(device: torch.device) -> int:
-    """SMs of the device; 4 in the interpreter, so that splits are exercised there."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 4
+    """SMs of the device; 16 in the interpreter, so that splits are exercised there."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 16
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Every output and buffer of a kernel comes from here, so that tests can poison it with NaN."""
     return torch.empty(shape, dtype=dtype, device=device)
+
+
+def elsewhere(x: Tensor) -> bool:
+    """Whether x lies on another GPU than the current one, to which kernels would go."""
+    return x.is_cuda and x.device.index != torch._C._cuda_getDevice()
+
+
+class PlanCache(dict[Any, Any]):
+    """Plans by what they depend on. Emptied at 4096: lengths that never repeat must not fill the memory."""
+
+    def __setitem__(self, key: Any, plan: Any) -> None:
+        if len(self) >= 4096:
+            self.clear()
+        super().__setitem__(key, plan)
 
 
 def _raw_stream(device: int) -> int:
@@ -101,34 +125,28 @@ class Launch:
 
     def __call__(self, *args: Any) -> None:
         if recorder is not None:
-            return recorder(self, args)
+            recorder(self, args)
+            return
         counts[self.name] += 1
         if self.compiled is None:
-            return self._look_up(args)
-        kernel, device, run = self.compiled
-        grid_x, grid_y, grid_z = self.grid
-        enter, leave, constants = _hooks.launch_enter_hook, _hooks.launch_exit_hook, self.constants.values()
-        stream = _raw_stream(device)
-        metadata = None if not enter else kernel.launch_metadata(self.grid, stream, *args, *constants)
-        run(
-            grid_x, grid_y, grid_z, stream, kernel.function, kernel.packed_metadata, metadata, enter, leave,
-            *args, *constants,
-        )  # fmt: skip
+            self._look_up(args)
+            return
+        kernel, device, run, runtime = self.compiled
+        enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
+        if not (getattr(enter, "calls", enter) or getattr(leave, "calls", leave)):
+            grid_x, grid_y, grid_z = self.grid
+            stream = _raw_stream(device)
+            run(
+                grid_x, grid_y, grid_z, stream, kernel.function, kernel.packed_metadata, None, None, None,
+                *args, *self.constants.values(),
+            )  # fmt: skip
+        else:  # a profiler listens: Triton's own way tells it everything
+            self._look_up(args)
 
     def _look_up(self, args: tuple[Any, ...]) -> None:
         kernel = self.kernel[self.grid](*args, **self.constants, **self.options)
         if self.keep and kernel is not None and not interpreting():
+            from triton import knobs
+
             device = next(arg.device.index for arg in args if isinstance(arg, Tensor))
-            self.compiled = (kernel, device, kernel.run)
-
-
-class _Hooks:
-    """triton.knobs.runtime, imported when the first kept kernel is launched."""
-
-    def __getattr__(self, name: str) -> Any:
-        import triton
-
-        return getattr(triton.knobs.runtime, name)
-
-
-_hooks: Any = _Hooks()
+            self.compiled = (kernel, device, kernel.run, knobs.runtime)

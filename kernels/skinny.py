@@ -69,37 +69,44 @@ def skinny_kernel(
 @triton.jit
 def reduce_kernel(
     p_left, p_left_out, left_parts, left_columns, p_right, p_right_out, right_parts, right_columns, left_blocks, scale,
-    R: tl.constexpr, RP: tl.constexpr, UP: tl.constexpr, BC: tl.constexpr,
+    R: tl.constexpr, RP: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, UP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Sums addends (parts, RP, columns) fp32 into `left` (columns, R) and `right` (R, columns), in one launch.
 
-    The first left_blocks programs work on left (dB, or dP), the others on right (dA).
+    The first left_blocks programs work on left (dB, or dP), the others on right (dA); LEFT, RIGHT: which there are.
     """
     i_c = tl.program_id(0)
-    o_r = tl.arange(0, RP)
-    m_r = o_r < R
-    if i_c < left_blocks:
-        o_c = i_c * BC + tl.arange(0, BC)
-        m_o = m_r[:, None] & (o_c < left_columns)[None, :]
-        b_o = _sum_parts(p_left, o_r, o_c, left_parts, left_columns, m_o, RP, BC)
-        p_out = p_left_out + o_c.to(tl.int64)[None, :] * R + o_r[:, None]
-        tl.store(p_out, down(b_o * scale, p_left_out.dtype.element_ty, UP), mask=m_o)
+    if RIGHT:
+        if LEFT:
+            if i_c < left_blocks:
+                _sum_parts(p_left, p_left_out, i_c, left_parts, left_columns, R, 1, scale, R, RP, UP, BC)
+            else:
+                i_right = i_c - left_blocks
+                _sum_parts(
+                    p_right, p_right_out, i_right, right_parts, right_columns, 1, right_columns, scale, R, RP, UP, BC
+                )
+        else:
+            _sum_parts(p_right, p_right_out, i_c, right_parts, right_columns, 1, right_columns, scale, R, RP, UP, BC)
     else:
-        o_c = (i_c - left_blocks) * BC + tl.arange(0, BC)
-        m_o = m_r[:, None] & (o_c < right_columns)[None, :]
-        b_o = _sum_parts(p_right, o_r, o_c, right_parts, right_columns, m_o, RP, BC)
-        p_out = p_right_out + o_r.to(tl.int64)[:, None] * right_columns + o_c[None, :]
-        tl.store(p_out, down(b_o * scale, p_right_out.dtype.element_ty, UP), mask=m_o)
+        _sum_parts(p_left, p_left_out, i_c, left_parts, left_columns, R, 1, scale, R, RP, UP, BC)
 
 
 @triton.jit
-def _sum_parts(p_in, o_r, o_c, parts, columns, m_o, RP: tl.constexpr, BC: tl.constexpr):
+def _sum_parts(
+    p_in, p_out, i_c, parts, columns, stride_oc, stride_or, scale,
+    R: tl.constexpr, RP: tl.constexpr, UP: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """One block of columns: element (c, r) of the result at c * stride_oc + r * stride_or."""
+    o_r = tl.arange(0, RP)
+    o_c = i_c * BC + tl.arange(0, BC)
+    m_o = (o_r < R)[:, None] & (o_c < columns)[None, :]
     b_o = tl.zeros((RP, BC), dtype=tl.float32)
     p_part = p_in + o_r.to(tl.int64)[:, None] * columns + o_c[None, :]
     for _ in range(parts):
         b_o += tl.load(p_part, mask=m_o, other=0.0)
-        p_part += columns.to(tl.int64) * RP
-    return b_o
+        p_part += RP * columns
+    p_o = p_out + o_c.to(tl.int64)[None, :] * stride_oc + o_r.to(tl.int64)[:, None] * stride_or
+    tl.store(p_o, down(b_o * scale, p_out.dtype.element_ty, UP), mask=m_o)
 
 
 def skinny_launch(
@@ -124,5 +131,8 @@ def reduce_launch(left_columns: int, right_columns: int, rank: int, *, dtype: to
     block = 128
     blocks = triton.cdiv(left_columns, block) + triton.cdiv(right_columns, block)
     # UP by the dtype written: the interpreter's cast to bf16 needs help even where the addends are fp32.
-    constants = {"R": rank, "RP": padded(rank), "UP": launch.interpreting() and dtype == torch.bfloat16, "BC": block}
+    constants = {
+        "R": rank, "RP": padded(rank), "LEFT": left_columns > 0, "RIGHT": right_columns > 0,
+        "UP": launch.interpreting() and dtype == torch.bfloat16, "BC": block,
+    }  # fmt: skip
     return launch.Launch(reduce_kernel, (blocks, 1, 1), constants, warps=4, stages=2)

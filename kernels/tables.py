@@ -68,7 +68,7 @@ KNOWN = (80, 86, 89, 90)
 SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 
 FORWARD = (
-    Rule("f3p", "one cuBLAS GEMM; the copy of X costs 2MK bytes, a Triton GEMM more below 0.95 of cuBLAS", bordered=True),
+    Rule("f3p", "one cuBLAS GEMM; the copy of X costs 2MK bytes, Triton below 0.95 of cuBLAS more", bordered=True),
     Rule("f2", "12.5 % of the GEMM at 270 TFLOP/s costs less than reading X again at 1.9 TB/s where N < 1130",
          (80,), dropout=False, max_n=1024, max_rank=16),
     Rule("f2", "12.5 % of the GEMM at 140 TFLOP/s costs less than reading X again at 0.7 TB/s where N < 1600",
@@ -76,7 +76,7 @@ FORWARD = (
     Rule("f2", "10 % of the GEMM at 800 TFLOP/s costs less than reading X again at 3.35 TB/s where N < 2400",
          (90,), dropout=False, max_n=2048, max_rank=64),
     Rule("f1", "addmm_'s pass over Y costs 284/K of the GEMM; Triton at 0.93 of cuBLAS loses 7 %", (80,), max_k=4096),
-    Rule("f1", "addmm_'s pass over Y costs 400/K of the GEMM; Triton at 0.93 of cuBLAS loses 7 %", (86, 89), max_k=5120),
+    Rule("f1", "addmm_'s pass over Y costs 400/K of the GEMM; Triton at 0.93 of cuBLAS 7 %", (86, 89), max_k=5120),
     Rule("f1t", "addmm_'s pass over Y costs 477/K of the GEMM; TMA at 0.95 of cuBLAS loses 5 %", (90,), max_k=8192),
     Rule("f0", "cuBLAS and addmm_: no Triton GEMM to lose against it, right on every architecture"),
 )  # fmt: skip
@@ -85,7 +85,7 @@ BACKWARD = (
     Rule("b2r", "one launch for dS, dB and dA saves 2.5 us; its addends stay in L2 for small N + K",
          (80, 86, 89, 90), max_n=5120, max_n_plus_k=2560, max_rank=16),
     Rule("b2", "addmm_'s pass over dX costs 284/N of the GEMM; Triton at 0.93 of cuBLAS loses 7 %", (80,), max_n=4096),
-    Rule("b2", "addmm_'s pass over dX costs 400/N of the GEMM; Triton at 0.93 of cuBLAS loses 7 %", (86, 89), max_n=5120),
+    Rule("b2", "addmm_'s pass over dX costs 400/N of the GEMM; Triton at 0.93 of cuBLAS 7 %", (86, 89), max_n=5120),
     Rule("b2t", "addmm_'s pass over dX costs 477/N of the GEMM; TMA at 0.95 of cuBLAS loses 5 %",
          (90,), dropout=False, max_n=8192),
     Rule("b2", "the mask is applied in the epilogue of 128x128 tiles; a separate masked pass moves dX twice more",
@@ -99,14 +99,24 @@ _SAFE = "48 KiB of shared memory: fits every architecture with 16-bit tensor cor
 #: GEMM of F1 and B2, by pointers.
 GEMM: Tiles = {
     80: (
-        Tile(128, 256, 64, 3, 8, "no spill, 96 KiB; reads W and X least often", masked=False, min_waves=1.0),
-        Tile(128, 128, 64, 3, 8, "clean with the mask at every rank; 128x256 spills there", masked=True, min_waves=0.8),
-        Tile(128, 128, 32, 4, 4, "no spill, 48 KiB: two blocks an SM", masked=False, min_waves=0.8),
+        Tile(
+            128,
+            256,
+            64,
+            3,
+            8,
+            "no spill at rank 16, 96 KiB; reads W and X least often",
+            16,
+            masked=False,
+            min_waves=1.0,
+        ),
+        Tile(128, 128, 32, 4, 4, "no spill at rank 16, 48 KiB: two blocks an SM", 16, masked=False, min_waves=0.8),
+        Tile(128, 128, 64, 3, 8, "no spill with the mask and at rank 64; 128x256 spills there", min_waves=0.8),
         Tile(64, 64, 64, 4, 4, _SMALL),
     ),
     86: (
-        Tile(128, 128, 32, 4, 4, "no spill, 48 KiB: two blocks an SM", masked=False, min_waves=0.8),
-        Tile(128, 128, 64, 3, 8, "64 KiB, clean with the mask", masked=True, min_waves=0.8),
+        Tile(128, 128, 32, 4, 4, "no spill at rank 16, 48 KiB: two blocks an SM", 16, masked=False, min_waves=0.8),
+        Tile(128, 128, 64, 3, 8, "no spill with the mask and at rank 64, 64 KiB", min_waves=0.8),
         Tile(64, 64, 64, 4, 4, _SMALL),
     ),
     90: (
@@ -128,11 +138,11 @@ PERSISTENT: Tiles = {
 #: F2.
 SINGLE: Tiles = {
     80: (
-        Tile(128, 128, 32, 4, 8, "no spill with 8 warps; 4 spill", min_waves=0.8),
+        Tile(128, 128, 32, 4, 8, "no spill up to rank 64, 51 to 60 KiB, 8 warps", min_waves=0.8),
         Tile(64, 64, 64, 4, 4, _SMALL),
     ),
     86: (
-        Tile(128, 128, 32, 4, 8, "no spill with 8 warps; 4 spill", min_waves=0.8),
+        Tile(128, 128, 32, 4, 8, "no spill up to rank 64, 51 to 60 KiB, 8 warps", min_waves=0.8),
         Tile(64, 64, 64, 4, 4, _SMALL),
     ),
     90: (
@@ -167,6 +177,14 @@ SKINNY: Tiles = {
     SAFE: (Tile(64, 64, 0, 4, 4, "no spill, every load asynchronous, on all architectures"),),
 }
 
+#: The same where the small factor comes in parts: each is an fp32 stream of its own, and takes shared memory.
+SKINNY_PARTS: Tiles = {
+    SAFE: (
+        Tile(32, 128, 0, 3, 4, "at most 72 KiB with four parts", max_rank=16),
+        Tile(32, 128, 0, 2, 4, "at most 80 KiB with four parts of rank 64"),
+    ),
+}
+
 #: The gather of x[:, index]: bm rows.
 GATHER: Tiles = {SAFE: (Tile(64, 0, 0, 1, 4, "30 to 40 registers, no shared memory"),)}
 
@@ -179,12 +197,13 @@ INTERPRETED = {
     "sweep": Tile(32, 32, 0, 2, 4, "several tiles of a small shape"),
     "rows": Tile(16, 32, 0, 2, 4, "several tiles of a small shape"),
     "skinny": Tile(16, 32, 0, 2, 4, "several tiles of a small shape"),
+    "skinny_parts": Tile(16, 32, 0, 2, 4, "several tiles of a small shape"),
     "gather": Tile(16, 0, 0, 1, 4, "several tiles of a small shape"),
 }
 
 TILES: dict[str, Tiles] = {
     "gemm": GEMM, "persistent": PERSISTENT, "single": SINGLE, "project": PROJECT,
-    "sweep": SWEEP, "rows": ROWS, "skinny": SKINNY, "gather": GATHER,
+    "sweep": SWEEP, "rows": ROWS, "skinny": SKINNY, "skinny_parts": SKINNY_PARTS, "gather": GATHER,
 }  # fmt: skip
 # sm_89 has sm_86's shared memory, and the same verdict in every compiled cell.
 GEMM[89] = GEMM[86]

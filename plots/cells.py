@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from plots.case import PASSES, Case, read_case
 from plots.load import Folder, flag, number, row_key, text
 from plots.stats import (
     MIN_PROCESSES,
@@ -19,52 +20,6 @@ from plots.stats import (
 )
 
 CLOCKS = ("eager", "cpu", "graph", "device", "host")  # the first of these that a folder has is its headline
-METHODS = {"full": "Full-FT", "lora": "LoRA", "paca": "PaCA"}
-PASSES = ("forward", "backward", "forward-backward", "step")
-OWN_AXES = ("trainable_layers", "rank", "alpha", "dropout", "targets", "adapter_dtype")  # what a method sets for itself
-
-
-@dataclass(frozen=True)
-class Case:
-    """The axes of a case as text; None where an axis does not apply."""
-
-    level: str
-    model: str | None
-    layer: str | None
-    method: str
-    impl: str
-    trainable_layers: str | None
-    rank: str | None
-    alpha: str | None
-    dropout: str | None
-    targets: str | None
-    adapter_dtype: str | None
-    precision: str | None
-    batch: int
-    seq: int
-    l2: str | None
-
-    @cached_property
-    def _hash(self) -> int:
-        return hash(tuple(getattr(self, name) for name in self.__dataclass_fields__))
-
-    def __hash__(self) -> int:
-        """Worked out once: cases are the keys of every look-up."""
-        return self._hash
-
-    @property
-    def tokens(self) -> int:
-        return self.batch * self.seq
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(batch, length)."""
-        return self.batch, self.seq
-
-    @property
-    def subject(self) -> str:
-        """What is run: the model, and at level linear its layer."""
-        return " ".join(part for part in (self.model, self.layer) if part) or "unnamed"
 
 
 @dataclass(frozen=True)
@@ -91,6 +46,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Facts:
+    """What a case x pass is, whichever clock timed it. None where it is not on record."""
+
+    launches: float | None = None  # nodes of the CUDA graph
+    flops: float | None = None
+    bytes: float | None = None  # compulsory
+    floor_ms: float | None = None
+
+    def __add__(self, other: "Facts") -> "Facts":
+        """Of two passes run one after the other."""
+        pairs = [(getattr(self, name), getattr(other, name)) for name in FACTS]
+        return Facts(*(None if a is None or b is None else a + b for a, b in pairs))
+
+
+FACTS = tuple(Facts.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
 class Ratio:
     """Time over Full-FT's at equal axes, or the word that stands in its place."""
 
@@ -98,15 +71,6 @@ class Ratio:
     value: Estimate | None = None
     scope: str = ""
     noisy: bool = False
-
-
-def read_case(row: dict[str, Any]) -> Case:
-    """The axes of a row."""
-    words = {name: text(row.get(name)) for name in Case.__dataclass_fields__ if name not in ("batch", "seq")}
-    for name in ("level", "method", "impl"):
-        words[name] = words[name] or "unknown"
-    batch, seq = (int(number(row.get(name)) or 0) for name in ("batch", "seq"))
-    return Case(batch=batch, seq=seq, **words)  # type: ignore[arg-type]
 
 
 def _cell(folder: Folder, case: Case, rows: list[dict[str, Any]]) -> Cell:
@@ -154,6 +118,8 @@ class Book:
 
     cells: dict[tuple[Case, str, str], Cell]
     failures: dict[Case, Cell]  # cases of which nothing could be timed
+    facts: dict[tuple[Case, str], Facts] = field(default_factory=dict)
+    peaks_mib: dict[Case, float] = field(default_factory=dict)  # the largest of any row
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -172,8 +138,25 @@ class Book:
         if found is None and case in self.failures:
             return replace(self.failures[case], pass_=pass_, clock=clock)
         if found is None and pass_ == "forward-backward":
-            return _sum(self.get(case, "forward", clock), self.get(case, "backward", clock))
+            return self.summed(case, clock)
         return found or Cell(case, pass_, clock, "not measured")
+
+    def summed(self, case: Case, clock: str) -> Cell:
+        """Forward-backward put together from its parts."""
+        return _sum(self.get(case, "forward", clock), self.get(case, "backward", clock))
+
+    def has(self, case: Case, clock: str) -> bool:
+        """Whether anything is on record for a case under a clock."""
+        return any((case, pass_, clock) in self.cells for pass_ in PASSES)
+
+    def get_facts(self, case: Case, pass_: str) -> Facts:
+        """The facts of a case x pass; those of a sum that is not on record are put together."""
+        found = self.facts.get((case, pass_), Facts())
+        if pass_ != "forward-backward":
+            return found
+        both = self.get_facts(case, "forward") + self.get_facts(case, "backward")
+        pairs = [(getattr(found, name), getattr(both, name)) for name in FACTS]
+        return Facts(*(b if a is None else a for a, b in pairs))
 
     @cached_property
     def _full(self) -> dict[tuple[object, ...], Case]:
@@ -194,8 +177,7 @@ class Book:
             return Ratio("no Full-FT")
         below = self.get(base, pass_, clock)
         if below.source != cell.source:  # one of the two was measured as a whole: put both together from their parts
-            parts = [[self.get(c, p, clock) for p in ("forward", "backward")] for c in (case, base)]
-            cell, below = (_sum(*pair) for pair in parts)
+            cell, below = self.summed(case, clock), self.summed(base, clock)
         if below.time is None or cell.time is None:
             return Ratio(f"Full-FT {below.status}" if below.time is None else cell.status)
         if base == case:
@@ -238,4 +220,21 @@ def make_book(folder: Folder) -> Book:
     for (case, _, _), cell in cells.items():
         if cell.time is None and case not in timed:
             failures[case] = cell  # a case that failed as a whole may have one row, without a pass
-    return Book({key: cell for key, cell in cells.items() if key[1] and key[2]}, failures)
+    return Book({key: cell for key, cell in cells.items() if key[1] and key[2]}, failures, *_facts(grouped))
+
+
+def _facts(
+    grouped: dict[tuple[Case, str, str], list[dict[str, Any]]],
+) -> tuple[dict[tuple[Case, str], Facts], dict[Case, float]]:
+    """Facts by case and pass, the graph's first, which counted launches; and peak memory by case."""
+    values: dict[tuple[Case, str], dict[str, float]] = {}
+    peaks: dict[Case, float] = {}
+    for (case, pass_, _), rows in sorted(grouped.items(), key=lambda item: item[0][2] != "graph"):
+        known = values.setdefault((case, pass_), {})
+        for row in rows:
+            for name in FACTS:
+                if (value := number(row.get(name))) is not None:
+                    known.setdefault(name, value)
+            if (mib := number(row.get("peak_mib"))) is not None:
+                peaks[case] = max(peaks.get(case, 0.0), mib)
+    return {key: Facts(**known) for key, known in values.items() if known}, peaks

@@ -6,9 +6,10 @@ import numpy as np
 
 from plots.cells import Book
 from plots.figures import FAILED, INK, MAX_MODELS, MAX_TYPES, colours, finish, legend, plt_canvas, point
+from plots.fits import fits
 from plots.load import Folder
+from plots.panels import Panel
 from plots.render import Figure
-from plots.tables import Panel, fits
 from plots.words import caption, place, shape_word
 
 MAX_LAYERS = 40

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from plots.cells import Book, Ratio
 from plots.load import Folder
+from plots.panels import MAX_WIDE, Panel
 from plots.paper import paper_row
 from plots.render import Figure
-from plots.tables import MAX_WIDE, Panel
 from plots.words import caption, place, ratio_word, shape_word
 
 if TYPE_CHECKING:
@@ -86,9 +86,10 @@ def legend(canvas: "Canvas", panel: Panel, types: Sequence[str], extra: Sequence
 
     paint = colours(panel)
     patches: list[object] = [Patch(facecolor=paint[t][0], hatch=paint[t][1], edgecolor="white", label=t) for t in types]
+    columns = max(6, int(canvas.get_size_inches()[0] / 1.7))
     canvas.legend(
-        handles=[*patches, *extra], loc="upper left", ncols=min(6, len(types) + len(extra)), frameon=False, fontsize=9,
-        handlelength=1.2, columnspacing=1.4,
+        handles=[*patches, *extra], loc="upper left", ncols=min(columns, len(types) + len(extra)), frameon=False,
+        fontsize=9, handlelength=1.2, columnspacing=1.4,
     )  # fmt: skip
 
 

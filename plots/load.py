@@ -48,6 +48,13 @@ class Folder:
         return self.run.get("gpu_key") == "cpu" or clocks == {"cpu"}
 
     @property
+    def clocks_word(self) -> str:
+        """Whether the GPU's clocks were locked."""
+        clocks = self.run.get("gpu_clocks")
+        found = self.run.get("clocks_locked", clocks.get("locked") if isinstance(clocks, dict) else None)
+        return "not known to be locked" if not isinstance(found, bool) else "locked" if found else "not locked"
+
+    @property
     def device(self) -> str:
         """What it was measured on, as the record names it."""
         named = [row["gpu"] for row in self.rows if row.get("gpu")]

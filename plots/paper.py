@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from plots.cells import Case
+from plots.case import Case
 
 PAPER = Path(__file__).resolve().parents[1] / "results" / "paper" / "table1.csv"
 # The paper's clock is eager, and what it timed was textbook code or Hugging Face's: nothing else is put beside it.

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plots.tables import Table
+from plots.panels import Table
 
-NUMBER = re.compile(r"^(-?[\d.]+)( ± [\d.]+| \[[-\d., ]+\]| %)?( †)?$")
+NUMBER = re.compile(r"^([+-]?[\d.]+)((?: ± [\d.]+| \[[-\d., ]+\])?(?: %)?)((?: [†‡])*)$")
+WIDE = 135  # characters in a line; a wider table is set smaller
 
 STYLE = """
 :root { color-scheme: light; }
@@ -33,10 +34,13 @@ th { font-weight: 600; vertical-align: bottom; }
 thead th.group { text-align: center; border-bottom: 1px solid #aab2b9; }
 thead tr:last-child th { border-bottom: 2px solid #1c2024; }
 tbody tr.first > * { border-top: 1px solid #d9dde1; }
+table.small { font-size: .76rem; }
+.small th, .small td { padding: .22rem .3rem; }
 th.lead, td.lead { text-align: left; }
 td.lead.main { font-weight: 600; vertical-align: top; }
 td.lead.long { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 16rem; }
 td.start, th.start { padding-left: 1.1rem; }
+.small td.start, .small th.start { padding-left: .6rem; }
 td small { color: #66707a; font-size: .8em; }
 td.word { color: #8a3b00; font-style: italic; }
 td.none { color: #66707a; }
@@ -48,7 +52,8 @@ dt { color: #4b545c; } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 40rem) { body { font-size: 15px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; }
   .figscroll { overflow-x: auto; } figure img { min-width: 44rem; } }
 @media print { @page { size: A4 landscape; margin: 12mm; } body { font-size: 10pt; padding: 0; max-width: none; }
-  .wide { overflow: visible; } table { font-size: 7.6pt; } th, td { padding: .15rem .35rem; }
+  .wide { overflow: visible; } table, table.small { font-size: 7.6pt; }
+  th, td, .small th, .small td { padding: .15rem .35rem; }
   table, figure { break-inside: avoid; } pre { white-space: pre-wrap; } h2 { break-after: avoid; } }
 """
 
@@ -171,9 +176,18 @@ def html_table(table: Table) -> str:
                 cells.append(f'<td class="lead">{html.escape(words)}</td>')
         cells += [_html_cell(v, k == 0) for values in groups for k, v in enumerate(values)]
         body.append(('<tr class="first">' if fresh else "<tr>") + "".join(cells) + "</tr>")
+    small = ' class="small"' if _width(table) > WIDE else ""
     head = f"<tr>{''.join(top)}</tr>" + (f"<tr>{''.join(under)}</tr>" if grouped else "")
     words = f'<h3>{html.escape(table.title)}</h3>\n<p class="caption">{html.escape(table.caption)}</p>\n'
-    return f'{words}<div class="wide"><table><thead>{head}</thead><tbody>\n{chr(10).join(body)}\n</tbody></table></div>'
+    inner = f"<thead>{head}</thead><tbody>\n{chr(10).join(body)}\n</tbody>"
+    return f'{words}<div class="wide"><table{small}>{inner}</table></div>'
+
+
+def _width(table: Table) -> int:
+    """Characters of the widest cells of all columns, side by side."""
+    subs = [sub for _, subs in table.groups for sub in subs]
+    lines = [(*table.lead, *subs), *((*lead, *sum(groups, ())) for lead, groups in table.lines)]
+    return sum(max(map(len, column)) for column in zip(*lines, strict=True))
 
 
 def _html_figure(block: Figure, folder: Path) -> str:

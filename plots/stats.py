@@ -30,6 +30,16 @@ class Estimate:
             return None
         return max(self.high - self.value, self.value - self.low, 0.0)
 
+    def times(self, by: float) -> "Estimate":
+        """In another unit; `by` is above zero."""
+        low, high = (None if v is None else v * by for v in (self.low, self.high))
+        return Estimate(self.value * by, low, high)
+
+    def inverse(self) -> "Estimate":
+        """Of a value above zero: the ends of the interval change places."""
+        low, high = (1 / v if v else None for v in (self.high, self.low))
+        return Estimate(1 / self.value, low, high)
+
 
 @dataclass(frozen=True)
 class Line:

@@ -1,86 +1,21 @@
-"""Tables: Table 1 as the paper lays it out, the paper's beside ours, the layers, the fits."""
+"""Tables: Table 1 as the paper lays it out, the paper's beside ours, the step, the layers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
-from plots.cells import METHODS, PASSES, Book, Case
+from plots.case import Case
+from plots.cells import Book, Cell
 from plots.load import Folder
+from plots.panels import MAX_WIDE, Panel, Table, title
 from plots.paper import paper_row
-from plots.stats import Estimate, Line, straight_line
-from plots.words import caption, labels, place, ratio_word, shape_word, time_word, with_interval
+from plots.stats import Estimate, interval
+from plots.words import NOISY, caption, difference_word, ratio_word, shape_word, time_word
 
 BESIDE = "Beside the paper"
-MAX_WIDE = 3  # shapes that stand side by side, as in the paper; with more of them each gets a line of its own
 TABLE_PASSES = (
     ("forward", "Forward (ms)"),
     ("backward", "Backward (ms)"),
     ("forward-backward", "Forward-backward (ms)"),
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with grouped columns: each group has the same number of cells in every line."""
-
-    title: str
-    caption: str
-    lead: tuple[str, ...]
-    groups: tuple[tuple[str, tuple[str, ...]], ...]  # name, sub-columns
-    lines: tuple[tuple[tuple[str, ...], tuple[tuple[str, ...], ...]], ...]  # lead cells, groups of cells
-
-
-@dataclass(frozen=True)
-class Panel:
-    """Cases that one table may hold: one level, precision and L2 state, under one clock."""
-
-    level: str
-    precision: str | None
-    l2: str | None
-    clock: str
-    cases: tuple[Case, ...]
-    labels: dict[Case, str]
-
-    @property
-    def shapes(self) -> list[tuple[int, int]]:
-        return sorted({c.shape for c in self.cases}, key=lambda s: (s[0] * s[1], s))
-
-    @property
-    def subjects(self) -> list[str]:
-        return list(dict.fromkeys(c.subject for c in self.cases))
-
-    @property
-    def types(self) -> list[str]:
-        """Training types, Full-FT first."""
-        order = list(METHODS)
-        by_method = sorted(self.cases, key=lambda c: order.index(c.method) if c.method in order else len(order))
-        return list(dict.fromkeys(self.labels[c] for c in by_method))
-
-    def find(self, subject: str, shape: tuple[int, int], type_: str) -> Case | None:
-        return self._index.get((subject, shape, type_))
-
-    @cached_property
-    def _index(self) -> dict[tuple[str, tuple[int, int], str], Case]:
-        return {(c.subject, c.shape, self.labels[c]): c for c in self.cases}
-
-
-def panels(book: Book) -> list[Panel]:
-    """The cases of a folder, parted into what may stand in one table. The headline clock's come first."""
-    found = []
-    for clock in book.clocks or ["none"]:
-        groups: dict[tuple[str, str | None, str | None], list[Case]] = {}
-        for case in book.cases:
-            if case in book.failures or any((case, p, clock) in book.cells for p in PASSES):
-                groups.setdefault((case.level, case.precision, case.l2), []).append(case)
-        for (level, precision, l2), cases in groups.items():
-            found.append(Panel(level, precision, l2, clock, tuple(cases), labels(cases)))
-    return found
-
-
-def title(folder: Folder, what: str, panel: Panel) -> str:
-    """'Forward and backward time: whole models on NVIDIA H100, bf16, clock eager'."""
-    precision = f", {panel.precision}" if panel.precision else ""
-    return f"{what}: {place(folder, panel.level)}{precision}, clock {panel.clock}"
 
 
 def table1(folder: Folder, book: Book, panel: Panel) -> Table:
@@ -155,8 +90,7 @@ def _refresh(book: Book, cases: Sequence[Case | None], clock: str) -> str:
 def paper_table(folder: Folder, book: Book, panel: Panel) -> Table | None:
     """Ours beside the paper's, only for cases that the paper has: same model, method, batch and length."""
     lines = []
-    in_order = [panel.find(m, s, t) for m in panel.subjects for s in panel.shapes for t in panel.types]
-    for case in [c for c in in_order if c is not None]:
+    for case in panel.in_order:
         paper = paper_row(case, panel.clock)
         if paper is None:
             continue
@@ -178,6 +112,44 @@ def paper_table(folder: Folder, book: Book, panel: Panel) -> Table | None:
         tuple((name, ("here", "paper")) for name in ("Forward (ms)", "Backward (ms)", "Ratio to Full-FT")),
         tuple(lines),
     )
+
+
+def step_table(folder: Folder, book: Book, panel: Panel) -> Table | None:
+    """Forward-backward beside the whole step: what the optimizer and PaCA's refresh add, and both ratios to Full-FT."""
+    if not any((case, "step", panel.clock) in book.cells for case in panel.cases):
+        return None
+    lines = []
+    for case in panel.in_order:
+        if case not in book.failures and (case, "step", panel.clock) not in book.cells:
+            continue
+        both, step = (book.get(case, pass_, panel.clock) for pass_ in ("forward-backward", "step"))
+        added = added_by_step(both, step)
+        marks = f" {NOISY}" if both.noisy or step.noisy else ""
+        word = both.status if both.time is None else step.status
+        ratios = (ratio_word(book.ratio(case, pass_, panel.clock)) for pass_ in ("forward-backward", "step"))
+        groups = (
+            (time_word(both),), (time_word(step),), (difference_word(added) + marks if added else word,), tuple(ratios),
+        )  # fmt: skip
+        lines.append((panel.where(case), groups))
+    return Table(
+        title(folder, "Forward-backward and the whole step", panel),
+        "A step is forward, backward, the optimizer, and PaCA's column refresh; Full-FT's optimizer goes over all "
+        f"weights, the others' over few. {caption(folder, book, panel.cases, panel.clock)} {ratio_note(book, panel)}",
+        panel.lead,
+        (
+            ("Forward-backward (ms)", ("",)), ("Step (ms)", ("",)), ("Added by the step (ms)", ("",)),
+            ("Ratio to Full-FT", ("forward-backward", "step")),
+        ),
+        tuple(lines),
+    )  # fmt: skip
+
+
+def added_by_step(both: Cell, step: Cell) -> Estimate | None:
+    """Step less forward-backward."""
+    if both.time is None or step.time is None:
+        return None
+    draws = None if both.draws is None or step.draws is None else step.draws - both.draws
+    return interval(step.time.value - both.time.value, draws)
 
 
 def layers_table(folder: Folder, book: Book, panel: Panel) -> Table:
@@ -208,47 +180,3 @@ def layers_table(folder: Folder, book: Book, panel: Panel) -> Table:
         tuple((head, subs) for head in heads),
         tuple(lines),
     )
-
-
-def fits(book: Book, panel: Panel) -> dict[tuple[str, int, str, str], Line]:
-    """(subject, batch, training type, pass) -> fixed + slope x tokens, where at least three lengths were measured."""
-    found: dict[tuple[str, int, str, str], Line] = {}
-    series: dict[tuple[str, int, str], list[Case]] = {}
-    for case in panel.cases:
-        series.setdefault((case.subject, case.batch, panel.labels[case]), []).append(case)
-    for key, cases in series.items():
-        for pass_ in ("forward", "backward"):
-            points = [(c.tokens, book.get(c, pass_, panel.clock)) for c in sorted(cases, key=lambda c: c.seq)]
-            good = [(tokens, cell.time.value) for tokens, cell in points if cell.time]
-            if len(good) >= 3 and (line := straight_line(*zip(*good, strict=True))):
-                found[(*key, pass_)] = line
-    return found
-
-
-def fits_table(folder: Folder, book: Book, panel: Panel) -> Table | None:
-    """Fixed cost and slope of each model, batch, training type and pass."""
-    lines: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
-    found = fits(book, panel)
-    for (subject, batch, type_, pass_), line in found.items():
-        slope = _scaled(line.slope_ms, 1e3)
-        cells = (with_interval(line.fixed_ms), with_interval(slope), f"{100 * line.worst:.1f} %")
-        lines.setdefault((subject, str(batch), type_, pass_), []).append(cells)
-    if not found:
-        return None
-    points = sorted({line.points for line in found.values()})
-    return Table(
-        title(folder, "Fixed cost and slope", panel),
-        f"time = fixed + slope x tokens, tokens = batch x length, least squares of relative errors through "
-        f"{points[0] if len(points) == 1 else f'{points[0]} to {points[-1]}'} lengths; intervals are Student's 95 % "
-        "from the residuals. Fixed is what does not shrink with the input (launches, host); a straight line leaves out "
-        "that attention grows with the square of the length, so a large residual means that fixed is not to be trusted."
-        f" {caption(folder, book, panel.cases, panel.clock)}",
-        ("Model", "Batch", "Training type", "Pass"),
-        (("Fixed (ms)", ("",)), ("Slope (us a token)", ("",)), ("Largest residual", ("",))),
-        tuple((lead, tuple((cell,) for cell in cells[0])) for lead, cells in lines.items()),
-    )
-
-
-def _scaled(found: Estimate, by: float) -> Estimate:
-    low, high = (None if v is None else v * by for v in (found.low, found.high))
-    return Estimate(found.value * by, low, high)

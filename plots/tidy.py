@@ -3,22 +3,33 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from plots.cells import Book, Case
+from plots.case import Case
+from plots.cells import Book
+from plots.hardware import of_ceiling, over_floor, tflops
 from plots.load import Folder, text
+from plots.panels import panels
 from plots.paper import PaperRow, paper_row
+from plots.split_tables import Splits
+from plots.splits import GPU_CLOCKS, Extra, Split
 from plots.stats import Estimate
-from plots.tables import panels
 
 
-def tidy(folder: Folder, book: Book) -> list[dict[str, object]]:
-    """One line per case x pass x clock, numbers unrounded, with the ratio to Full-FT and the paper's own time."""
+def tidy(folder: Folder, book: Book, splits: Splits) -> list[dict[str, object]]:
+    """One line per case x pass x clock, numbers unrounded, with the ratio to Full-FT and the paper's own time.
+
+    What only a GPU tells has columns where there is any.
+    """
     lines: list[dict[str, object]] = []
+    more: list[dict[str, object]] = []
     for panel in panels(book):
         for case in panel.cases:
             recorded = [p for p in ("step",) if (case, p, panel.clock) in book.cells]
             for pass_ in ("forward", "backward", "forward-backward", *recorded):
                 lines.append(_tidy_line(folder, book, case, pass_, panel.clock))
-    return lines
+                split = splits.get((case, pass_)) if panel.clock == "eager" else None
+                more.append(_hardware(folder, book, case, pass_, panel.clock) | _split(split))
+    filled = {name for line in more for name, value in line.items() if value is not None}
+    return [line | {k: v for k, v in extra.items() if k in filled} for line, extra in zip(lines, more, strict=True)]
 
 
 def _tidy_line(folder: Folder, book: Book, case: Case, pass_: str, clock: str) -> dict[str, object]:
@@ -38,6 +49,36 @@ def _tidy_line(folder: Folder, book: Book, case: Case, pass_: str, clock: str) -
     }  # fmt: skip
 
 
+def _hardware(folder: Folder, book: Book, case: Case, pass_: str, clock: str) -> dict[str, object]:
+    """What the work is, and on the GPU clocks how close it comes to what the hardware allows."""
+    cell, facts, gpu = book.get(case, pass_, clock), book.get_facts(case, pass_), clock in GPU_CLOCKS
+    floor, rate, part = (
+        found.value if gpu and found else None
+        for found in (over_floor(cell, facts), tflops(cell, facts), of_ceiling(folder, cell, facts))
+    )
+    known: dict[str, object] = {
+        "launches": None if facts.launches is None else round(facts.launches),
+        "flops": facts.flops,
+        "floor_ms": facts.floor_ms,
+    }
+    known["peak_mib"] = book.peaks_mib.get(case)
+    return known | {"times_floor": floor, "tflops": rate, "of_ceiling_percent": part}
+
+
+def _split(split: Split | None) -> dict[str, object]:
+    """Launch gap and difference to Full-FT, on the lines of clock eager."""
+    extra = split.extra if split else Extra()
+    found = {
+        "launch_gap": split.gap if split else None, "more_eager": extra.eager, "more_gpu_work": extra.gpu,
+        "more_launch_gap": extra.gap,
+    }  # fmt: skip
+    line: dict[str, object] = {"gpu_clock": split.gpu.clock if split and split.gap else None}
+    for name, one in found.items():
+        ends = (None,) * 3 if one is None else (one.value, one.low, one.high)
+        line |= dict(zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), ends, strict=True))
+    return line | {"launch_gap_percent": split.share.value if split and split.share else None}
+
+
 def _paper_ms(paper: PaperRow | None, pass_: str) -> float | None:
     """The paper's time for a pass; its sum for forward-backward."""
     if paper is None:
@@ -52,7 +93,7 @@ def write_tidy(lines: Sequence[dict[str, object]], path: Path) -> None:
 
     head = [*Case.__dataclass_fields__, "pass", "clock", "median_ms", "status"]
     frame = pd.DataFrame(list(lines)) if lines else pd.DataFrame(columns=head)
-    for name in ("n", "processes"):
+    for name in ("n", "processes", "launches"):
         if name in frame:
             frame[name] = frame[name].astype("Int64")  # pandas' integers that may be missing
     frame.to_csv(path, index=False, lineterminator="\n")

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 
-from plots.cells import METHODS, OWN_AXES, Book, Case, Cell, Ratio
+from plots.case import METHODS, OWN_AXES, Case
+from plots.cells import Book, Cell, Ratio
 from plots.load import Folder, text
 from plots.stats import Estimate
 
@@ -20,6 +21,7 @@ CLOCK_WORDS = {
     "host": "time for Python and C++ to enqueue the work, without waiting for the GPU",
 }
 NOISY = "†"
+OTHER_CLOCK = "‡"  # a number from clock device, where graph has none
 RATIO_PLACES = 3
 WIDE = 0.2  # of the value
 
@@ -67,13 +69,26 @@ def with_interval(found: Estimate, most: int = 9) -> str:
     if found.half > WIDE * abs(found.value):
         places = max(decimals(found.value, None) - 1, 0)  # three digits of the value
         return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
-    up = math.ceil(round(found.half * 10**places, 6)) / 10**places
-    return f"{found.value:.{places}f} ± {up:.{places}f}"
+    return f"{found.value:.{places}f} ± {_rounded_up(found.half, places)}"
 
 
-def time_word(cell: Cell) -> str:
-    """The time of a cell, or the status that stands in its place."""
-    return cell.status if cell.time is None else with_interval(cell.time) + (f" {NOISY}" if cell.noisy else "")
+def difference_word(found: Estimate, sign: str = "+", most: int = 9) -> str:
+    """'+12.1 ± 0.3', a difference: it may be near zero, so only its uncertainty says how many digits it has."""
+    places = min(decimals(found.value, found.half), most)
+    if found.half is None:
+        return f"{found.value:{sign}.{places}f} (no interval)"
+    return f"{found.value:{sign}.{places}f} ± {_rounded_up(found.half, places)}"
+
+
+def _rounded_up(half: float, places: int) -> str:
+    return f"{math.ceil(round(half * 10**places, 6)) / 10**places:.{places}f}"
+
+
+def time_word(cell: Cell, by: float = 1.0) -> str:
+    """The time of a cell in ms, or in the unit that is ms / `by`; or the status that stands in its place."""
+    if cell.time is None:
+        return cell.status
+    return with_interval(cell.time.times(by)) + (f" {NOISY}" if cell.noisy else "")
 
 
 def ratio_word(ratio: Ratio) -> str:
@@ -135,11 +150,11 @@ def method_conditions(cases: Sequence[Case]) -> list[str]:
     return found
 
 
-def caption(folder: Folder, book: Book, cases: Sequence[Case], clock: str) -> str:
+def caption(folder: Folder, book: Book, cases: Sequence[Case], *clocks: str) -> str:
     """Every held constant of a table or figure, in one paragraph."""
     shown = set(cases)
-    cells = [cell for key, cell in book.cells.items() if key[2] == clock and cell.time and key[0] in shown]
-    parts = [scene(folder, cases), f"clock {clock}"]
+    cells = [cell for key, cell in book.cells.items() if key[2] in clocks and cell.time and key[0] in shown]
+    parts = [scene(folder, cases), *([f"clock{'s' if len(clocks) > 1 else ''} {listed(clocks)}"] if clocks else [])]
     parts += [f"L2 {listed(states)}" for states in [distinct(c.l2 for c in cases)] if states]
     parts += [f"trainable layers: {listed(t)}" for t in [distinct(c.trainable_layers for c in cases)] if t]
     parts += method_conditions(cases)
@@ -158,8 +173,7 @@ def caption(folder: Folder, book: Book, cases: Sequence[Case], clock: str) -> st
     if versions:
         parts.append(", ".join(versions))
     if not folder.is_cpu:
-        locked = folder.run.get("clocks_locked")
-        parts.append("clocks " + {True: "locked", False: "not locked"}.get(locked, "not known to be locked"))  # type: ignore[arg-type]
+        parts.append(f"clocks {folder.clocks_word}")
     parts += [f"measured {when}" for when in [dates(folder)] if when]
     if folder.is_cpu and folder.run.get("threads"):
         parts.append(f"{folder.run['threads']} threads")

@@ -83,6 +83,7 @@ def test_boards_are_described() -> None:
         ("NVIDIA GeForce RTX 4090", 128, "rtx4090"),
         ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 14, "a100-sxm4-80gb-mig-1g-10gb"),
         ("NVIDIA GeForce RTX 3060 Ti", 38, "rtx-3060-ti"),
+        ("NVIDIA GH200 480GB", 132, "gh200-480gb"),
         ("???", None, "unknown-gpu"),
     ],
 )

@@ -1,6 +1,5 @@
 """A backlog in the stream: the GPU sleeps while the host queues a call, and then runs it without gaps."""
 
-from collections.abc import Callable
 from math import ceil
 from time import perf_counter
 from typing import Any
@@ -32,19 +31,19 @@ def cycles_per_ms(cuda: Any) -> float:
     return (CALIBRATION[1] - CALIBRATION[0]) / (found[1] - found[0])
 
 
-def queue_depth(cuda: Any, cycles: float, now: Callable[[], float] = perf_counter) -> int:
+def queue_depth(cuda: Any, cycles: float) -> int:
     """How many launches the queue takes while the GPU sleeps, at least; `cycles` as cycles_per_ms found them.
 
     Tiny launches, until one of them is held up. Where the sleep is nearly over before that, the queue takes them all.
     """
     cuda.synchronize()
-    begun = now()
+    begun = perf_counter()
     cuda._sleep(round(PROBE_SLEEP_MS * cycles))
     count = 0
     while True:
-        before = now()
+        before = perf_counter()
         cuda._sleep(1)
-        after = now()
+        after = perf_counter()
         if after - before >= PROBE_BLOCKED_MS / 1e3 or after - begun >= 0.9 * PROBE_SLEEP_MS / 1e3:
             break
         count += 1

@@ -1,5 +1,6 @@
 """Clock device: the eager call with every launch queued before the first one runs, so that no gap is timed."""
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ class DeviceClock(EagerClock):
         super().__init__(device, cold_l2, settings, cuda)
         self._backlog = Backlog(self._settings, self._settings.backlog_s * 1e3)
         self._host_ms: list[float] = []
-        self._settled = False
+        self._settled = self._asleep = False
         self._cycles = 0.0
 
     def prepare(self, work: Any, level: str) -> None:
@@ -53,22 +54,25 @@ class DeviceClock(EagerClock):
 
     def sample(self, work: Timed, step: bool) -> Sample | None:
         host = self._queue(work, step)
-        asleep = not self._events[0].query()
         self._cuda.synchronize(self._device)
         if not self._settled:
             self._host_ms.append(host["step" if step else "forward-backward"])
-        elif not self._backlog.judge(asleep):
+        elif not self._backlog.judge(self._asleep):
             return None
         return self._elapsed(work, step)
 
     def _open(self) -> None:
         self._cuda._sleep(round(self._backlog.ms * self._cycles))
 
+    def _closed(self) -> None:
+        self._asleep = not self._events[0].query()
+
 
 def count_launches(work: Timed) -> int:
     """About how many kernels one forward and backward launches: operators that are no views, and Triton kernels.
 
-    An operator may launch none or several, so this is for the queue alone; what a graph holds is counted exactly.
+    An operator may launch none or several, so this is for the queue alone; what a graph holds is counted exactly. Of
+    work that does not bear being watched what was seen so far counts: a queue that fills shows in every sample too.
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -81,8 +85,9 @@ def count_launches(work: Timed) -> int:
             self.count += not func.is_view and "empty" not in func.name()
             return func(*args, **(kwargs or {}))
 
+    counter = Counter()
     before = sum(launch.counts.values())
-    with Counter() as counter:
+    with suppress(Exception), counter:
         work.backward(work.forward())
     work.clear()
     return counter.count + sum(launch.counts.values()) - before

@@ -79,6 +79,7 @@ class EagerClock(CudaClock):
             work.optimizer_step()
             host["step"] = perf_counter() - t0
             e[3].record()
+        self._closed()
         if work.has_refresh:
             e[4].record()
             work.refresh()
@@ -87,6 +88,9 @@ class EagerClock(CudaClock):
 
     def _open(self) -> None:
         """What goes into the stream before the first event: nothing here."""
+
+    def _closed(self) -> None:
+        """What is due when all passes are queued: nothing here."""
 
     def _elapsed(self, work: Timed, step: bool) -> Sample:
         """ms between the events, once all have come."""

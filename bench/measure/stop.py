@@ -80,7 +80,7 @@ def _converged(samples_ms: Sequence[float], target: float) -> bool:
     it is the range of the samples, which says little about where a drifting series goes next. A tenth is kept in hand,
     since the moment at which an interval is first narrow enough is not chosen at random."""
     x = np.asarray(samples_ms, dtype=np.float64)
-    return estimate(x).half_width <= 0.9 * target and len(x) >= 4 * _inflation(x - np.median(x))
+    return len(x) > 0 and estimate(x).half_width <= 0.9 * target and len(x) >= 4 * _inflation(x - np.median(x))
 
 
 def stop_reason(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from bench.case import Case
@@ -21,6 +22,15 @@ def _rank_fits(case: Case, _device: str) -> str | None:
     return f"rank {case.rank} is above the {narrow.in_features} input columns of {narrow.name}"
 
 
+def _triton(case: Case, device: str) -> str | None:
+    """Kernels are timed on GPUs alone: in Triton's interpreter a time says nothing."""
+    if device.split(":")[0] != "cuda":
+        return "impl triton needs an NVIDIA GPU"
+    if find_spec("triton") is None:
+        return "impl triton needs the package triton: pip install triton"
+    return _rank_fits(case, device) if case.method == "paca" else None
+
+
 @dataclass(frozen=True)
 class Impl:
     """One way of computing a method. `module` has a function apply(model, case) -> [(name, parameter)]."""
@@ -36,11 +46,15 @@ class Impl:
 
 IMPLS: dict[str, dict[str, Impl]] = {
     "full": {"eager": Impl("bench.methods.full_eager", "every weight trains, plain PyTorch")},
-    "lora": {"eager": Impl("bench.methods.lora_eager", "textbook PyTorch: two small products beside the frozen one")},
+    "lora": {
+        "eager": Impl("bench.methods.lora_eager", "textbook PyTorch: two small products beside the frozen one"),
+        "triton": Impl("bench.methods.lora_triton", "this project's kernels: a fused branch", _triton),
+    },
     "paca": {
         "eager": Impl(
             "bench.methods.paca_eager", "textbook PyTorch: live columns in the weight, a skinny gradient", _rank_fits
-        )
+        ),
+        "triton": Impl("bench.methods.paca_triton", "this project's kernels: gather and skinny gradient", _triton),
     },
 }
 

@@ -1,10 +1,11 @@
 """The child: measures the cases of one (model, method, impl) group in a process of its own.
 
-Reads one JSON job from standard input, writes one JSON event a line to the pipe whose number is its argument. Standard
-output and error go to the group's log. A CUDA error or an out of memory ends this process, not the sweep.
+Imports torch, without CUDA, and reads one JSON job from standard input; so it may be started while another child still
+measures. Writes one JSON event a line to the pipe whose number is its argument. Standard output and error go to the
+group's log. A CUDA error or an out of memory ends this process, not the sweep.
 
-Events: hello, phase, estimate, done, failed, bye. Standard input stays open; when it closes, the parent is gone, and
-this process ends itself.
+Events: hello, phase, estimate, measured (one clock of a case), done, failed, bye. Standard input stays open; when it
+closes, the parent is gone, and this process ends itself.
 """
 
 import ctypes
@@ -21,6 +22,7 @@ from typing import Any
 
 from bench.case import Case
 from bench.measure.settings import MeasureSettings
+from bench.measure.state import GpuState, open_state
 from bench.measure.stop import Estimate
 from bench.words import Status
 
@@ -29,10 +31,14 @@ Emit = Callable[..., None]
 
 def _end_with_parent() -> None:
     """Dies when the parent does, even where this process hangs: the kernel sends SIGKILL on Linux; elsewhere, and
-    where the parent was gone before we asked, the closed standard input tells."""
+    where the parent was gone before we asked, the closed standard input tells (see _watch_parent)."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1  # linux/prctl.h
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _watch_parent() -> None:
+    """Ends this process when its standard input closes; from when the job is read."""
 
     def watch() -> None:
         os.read(0, 1)
@@ -48,19 +54,25 @@ def main() -> None:
     def emit(event: str, **values: Any) -> None:
         pipe.write(json.dumps({"event": event, **values}) + "\n")
 
-    job = json.loads(_read_job())
     _end_with_parent()
-    started = perf_counter()
     import torch
 
+    if sys.argv[2:] == ["ahead"]:
+        import bench.models.decoder  # noqa: F401  transformers, which a job of single layers does without
+
+    job = json.loads(_read_job())
+    _watch_parent()
     device = torch.device(job["device"])
-    if device.type == "cuda":
-        torch.cuda.init()
-    emit("hello", pid=os.getpid(), cuda=torch.version.cuda, import_s=perf_counter() - started)
+    state = _enter_cuda(device, job["gpu_uuid"]) if device.type == "cuda" else None
+    emit("hello", pid=os.getpid(), cuda=torch.version.cuda, gpu_clocks=state.clocks() if state else None)
+    if job["ceilings"]:
+        from bench.ceilings import measure_ceilings
+
+        emit("ceilings", found=measure_ceilings(device))
     settings = MeasureSettings(**job["settings"])
     for axes in job["cases"]:
         case = Case(**axes)
-        if not _one(case, device, job, settings, emit):
+        if not _one(case, device, job, settings, emit, state):
             break
         gc.collect()
         if device.type == "cuda":
@@ -79,19 +91,27 @@ def _read_job() -> str:
     return line.decode()
 
 
-def _one(case: Case, device: Any, job: dict[str, Any], settings: MeasureSettings, emit: Emit) -> bool:
+def _enter_cuda(device: Any, uuid: str) -> GpuState | None:
+    """Makes the CUDA context of this process, and NVML's view of the GPU around it."""
+    import torch
+
+    state = open_state(uuid)
+    torch.cuda.set_device(device)
+    torch.empty(1, device=device)  # only now is there a context
+    torch.cuda.synchronize(device)
+    if state is not None:
+        state.mark_own()
+    return state
+
+
+def _one(
+    case: Case, device: Any, job: dict[str, Any], settings: MeasureSettings, emit: Emit, state: GpuState | None
+) -> bool:
     """Measures one case. False where this process must not go on: its memory or its CUDA context is spent."""
     import torch
 
-    from bench.methods.registry import unsupported
-
     try:
-        reason = unsupported(case, device.type)
-        if reason:
-            emit("failed", case_id=case.case_id, status=Status.unsupported, detail=reason)
-        else:
-            _measure(case, device, job, settings, emit)
-        return True
+        return _measure(case, device, job, settings, emit, state)
     except (torch.OutOfMemoryError, MemoryError) as e:
         emit("failed", case_id=case.case_id, status=Status.oom, detail=_brief(e))
     except Exception as e:
@@ -116,8 +136,11 @@ def _brief(e: BaseException) -> str:
     return f"{type(e).__name__}: {text[:300]}" if text else type(e).__name__
 
 
-def _measure(case: Case, device: Any, job: dict[str, Any], settings: MeasureSettings, emit: Emit) -> None:
-    from bench.measure.clocks import make_clock
+def _measure(
+    case: Case, device: Any, job: dict[str, Any], settings: MeasureSettings, emit: Emit, state: GpuState | None
+) -> bool:
+    """Measures one case under every clock; what one clock found is told before the next begins. False as in _one."""
+    from bench.measure.clocks import in_order, make_clock
     from bench.measure.memory import peak_mib
     from bench.measure.sampler import measure
     from bench.models.build import build
@@ -133,33 +156,28 @@ def _measure(case: Case, device: Any, job: dict[str, Any], settings: MeasureSett
     work.clear()
     del out
     checked = perf_counter()
-    measurements = []
-    for name in job["clocks"]:
+    peak = peak_mib(work, device)
+    for name in in_order(job["clocks"]):
         emit("phase", case_id=case.case_id, phase=f"measuring {name}")
-        clock = make_clock(name, device, case.l2 == "cold")
+        clock = make_clock(name, device, case.l2 == "cold", settings)
 
         def tell(pass_: str, e: Estimate) -> None:
             emit("estimate", case_id=case.case_id, **{"pass": pass_}, **asdict(e))
 
-        measurements.append(measure(work, clock, tuple(job["passes"]), case.level, settings, tell))
-    emit(
-        "done",
-        case_id=case.case_id,
-        peak_mib=peak_mib(work, device),
-        model_dropout=work.model_dropout,
-        refresh_ms=measurements[0].refresh_ms,
-        series=[
-            {"pass": p, "clock": c, "stop": m.stop, "samples_ms": s}
-            for m in measurements
-            for (p, c), s in m.samples_ms.items()
-        ],
-        spent={
-            "building": built - started,
-            "checking": checked - built,
-            "warming up": sum(m.warmup_s for m in measurements),
-            "measuring": sum(m.wall_s for m in measurements),
-        },
-    )
+        m = measure(work, clock, tuple(job["passes"]), case.level, settings, tell, state=state)
+        emit(
+            "measured",
+            case_id=case.case_id,
+            series=m.series(name, job["passes"]),
+            peak_mib=peak,
+            model_dropout=work.model_dropout,
+            clocks_set=m.clocks_set,
+            spent={"warming up": m.warmup_s, "measuring": m.wall_s},
+        )
+        if m.spoiled:
+            break  # graph is the last; what a failed capture left behind ends with this process
+    emit("done", case_id=case.case_id, spent={"building": built - started, "checking": checked - built})
+    return not m.spoiled
 
 
 if __name__ == "__main__":

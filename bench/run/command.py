@@ -98,6 +98,7 @@ def _terminate_as_interrupt() -> list[int]:
 
 
 def _close(record: Record, invocation: dict[str, Any], runner: Runner) -> None:
+    record.load()  # an interrupt may have come between a row's way to disk and to memory
     invocation["finished"] = now()
     invocation["spent_s"] = {what: round(s, 3) for what, s in runner.spent.items()}
     record.write_run()

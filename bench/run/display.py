@@ -61,8 +61,15 @@ class Display:
         self._done += 1
         ok = [r for r in rows if r["status"] == Status.ok and r["clock"] != "host"]
         if ok:
-            found = "  ".join(f"{r['pass']} {r['median_ms']:.4g} ms" for r in ok)
+            clocks = dict.fromkeys(r["clock"] for r in ok)
+            found = "; ".join(
+                (f"{c}: " if len(clocks) > 1 else "")
+                + "  ".join(f"{r['pass']} {r['median_ms']:.4g} ms" for r in ok if r["clock"] == c)
+                for c in clocks
+            )
             found += "  (noisy)" if any(r["noisy"] for r in ok) else ""
+            bad = {r["clock"]: r for r in rows if r["status"] != Status.ok and r["clock"] != "host"}
+            found += "".join(f"; {c}: {r['status']}: {r['detail']}" for c, r in bad.items())
         else:
             found = f"{rows[0]['status']}: {rows[0]['detail']}"
         self.say(f"[{self._done}/{self._total}] {case.describe()}: {found}  ({self._left()} to go)")

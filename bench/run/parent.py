@@ -9,13 +9,15 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from bench.case import Case
 from bench.gpu import Device
+from bench.methods.registry import unsupported
 from bench.run.display import Display
-from bench.run.process import Child, Silent
-from bench.run.record import Record, now
+from bench.run.process import Child, Event, Silent
+from bench.run.record import Record, Row, now
 from bench.run.rows import RowMaker
 from bench.sweep import Plan
 from bench.words import Status
@@ -48,23 +50,40 @@ class Runner:
         self._device = device
         self._record = record
         self._display = display
-        self._rows = RowMaker(plan, record.run["run_id"], device.name, device.key)
+        self._rows = RowMaker(plan, record.run["run_id"], device)
+        self._measured: list[Event] = []  # what the case at hand has so far, one event a clock
+        self._ahead: Child | None = None  # started for the next group while this one measures
         self.spent: dict[str, float] = {}  # seconds by what they went into
 
     def run(self, tasks: list[Task]) -> None:
         """Measures all tasks. Raises OSError where the record cannot be written; what is on disk stays."""
-        for group in groups(tasks):
-            pending = deque(group)
-            while pending:
-                self._one_child(pending)
+        waiting = deque(groups([t for t in tasks if not self._refused(*t)]))
+        try:
+            while waiting:
+                pending = deque(waiting.popleft())
+                following = waiting[0][0][1] if waiting else None
+                while pending:
+                    self._one_child(pending, following)
+        finally:
+            if self._ahead is not None:
+                self._ahead.__exit__()
+
+    def _refused(self, repeat: int, case: Case) -> bool:
+        """Writes the rows of a case that its impl cannot express here: no child is needed to say so."""
+        reason = unsupported(case, "cpu" if self._device.is_cpu else "cuda")
+        if reason:
+            self._write(case, self._rows.failed(case, repeat, None, Status.unsupported, reason), [])
+        return bool(reason)
 
     def _job(self, cases: list[Case]) -> dict[str, Any]:
         return {
             "device": "cpu" if self._device.is_cpu else f"cuda:{self._cuda_index()}",
+            "gpu_uuid": self._device.uuid,
             "cases": [asdict(c) for c in cases],
             "passes": self._plan.passes,
             "clocks": self._plan.clocks,
             "settings": self._plan.settings.model_dump(),
+            "ceilings": not self._device.is_cpu and "ceilings" not in self._record.run,
         }
 
     def _cuda_index(self) -> int:
@@ -73,22 +92,53 @@ class Runner:
 
         return [d.uuid for d in gpus()].index(self._device.uuid)
 
-    def _one_child(self, pending: deque[Task]) -> None:
+    def _log(self, case: Case) -> Path:
+        name = f"{case.model or case.level}-{case.method}-{case.impl}.log".replace("/", "_")
+        return self._record.folder / "logs" / name
+
+    def _start(self, case: Case, ahead: bool = False) -> Child:
+        """A child for the case's group, which waits for its job."""
+        return Child(self._log(case), self._plan.settings.timeout_s, ahead)
+
+    def _child_for(self, case: Case) -> Child:
+        """The child that was started ahead for this group, if it lives; else a new one."""
+        ahead = self._ahead
+        if ahead is None or ahead.log != self._log(case):
+            return self._start(case)
+        self._ahead = None
+        if ahead.alive:
+            return ahead
+        ahead.__exit__()
+        return self._start(case)
+
+    def _one_child(self, pending: deque[Task], following: Case | None) -> None:
         """Runs one child over the pending tasks until all are done or the child is spent. Shortens `pending`."""
         settings = self._plan.settings
         case = pending[0][1]
         self._display.begin(case)
-        log_name = f"{case.model or case.level}-{case.method}-{case.impl}.log".replace("/", "_")
-        log = self._record.folder / "logs" / log_name
-        with Child(self._job([c for _, c in pending]), log, settings.timeout_s) as child:
+        self._measured = []
+        started = perf_counter()
+        with self._child_for(case) as child:
+            child.send(self._job([c for _, c in pending]))
             process = f"{child.pid}-{now()}"
             greeted = False
             try:
                 for event in child.events():
+                    for what, seconds in event.get("spent", {}).items():
+                        self._spend(what, seconds)
                     if event["event"] == "hello":
                         greeted = True
                         self._record.run.setdefault("cuda", event["cuda"])
-                        self._spend("starting", event["import_s"])
+                        self._record.run.setdefault("gpu_clocks", event["gpu_clocks"])
+                        self._spend("starting", perf_counter() - started)
+                        # On a GPU alone: on a CPU the imports would disturb what is measured.
+                        if following is not None and self._ahead is None and not self._device.is_cpu:
+                            self._ahead = self._start(following, ahead=True)
+                    elif event["event"] == "ceilings":
+                        self._record.run["ceilings"] = event["found"]
+                    elif event["event"] == "measured":
+                        self._measured.append(event)
+                        self._note_clocks(event)
                     elif event["event"] in ("done", "failed"):
                         self._finish(*pending.popleft(), process, event)
                         if pending:
@@ -112,16 +162,32 @@ class Runner:
         if event["event"] == "failed":
             self._give_up(repeat, case, process, Status(event["status"]), event["detail"])
             return
-        for what, seconds in event["spent"].items():
-            self._spend(what, seconds)
-        rows, samples = self._rows.measured(case, repeat, process, event)
+        rows, samples = self._take_measured(repeat, case, process)
+        self._write(case, rows, samples)
+
+    def _give_up(self, repeat: int, case: Case, process: str, status: Status, detail: str) -> None:
+        """The rows that a case still lacks get this status. Clocks that were done before keep theirs, unless the
+        results turned out wrong."""
+        if status is Status.wrong:
+            self._measured = []
+        rows, samples = self._take_measured(repeat, case, process)
+        self._write(case, rows + self._rows.failed(case, repeat, process, status, detail, rows), samples)
+
+    def _take_measured(self, repeat: int, case: Case, process: str) -> tuple[list[Row], list[Row]]:
+        """(rows, sample lines) of the clocks that are done, in one go; the next case begins without any."""
+        found = [self._rows.measured(case, repeat, process, event) for event in self._measured]
+        self._measured = []
+        return [r for rows, _ in found for r in rows], [s for _, samples in found for s in samples]
+
+    def _write(self, case: Case, rows: list[Row], samples: list[Row]) -> None:
         self._record.add(rows, samples)
         self._display.finish(case, rows)
 
-    def _give_up(self, repeat: int, case: Case, process: str, status: Status, detail: str) -> None:
-        rows = self._rows.failed(case, repeat, process, status, detail)
-        self._record.add(rows, [])
-        self._display.finish(case, rows)
+    def _note_clocks(self, event: Event) -> None:
+        """Locked clocks show only under load, when they hold the GPU back."""
+        clocks = self._record.run.get("gpu_clocks")
+        if clocks is not None and event["clocks_set"]:
+            clocks["locked"] = True
 
     def _spend(self, what: str, seconds: float) -> None:
         self.spent[what] = self.spent.get(what, 0.0) + seconds

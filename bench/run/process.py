@@ -1,4 +1,7 @@
-"""A child process as its parent sees it: a job goes in, events come out, silence has a limit."""
+"""A child process as its parent sees it: a job goes in, events come out, silence has a limit.
+
+A child may be started before its job is known to be due: it imports what it needs, without CUDA, and waits.
+"""
 
 import contextlib
 import json
@@ -24,9 +27,10 @@ class Silent(Exception):
 class Child:
     """A running child. Use as a context: on leaving it the child and everything it started are gone."""
 
-    def __init__(self, job: dict[str, Any], log: Path, timeout_s: float) -> None:
+    def __init__(self, log: Path, timeout_s: float, ahead: bool = False) -> None:
+        """`ahead`: there is time until the job comes, so that it may import more than every job needs."""
         self._timeout_s = timeout_s
-        self._log_path = log
+        self.log = log
         self._buffer = b""
         read_end, write_end = os.pipe()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -37,10 +41,12 @@ class Child:
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),  # random weights: nothing to ask the Hub for
             "PYTHONUNBUFFERED": "1",
+            # Clock device queues a whole call behind a sleep; the queue holds about 1000 launches otherwise.
+            "CUDA_SCALE_LAUNCH_QUEUES": os.environ.get("CUDA_SCALE_LAUNCH_QUEUES", "4x"),
         }
         with open(log, "ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.run.child", str(write_end)],
+                [sys.executable, "-m", "bench.run.child", str(write_end), *["ahead"] * ahead],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, pass_fds=[write_end], env=env,
                 start_new_session=True,  # Ctrl-C reaches the parent alone, and kill() reaches grandchildren
             )  # fmt: skip
@@ -48,6 +54,9 @@ class Child:
         self._events = read_end
         assert self._process.stdin is not None
         self._stdin = self._process.stdin
+
+    def send(self, job: dict[str, Any]) -> None:
+        """Gives the child its job, once."""
         with contextlib.suppress(BrokenPipeError):  # it died at once; events() ends and wait() says how
             self._stdin.write(json.dumps(job).encode() + b"\n")
             self._stdin.flush()
@@ -56,12 +65,17 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def __enter__(self) -> "Child":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.kill()
-        self._stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a job that it did not live to read
+            self._stdin.close()
         os.close(self._events)
 
     def kill(self) -> None:
@@ -96,7 +110,7 @@ class Child:
 
     def last_words(self) -> str:
         """The last line of what this child printed."""
-        with open(self._log_path, "rb") as f:
+        with open(self.log, "rb") as f:
             f.seek(self._log_start)
             lines = f.read().decode(errors="replace").strip().splitlines()
         return lines[-1].strip()[:300] if lines else ""

@@ -23,7 +23,8 @@ def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, flo
         yield f"To measure what failed again: python -m bench run {plan.sweep} --retry {','.join(bad)}"
     if spent:
         yield "time went into: " + ", ".join(f"{what} {duration(s)}" for what, s in spent.items())
-    sentence = headline(sorted(rows, key=lambda r: (str(r["model"]), r["seq"], r["repeat"])))
+    main = [row for row in rows if row["clock"] == plan.clocks[0]]
+    sentence = headline(sorted(main, key=lambda r: (str(r["model"]), r["seq"], r["repeat"])))
     if sentence:
         yield sentence
 
@@ -44,9 +45,12 @@ def headline(rows: list[Row]) -> str | None:
         return None
     row, base = max(pairs, key=lambda p: p[0]["median_ms"] / p[1]["median_ms"])
     ratio = row["median_ms"] / base["median_ms"]
-    half = (row["ci_high_ms"] / base["ci_low_ms"] - row["ci_low_ms"] / base["ci_high_ms"]) / 2
+    low, high = row["ci_low_ms"] / base["ci_high_ms"], row["ci_high_ms"] / base["ci_low_ms"]
+    half = (high - low) / 2
+    # Where the interval is wide it is lopsided, and +- would promise ratios that cannot be.
+    found = f"{ratio:.2f} +- {half:.2f}" if half < 0.2 * ratio else f"{ratio:.3g} [{low:.3g}, {high:.3g}]"
     where = " ".join(str(x) for x in (row["model"], row["layer"]) if x)
     return (
-        f"LoRA {row['impl']} took {ratio:.2f} +- {half:.2f} times as long as Full-FT: forward-backward of {where}"
+        f"LoRA {row['impl']} took {found} times as long as Full-FT: forward-backward of {where}"
         f" ({row['level']}) at {row['batch']} x {row['seq']}, {row['precision']}, clock {row['clock']}."
     )

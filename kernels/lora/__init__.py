@@ -1,6 +1,7 @@
 """LoRA: reference, kernels, autograd function, module."""
 
+from .group import lora_linear_group
 from .layer import LoRALinear
-from .linear import lora_linear
+from .linear import keep_mask, lora_linear
 
-__all__ = ["LoRALinear", "lora_linear"]
+__all__ = ["LoRALinear", "keep_mask", "lora_linear", "lora_linear_group"]

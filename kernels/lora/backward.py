@@ -23,7 +23,14 @@ Run = Callable[..., tuple[Tensor | None, Tensor | None, Tensor | None]]
 
 
 def build_backward(
-    spec: Spec, choice: Choice, needs: Needs, adapter: torch.dtype, stride_dm: int, stride_xm: int, s: Tensor, keep: bool
+    spec: Spec,
+    choice: Choice,
+    needs: Needs,
+    adapter: torch.dtype,
+    stride_dm: int,
+    stride_xm: int,
+    s: Tensor,
+    keep: bool,
 ) -> Run:
     """The function that runs the chosen scheme. s is S' as forward left it: only its shape and strides are read."""
     dx_by, small = BACKWARD_SCHEMES[choice.scheme]
@@ -49,8 +56,8 @@ def build_backward(
         db_blocks = -(-m // tile.bm)
         da_blocks = db_blocks if rows else 0
         launch_ds = sweep_launch(
-            m, n, k, rank, tile, s_parts=s_parts, stride_sm=stride_sm, parts=ds_parts, rows=rows, masked=masked and rows,
-            pdl=spec.pdl, **common,
+            m, n, k, rank, tile, s_parts=s_parts, stride_sm=stride_sm, parts=ds_parts, rows=rows,
+            masked=masked and rows, pdl=spec.pdl, **common,
         )  # fmt: skip
     elif need_x or need_a:
         from .project import project_launch
@@ -73,7 +80,7 @@ def build_backward(
     ds_dtype = dtype if ds_parts == 1 else torch.float32
     bytes_ = mask_bytes(k) if masked else 0
 
-    def run(dy, x, weight, a, b, s, mask, scale):  # type: ignore[no-untyped-def]
+    def run(dy, x, weight, a, b, s, mask, scale):
         ds = db_sum = da_sum = grad_x = grad_a = grad_b = None
         if db_blocks:
             db_sum = launch.empty((db_blocks, width, n), torch.float32, device)
@@ -109,9 +116,8 @@ def build_skinny(
     """The launch of L^T R with addends, and how many sets of them."""
     from ..skinny import skinny_launch
 
-    tile = choose_tile("skinny", case, m, c)
-    # At least 2, so that the loop over the tokens never serialises a whole layer in a few blocks.
-    parts = max(parts_for(-(-c // tile.bn), -(-m // tile.bm), case, most=16), 1)
+    tile = choose_tile("skinny" if l_parts == 1 else "skinny_parts", case, m, c)
+    parts = parts_for(-(-c // tile.bn), -(-m // tile.bm), case, most=16)
     run = skinny_launch(
         m, c, case.rank, tile, l_parts=l_parts, stride_l=stride_l, masked=masked, parts=parts, dtype=dtype, keep=keep
     )
@@ -151,7 +157,7 @@ def _torch(spec: Spec, needs: Needs, adapter: torch.dtype) -> Run:
     need_x, need_a, need_b = needs
     rank = spec.case.rank
 
-    def run(dy, x, weight, a, b, s, mask, scale):  # type: ignore[no-untyped-def]
+    def run(dy, x, weight, a, b, s, mask, scale):
         grad_x = grad_a = grad_b = None
         if need_b:
             grad_b = torch.mm(dy.t(), s[0, :, :rank]).to(adapter)

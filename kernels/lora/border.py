@@ -12,7 +12,7 @@ from torch import Tensor
 from ..shapes import padded
 
 # By the address of the weight's first element: parameters made from a view do not remember their base.
-_borders: dict[int, weakref.ref[Tensor]] = {}
+borders: dict[int, weakref.ref[Tensor]] = {}
 
 
 def bordered(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -22,23 +22,21 @@ def bordered(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """
     n, k = weight.shape
     width = k + padded(rank)
-    if weight.stride(1) == 1:
-        buffer = weight.new_zeros(n, width)
-    else:
-        buffer = weight.new_zeros(width, n).t()
+    rows = weight.stride(1) == 1
+    buffer = weight.new_zeros(n, width) if rows else weight.new_zeros(width, n).t()
     inner = buffer[:, :k]
     with torch.no_grad():
         inner.copy_(weight)
     address = inner.data_ptr()
-    _borders[address] = weakref.ref(buffer, lambda _: _borders.pop(address, None))
+    borders[address] = weakref.ref(buffer, lambda _: borders.pop(address, None))
     return inner, buffer
 
 
 def border_of(weight: Tensor, rank: int) -> Tensor | None:
     """The buffer (N, K + RP) that weight lies in, if it was made by `bordered` for this padded rank and still lives."""
-    if not _borders:
+    if not borders:
         return None
-    reference = _borders.get(weight.data_ptr())
+    reference = borders.get(weight.data_ptr())
     buffer = None if reference is None else reference()
     if buffer is None or buffer.shape != (weight.shape[0], weight.shape[1] + padded(rank)):
         return None

@@ -103,7 +103,7 @@ def _f1(spec: Spec) -> Run:
         bias=spec.bias, masked=False, pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
-    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+    def run(x, weight, a, b, bias, scale, p, seed):
         s, mask = project(x, a, scale, p, seed)
         y = launch.empty((m, n), dtype, device)
         gemm(x, weight, s, b, bias, None, y)
@@ -127,7 +127,7 @@ def build_gemm(
             programs=case.sms, parts=parts, bias=bias, pdl=pdl, dtype=dtype, keep=keep,
         )  # fmt: skip
 
-        def gemm_tma(x, weight, s, v, bias, mask, y):  # type: ignore[no-untyped-def]
+        def gemm_tma(x, weight, s, v, bias, mask, y):
             # The logical (n, k) weight of this product: dX's is the transpose.
             logical = weight if weight.shape == (n, k) and weight.stride() == (stride_wn, stride_wk) else weight.t()
             d_x, d_w, d_y = descriptors(x, logical, y, chosen)
@@ -140,10 +140,10 @@ def build_gemm(
     bytes_ = mask_bytes(n) if masked else 0
     run_gemm = gemm_launch(
         m, n, k, case.rank, chosen, stride_vn=stride_vn, stride_sm=stride_sm, parts=parts, bias=bias, masked=masked,
-        add=add, pdl=pdl, dtype=dtype, keep=keep,
+        add=add, pdl=pdl, arch=case.arch, dtype=dtype, keep=keep,
     )  # fmt: skip
 
-    def gemm(x, weight, s, v, bias, mask, y):  # type: ignore[no-untyped-def]
+    def gemm(x, weight, s, v, bias, mask, y):
         run_gemm(x, weight, s, v, bias, mask, y, m, n, k, stride_xm, stride_wk, stride_wn, stride_vr, bytes_)
 
     return gemm
@@ -161,7 +161,7 @@ def _f2(spec: Spec) -> Run:
     launch_f2 = single_launch(m, n, k, rank, tile, bias=spec.bias, dtype=dtype, keep=spec.keep)
     stride_wn, stride_wk = spec.stride_w
 
-    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+    def run(x, weight, a, b, bias, scale, p, seed):
         s = launch.empty((1, m, width), dtype, device)
         y = launch.empty((m, n), dtype, device)
         launch_f2(x, weight, a, b, bias, s, y, m, n, k, spec.stride_xm, stride_wk, stride_wn, k, scale)
@@ -174,7 +174,7 @@ def _f0(spec: Spec) -> Run:
     project = build_project(spec, 1)
     rank = spec.case.rank
 
-    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+    def run(x, weight, a, b, bias, scale, p, seed):
         s, mask = project(x, a, scale, p, seed)
         y = F.linear(x, weight, bias)
         y.addmm_(s[0, :, :rank], b.to(x.dtype).t())
@@ -187,7 +187,7 @@ def _f3p(spec: Spec) -> Run:
     project = build_project(spec, 1, copy=True)
     k, rank = spec.case.k, spec.case.rank
 
-    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+    def run(x, weight, a, b, bias, scale, p, seed):
         border = border_of(weight, rank)
         if border is None:
             raise ValueError(
@@ -202,7 +202,7 @@ def _f3p(spec: Spec) -> Run:
 
 
 def _torch(spec: Spec) -> Run:
-    def run(x, weight, a, b, bias, scale, p, seed):  # type: ignore[no-untyped-def]
+    def run(x, weight, a, b, bias, scale, p, seed):
         y = F.linear(x, weight, bias)
         s = torch.mm(x, a.to(x.dtype).t()).mul_(scale)
         y.addmm_(s, b.to(x.dtype).t())

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import launch
+from ..derivative import no_second_derivative
 from ..dispatch import Case, Choice, choose_backward, choose_forward, split_scheme
 from .backward import Needs, build_backward
 from .backward import Run as BackwardRun
@@ -59,7 +59,8 @@ def make_plan(
     arch = launch.architecture(x.device)
     case = Case(
         m=m, n=n, k=k, rank=rank, arch=arch, sms=launch.multiprocessors(x.device), dropout=dropout,
-        bordered=not whole and border_of(weight, rank) is not None, fits_tma=_fits_tma(x, weight, n), interpreted=launch.interpreting(),
+        bordered=not whole and border_of(weight, rank) is not None, fits_tma=_fits_tma(x, weight, n),
+        interpreted=launch.interpreting(),
     )  # fmt: skip
     choice = choose_forward(case, forward_scheme)
     if forward_scheme is None and x.dtype == torch.float32 and x.is_cuda:
@@ -115,7 +116,7 @@ class LoraLinear(torch.autograd.Function):
         return saved.y
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, s, mask = ctx.saved_tensors
         need_x, need_w, need_a, need_b, need_bias = ctx.needs_input_grad[:5]

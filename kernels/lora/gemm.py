@@ -22,7 +22,7 @@ def gemm_kernel(
     M, N, K, stride_xm, stride_wk, stride_wn, stride_vr, BYTES,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
     BIAS: tl.constexpr, MASKED: tl.constexpr, ADD: tl.constexpr, EVEN_K: tl.constexpr, PDL: tl.constexpr,
-    UP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
+    UP: tl.constexpr, RC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Grid (cdiv(M, BM) * cdiv(N, BN),).
 
@@ -55,7 +55,7 @@ def gemm_kernel(
         tl.extra.cuda.gdc_wait()
     b_y = add_branch(
         b_y, p_s, p_v, p_mask, o_m, o_n, i_n * BN, M, N, stride_vr, BYTES,
-        R, RP, STRIDE_VN, STRIDE_SM, PARTS, MASKED, UP, p_x.dtype.element_ty, BM, BN,
+        R, RP, STRIDE_VN, STRIDE_SM, PARTS, MASKED, UP, RC, p_x.dtype.element_ty, BM, BN,
     )  # fmt: skip
     if BIAS:
         b_y += tl.load(p_bias + o_n, mask=o_n < N, other=0.0).to(tl.float32)[None, :]
@@ -81,36 +81,46 @@ def grouped_tile(pid, M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.conste
 def add_branch(
     b_y, p_s, p_v, p_mask, o_m, o_n, n, M, N, stride_vr, BYTES,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
-    MASKED: tl.constexpr, UP: tl.constexpr, DTYPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    MASKED: tl.constexpr, UP: tl.constexpr, RC: tl.constexpr, DTYPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """b_y + S' V on one tile, under the keep-mask where MASKED."""
-    o_r = tl.arange(0, RP)
+    """b_y + S' V on one tile, under the keep-mask where MASKED; RC ranks at a time."""
     m_m = o_m < M
-    m_r = o_r < R
-    b_s = load_sum(p_s, o_m[:, None], o_r[None, :], M, m_m[:, None] & m_r[None, :], PARTS, STRIDE_SM, UP)
-    p_vt = p_v + o_r[:, None] * stride_vr + o_n[None, :] * STRIDE_VN
-    b_v = tl.load(p_vt, mask=m_r[:, None] & (o_n < N)[None, :], other=0.0)
-    b_v = up(down(b_v.to(tl.float32), DTYPE, UP), UP)
-    b_s = up(down(b_s.to(tl.float32), DTYPE, UP), UP)
+    m_n = o_n < N
     if MASKED:
-        b_branch = tl.dot(b_s, b_v, input_precision="ieee")
+        b_branch = tl.zeros((BM, BN), dtype=tl.float32)
+    for r in tl.static_range(0, RP, RC):
+        o_r = r + tl.arange(0, RC)
+        m_r = o_r < R
+        b_s = load_sum(p_s, o_m[:, None], o_r[None, :], M, m_m[:, None] & m_r[None, :], PARTS, STRIDE_SM, UP)
+        p_vt = p_v + o_r[:, None] * stride_vr + o_n[None, :] * STRIDE_VN
+        b_v = tl.load(p_vt, mask=m_r[:, None] & m_n[None, :], other=0.0)
+        b_v = up(down(b_v.to(tl.float32), DTYPE, UP), UP)
+        b_s = up(down(b_s.to(tl.float32), DTYPE, UP), UP)
+        if MASKED:
+            b_branch = tl.dot(b_s, b_v, b_branch, input_precision="ieee")
+        else:
+            b_y = tl.dot(b_s, b_v, b_y, input_precision="ieee")
+    if MASKED:
         b_y += tl.where(load_keeps(p_mask, o_m, m_m, n // 8, BYTES, BM, BN), b_branch, 0.0)
-    else:
-        b_y = tl.dot(b_s, b_v, b_y, input_precision="ieee")
     return b_y
+
+
+def rank_chunk(rank: int, arch: int) -> int:
+    """Ranks per product of the branch: all on sm_90; 16 elsewhere, where rank 64 beside a full accumulator spills."""
+    return padded(rank) if arch == 90 else 16
 
 
 def gemm_launch(
     m: int, n: int, k: int, rank: int, tile: Any, *,
     stride_vn: int, stride_sm: int, parts: int = 1, bias: bool = False, masked: bool = False, add: bool = False,
-    pdl: bool = False, dtype: torch.dtype, keep: bool = True,
+    pdl: bool = False, arch: int, dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn, bk, warps, stages. k = 0 adds the branch alone."""
     constants = {
         "R": rank, "RP": padded(rank), "STRIDE_VN": stride_vn, "STRIDE_SM": stride_sm, "PARTS": parts,
         "BIAS": bias, "MASKED": masked, "ADD": add, "EVEN_K": k % tile.bk == 0, "PDL": pdl,
         "UP": launch.interpreting() and dtype == torch.bfloat16,
-        "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8,
+        "RC": rank_chunk(rank, arch), "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8,
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn), 1, 1)
     return launch.Launch(gemm_kernel, grid, constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep)

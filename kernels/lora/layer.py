@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import WrappedLinear
+from .border import bordered
 from .linear import lora_linear
 
 
@@ -38,8 +39,20 @@ class LoRALinear(WrappedLinear):
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
         # The pretrained weight, only while merged: subtracting the branch again would not give the same bits.
         self.register_buffer("pretrained", None, persistent=False)
+        self._border: Tensor | None = None  # what keeps the buffer of a bordered weight alive
         self.register_state_dict_post_hook(_save_pretrained)
         self.register_load_state_dict_pre_hook(_unmerge_first)
+
+    @torch.no_grad()
+    def border(self) -> None:
+        """Moves the base weight into a buffer with room for B, so that one cuBLAS GEMM gives the layer (scheme F3').
+
+        Values and shape stay, the strides grow; do it after moving the module to its device and dtype.
+        """
+        weight, self._border = bordered(self.weight, self.rank)
+        self.base.register_parameter(
+            "weight", nn.Parameter(weight.t() if self.transposed else weight, requires_grad=False)
+        )
 
     @property
     def merged(self) -> bool:

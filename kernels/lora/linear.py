@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from .. import launch
-from ..checks import check_lora
+from ..checks import check_dropout, check_lora
+from ..dispatch import split_scheme
 from . import reference
+from .border import border_of, borders
 from .function import LoraLinear, Plan, make_plan, rows
 
-_plans: dict[Any, Plan] = {}
+_plans = launch.PlanCache()
 
 
 def lora_linear(
@@ -47,6 +49,7 @@ def lora_linear(
             lora_a.shape, lora_a.stride(), lora_a.dtype, lora_a.device, lora_b.shape, lora_b.stride(), lora_b.dtype,
             lora_b.device, None if bias is None else (bias.shape, bias.dtype, bias.device), type(scale), dropout_p,
             type(seed), scheme, autocast,
+            bool(borders) and border_of(weight, lora_a.shape[0]) is not None,
             (x.data_ptr() | weight.data_ptr() | lora_a.data_ptr() | lora_b.data_ptr()
              | (0 if bias is None else bias.data_ptr())) % 16,
         )  # fmt: skip
@@ -63,6 +66,9 @@ def _apply(
     x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, bias: Tensor | None, p: float, seed: int | None,
     plan: Plan,
 ) -> Tensor:  # fmt: skip
+    if launch.elsewhere(x):
+        with torch.cuda.device(x.device):
+            return _apply(x, weight, a, b, scale, bias, p, seed, plan)
     shape = x.shape
     flat = rows(x, shape[-1])
     seeds = None if p == 0.0 else seed_tensor(seed, x.device)
@@ -76,6 +82,7 @@ def _first(
 ) -> Tensor:  # fmt: skip
     """A case not seen before: checked, planned, and remembered."""
     check_lora(x, weight, a, b, bias, scale, p, seed, autocast)
+    split_scheme(scheme)
     by_reference = not launch.runs_triton(x) or x.numel() == 0 or x.dtype == torch.float64
     # fp32 on a GPU runs in cuBLAS, and cuBLAS draws no mask.
     if by_reference or (x.is_cuda and x.dtype == torch.float32 and p > 0.0 and not autocast):
@@ -93,10 +100,11 @@ def _first(
     pointers = [t.data_ptr() for t in (flat, weight, a, b, *(() if bias is None else (bias,)))]
     keep = all(pointer % 16 == 0 for pointer in pointers)
     plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep)
-    # Not remembered: a case whose weights were copied above, which every call must do again, and one with a border,
-    # which another weight of the same shape may lack.
+    if plan.spec.choice.scheme == "torch" and p > 0.0:
+        return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
+    # Not remembered: a case whose weights were copied above, which every call must do again.
     copied = any(given is not used for given, used in zip(inputs, (weight, a, b), strict=True))
-    if keep and not copied and not plan.spec.case.bordered:
+    if keep and not copied:
         _plans[key] = plan
     return _apply(x, weight, a, b, scale, bias, p, seed, plan)
 
@@ -113,6 +121,26 @@ def seed_tensor(seed: int | None, device: torch.device) -> Tensor:
     if seed is None:
         return torch.randint(-(2**63), 2**63 - 1, (1,), device=device)
     return torch.full((1,), seed, dtype=torch.int64, device=device)
+
+
+def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
+    """The mask that lora_linear draws for x (..., K) from this seed: boolean, True where an element is kept.
+
+    For yardsticks: pass it to kernels.reference.lora_linear as `keep`. It is the kernels' mask; where lora_linear takes
+    the reference (see there), it is the reference's.
+    """
+    check_dropout(dropout_p, seed)
+    if not launch.runs_triton(x) or x.numel() == 0 or dropout_p == 0.0:
+        return reference.keep_mask(x, dropout_p, seed)
+    from ..shapes import unpack_mask
+    from .forward import build_project
+
+    flat = rows(x, x.shape[-1])
+    a = torch.zeros(1, x.shape[-1], dtype=x.dtype, device=x.device)
+    plan = make_plan(flat, a, a, None, True, "f0", False)
+    mask = build_project(plan.spec, 1)(flat, a, 1.0, dropout_p, seed_tensor(seed, x.device))[1]
+    assert mask is not None
+    return unpack_mask(mask, x.shape[-1]).view(x.shape)
 
 
 def _compiling(*args: Any) -> Tensor:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from .. import launch
 from ..checks import check_lora
+from ..dispatch import MOST_RANK
 from ..shapes import mask_bytes, padded
 from . import reference
 from .function import Plan, make_plan, rows
 from .linear import prepared, seed_tensor
 
-_plans: dict[Any, Plan] = {}
+_plans = launch.PlanCache()
 
 
 def _plan(x: Tensor, weight: Tensor, a: Tensor, bias: Tensor | None, p: float, scheme: str | None) -> Plan:
@@ -46,7 +47,7 @@ def lora_forward(
 
 
 @lora_forward.register_fake
-def _(x, weight, a, b, bias, seed, scale, dropout_p, scheme):  # type: ignore[no-untyped-def]
+def _(x, weight, a, b, bias, seed, scale, dropout_p, scheme):
     m, k = x.shape
     mask = x.new_empty((m, mask_bytes(k)) if dropout_p > 0.0 else (0, 0), dtype=torch.uint8)
     return x.new_empty(m, weight.shape[0]), x.new_empty(1, m, padded(a.shape[0])), mask
@@ -54,8 +55,8 @@ def _(x, weight, a, b, bias, seed, scale, dropout_p, scheme):  # type: ignore[no
 
 @torch.library.custom_op("lorabench::lora_backward", mutates_args=())
 def lora_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, s: Tensor, mask: Tensor, scale: float, dropout_p: float,
-    scheme: str | None, need_x: bool, need_a: bool, need_b: bool,
+    dy: Tensor, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, s: Tensor, mask: Tensor, scale: float,
+    dropout_p: float, scheme: str | None, need_x: bool, need_a: bool, need_b: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dX (M, K), dA (r, K), dB (N, r); those not needed are empty."""
     dy, flat = rows(dy, dy.shape[1]), rows(x, x.shape[1])
@@ -69,7 +70,7 @@ def lora_backward(
 
 
 @lora_backward.register_fake
-def _(dy, x, weight, a, b, s, mask, scale, dropout_p, scheme, need_x, need_a, need_b):  # type: ignore[no-untyped-def]
+def _(dy, x, weight, a, b, s, mask, scale, dropout_p, scheme, need_x, need_a, need_b):
     return (
         x.new_empty(x.shape if need_x else (0, 0)),
         a.new_empty(a.shape) if need_a else x.new_empty(0, 0),
@@ -109,6 +110,10 @@ def lora_linear_compiled(
     autocast = torch.is_autocast_enabled(x.device.type)
     check_lora(x, weight, a, b, bias, scale, p, seed, autocast)
     cublas = x.is_cuda and x.dtype == torch.float32 and not autocast
+    # What runs in cuBLAS throughout has no kernel to draw the mask.
+    cublas |= p > 0.0 and (
+        padded(a.shape[0]) > MOST_RANK or 0 < launch.architecture(x.device) < 80 or (scheme or "").startswith("torch")
+    )
     if not launch.runs_triton(x) or x.dtype == torch.float64 or cublas:
         return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
     if autocast:

@@ -40,7 +40,7 @@ def persistent_kernel(
         b_y = tl.zeros((BM, BN), dtype=tl.float32)
         for i_k in range(tl.cdiv(K, BK)):
             b_x = d_x.load([i_m * BM, i_k * BK])
-            if W_ROWS_ARE_N:
+            if W_ROWS_ARE_N:  # noqa: SIM108
                 b_w = d_w.load([i_n * BN, i_k * BK]).T
             else:
                 b_w = d_w.load([i_k * BK, i_n * BN])
@@ -49,7 +49,7 @@ def persistent_kernel(
             tl.extra.cuda.gdc_wait()
         b_y = add_branch(
             b_y, p_s, p_v, p_s, o_m, o_n, i_n * BN, M, N, stride_vr, 0,
-            R, RP, STRIDE_VN, STRIDE_SM, PARTS, False, UP, DTYPE, BM, BN,
+            R, RP, STRIDE_VN, STRIDE_SM, PARTS, False, UP, RP, DTYPE, BM, BN,
         )  # fmt: skip
         if BIAS:
             b_y += tl.load(p_bias + o_n, mask=o_n < N, other=0.0).to(tl.float32)[None, :]

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .. import launch
+from ..derivative import no_second_derivative
 from ..dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
 from ..lora.function import rows
 from ..shapes import padded
@@ -27,7 +27,9 @@ class Plan:
 
     __slots__ = ("case", "choice", "columns_dtype", "device", "dtype", "gather", "keep", "skinnies")
 
-    def __init__(self, x: Tensor, n: int, rank: int, columns_dtype: torch.dtype, scheme: str | None, keep: bool) -> None:
+    def __init__(
+        self, x: Tensor, n: int, rank: int, columns_dtype: torch.dtype, scheme: str | None, keep: bool
+    ) -> None:
         m, k = x.shape
         arch = launch.architecture(x.device)
         self.case = Case(m, n, k, rank, arch, launch.multiprocessors(x.device), interpreted=launch.interpreting())
@@ -111,7 +113,14 @@ class PacaLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, columns: Tensor, index: Tensor, bias: Tensor | None, scale: float, plan: Plan
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        columns: Tensor,
+        index: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        plan: Plan,
     ) -> Tensor:
         needs = ctx.needs_input_grad
         if True in needs:
@@ -121,7 +130,7 @@ class PacaLinear(torch.autograd.Function):
         return F.linear(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
+    @no_second_derivative
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         weight, selected, index = ctx.saved_tensors
         dy = rows(grad_y, grad_y.shape[-1])

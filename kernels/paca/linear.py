@@ -1,15 +1,15 @@
 """paca_linear, the public function: validation, autocast, and the autograd.Function."""
 
-from typing import Any
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from .. import launch
 from ..checks import check_index_values, check_paca
 from ..lora.function import rows
 from .function import PacaLinear, Plan
 
-_plans: dict[Any, Plan] = {}
+_plans = launch.PlanCache()
 
 
 def paca_linear(
@@ -41,8 +41,8 @@ def paca_linear(
         device = x.device
         autocast = torch.is_autocast_enabled(device.type)
         key = (
-            x.shape, x.stride(), x.dtype, device, weight.shape, weight.dtype, weight.device, columns.shape, columns.dtype,
-            columns.device, index.shape, index.dtype, index.device, type(scale), scheme,
+            x.shape, x.stride(), x.dtype, device, weight.shape, weight.dtype, weight.device, columns.shape,
+            columns.dtype, columns.device, index.shape, index.dtype, index.device, type(scale), scheme,
             None if bias is None else (bias.shape, bias.dtype, bias.device), (x.data_ptr() | index.data_ptr()) % 16,
             weight.requires_grad,
         )  # fmt: skip
@@ -59,6 +59,11 @@ def paca_linear(
         x, weight = x.to(dtype), weight.to(dtype)
         columns = columns if columns.dtype == torch.float32 else columns.to(dtype)
         with torch.autocast(device.type, enabled=False):
+            return paca_linear(x, weight, columns, index, scale=scale, bias=bias, scheme=scheme)
+    if not torch.is_grad_enabled():
+        return F.linear(x, weight, bias)  # nothing to gather
+    if launch.elsewhere(x):
+        with torch.cuda.device(device):
             return paca_linear(x, weight, columns, index, scale=scale, bias=bias, scheme=scheme)
     shape = x.shape
     flat = rows(x, shape[-1])

@@ -12,7 +12,7 @@ from ..lora.function import rows
 from . import reference
 from .function import Plan
 
-_plans: dict[Any, Plan] = {}
+_plans = launch.PlanCache()
 
 
 @torch.library.custom_op("lorabench::paca_product", mutates_args=())
@@ -29,7 +29,7 @@ def paca_product(dy: Tensor, x_idx: Tensor, index: Tensor, scale: float, fp32: b
 
 
 @paca_product.register_fake
-def _(dy, x_idx, index, scale, fp32):  # type: ignore[no-untyped-def]
+def _(dy, x_idx, index, scale, fp32):
     return dy.new_empty(dy.shape[1], x_idx.shape[1], dtype=torch.float32 if fp32 else dy.dtype)
 
 
@@ -42,7 +42,7 @@ def paca_forward(
 
 
 @paca_forward.register_fake
-def _(x, weight, columns, index, bias, scale):  # type: ignore[no-untyped-def]
+def _(x, weight, columns, index, bias, scale):
     return x.new_empty(x.shape[0], weight.shape[0]), x.new_empty(x.shape[0], index.shape[0])
 
 

@@ -59,7 +59,10 @@ class Maker:
         self, axes: Row, truth_ms: dict[str, float], *, clock: str = "eager", n: int = 40, noise: float = 0.01,
         repeat: int = 0, shift: float = 0.0, **columns: object,
     ) -> None:  # fmt: skip
-        """Rows of one measured case; `truth_ms` holds the true median of each pass, the noise is relative."""
+        """Rows of one measured case; `truth_ms` holds the true median of each pass, the noise is relative.
+
+        Further columns are the same in all rows, or given by pass.
+        """
         name = (axes["case_id"], clock, repeat)
         rng = np.random.default_rng(zlib.crc32(repr(name).encode()))
         for pass_, truth in truth_ms.items():
@@ -71,7 +74,7 @@ class Maker:
                 "median_ms": float(np.median(x)), "ci_low_ms": float(ordered[k]), "ci_high_ms": float(ordered[-1 - k]),
                 "min_ms": float(ordered[0]), "n": n, "outliers": 0, "stop": "converged", "noisy": False, "status": "ok",
                 "model_dropout": 0.1, "measured_at": "2025-01-01T00:01:00.000+00:00",
-            } | columns)  # fmt: skip
+            } | {k: v[pass_] if isinstance(v, dict) else v for k, v in columns.items()})  # fmt: skip
             names = {"case_id": axes["case_id"], "run_id": GPU_RUN["run_id"], **same}
             self.samples.append(names | {"samples_ms": [float(v) for v in x]})
 
@@ -119,6 +122,58 @@ def fill_table1(
                 maker.timed(one, ms | {"forward-backward": sum(ms.values())}, **options, **extra)
 
 
+PARTS = ("forward", "backward", "forward-backward")
+# True launch gap and launches of gpt2-xl by training type; both are the same at every length.
+GAPS_MS = {("full", "eager"): (2.0, 1.0), ("lora", "eager"): (31.0, 6.0), ("lora", "triton"): (7.0, 2.0),
+           ("paca", "eager"): (5.0, 3.0), ("full", "compile"): (0.5, 0.5), ("lora", "peft"): (35.0, 8.0),
+           ("paca", "triton"): (3.0, 1.5)}  # fmt: skip
+LAUNCHES = {"full": (925, 1699), "lora": (1885, 2640), "paca": (1200, 1900)}
+SIZES = {"gpt2-xl": 1.0, "gpt2-medium": 0.33, "tinyllama": 0.65}
+
+
+def whole(parts: tuple[float, float]) -> dict[str, float]:
+    """(forward, backward) by pass, with their sum."""
+    return dict(zip(PARTS, (*parts, sum(parts)), strict=True))
+
+
+def gpu_truth(method: str, impl: str, model: str, tokens: int) -> dict[str, dict[str, float]]:
+    """True times in ms of clocks graph, eager and host, by pass."""
+    work = [ms * f * (0.1 + 0.9 * tokens / 2048) for ms, f in zip(FULL_MS[model], FACTORS[method, impl], strict=True)]
+    gap = [ms * SIZES[model] for ms in GAPS_MS[method, impl]]
+    eager = [a + b for a, b in zip(work, gap, strict=True)]
+    return {"graph": whole(tuple(work)), "eager": whole(tuple(eager)), "host": whole((0.9 * eager[0], 0.5 * eager[1]))}
+
+
+def fill_gpu(
+    maker: Maker, types: Iterable[tuple[str, str]], shapes: Iterable[tuple[int, int]], **options: Any
+) -> None:  # fmt: skip
+    """Table 1 under the clocks of a GPU, with what only a GPU tells; options go to the axes and to `timed`."""
+    axes, clocks = options.pop("axes", {}), options.pop("clocks", ("eager", "graph", "host"))
+    for model in options.pop("models", FULL_MS):
+        for method, impl in types:
+            for batch, seq in shapes:
+                truth = gpu_truth(method, impl, model, batch * seq)
+                truth["device"] = {p: 1.01 * ms for p, ms in truth["graph"].items()}
+                one = case(method, impl, **({"model": model, "batch": batch, "seq": seq} | axes))
+                flops = whole(tuple(x * SIZES[model] * batch * seq for x in (3.0e9, 6.0e9)))
+                launches = whole(tuple(round(x * SIZES[model]) for x in LAUNCHES[method]))
+                for clock in clocks:
+                    maker.timed(
+                        one, truth[clock], clock=clock,
+                        **({"launches": launches} if clock == "graph" else {}), flops=flops,
+                        floor_ms={p: x / 989e9 for p, x in flops.items()},
+                        peak_mib={"full": 24000, "lora": 16000, "paca": 12000}[method] * SIZES[model] + batch * seq,
+                        sm_clock_mhz=1755 + len(maker.rows) % 200, power_w=312.5 + len(maker.rows) % 300,
+                        temperature_c=41 + len(maker.rows) % 20, **options,
+                    )  # fmt: skip
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables only: drawing is slow, and tested with the report."""
+    monkeypatch.setattr("plots.report.draw_figures", lambda *_: [])
+
+
 @pytest.fixture
 def maker(tmp_path: Path) -> Maker:
     return Maker(tmp_path / "results" / "h100" / "table1")
@@ -127,6 +182,11 @@ def maker(tmp_path: Path) -> Maker:
 @pytest.fixture
 def make_case() -> Callable[..., Row]:
     return case
+
+
+@pytest.fixture
+def fill_clocks() -> Callable[..., None]:
+    return fill_gpu
 
 
 @pytest.fixture

@@ -19,12 +19,6 @@ TYPES = [("full", "eager"), ("lora", "eager"), ("paca", "eager")]
 SHAPES = [(4, 512), (4, 1024)]
 
 
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables only: drawing is slow, and tested with the report."""
-    monkeypatch.setattr("plots.report.draw_figures", lambda *_: [])
-
-
 def tidy(folder: Path) -> list[dict[str, str]]:
     with (folder / "table1.csv").open() as file:
         return list(csv.DictReader(file))

@@ -1,0 +1,85 @@
+"""What this machine reaches at best: one big matrix product, one big copy. Efficiency is given against both this and
+the maker's peaks, since no board reaches those, and two boards of one name differ."""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+
+Timer = Callable[[Callable[[], object]], float]  # a call -> the ms that it took
+Ceilings = dict[str, Any]  # plain values, as run.json takes them
+
+WARMUP_MS = 200.0  # clocks ramp up: earlier calls are slower
+MEASURE_MS = 300.0
+MIN_CALLS, MAX_CALLS = 5, 1000
+
+
+def measure_ceilings(device: torch.device | str, timer: Timer | None = None, size: int = 0, mib: int = 0) -> Ceilings:
+    """Rates as medians, each with its count of calls n and its shape.
+
+    On a GPU bf16_tflops and fp16_tflops (size^3 by default 8192^3) and copy_tbs (1 GiB read and 1 GiB written); on a
+    CPU fp32_gflops (2048^3) and copy_gbs (256 MiB). A copy counts what it reads and what it writes. The numbers are
+    random: products of zeros draw less power, and run faster. Frees its memory again; raises what torch raises where
+    there is not enough.
+    """
+    device = torch.device(device)
+    gpu = device.type == "cuda"
+    timer = timer or (_cuda_timer(device) if gpu else _cpu_timer)
+    size, mib = size or (8192 if gpu else 2048), mib or (1024 if gpu else 256)
+    scale, flops, rate = (1e12, "tflops", "tbs") if gpu else (1e9, "gflops", "gbs")
+    found: Ceilings = {"device": str(device), "gemm_size": size, "copy_mib": mib}
+    for name, dtype in {"bf16": torch.bfloat16, "fp16": torch.float16}.items() if gpu else [("fp32", torch.float32)]:
+        ms, n = _median(_product(size, dtype, device), timer)
+        found |= {f"{name}_{flops}": 2 * size**3 / (ms * 1e-3) / scale, f"{name}_n": n}
+    ms, n = _median(_copy(mib, device), timer)
+    found |= {f"copy_{rate}": 2 * mib * 2**20 / (ms * 1e-3) / scale, "copy_n": n}
+    if gpu:
+        torch.cuda.empty_cache()
+    return found
+
+
+def _product(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out)
+
+
+def _copy(mib: int, device: torch.device) -> Callable[[], object]:
+    source = torch.randint(256, (mib * 2**20,), device=device, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def _median(call: Callable[[], object], timer: Timer) -> tuple[float, int]:
+    """(ms, count of calls) after a warm-up."""
+    _repeat(call, timer, WARMUP_MS, 2)
+    samples = _repeat(call, timer, MEASURE_MS, MIN_CALLS)
+    return median(samples), len(samples)
+
+
+def _repeat(call: Callable[[], object], timer: Timer, budget_ms: float, least: int) -> list[float]:
+    samples: list[float] = []
+    while len(samples) < least or (sum(samples) < budget_ms and len(samples) < MAX_CALLS):
+        samples.append(timer(call))
+    return samples
+
+
+def _cpu_timer(call: Callable[[], object]) -> float:
+    start = perf_counter()
+    call()
+    return (perf_counter() - start) * 1e3
+
+
+def _cuda_timer(device: torch.device) -> Timer:
+    def timer(call: Callable[[], object]) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        with torch.cuda.device(device):
+            start.record()
+            call()
+            end.record()
+            end.synchronize()
+        return float(start.elapsed_time(end))
+
+    return timer

@@ -1,0 +1,166 @@
+"""compare --run: two checkouts measured in turns, each by its own `python -m bench run`, into folders a and b.
+
+Round i asks one side after the other for repeat i+1, which measures only what is missing: one fresh set of processes a
+round and side, and a cut-off measurement goes on where it stopped. The order is ABBA ABBA, so that a steady drift of
+the machine falls on both alike.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.compare.verdict import MIN_PROCESSES
+from bench.errors import UserError
+from bench.gpu import choose, gpus
+from bench.run.environment import command_line, source_hash
+from bench.run.record import read_lines, replace_file
+from bench.sweepfile import sweep_names
+
+STATE = "compare.json"  # which sources the folders a and b beside it were measured from
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM while measuring; what is finished is on disk."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure_both(
+    a: Path, b: Path, sweep: str, rounds: int, out: Path | None, gpu: str, where: tuple[str, ...], fresh: bool
+) -> tuple[Path, Path]:
+    """Measures both checkouts and returns their results folders. Raises UserError before anything is changed where a
+    checkout is none; Interrupted when cut off."""
+    checkouts = {"a": a.resolve(), "b": b.resolve()}
+    sources = {side: _sources(side, path) for side, path in checkouts.items()}
+    sweep = sweep if sweep in sweep_names() or not Path(sweep).exists() else str(Path(sweep).resolve())
+    folder = (out or Path("results") / choose(gpu, gpus()).key / f"compare-{Path(sweep).stem}").absolute()
+    try:
+        _prepare(folder, checkouts, sources, fresh)
+    except OSError as e:
+        raise UserError(f"{e.filename or folder}: {e.strerror}; nothing was measured") from None
+    if rounds < MIN_PROCESSES:
+        say(f"--run {rounds}: ratios only; a verdict needs {MIN_PROCESSES} rounds (--run {MIN_PROCESSES})")
+    # compare knows clock as a condition; run, which always measures all clocks of a sweep, does not.
+    narrowed = [x for w in where if not w.startswith("clock=") for x in ("--where", w)]
+    for i in range(rounds):
+        for side in "ab" if i % 2 == 0 else "ba":
+            checkout = checkouts[side]
+            if _sources(side, checkout) != sources[side]:
+                raise UserError(
+                    f"{checkout}: its sources changed while it was measured; rounds before {i + 1} are in {folder}."
+                    " Leave it alone while it is measured, and give the command again"
+                )
+            say(f"round {i + 1} of {rounds}, {side.upper()}: {checkout}")
+            command = ["run", sweep, "--gpu", gpu, "--out", str(folder / side), "--repeat", str(i + 1), *narrowed]
+            _run(checkout, command, folder / side, i)
+    return folder / "a", folder / "b"
+
+
+def _sources(side: str, checkout: Path) -> str:
+    """The hash of a checkout's sources. Raises UserError for a folder that is no checkout."""
+    if not (checkout / "bench" / "__main__.py").is_file():
+        found = "no bench/__main__.py in it" if checkout.is_dir() else "no such folder"
+        raise UserError(f"checkout {side.upper()}, {checkout}: {found}; valid is a folder with this suite's bench/")
+    try:
+        return source_hash(checkout)
+    except OSError as e:
+        raise UserError(f"checkout {side.upper()}, {checkout}: {e.filename}: {e.strerror}") from None
+
+
+def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], fresh: bool) -> None:
+    """Leaves folders a and b empty, or with earlier rounds of the same sources.
+
+    When either side's sources are others than those measured there, both sides start anew: rounds of yesterday's A
+    and today's B would not be interleaved. What was there moves to earlier/.
+    """
+    state = {s: {"checkout": str(checkouts[s]), "source_hash": sources[s]} for s in "ab"}
+    path = folder / STATE
+    parts = [p for p in (folder / "a", folder / "b") if p.exists()]
+    before = _read_state(path)
+    if parts and before is None:
+        raise UserError(f"{folder}: holds {parts[0].name}/ without {STATE}: not made by --run; pass another --out")
+    same = before is not None and all(before.get(s, {}).get("source_hash") == sources[s] for s in "ab")
+    if parts and (fresh or not same):
+        aside = folder / "earlier" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        aside.mkdir(parents=True)
+        for part in (*parts, path):  # the state last: cut off in between, the rest moves the next time
+            part.replace(aside / part.name)
+        say(f"{'--fresh' if fresh else 'the sources have changed'}: the earlier rounds are in {aside}")
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(path, json.dumps(state, indent=1) + "\n")
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as e:
+        raise UserError(f"{path}: not JSON ({e}); pass another --out") from None
+    return state if isinstance(state, dict) else None
+
+
+def _run(checkout: Path, command: list[str], folder: Path, repeat: int) -> None:
+    """One `python -m bench run` in a checkout; its progress goes on to standard error.
+
+    It gets a session of its own, so that Ctrl-C reaches it once, from here, and it can finish its files.
+    """
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    with _terminate_as_interrupt() as came:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "bench", *command],
+            cwd=checkout, env=env, stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent(),
+        )  # fmt: skip
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.send_signal(signal.SIGINT)
+            child.wait()
+            say(f"interrupted; what is finished is on disk. To go on: {command_line()}")
+            raise Interrupted(128 + (came[0] if came else signal.SIGINT)) from None
+    measured = code in (0, 1) and any(r["repeat"] == repeat for r in read_lines(folder / "rows.jsonl")[0])
+    if not measured:
+        raise UserError(
+            f"{checkout}: its `python -m bench {' '.join(command[:2])}` ended with status {code}, and left no row of"
+            f" repeat {repeat} in {folder}; it has said why above"
+        )
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """For a child to call before it starts: where this process dies without a word, the kernel (Linux) sends the child
+    SIGTERM, which it takes as Ctrl-C."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # opened before the fork
+    PR_SET_PDEATHSIG = 1  # linux/prctl.h
+    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def _terminate_as_interrupt() -> Iterator[list[int]]:
+    """SIGTERM ends a comparison as Ctrl-C does. The list holds the signal's number once it came."""
+    came: list[int] = []
+
+    def handler(number: int, _frame: object) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGTERM, before)

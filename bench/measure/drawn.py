@@ -1,0 +1,39 @@
+"""What the gate makes of a copy before it looks at it: dropouts off, biases drawn, what trains by its plain name."""
+
+import torch
+from torch import Tensor, nn
+
+from bench.models.work import Work
+
+
+def leaf_values(work: Work) -> dict[str, Tensor]:
+    """What trains in an impl, by the twins' names: views of the parameters, so what is written here arrives there."""
+    return {canonical(name): leaf.detach() for name, leaf in work.leaves if name != "x"}
+
+
+def canonical(name: str) -> str:
+    """A leaf's name without what PEFT and torch.compile add to it."""
+    name = name.replace("_orig_mod.", "")
+    for part in ("lora_A", "lora_B"):
+        name = name.replace(f"{part}.default.weight", part.lower())
+    return name
+
+
+def no_dropout(model: nn.Module) -> None:
+    """Turns off every dropout in a model, its own and adapters', for good. Training mode is left as it is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if name.endswith("dropout") and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+@torch.no_grad()
+def draw_biases(model: nn.Module, seed: int) -> None:
+    """Draws all biases, in the order of the modules: built as zeros, one that is left out would not show."""
+    generator = torch.Generator(next(model.parameters()).device).manual_seed(seed + 2)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            drawn = torch.randn(parameter.shape, generator=generator, dtype=torch.float32, device=parameter.device)
+            parameter.copy_(0.1 * drawn)

@@ -1,0 +1,128 @@
+"""Adapter dropout: its masks in distribution, and that forward and backward use the same one.
+
+The mask is read off the gradient of x, so an implementation need not export it. A has no zeros, the columns of B do not
+overlap, and each token's dY meets one of them: every element of dX then holds one element of the mask times a number
+that is known and not small, beside the base product.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.case import Case
+from bench.measure.drawn import canonical, draw_biases, leaf_values
+from bench.measure.twin import Textbook, reference, scale_branch, yardstick
+from bench.measure.verdict import Finding, judge, relative_errors
+from bench.methods.places import DTYPES
+from bench.models import build
+from bench.models.work import AUTOCAST
+
+# Of the branch over x W^T, in norm: large enough for dX to show the mask through the rounding of the base product.
+SHARE = 4.0
+
+# Of a binomial count: a right implementation fails about one in two million of these checks.
+SIGMAS = 5.0
+
+
+@dataclass(frozen=True)
+class Mask:
+    """keep (tokens, K), boolean. gain: mean factor of the survivors, over 1 / (1 - p); 1 is right."""
+
+    keep: Tensor
+    gain: float
+
+
+def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
+    """Findings on the masks of a linear case with adapter dropout, then its errors by name under the mask read."""
+    assert case.level == "linear" and case.dropout
+    work = build(case, str(device), seed)
+    draw_biases(work.model, seed)
+    yard = yardstick(case, str(device), seed)
+    exact = reference(yard)
+    values = leaf_values(work)
+    assert exact.x is not None
+    tokens, (n, rank) = exact.x[..., 0].numel(), values["layer.lora_b"].shape
+    classes = min(rank, n)
+    own = torch.arange(n, device=device) % classes
+    with torch.no_grad():
+        a, b = values["layer.lora_a"], values["layer.lora_b"]
+        a.copy_((torch.rand(a.shape, device=device) + 1) * _signs(a.shape, device) / a.shape[1] ** 0.5)
+        b.copy_(own[:, None] == torch.arange(rank, device=device))
+        scale_branch(values, exact, SHARE)
+        exact.load(values)
+        yard.load(values)
+        mine = torch.arange(tokens, device=device)[:, None] % classes == own
+        grad_out = mine * _signs((tokens, 1), device) / tokens**0.5
+
+    def run() -> tuple[dict[str, Tensor], Mask]:
+        work.clear()
+        out = work.forward()
+        out.backward(grad_out.view(out.shape).to(out.dtype))
+        found: dict[str, Tensor] = {"output": out.detach()}
+        found |= {canonical(name): leaf.grad for name, leaf in work.leaves if leaf.grad is not None}
+        return found, read_mask(found["x"], grad_out, exact.layers["layer"], case.dropout or 0.0)
+
+    found, mask = run()
+    findings = []
+    for finding in distribution(mask, case, lambda: run()[1]):
+        findings.append(finding)
+        if not finding.passed:
+            return findings
+    for twin in (yard, exact):
+        twin.layers["layer"].dropout = case.dropout
+        twin.layers["layer"].keep = mask.keep.view(exact.x.shape)
+    where = f"at dropout {case.dropout:g}, with the mask that the gradient of x shows,"
+    given = grad_out.view(found["output"].shape)
+    wanted, base = exact.run(given), exact.base()
+    plain = relative_errors(yard.run(given), wanted, base)
+    return findings + judge(relative_errors(found, wanted, base), plain, case, where)
+
+
+def _signs(shape: tuple[int, ...] | torch.Size, device: torch.device) -> Tensor:
+    return torch.randint(0, 2, shape, device=device) * 2.0 - 1.0
+
+
+@torch.no_grad()
+def read_mask(grad_x: Tensor, grad_out: Tensor, layer: Textbook, dropout: float) -> Mask:
+    """The mask behind grad_x (..., K) = dY W + keep / (1 - p) * s dY B A, where dY is grad_out (tokens, N)."""
+    dtype = layer.weight.dtype
+    dy = grad_out.to(dtype)
+    whole = layer.scale * (dy @ layer.lora_b) @ layer.lora_a / (1.0 - dropout)
+    factor = (grad_x.reshape(whole.shape).to(dtype) - dy @ layer.weight) / whole
+    keep = factor > 0.25  # far from 0 and from 1, also where survivors are not scaled at p up to 0.7
+    return Mask(keep, (factor * keep).sum().item() / max(int(keep.sum()), 1))
+
+
+def distribution(mask: Mask, case: Case, again: Callable[[], Mask]) -> Iterator[Finding]:
+    """Neighbours drawn independently, as the binomial bound has it; rate; scaling; another mask at the next call."""
+    p, keep = case.dropout or 0.0, mask.keep
+    drawn, dtype = keep.numel(), AUTOCAST.get(case.precision) or DTYPES[case.precision]
+    if drawn * p * p >= 25:  # pairs that are dropped together: with fewer a correlation says little
+        shifts = ((0, 1), (1, 0), (1, 1), (1, -1))
+        worst = max(abs(_correlation(keep, *shift)) for shift in shifts)
+        yield Finding("mask", worst, SIGMAS / math.sqrt(drawn / 2), "neighbours", "are correlated by {error:.3g}")
+    rate = 1.0 - keep.sum().item() / drawn
+    words = f"drops {rate:.4g} of the elements at dropout {p:g}, off by {{error:.3g}}"
+    yield Finding("mask", abs(rate - p), SIGMAS * math.sqrt(p * (1 - p) / drawn), words=words)
+    # 1 / (1 - p) rounded to 16 bits moves all survivors alike, by at most eps / 2; in fp32 that is nothing.
+    bound = max(torch.finfo(dtype).eps, 1e-3)
+    words = f"multiplies survivors by {mask.gain / (1 - p):.4g}, not {1 / (1 - p):.4g}: off by {{error:.3g}}"
+    yield Finding("mask", abs(mask.gain - 1.0), bound, "scaling", words)
+    if drawn * p >= 25:
+        same = float(torch.equal(keep, again().keep))
+        yield Finding("mask", same, 0.5, "of the next call", "is the same one again ({error:g})")
+
+
+def _correlation(keep: Tensor, down: int, right: int) -> float:
+    """Of elements (i, j) and (i + down, j + right); 0 where there are none or no element differs."""
+    k = keep.double()
+    k = k - k.mean()
+    rows, columns = k.shape
+    right_end = columns - max(right, 0)
+    first = k[: rows - down, max(-right, 0) : right_end]
+    second = k[down:, max(right, 0) : columns - max(-right, 0)]
+    variance = k.square().mean().item()
+    return (first * second).mean().item() / variance if first.numel() and variance else 0.0

@@ -1,0 +1,103 @@
+"""FLOPs by closed form against torch's own counter on meta tensors."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.case import Case
+from bench.floors import board, compulsory_bytes, floor_ms, flops
+from bench.models import build
+from bench.shapes import named_models
+from tests.floors.families import FAMILIES, METHODS, TARGETS
+from tests.models.tiny import make_case, write_config
+
+
+def count_flops(run: Callable[[], Any]) -> tuple[int, Any]:
+    """FLOPs by torch's own counter, and what `run` gives.
+
+    Attention on meta runs as batched products over the whole square, and nothing else does: they count half.
+    """
+    with FlopCounterMode(display=False) as counter:
+        result = run()
+    by_op = counter.get_flop_counts().get("Global", {})
+    names = {str(op): n for op, n in by_op.items()}
+    assert set(names) <= {"aten.mm", "aten.addmm", "aten.bmm"}, names
+    halved = names.pop("aten.bmm", 0)
+    assert halved % 2 == 0
+    return sum(names.values()) + halved // 2, result
+
+
+def check_flops(case: Case) -> None:
+    work = build(case, "meta")
+    forward, out = count_flops(work.forward)
+    backward, _ = count_flops(lambda: work.backward(out))
+    work.check_leaves()
+    assert (flops(case, "forward"), flops(case, "backward")) == (forward, backward), case.describe()
+    assert flops(case, "forward-backward") == flops(case, "step") == forward + backward
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flops_of_models(model: str, method: str) -> None:
+    for upper in ("all", "upper-1/2"):
+        check_flops(make_case(model, method, trainable_layers=upper))
+
+
+@pytest.mark.parametrize("method", ["lora", "paca"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_flops_of_targets(family: str, method: str, tmp_path: Path) -> None:
+    two_layers = {"n_layer": 2} if family == "gpt2" else {"num_hidden_layers": 2}
+    model = write_config(tmp_path, FAMILIES[family], **two_layers)
+    for targets in TARGETS[family]:
+        check_flops(make_case(model, method, targets=targets))
+        check_flops(make_case(model, method, "block", targets=targets))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_flops_of_blocks(model: str, method: str) -> None:
+    check_flops(make_case(model, method, "block", batch=3, seq=5))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", named_models())
+def test_flops_of_the_named_models(name: str, method: str) -> None:
+    axes: dict[str, Any] = {"precision": "bf16", "batch": 4, "seq": 512, "rank": None if method == "full" else 16}
+    check_flops(make_case(name, method, "block", **axes))
+    case = make_case(name, method, "linear", **axes)
+    assert case.shape is not None
+    for projection in case.shape.projections:
+        check_flops(replace(case, layer=projection.name))
+
+
+def test_flops_of_a_whole_named_model() -> None:
+    check_flops(make_case("gpt2-medium", "lora", batch=4, seq=512, precision="bf16"))
+
+
+def test_flops_by_hand() -> None:
+    m, n, k, r = 16, 64, 64, 4
+    case = make_case(None, "full", "linear", layer="square-64")
+    assert (flops(case, "forward"), flops(case, "backward")) == (2 * m * n * k, 4 * m * n * k)
+    case = make_case(None, "lora", "linear", layer="square-64")
+    assert flops(case, "forward-backward") == 4 * m * n * k + 6 * m * r * (n + k)
+    case = make_case(None, "paca", "linear", layer="square-64")
+    assert flops(case, "forward-backward") == 4 * m * n * k + 2 * m * r * n
+    # 6 FLOPs for each weight in a product and each token, and attention: 6 batch seq^2 width a block
+    case = make_case("llama2-7b", "full", batch=1, seq=2048)
+    assert case.shape is not None
+    weights = 32 * (4 * 4096**2 + 3 * 4096 * 11008) + 32000 * 4096
+    assert flops(case, "step") == 6 * 2048 * weights + 32 * 6 * 2048**2 * 4096
+
+
+def test_an_unknown_architecture_has_no_closed_form_but_of_its_layers(tmp_path: Path) -> None:
+    fields = {"model_type": "gpt_neox", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    fields |= {"intermediate_size": 64, "vocab_size": 101, "max_position_embeddings": 64}
+    model = write_config(tmp_path, fields)
+    for level in ("block", "model"):
+        case = make_case(model, "lora", level)
+        assert flops(case, "forward") is None
+        assert compulsory_bytes(case, "step") is None
+        assert floor_ms(case, "forward", board("NVIDIA H200", 132)) is None
+    check_flops(make_case(model, "lora", "linear", layer="attention.query_key_value"))

@@ -1,0 +1,24 @@
+"""Markers, and the way to the modules that several kernel tests share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+# Under --import-mode=importlib pytest puts no folder on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("kernel_gate", "kernel_cases", "misuse_cases")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than a few seconds; `make test-all` runs it")
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU here"))

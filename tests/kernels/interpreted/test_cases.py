@@ -1,0 +1,3 @@
+"""The kernel cases, in the interpreter."""
+
+from kernel_cases import *  # noqa: F403

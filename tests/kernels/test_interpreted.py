@@ -1,0 +1,42 @@
+"""Runs tests/kernels/interpreted in processes with TRITON_INTERPRET=1: this process keeps its own kernels."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+FILES = sorted(path.name for path in (HERE / "interpreted").glob("test_*.py"))
+
+
+def run(name: str, marks: str) -> None:
+    pytest.importorskip("triton")
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        pytest.skip("already interpreting: the files are collected directly")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        marks,
+        f"tests/kernels/interpreted/{name}",
+    ]
+    done = subprocess.run(command, cwd=HERE.parents[1], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 5), f"{' '.join(command)}\n{done.stdout[-8000:]}\n{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_in_the_interpreter(name: str) -> None:
+    run(name, "not slow")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_in_the_interpreter_slow(name: str) -> None:
+    run(name, "slow")

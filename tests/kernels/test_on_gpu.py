@@ -1,0 +1,11 @@
+"""The kernel cases, on a GPU."""
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    pytest.skip("no GPU here", allow_module_level=True)
+
+from kernel_cases import *  # noqa: F403
+
+pytestmark = pytest.mark.gpu

@@ -1,0 +1,53 @@
+"""Rows of a measured case: floors beside times, and times that cannot be."""
+
+from typing import Any
+
+import pytest
+
+from bench.floors import floor_ms
+from bench.gpu import Device
+from bench.peaks import board
+from bench.run.rows import RowMaker
+from bench.sweep import make_plan
+
+H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.159.04", 132, 81559)
+PLAN = make_plan("layers", on_cpu=False, where=["layer=square-4096", "method=full"])
+CASE = PLAN.cases[0]
+
+
+def row_of(device: Device, clock: str, ms: float) -> dict[str, Any]:
+    event = {
+        "peak_mib": 1.0,
+        "model_dropout": 0.0,
+        "series": [
+            {"pass": "forward", "clock": clock, "status": "ok", "stop": "converged", "refresh_ms": None,
+             "samples_ms": [ms] * 24}
+        ],
+    }  # fmt: skip
+    rows, samples = RowMaker(PLAN, "run", device).measured(CASE, 0, "1-now", event)
+    assert len(rows) == len(samples) == 1
+    return rows[0]
+
+
+def test_a_row_has_its_floor_by_the_boards_peaks() -> None:
+    row = row_of(H100, "graph", 1.0)
+    assert row["flops"] == 2 * 4096**3
+    assert row["bytes"] == 2 * 3 * 4096**2, "x, W and y in bf16"
+    assert row["floor_ms"] == pytest.approx(row["flops"] / 989e12 * 1e3, rel=0.01)
+    assert row["floor_ms"] == pytest.approx(floor_ms(CASE, "forward", board(H100.name, 132)), rel=1e-4)
+    assert row["status"] == "ok"
+
+
+@pytest.mark.parametrize(("clock", "status"), [("graph", "suspect"), ("eager", "suspect"), ("host", "ok")])
+def test_faster_than_physics_is_suspect_but_the_host_may_be(clock: str, status: str) -> None:
+    floor = floor_ms(CASE, "forward", board(H100.name, 132))
+    assert floor is not None
+    assert row_of(H100, clock, 0.89 * floor)["status"] == status
+    assert row_of(H100, clock, 0.91 * floor)["status"] == "ok"
+    suspicion = row_of(H100, clock, 0.89 * floor)["detail"]
+    assert suspicion is None if status == "ok" else "floor" in suspicion
+
+
+def test_an_unknown_board_has_no_floor_and_no_suspicion() -> None:
+    row = row_of(Device("x", "NVIDIA X9000", 0, "GPU-2", "999.1", 500), "graph", 1e-6)
+    assert row["floor_ms"] is None and row["status"] == "ok" and row["flops"] == 2 * 4096**3
