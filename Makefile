@@ -12,7 +12,7 @@ SWEEP ?= table1
 ARGS ?=
 TEST ?= -m "not slow" --benchmark-skip -n auto
 
-.PHONY: help setup bench test test-all lint report publish doctor clean
+.PHONY: help setup bench test test-all lint report publish doctor audit tune aa clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -54,6 +54,15 @@ publish:  ## Put a measured folder where git sees it: make publish GPU=h100 SWEE
 
 doctor: $(READY)  ## What this machine can run, and what is missing
 	$(PY) -m bench doctor
+
+audit: $(READY)  ## Compile every kernel and tile for every architecture, without a GPU, and check what came out
+	$(PY) -m kernels.audit $(ARGS)
+
+tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the winners into the tables
+	$(PY) -m kernels.tune $(ARGS)
+
+aa: $(READY)  ## Compare this checkout with itself: how often does it call equal code different?
+	$(PY) -m bench compare --run 5 . . smoke $(ARGS)
 
 clean:  ## Remove .venv and caches; results stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

@@ -132,8 +132,8 @@ def _stack(axes: "Axes", x: float, width: float, paint: tuple[str, str], split: 
     marks = (f" {OTHER_CLOCK}" if split.gpu.clock != GPU_CLOCKS[0] else "") + (f" {NOISY}" if split.noisy else "")
     share = split.share.value if split.share else 0.0
     axes.annotate(
-        f"{round(share)} %{marks}", (x, high), (0, 3), textcoords="offset points", rotation=90, ha="center", va="bottom",
-        fontsize=7.5, color=INK,
+        f"{round(share)} %{marks}", (x, high), (0, 3), textcoords="offset points", rotation=90, ha="center",
+        va="bottom", fontsize=7.5, color=INK,
     )  # fmt: skip
     return high
 

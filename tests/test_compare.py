@@ -15,7 +15,7 @@ from bench.compare.command import Comparison, compare_folders
 from bench.compare.verdict import Process, Verdict, interval, judge
 from bench.errors import UserError
 from bench.words import SCHEMA
-from tests.conftest import ROOT, Bench, rows_of, wait_for
+from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
 from tests.synthetic import START, abba, case, row, write_run
 
 CALM = (2.000, 2.004, 1.998, 2.002, 1.996)  # ms of five processes, 0.2 % apart
@@ -163,7 +163,7 @@ def test_folders_give_the_verdict_and_the_sentence(tmp_path: Path) -> None:
         "B took 1.500 +- 0.004 times as long as A on square-64 full/eager fp32 1x32: forward, clock eager."
     )
     fast = compare_folders(*two_runs(tmp_path / "fast", scaled(1 / 1.47, (2.0, 2.06, 2.0, 1.94, 2.0)))).head
-    assert fast is not None and fast.sentence.startswith("B ran 1.47 +- 0.05 times faster than A on square-64")
+    assert fast is not None and fast.sentence.startswith("B ran 1.47 +- 0.04 times faster than A on square-64")
     same = compare_folders(*two_runs(tmp_path / "same", CALM)).head
     assert same is not None and same.sentence.startswith("B ran as fast as A, within 1%, on")
     wild = compare_folders(*two_runs(tmp_path / "wild", WILD)).head
@@ -394,3 +394,20 @@ def test_a_folder_of_another_kind_is_not_taken_for_rounds(bench: Bench, tmp_path
     two_runs(tmp_path, CALM)
     done = bench("compare", "--run", "1", ROOT, ROOT, "smoke", "--out", tmp_path)
     assert done.returncode == 2 and "not made by --run" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_comparison_takes_its_run_along(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    sweep_file.write_text(sweep_file.read_text().replace("budget_s: 0.05, wall_s: 1", "target: 1.0e-9, budget_s: 60"))
+    process = bench.start("compare", "--run", "1", ROOT, ROOT, sweep_file, "--out", tmp_path / "out", "--gpu", "cpu")
+    run = wait_for(lambda: processes_below(process.pid))[0]
+    child = wait_for(lambda: children_of(run))[0]
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: not is_running(run) and not is_running(child))
+
+
+def processes_below(pid: int) -> list[int]:
+    """The runs that a comparison has started (Linux)."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(p) for p in found if b"--repeat" in Path(f"/proc/{p}/cmdline").read_bytes()]

@@ -106,7 +106,8 @@ def test_layers_know_only_what_is_below(folder: str, never: set[str]) -> None:
 def test_kernels_work_without_triton() -> None:
     """Where there is no triton (macOS), everything but impl triton works."""
     code = "import sys; sys.modules['triton'] = None\nimport kernels, torch;"
-    code += " print(kernels.lora_linear(torch.ones(2, 4), torch.ones(3, 4), torch.ones(1, 4), torch.ones(3, 1), scale=0.5).tolist())"
+    code += " x, w, a, b = torch.ones(2, 4), torch.ones(3, 4), torch.ones(1, 4), torch.ones(3, 1);"
+    code += " print(kernels.lora_linear(x, w, a, b, scale=0.5).tolist())"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str([[6.0] * 3] * 2)

@@ -26,6 +26,10 @@ SHARE = 4.0
 # Of a binomial count: a right implementation fails about one in two million of these checks.
 SIGMAS = 5.0
 
+# On the bounds of errors. With so regular an input few roundings make up an error, so that it varies more between two
+# right ways (1.05 of the plain bound in one of 432 simulated checks); another mask is off by sqrt(p) and more.
+SLACK = 2.0
+
 
 @dataclass(frozen=True)
 class Mask:
@@ -49,13 +53,13 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     own = torch.arange(n, device=device) % classes
     with torch.no_grad():
         a, b = values["layer.lora_a"], values["layer.lora_b"]
-        a.copy_((torch.rand(a.shape, device=device) + 1) * _signs(a.shape, device) / a.shape[1] ** 0.5)
-        b.copy_(own[:, None] == torch.arange(rank, device=device))
+        a.copy_(_away_from_zero(a.shape, device) / a.shape[1] ** 0.5)
+        b.copy_((own[:, None] == torch.arange(rank, device=device)) * (1 + torch.rand((n, 1), device=device)))
         scale_branch(values, exact, SHARE)
         exact.load(values)
         yard.load(values)
         mine = torch.arange(tokens, device=device)[:, None] % classes == own
-        grad_out = mine * _signs((tokens, 1), device) / tokens**0.5
+        grad_out = mine * _away_from_zero((tokens, 1), device) / tokens**0.5
 
     def run() -> tuple[dict[str, Tensor], Mask]:
         work.clear()
@@ -78,11 +82,12 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     given = grad_out.view(found["output"].shape)
     wanted, base = exact.run(given), exact.base()
     plain = relative_errors(yard.run(given), wanted, base)
-    return findings + judge(relative_errors(found, wanted, base), plain, case, where)
+    return findings + judge(relative_errors(found, wanted, base), plain, case, where, SLACK)
 
 
-def _signs(shape: tuple[int, ...] | torch.Size, device: torch.device) -> Tensor:
-    return torch.randint(0, 2, shape, device=device) * 2.0 - 1.0
+def _away_from_zero(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Uniform on [-2, -1] and [1, 2]: not of one size, so that rounding does not move all elements alike."""
+    return (torch.randint(0, 2, shape, device=device) * 2 - 1) * (1 + torch.rand(shape, device=device))
 
 
 @torch.no_grad()

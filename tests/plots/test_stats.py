@@ -5,6 +5,7 @@ import pytest
 
 from plots.stats import (
     MIN_SAMPLES,
+    Estimate,
     draws_from_interval,
     inflation,
     interval,
@@ -103,3 +104,8 @@ def test_a_straight_line_is_found_and_its_interval_covers() -> None:
 
 def test_two_lengths_are_no_line() -> None:
     assert straight_line([512.0, 512.0, 1024.0], [1.0, 1.1, 2.0]) is None
+
+
+def test_a_rate_has_the_ends_of_its_time_the_other_way_round() -> None:
+    assert Estimate(2.0, 1.0, 4.0).inverse().times(8.0) == Estimate(4.0, 2.0, 8.0)
+    assert Estimate(2.0).inverse() == Estimate(0.5)
