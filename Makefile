@@ -61,8 +61,8 @@ audit: $(READY)  ## Compile every kernel and tile for every architecture, withou
 tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the winners into the tables
 	$(PY) -m kernels.tune $(ARGS)
 
-aa: $(READY)  ## Compare this checkout with itself: how often does it call equal code different?
-	$(PY) -m bench compare --run 5 . . smoke $(ARGS)
+aa: $(READY)  ## A/A for real: this checkout against itself, 5 fresh processes a side (minutes)
+	$(PY) -m bench compare --run 5 --fresh --gpu $(GPU) . . smoke
 
 clean:  ## Remove .venv and caches; results stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

@@ -1,4 +1,4 @@
-"""The command line: run, list, doctor. Light to import, so that --help and list answer at once."""
+"""The command line: run, list, compare, cross-check, doctor. Light to import: --help and list answer at once."""
 
 import sys
 from pathlib import Path

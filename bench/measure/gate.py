@@ -47,9 +47,7 @@ def check(case: Case, device: str | torch.device, seed: int = 0, tokens: int | N
     level model) and their gradients, one of the three in float64 on a CPU or for fp32, else in fp32.
     """
     where = torch.device(device)
-    if tokens is None:
-        tokens = 64 if where.type == "cpu" else 128 if case.level == "model" else 2048
-    small = shrink(case, tokens)
+    small = shrink(case, default_tokens(case, where) if tokens is None else tokens)
     with _own_random_state(where, seed):
         return result(_findings(small, where, seed))
 
@@ -198,6 +196,11 @@ def _step(work: Work) -> None:
             groups.append({"params": [leaf], "lr": (moved / by).item() if by > 0 else 0.0})
     torch.optim.SGD(groups).step()
     work.refresh()
+
+
+def default_tokens(case: Case, device: torch.device) -> int:
+    """How many tokens a case is checked on."""
+    return 64 if device.type == "cpu" else 128 if case.level == "model" else 2048
 
 
 def shrink(case: Case, tokens: int) -> Case:

@@ -17,6 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from time import perf_counter
 from typing import Any
 
@@ -27,6 +28,8 @@ from bench.measure.stop import Estimate
 from bench.words import Status
 
 Emit = Callable[..., None]
+
+BEFORE, AFTER = 0, 1  # seeds of the correctness gate's weights and inputs
 
 
 def _end_with_parent() -> None:
@@ -141,6 +144,7 @@ def _measure(
 ) -> bool:
     """Measures one case under every clock; what one clock found is told before the next begins. False as in _one."""
     from bench.measure.clocks import in_order, make_clock
+    from bench.measure.gate import check, default_tokens, finite, shrink
     from bench.measure.memory import peak_mib
     from bench.measure.sampler import measure
     from bench.models.build import build
@@ -150,12 +154,11 @@ def _measure(
     work = build(case, str(device))
     built = perf_counter()
     emit("phase", case_id=case.case_id, phase="checking")
-    out = work.forward()
-    work.backward(out)
-    work.check_leaves()
-    work.clear()
-    del out
-    checked = perf_counter()
+    wrong = _before(shrink(case, default_tokens(case, device)), device) or finite(work)
+    if wrong:
+        emit("failed", case_id=case.case_id, status=Status.wrong, detail=wrong)
+        return True
+    checking_s = perf_counter() - built
     peak = peak_mib(work, device)
     for name in in_order(job["clocks"]):
         emit("phase", case_id=case.case_id, phase=f"measuring {name}")
@@ -176,8 +179,29 @@ def _measure(
         )
         if m.spoiled:
             break  # graph is the last; what a failed capture left behind ends with this process
-    emit("done", case_id=case.case_id, spent={"building": built - started, "checking": checked - built})
-    return not m.spoiled
+    if m.spoiled:
+        emit("done", case_id=case.case_id, spent={"building": built - started, "checking": checking_s})
+        return False
+    emit("phase", case_id=case.case_id, phase="checking again")
+    again = perf_counter()
+    del work  # its memory is the gate's now
+    found = check(case, device, AFTER)
+    if not found.passed:
+        emit("failed", case_id=case.case_id, status=Status.wrong, detail=f"after timing: {found.detail}")
+        return True
+    checking_s += perf_counter() - again
+    emit("done", case_id=case.case_id, spent={"building": built - started, "checking": checking_s})
+    return True
+
+
+@cache
+def _before(case: Case, device: Any) -> str | None:
+    """What is wrong with the impl of a case cut down to the gate's size, in a sentence, or None. Cut down, the lengths
+    of a group are mostly the same case, and are checked once."""
+    from bench.measure.gate import check
+
+    found = check(case, device, BEFORE)
+    return None if found.passed else found.detail
 
 
 if __name__ == "__main__":

@@ -95,7 +95,9 @@ def add_branch(
         p_vt = p_v + o_r[:, None] * stride_vr + o_n[None, :] * STRIDE_VN
         b_v = tl.load(p_vt, mask=m_r[:, None] & m_n[None, :], other=0.0)
         b_v = up(down(b_v.to(tl.float32), DTYPE, UP), UP)
-        b_s = up(down(b_s.to(tl.float32), DTYPE, UP), UP)
+        # The sum with zero keeps S' in registers: read from shared memory, triton 3.6 hands ptxas a main loop on sm_90
+        # that it serialises (C7515).
+        b_s = up(down(b_s.to(tl.float32) + 0.0, DTYPE, UP), UP)
         if MASKED:
             b_branch = tl.dot(b_s, b_v, b_branch, input_precision="ieee")
         else:

@@ -1,0 +1,42 @@
+"""One thread, small models, and a place to register an implementation."""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from bench.methods.registry import IMPLS, Impl
+from tests.gate.planted import FIELDS
+from tests.models.tiny import write_config
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """The tensors are small: on a busy machine more threads only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("models")
+    return {family: write_config(folder, fields) for family, fields in FIELDS.items()}
+
+
+@pytest.fixture
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Any]], str]:
+    """Registers apply(model, case) as an impl of a method, and returns the impl's name."""
+
+    def register(method: str, apply: Callable[..., Any]) -> str:
+        module: Any = ModuleType("planted_fault")
+        module.apply = apply
+        monkeypatch.setitem(sys.modules, "planted_fault", module)
+        monkeypatch.setitem(IMPLS[method], "planted", Impl("planted_fault", "wrong on purpose"))
+        return "planted"
+
+    return register

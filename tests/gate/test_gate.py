@@ -1,0 +1,166 @@
+"""The correctness gate: right implementations pass, in whatever order they compute, and nothing is left changed."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.case import Case
+from bench.measure.gate import SHARE, check, finite
+from bench.measure.twin import draw_b, reference, yardstick
+from bench.methods.places import trained
+from bench.models import build
+from kernels import LoRALinear, PaCALinear
+from tests.gate.planted import FIELDS, case_of, lora_impl, paca_impl, paca_of
+from tests.models.tiny import LLAMA, make_case, write_config
+
+THIRD = {"rank": 4, "alpha": 4 / 3}
+
+
+def _scale_first(layer: LoRALinear, x: Tensor) -> Tensor:
+    """What a fused kernel does: s times S, rounded, before the second product; y and the branch summed in fp32."""
+    s = layer.scale * F.linear(x, layer.lora_a)
+    return (layer.base(x).float() + F.linear(s, layer.lora_b).float()).to(x.dtype)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"])
+@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("level", ["linear", "block", "model"])
+@pytest.mark.parametrize("family", FIELDS)
+def test_eager_passes(models: dict[str, str], family: str, level: str, method: str, precision: str) -> None:
+    more: dict[str, Any] = {"dropout": 0.1} if method == "lora" else {}
+    result = check(case_of(models, family, method, level, precision=precision, **more), "cpu", seed=7)
+    assert result.passed, result.detail
+    assert result.error <= result.bound and result.detail.startswith(result.tensor)
+
+
+@pytest.mark.parametrize(
+    "axes",
+    [
+        {"method": "lora", "adapter_dtype": "fp32", "precision": "bf16"},
+        {"method": "paca", "adapter_dtype": "fp32", "precision": "bf16"},
+        {"method": "lora", "targets": "c_proj", "trainable_layers": "upper-1/2"},
+        {"method": "paca", "trainable_layers": "1"},
+        {"method": "full", "trainable_layers": "3"},
+        {"method": "lora", **THIRD, "dropout": 0.5},
+        {"method": "lora", "seq": 1, "batch": 1},
+    ],
+    ids=str,
+)
+def test_eager_passes_on_other_axes(models: dict[str, str], axes: dict[str, Any]) -> None:
+    result = check(case_of(models, "gpt2", level="model", **axes), "cpu")
+    assert result.passed, result.detail
+
+
+def test_what_is_compared(models: dict[str, str]) -> None:
+    """Every gradient by name at levels linear and block, by kind at level model, as built, stepped, and at 1/3."""
+    linear = check(case_of(models, "gpt2", "lora", "linear", dropout=0.1), "cpu").errors
+    names = ["output", "branch", "x", "layer.lora_a", "layer.lora_b"]
+    assert {*names, *(f"{n} after a step" for n in names), *(f"{n} in one layer at scale 1/3" for n in names)} < {
+        *linear
+    }
+    assert sum("mask" in name for name in linear) == 9
+    block = check(case_of(models, "llama", "full", "block"), "cpu").errors
+    assert {"output", "x", "block.self_attn.k_proj.weight", "block.input_layernorm.weight"} < {*block}
+    model = check(case_of(models, "gpt2", "paca", "model"), "cpu").errors
+    assert {"loss", "logits", "columns", "columns after a step"} < {*model}
+
+
+@pytest.mark.parametrize("rank", [1, 4, 16])
+@pytest.mark.parametrize("scale", [1 / 3, 1.0, 4.0])
+def test_the_branch_is_large_enough_to_be_seen(scale: float, rank: int) -> None:
+    case = make_case(None, "lora", "linear", layer="square-64", rank=rank, alpha=scale * rank)
+    exact = reference(yardstick(case, "cpu", 0))
+    values = {"layer.lora_a": torch.randn(rank, 64), "layer.lora_b": torch.zeros(64, rank)}
+    draw_b(values, exact, SHARE)
+    exact.load(values)
+    output, base = exact.run(torch.zeros(2, 8, 64))["output"], exact.base()
+    assert ((output - base).norm() / base.norm()).item() == pytest.approx(SHARE, rel=1e-5)
+
+
+def test_nothing_is_left_changed(models: dict[str, str]) -> None:
+    torch.manual_seed(3)
+    before, default, grad = torch.random.get_rng_state(), torch.get_default_dtype(), torch.is_grad_enabled()
+    precision, tf32 = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32
+    check(case_of(models, "gpt2", "lora", "model", dropout=0.1), "cpu")
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == (default, grad)
+    assert (torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32) == (precision, tf32)
+
+
+def test_a_large_case_is_checked_on_few_tokens(models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Case] = []
+
+    def spy(case: Case, device: str, seed: int) -> Any:
+        seen.append(case)
+        return build(case, device, seed)
+
+    monkeypatch.setattr("bench.measure.gate.build", spy)
+    assert check(case_of(models, "gpt2", "full", "model", batch=64, seq=64, trainable_layers="3"), "cpu").passed
+    (small,) = seen
+    assert small.tokens == 64 and small.shape is not None
+    assert (small.shape.num_layers, small.shape.hidden_size, small.trainable_layers) == (2, 32, "2")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("level", ["linear", "block", "model"])
+def test_other_right_ways_pass(models: dict[str, str], plant: Any, level: str, precision: str) -> None:
+    """The kernels' modules (their reference on a CPU), and another order of the same products."""
+    for seed in range(2):
+        for forward in (LoRALinear.forward, _scale_first):
+            impl = plant("lora", lora_impl(forward))
+            result = check(case_of(models, "gpt2", "lora", level, impl=impl, precision=precision), "cpu", seed)
+            assert result.passed, result.detail
+        impl = plant("paca", paca_impl(paca_of(PaCALinear)))
+        result = check(case_of(models, "llama", "paca", level, impl=impl, precision=precision), "cpu", seed)
+        assert result.passed, result.detail
+
+
+def test_peft_passes_by_its_own_names(models: dict[str, str], plant: Any) -> None:
+    peft = pytest.importorskip("peft")
+
+    def apply(model: nn.Module, case: Case) -> Any:
+        config = peft.LoraConfig(
+            r=case.rank, lora_alpha=case.alpha, lora_dropout=case.dropout, target_modules=["layer"]
+        )
+        peft.inject_adapter_in_model(config, model)
+        return trained(model)
+
+    impl = plant("lora", apply)
+    result = check(case_of(models, "llama", "lora", "linear", impl=impl, dropout=0.1), "cpu")
+    assert result.passed, result.detail
+    assert "layer.lora_a" in result.errors
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+def test_a_finite_model(models: dict[str, str], method: str) -> None:
+    work = build(case_of(models, "gpt2", method, "model", precision="bf16"), "cpu")
+    before = torch.random.get_rng_state()
+    assert finite(work) is None
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(leaf.grad is None for _, leaf in work.leaves)
+
+
+def test_a_model_that_is_not_finite(models: dict[str, str]) -> None:
+    work = build(case_of(models, "llama", "lora", "model"), "cpu")
+    name, leaf = work.leaves[0]
+    leaf.register_hook(lambda grad: grad * math.inf)
+    assert finite(work) == f"the gradient of {name} is not finite"
+    with torch.no_grad():
+        leaf[0, 0] = math.nan
+    complaint = finite(work)
+    assert complaint is not None and complaint.startswith("the loss is not finite, nor are ")
+    leaf.requires_grad_(False)
+    assert finite(work) == f"{name} should get a gradient and has none"
+
+
+def test_a_block_whose_output_overflows(tmp_path: Path) -> None:
+    work = build(make_case(write_config(tmp_path, LLAMA), "full", "block", precision="fp16"), "cpu")
+    with torch.no_grad():
+        work.model.get_parameter("block.mlp.down_proj.weight").fill_(6e4)
+    complaint = finite(work)
+    assert complaint is not None and "is not finite" in complaint
