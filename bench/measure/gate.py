@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.measure.drawn import canonical, draw_biases, leaf_values, no_dropout
 from bench.measure.masks import check_masks
-from bench.measure.twin import Twin, draw_b, inner, outputs, reference, yardstick
+from bench.measure.twin import Twin, draw_b, outputs, reference, yardstick
 from bench.measure.verdict import Finding, GateResult, good, judge, relative_errors, result
 from bench.models import build
 from bench.models.work import Work
@@ -32,24 +32,31 @@ SHARE = 0.5
 # The scale of a second check: no power of two, so that a scale that is rounded, or applied twice, shows.
 THIRD = 1 / 3
 
+# Tokens in a sequence: the error of one or two tokens is a matter of luck.
+LEAST = 64
+
 # The vocabulary of the two-block copy: random logits say as much over 1024 words as over 50257.
 VOCABULARY = 1024
 
 
-def check(case: Case, device: str | torch.device, seed: int = 0, tokens: int | None = None) -> GateResult:
+def check(
+    case: Case, device: str | torch.device, seed: int = 0, tokens: int | None = None, brief: bool = False
+) -> GateResult:
     """Checks the case's impl on weights and inputs drawn from `seed`; builds what it needs and keeps none of it.
 
-    Levels linear and block: the case's own layers on at most `tokens` tokens. Level model: a copy of two blocks at full
-    width, gradients pooled by kind. By default 64 tokens on a CPU; on a GPU 128 at level model and else 2048, since
-    kernels choose their tiles by the number of tokens. Dropouts are off, the model's own and the adapter's. Adapters
-    are checked once more after an optimizer step and PaCA's refresh; then one layer alone at scale 1/3 and, where the
-    case has adapter dropout, its masks. Stops at what is wrong first. Memory: three copies of the block (two blocks at
-    level model) and their gradients, one of the three in float64 on a CPU or for fp32, else in fp32.
+    Levels linear and block: the case's own layers on at most `tokens` tokens (see shrink). Level model: a copy of two
+    blocks at full width, gradients pooled by kind. By default 64 tokens on a CPU; on a GPU 128 at level model and else
+    2048, since kernels choose their tiles by the number of tokens. Dropouts are off, the model's own and the adapter's.
+    Adapters are checked once more after an optimizer step and PaCA's refresh; then one layer alone at scale 1/3 and,
+    where the case has adapter dropout, its masks; `brief` leaves all that out, for the check after timing. Stops at
+    what is wrong first. Memory: three copies of the block (two blocks at level model) and their gradients, one of the
+    three in float64 on a CPU or for fp32, else in fp32.
     """
     where = torch.device(device)
     small = shrink(case, default_tokens(case, where) if tokens is None else tokens)
     with _own_random_state(where, seed):
-        return result(_findings(small, where, seed))
+        found = _compare(_undropped(small), where, seed, after_step=False) if brief else _findings(small, where, seed)
+        return result(found)
 
 
 def finite(work: Work) -> str | None:
@@ -158,21 +165,25 @@ def _run(work: Work, yard: Twin, exact: Twin, where: str) -> list[Finding]:
     return judge(worst, plain, case, where)
 
 
-def _outputs(work: Work) -> tuple[dict[str, Tensor], Tensor | None]:
-    """One forward and backward: what came out by name, and dY. Logits are seen on their way to the loss."""
+def _outputs(work: Work) -> tuple[dict[str, Tensor], Tensor]:
+    """One forward and backward: what came out by name, and dY. Logits are seen on their way to the loss.
+
+    A loss is scaled by the number of tokens, as a GradScaler would: fp16 has no room for gradients of a mean.
+    """
     work.clear()
+    if work.case.level != "model":
+        out = work.forward()
+        work.backward(out)
+        return {"output": out.detach()}, work.grad_out(out)
     seen: list[dict[str, Tensor]] = []
-    if work.case.level == "model":
-        hook = inner(work.model, "model").register_forward_hook(lambda _m, _args, out: seen.append(outputs(out)))
-        try:
-            loss = work.forward()
-        finally:
-            hook.remove()
-        work.backward(loss)
-        return {name: t.detach() for name, t in seen[0].items()}, None
-    out = work.forward()
-    work.backward(out)
-    return {"output": out.detach()}, work.grad_out(out)
+    hook = work.model.register_forward_hook(lambda _module, _args, out: seen.append(outputs(out)))
+    try:
+        loss = work.forward()
+    finally:
+        hook.remove()
+    grad_out = torch.full_like(loss, work.case.tokens)
+    loss.backward(grad_out)
+    return {name: t.detach() for name, t in seen[0].items()}, grad_out
 
 
 def _leaves(work: Work) -> str | None:
@@ -204,9 +215,11 @@ def default_tokens(case: Case, device: torch.device) -> int:
 
 
 def shrink(case: Case, tokens: int) -> Case:
-    """The case on at most `tokens` tokens, its sequence cut before its batch; at level model with two blocks."""
-    # A token that attends to itself alone gives queries and keys a gradient of zero, which has no relative error.
-    seq = max(min(case.seq, tokens), 1 if case.level == "linear" else 2)
+    """The case on at most `tokens` tokens, its sequence cut before its batch, and no sequence shorter than LEAST where
+    the model has the positions; at level model with two blocks."""
+    seq = min(tokens, max(case.seq, LEAST))
+    if case.shape is not None:
+        seq = min(seq, case.shape.max_positions, case.shape.config.get("sliding_window") or seq)
     small = replace(case, seq=seq, batch=max(1, min(case.batch, tokens // seq)))
     return TwoBlocks(**asdict(small)) if case.level == "model" else small
 

@@ -117,8 +117,8 @@ class Twin:
             layer, _, part = name.rpartition(".")
             self.layers[layer].load(part, value)
 
-    def run(self, grad_out: Tensor | None) -> dict[str, Tensor]:
-        """Output (or loss and logits) and every gradient by name, from one forward and backward."""
+    def run(self, grad_out: Tensor) -> dict[str, Tensor]:
+        """Output (or loss and logits) and every gradient by name; grad_out is that of the output, or of the loss."""
         leaves = {} if self.x is None else {"x": self.x}
         for name in self.names:
             layer, _, part = name.rpartition(".")
@@ -128,8 +128,7 @@ class Twin:
                 out = inner(self.root, self.level)(*self.args, **self.kwargs)
             found = outputs(out)
             root = next(iter(found.values()))
-            given = None if grad_out is None else grad_out.to(root.dtype)
-            gradients = torch.autograd.grad(root, list(leaves.values()), given)
+            gradients = torch.autograd.grad(root, list(leaves.values()), grad_out.to(root.dtype))
         found = {name: t.detach() for name, t in found.items()}
         for name, gradient in zip(leaves, gradients, strict=True):
             layer, _, part = name.rpartition(".")

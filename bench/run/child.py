@@ -185,7 +185,7 @@ def _measure(
     emit("phase", case_id=case.case_id, phase="checking again")
     again = perf_counter()
     del work  # its memory is the gate's now
-    found = check(case, device, AFTER)
+    found = check(case, device, AFTER, brief=True)
     if not found.passed:
         emit("failed", case_id=case.case_id, status=Status.wrong, detail=f"after timing: {found.detail}")
         return True

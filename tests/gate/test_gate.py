@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.measure.gate import SHARE, check, finite
+from bench.measure.gate import SHARE, check, finite, shrink
 from bench.measure.twin import draw_b, reference, yardstick
 from bench.methods.places import trained
 from bench.models import build
@@ -92,18 +92,32 @@ def test_nothing_is_left_changed(models: dict[str, str]) -> None:
     assert (torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_tf32) == (precision, tf32)
 
 
-def test_a_large_case_is_checked_on_few_tokens(models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Case] = []
+@pytest.mark.parametrize(
+    ("batch", "seq", "tokens", "expected"),
+    [
+        (64, 64, 64, (1, 64)),
+        (64, 32, 64, (1, 64)),
+        (1, 1, 64, (1, 64)),
+        (2, 64, 256, (2, 64)),
+        (8, 64, 256, (4, 64)),
+        (4, 64, 16, (1, 16)),
+        (1, 1024, 2048, (1, 64)),
+    ],
+)
+def test_size_of_what_is_checked(
+    models: dict[str, str], batch: int, seq: int, tokens: int, expected: tuple[int, int]
+) -> None:
+    """The small models have 64 positions."""
+    for level in ("linear", "block", "model"):
+        small = shrink(case_of(models, "gpt2", "full", level, batch=batch, seq=seq), tokens)
+        assert (small.batch, small.seq) == expected
 
-    def spy(case: Case, device: str, seed: int) -> Any:
-        seen.append(case)
-        return build(case, device, seed)
 
-    monkeypatch.setattr("bench.measure.gate.build", spy)
-    assert check(case_of(models, "gpt2", "full", "model", batch=64, seq=64, trainable_layers="3"), "cpu").passed
-    (small,) = seen
-    assert small.tokens == 64 and small.shape is not None
-    assert (small.shape.num_layers, small.shape.hidden_size, small.trainable_layers) == (2, 32, "2")
+def test_a_model_is_checked_on_two_blocks_at_full_width(models: dict[str, str]) -> None:
+    for layers, expected in {"all": "all", "upper-1/2": "upper-1/2", "3": "2", "1": "1"}.items():
+        small = shrink(case_of(models, "gpt2", "lora", "model", trainable_layers=layers), 64)
+        assert small.shape is not None
+        assert (small.shape.num_layers, small.shape.hidden_size, small.trainable_layers) == (2, 32, expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
