@@ -144,7 +144,7 @@ def _columns(model: nn.Module, values: Mapping[str, Tensor], exact: Twin, where:
 
 
 def _run(work: Work, yard: Twin, exact: Twin, where: str) -> list[Finding]:
-    """The impl, at its worst of some runs, against the twins. Gradients of the last run are left in the leaves."""
+    """The impl, at its worst of some runs, against the twins."""
     case = work.case
     pooled = case.level == "model"
     worst: dict[str, float] = {}
@@ -196,15 +196,16 @@ def _leaves(work: Work) -> str | None:
 
 
 def _step(work: Work) -> None:
-    """A step of SGD on the gradients that are there, PaCA's refresh included, that moves each tensor by its own norm.
+    """A step of SGD, PaCA's refresh included, that moves each tensor by its own norm: what was kept must show.
 
-    Work.optimizer_step's rate is made to change nothing; here what was kept from before the step must show.
+    Gradients are drawn for it. Along the true ones LoRA's branch grows to be all of the output, rounding with it.
     """
     groups = []
     for name, leaf in work.leaves:
-        if name != "x" and leaf.grad is not None:
+        if name != "x":
+            leaf.grad = torch.randn_like(leaf)
             moved, by = (torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in (leaf, leaf.grad))
-            groups.append({"params": [leaf], "lr": (moved / by).item() if by > 0 else 0.0})
+            groups.append({"params": [leaf], "lr": (moved / by).item()})
     torch.optim.SGD(groups).step()
     work.refresh()
 
