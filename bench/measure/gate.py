@@ -32,6 +32,9 @@ SHARE = 0.5
 # The scale of a second check: no power of two, so that a scale that is rounded, or applied twice, shows.
 THIRD = 1 / 3
 
+# On dY, as a GradScaler has it: fp16 rounds what is below 6e-5 coarsely. A power of two, which changes nothing else.
+LOSS_SCALE = 64
+
 # Tokens in a sequence: the error of one or two tokens is a matter of luck.
 LEAST = 64
 
@@ -166,24 +169,20 @@ def _run(work: Work, yard: Twin, exact: Twin, where: str) -> list[Finding]:
 
 
 def _outputs(work: Work) -> tuple[dict[str, Tensor], Tensor]:
-    """One forward and backward: what came out by name, and dY. Logits are seen on their way to the loss.
-
-    A loss is scaled by the number of tokens, as a GradScaler would: fp16 has no room for gradients of a mean.
-    """
+    """One forward and backward: what came out by name, and dY. Logits are seen on their way to the loss."""
     work.clear()
-    if work.case.level != "model":
-        out = work.forward()
-        work.backward(out)
-        return {"output": out.detach()}, work.grad_out(out)
     seen: list[dict[str, Tensor]] = []
-    hook = work.model.register_forward_hook(lambda _module, _args, out: seen.append(outputs(out)))
+    hooks = []
+    if work.case.level == "model":
+        hooks.append(work.model.register_forward_hook(lambda _module, _args, out: seen.append(outputs(out))))
     try:
-        loss = work.forward()
+        out = work.forward()
     finally:
-        hook.remove()
-    grad_out = torch.full_like(loss, work.case.tokens)
-    loss.backward(grad_out)
-    return {name: t.detach() for name, t in seen[0].items()}, grad_out
+        for hook in hooks:
+            hook.remove()
+    grad_out = LOSS_SCALE * (work.grad_out(out) if out.dim() else torch.ones_like(out))
+    out.backward(grad_out)
+    return {name: t.detach() for name, t in (seen or [outputs(out)])[0].items()}, grad_out
 
 
 def _leaves(work: Work) -> str | None:

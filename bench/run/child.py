@@ -150,15 +150,19 @@ def _measure(
     from bench.models.build import build
 
     started = perf_counter()
-    emit("phase", case_id=case.case_id, phase="building")
-    work = build(case, str(device))
-    built = perf_counter()
     emit("phase", case_id=case.case_id, phase="checking")
-    wrong = _before(shrink(case, default_tokens(case, device)), device) or finite(work)
+    wrong = _before(shrink(case, default_tokens(case, device)), device)  # before there is a model beside its copies
     if wrong:
         emit("failed", case_id=case.case_id, status=Status.wrong, detail=wrong)
         return True
-    checking_s = perf_counter() - built
+    checked = perf_counter()
+    emit("phase", case_id=case.case_id, phase="building")
+    work = build(case, str(device))
+    built = perf_counter()
+    if wrong := finite(work):
+        emit("failed", case_id=case.case_id, status=Status.wrong, detail=wrong)
+        return True
+    checking_s = checked - started + perf_counter() - built
     peak = peak_mib(work, device)
     for name in in_order(job["clocks"]):
         emit("phase", case_id=case.case_id, phase=f"measuring {name}")
@@ -180,7 +184,7 @@ def _measure(
         if m.spoiled:
             break  # graph is the last; what a failed capture left behind ends with this process
     if m.spoiled:
-        emit("done", case_id=case.case_id, spent={"building": built - started, "checking": checking_s})
+        emit("done", case_id=case.case_id, spent={"building": built - checked, "checking": checking_s})
         return False
     emit("phase", case_id=case.case_id, phase="checking again")
     again = perf_counter()
@@ -190,7 +194,7 @@ def _measure(
         emit("failed", case_id=case.case_id, status=Status.wrong, detail=f"after timing: {found.detail}")
         return True
     checking_s += perf_counter() - again
-    emit("done", case_id=case.case_id, spent={"building": built - started, "checking": checking_s})
+    emit("done", case_id=case.case_id, spent={"building": built - checked, "checking": checking_s})
     return True
 
 
