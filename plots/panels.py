@@ -82,9 +82,20 @@ def panels(book: Book) -> list[Panel]:
         for case in book.cases:
             if case in book.failures or book.has(case, clock):
                 groups.setdefault((case.level, case.precision, case.l2), []).append(case)
-        for (level, precision, l2), cases in groups.items():
+        for (level, precision, l2), all_cases in groups.items():
+            cases = _expressible(book, all_cases)
             found.append(Panel(level, precision, l2, clock, tuple(cases), labels(cases)))
     return found
+
+
+def _expressible(book: Book, cases: list[Case]) -> list[Case]:
+    """Without the training types of which every case is unsupported here: they are listed below the tables."""
+
+    def unsupported(case: Case) -> bool:
+        return case in book.failures and book.failures[case].status == "unsupported"
+
+    kept = {(c.method, c.impl) for c in cases if not unsupported(c)}
+    return [c for c in cases if (c.method, c.impl) in kept] or cases
 
 
 def title(folder: Folder, what: str, panel: Panel, clocks: bool = True) -> str:

@@ -201,3 +201,27 @@ def test_a_child_that_cannot_start_fails_its_group_at_once(bench: Bench, sweep_f
     rows = rows_of(tmp_path / "out")
     assert {r["status"] for r in rows} == {"error"}
     assert "this torch is broken" in rows[0]["detail"]
+
+
+def test_a_wrong_result_shows_no_number_and_the_sweep_goes_on(bench: Bench, tmp_path: Path) -> None:
+    """A fault planted in the children's copy of impl eager: the branch of LoRA is doubled."""
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    (planted / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'bench.run.child' in sys.orig_argv:\n"
+        "    from bench.methods.lora_eager import EagerLoRALinear as L\n"
+        "    right = L.forward\n"
+        "    L.forward = lambda self, x: 2 * right(self, x) - self.base(x)\n"
+    )
+    bench.env["PYTHONPATH"] = os.pathsep.join([str(planted), bench.env["PYTHONPATH"]])
+    sweep = tmp_path / "small.yaml"
+    sweep.write_text(SWEEP)
+    done = bench("run", sweep, "--out", tmp_path / "out", "--where", "method=full,lora", "--where", "layer=square-48")
+    assert done.returncode == 1, done.stderr
+    status = {(r["method"], r["status"]) for r in rows_of(tmp_path / "out")}
+    assert status == {("full", "ok"), ("lora", "wrong")}
+    wrong = next(r for r in rows_of(tmp_path / "out") if r["method"] == "lora")
+    assert wrong["median_ms"] is None and wrong["n"] is None
+    assert "differs from the reference" in wrong["detail"]
+    assert wrong["case_id"] not in (tmp_path / "out" / "samples.jsonl").read_text()
