@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any
 
@@ -28,6 +29,8 @@ from bench.measure.stop import Estimate
 from bench.words import Status
 
 Emit = Callable[..., None]
+
+_compiled_s: list[float] = []  # seconds of each Triton compilation since the last case
 
 BEFORE, AFTER = 0, 1  # seeds of the correctness gate's weights and inputs
 
@@ -72,6 +75,8 @@ def main() -> None:
         from bench.ceilings import measure_ceilings
 
         emit("ceilings", found=measure_ceilings(device))
+    if device.type == "cuda":
+        _listen_to_triton()
     settings = MeasureSettings(**job["settings"])
     for axes in job["cases"]:
         case = Case(**axes)
@@ -143,13 +148,13 @@ def _measure(
     case: Case, device: Any, job: dict[str, Any], settings: MeasureSettings, emit: Emit, state: GpuState | None
 ) -> bool:
     """Measures one case under every clock; what one clock found is told before the next begins. False as in _one."""
+    started = perf_counter()
     from bench.measure.clocks import in_order, make_clock
     from bench.measure.gate import check, default_tokens, finite, shrink
     from bench.measure.memory import peak_mib
     from bench.measure.sampler import measure
     from bench.models.build import build
 
-    started = perf_counter()
     emit("phase", case_id=case.case_id, phase="checking")
     wrong = _before(shrink(case, default_tokens(case, device)), device)  # before there is a model beside its copies
     if wrong:
@@ -184,7 +189,7 @@ def _measure(
         if m.spoiled:
             break  # graph is the last; what a failed capture left behind ends with this process
     if m.spoiled:
-        emit("done", case_id=case.case_id, spent={"building": built - checked, "checking": checking_s})
+        emit("done", case_id=case.case_id, spent=_spent(built - checked, checking_s))
         return False
     emit("phase", case_id=case.case_id, phase="checking again")
     again = perf_counter()
@@ -194,8 +199,24 @@ def _measure(
         emit("failed", case_id=case.case_id, status=Status.wrong, detail=f"after timing: {found.detail}")
         return True
     checking_s += perf_counter() - again
-    emit("done", case_id=case.case_id, spent={"building": built - checked, "checking": checking_s})
+    emit("done", case_id=case.case_id, spent=_spent(built - checked, checking_s))
     return True
+
+
+def _spent(building_s: float, checking_s: float) -> dict[str, float]:
+    """Where a case's time beside its samples went. The gate is the first to run a kernel, and so to compile it."""
+    compiling_s = sum(_compiled_s)
+    _compiled_s.clear()
+    return {"building": building_s, "compiling": compiling_s, "checking": max(0.0, checking_s - compiling_s)}
+
+
+def _listen_to_triton() -> None:
+    """Notes how long each compilation takes; loads from Triton's cache take next to nothing and count too."""
+    if find_spec("triton") is None:
+        return
+    import triton
+
+    triton.knobs.compilation.listener = lambda *, times, **_: _compiled_s.append(times.total / 1e6)
 
 
 @cache

@@ -24,6 +24,9 @@ from bench.words import Status
 
 Task = tuple[int, Case]  # (repeat, case)
 
+# What a run's wall time divides into, in the order of a case's life.
+KINDS_OF_WORK = ("starting", "building", "compiling", "checking", "warming up", "measuring", "waiting")
+
 
 def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str]) -> list[Task]:
     """What is still to be measured: cases with a row missing, or with a status that is to be retried."""
@@ -53,11 +56,13 @@ class Runner:
         self._rows = RowMaker(plan, record.run["run_id"], device)
         self._measured: list[Event] = []  # what the case at hand has so far, one event a clock
         self._ahead: Child | None = None  # started for the next group while this one measures
-        self.spent: dict[str, float] = {}  # seconds by what they went into
+        self.spent: dict[str, float] = {}  # seconds by what they went into; see KINDS_OF_WORK
 
     def run(self, tasks: list[Task]) -> None:
         """Measures all tasks. Raises OSError where the record cannot be written; what is on disk stays."""
+        started = perf_counter()
         waiting = deque(groups([t for t in tasks if not self._refused(*t)]))
+        self.spent = dict.fromkeys(KINDS_OF_WORK, 0.0) if waiting else {}
         try:
             while waiting:
                 pending = deque(waiting.popleft())
@@ -67,6 +72,8 @@ class Runner:
         finally:
             if self._ahead is not None:
                 self._ahead.__exit__()
+            if self.spent:  # the rest: pauses for the GPU to come to rest, ends of processes, writing to disk
+                self.spent["waiting"] = max(0.0, perf_counter() - started - sum(self.spent.values()))
 
     def _refused(self, repeat: int, case: Case) -> bool:
         """Writes the rows of a case that its impl cannot express here: no child is needed to say so."""
@@ -190,7 +197,7 @@ class Runner:
             clocks["locked"] = True
 
     def _spend(self, what: str, seconds: float) -> None:
-        self.spent[what] = self.spent.get(what, 0.0) + seconds
+        self.spent[what] += seconds
 
 
 def _how_it_ended(code: int, last_words: str) -> tuple[Status, str]:

@@ -21,8 +21,9 @@ def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, flo
     bad = sorted({r["status"] for r in rows} - {Status.ok, Status.unsupported})
     if bad:
         yield f"To measure what failed again: python -m bench run {plan.sweep} --retry {','.join(bad)}"
-    if spent:
-        yield "time went into: " + ", ".join(f"{what} {duration(s)}" for what, s in spent.items())
+    whole = sum(spent.values())
+    for what, seconds in spent.items():
+        yield f"  {what:<12}{duration(seconds):>8}{seconds / whole:>6.0%}"
     main = [row for row in rows if row["clock"] == plan.clocks[0]]
     sentence = headline(sorted(main, key=lambda r: (str(r["model"]), r["seq"], r["repeat"])))
     if sentence:
