@@ -31,7 +31,7 @@ def sweep_path(tmp_path: Path) -> Path:
 def job_of(plan: Any) -> dict[str, Any]:
     return {
         "device": "cpu", "gpu_uuid": "cpu", "cases": [asdict(c) for c in plan.cases[:1]], "passes": plan.passes,
-        "clocks": plan.clocks, "settings": plan.settings.model_dump(),
+        "clocks": plan.clocks, "settings": plan.settings.model_dump(), "ceilings": False,
     }  # fmt: skip
 
 
