@@ -51,7 +51,9 @@ def test_table1_is_the_papers_on_a_gpu_and_one_block_on_a_cpu() -> None:
     assert {(c.level, c.batch, c.seq, c.precision, c.l2) for c in cpu.cases} == {
         ("block", 1, s, "fp32", None) for s in (64, 128)
     }
-    assert len(cpu.cases) == 18
+    kinds = [(c.method, c.impl) for c in cpu.cases]
+    assert set(kinds) == {("full", "eager"), *((m, i) for m in ("lora", "paca") for i in ("eager", "triton"))}
+    assert len(kinds) == 3 * 2 * 5
 
 
 def test_layers_has_every_shape_once_and_the_squares() -> None:
@@ -148,11 +150,12 @@ def test_where_narrows_and_says_what_it_could_have_taken() -> None:
     def count(*where: str) -> int:
         return len(make_plan("table1", False, where).cases)
 
-    assert count() == 18
-    assert count("model=tinyllama") == 6
-    assert count("model=tinyllama,gpt2-xl", "method=lora") == 4
-    assert count("rank=8") == 6
-    assert count("alpha=32") == 6
+    assert count() == 30
+    assert count("model=tinyllama") == 10
+    assert count("model=tinyllama,gpt2-xl", "method=lora") == 8
+    assert count("model=tinyllama,gpt2-xl", "method=lora", "impl=eager") == 4
+    assert count("rank=8") == 12
+    assert count("alpha=32") == 12
     chosen = make_plan("table1", False, ["seq=512", "method=paca"]).cases
     assert count(f"case_id={chosen[0].case_id}") == 1
     assert make_plan("table1", False, ["pass=backward"]).passes == ("backward",)
