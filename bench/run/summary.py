@@ -9,7 +9,7 @@ from bench.sweep import Plan
 from bench.words import AXES, Status
 
 # Axes that belong to the method itself; a ratio to Full-FT compares rows that agree on all others.
-OWN_AXES = {"method", "impl", "rank", "alpha", "dropout", "targets", "adapter_dtype", "trainable_layers"}
+OWN_AXES = {"method", "impl", "rank", "alpha", "dropout", "targets", "adapter_dtype"}
 
 
 def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, float]) -> Iterator[str]:
