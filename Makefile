@@ -12,7 +12,7 @@ SWEEP ?= table1
 ARGS ?=
 TEST ?= -m "not slow" --benchmark-skip -n auto
 
-.PHONY: help setup bench test test-all lint report publish doctor audit tune aa clean
+.PHONY: help setup bench campaign test test-all lint report publish wheel doctor audit tune aa clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -30,6 +30,9 @@ setup: $(READY)  ## Make .venv and install what everything needs, once
 bench: $(READY)  ## Measure SWEEP (Table 1) on this machine and draw its report
 	@dir=$$($(PY) -m bench run $(SWEEP) --gpu $(GPU) $(ARGS)); status=$$?; \
 	[ -z "$$dir" ] || $(PY) -m plots "$$dir" || status=$$?; exit $$status
+
+campaign: $(READY)  ## Everything a board should be measured for, in pieces of 9 minutes; give it again to go on
+	$(PY) -m bench campaign --gpu $(GPU) $(ARGS)
 
 test: $(READY)  ## The fast tests, without benchmarks (a few minutes)
 	$(PY) -m pytest $(TEST)
@@ -49,8 +52,13 @@ report: $(READY)  ## Redraw tables, plots and report of every results folder
 publish:  ## Put a measured folder where git sees it: make publish GPU=h100 SWEEP=table1
 	@test -f results/$(GPU)/$(SWEEP)/run.json || { echo "error: results/$(GPU)/$(SWEEP) holds no run; give GPU= and SWEEP=" >&2; exit 2; }
 	mkdir -p results/$(GPU)/reference/$(SWEEP)
+	rm -f results/$(GPU)/reference/$(SWEEP)/samples.jsonl*
 	cp results/$(GPU)/$(SWEEP)/*.* results/$(GPU)/reference/$(SWEEP)/
+	find results/$(GPU)/reference/$(SWEEP) -name samples.jsonl -size +1024k -exec gzip -9 -n {} +
 	git add results/$(GPU)/reference/$(SWEEP)
+
+wheel: $(READY)  ## Build dist/lorabench-*.whl: the kernels alone, as the package lorabench
+	rm -rf build && $(PY) -m build --wheel --no-isolation  # an old build/ would put deleted modules into the wheel
 
 doctor: $(READY)  ## What this machine can run, and what is missing
 	$(PY) -m bench doctor

@@ -43,7 +43,7 @@ def lora_linear(
         return _compiling(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme)
     try:
         device = x.device
-        autocast = torch.is_autocast_enabled(device.type)
+        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
         key = (
             x.shape, x.stride(), x.dtype, device, weight.shape, weight.stride(), weight.dtype, weight.device,
             lora_a.shape, lora_a.stride(), lora_a.dtype, lora_a.device, lora_b.shape, lora_b.stride(), lora_b.dtype,
@@ -53,12 +53,14 @@ def lora_linear(
             (x.data_ptr() | weight.data_ptr() | lora_a.data_ptr() | lora_b.data_ptr()
              | (0 if bias is None else bias.data_ptr())) % 16,
         )  # fmt: skip
-        plan = None if autocast else _plans.get(key)
+        plan = _plans.get(key)
     except AttributeError:  # not a tensor: the checks say which
         check_lora(x, weight, lora_a, lora_b, bias, scale, dropout_p, seed)
         raise
     if plan is None:
         return _first(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme, key, autocast)
+    if autocast is not None:
+        x, weight, lora_a, lora_b, bias = _cast(autocast, x, weight, lora_a, lora_b, bias)
     return _apply(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, plan)
 
 
@@ -78,22 +80,17 @@ def _apply(
 
 def _first(
     x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, bias: Tensor | None, p: float, seed: int | None,
-    scheme: str | None, key: Any, autocast: bool,
+    scheme: str | None, key: Any, autocast: torch.dtype | None,
 ) -> Tensor:  # fmt: skip
     """A case not seen before: checked, planned, and remembered."""
-    check_lora(x, weight, a, b, bias, scale, p, seed, autocast)
+    check_lora(x, weight, a, b, bias, scale, p, seed, autocast is not None)
     split_scheme(scheme)
     by_reference = not launch.runs_triton(x) or x.numel() == 0 or x.dtype == torch.float64
+    if autocast is not None and not by_reference:
+        x, weight, a, b, bias = _cast(autocast, x, weight, a, b, bias)
     # fp32 on a GPU runs in cuBLAS, and cuBLAS draws no mask.
-    if by_reference or (x.is_cuda and x.dtype == torch.float32 and p > 0.0 and not autocast):
+    if by_reference or (x.is_cuda and x.dtype == torch.float32 and p > 0.0):
         return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
-    if autocast:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        bias = None if bias is None else bias.to(dtype)
-        x, weight = x.to(dtype), weight.to(dtype)
-        a, b = (t if t.dtype == torch.float32 else t.to(dtype) for t in (a, b))
-        with torch.autocast(x.device.type, enabled=False):
-            return lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed, scheme=scheme)
     inputs = (weight, a, b)
     weight, a, b = prepared(weight, a, b)
     flat = rows(x, x.shape[-1])
@@ -107,6 +104,15 @@ def _first(
     if keep and not copied:
         _plans[key] = plan
     return _apply(x, weight, a, b, scale, bias, p, seed, plan)
+
+
+def _cast(
+    dtype: torch.dtype, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """What autocast makes of F.linear's arguments; fp32 adapters stay, since they are rounded inside."""
+    if a.dtype != torch.float32:
+        a, b = a.to(dtype), b.to(dtype)
+    return x.to(dtype), weight.to(dtype), a, b, None if bias is None else bias.to(dtype)
 
 
 def prepared(weight: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,194 @@
+"""The delta checkpoint of paca(): the trained columns of every layer, and which they are; the model itself stays out.
+
+paca_config.json          what paca() was asked for, the base model's name, every layer's shape
+paca_model.safetensors    <layer>.columns (out_features, rank) and <layer>.index (rank,) int64
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import check_index_values
+from .layer import PaCALinear
+from .model import PacaConfig, adapt, adapted, check, merge_paca, paca_layers, unwrapped
+from .places import check_adaptable, dtype_name, is_conv1d, is_linear
+
+CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
+FORMAT = 1
+
+
+def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool = False) -> None:
+    """Writes the trained columns to `folder`, for load_paca(); the folder is made where there is none.
+
+    merged=True writes a full checkpoint of the plain transformers model instead, with the trained weights, as its
+    save_pretrained() does; the model in memory stays as it is. Each file is complete or not there at all, and a pair
+    that two saves left is refused by load_paca(). Raises ValueError where the model is not under paca().
+    """
+    from safetensors.torch import save_file
+
+    model = unwrapped(model)
+    layers = adapted(model)
+    for layer in layers.values():
+        layer.refresh()
+    folder = Path(folder)
+    if merged:
+        _save_merged(model, layers, folder)
+        return
+    config = getattr(model, "paca_config", None)
+    if config is None:
+        raise ValueError("the model has PaCALinear layers, but no paca_config: save_paca() saves what paca() adapted")
+    written = json.dumps(_described(model, config, layers), indent=2)
+    tensors = {}
+    for name, layer in layers.items():
+        tensors[f"{name}.columns"] = layer.columns.detach().contiguous()
+        tensors[f"{name}.index"] = layer.index.contiguous()
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt", "paca_config": written}
+    _replace(folder / TENSORS, lambda path: save_file(tensors, path, metadata))
+    _replace(folder / CONFIG, lambda path: path.write_text(written, encoding="utf-8"))
+
+
+def _save_merged(model: nn.Module, layers: dict[str, PaCALinear], folder: Path) -> None:
+    save = getattr(model, "save_pretrained", None)
+    if save is None:
+        raise TypeError(f"model is a {type(model).__name__}, expected a transformers model for merged=True")
+    ours = {f"{name}.{part}" for name in layers for part in ("columns", "index", "pretrained")}
+    save(str(folder), state_dict={name: t for name, t in model.state_dict().items() if name not in ours})
+
+
+def _described(model: nn.Module, config: PacaConfig, layers: dict[str, PaCALinear]) -> dict[str, Any]:
+    base = getattr(getattr(model, "config", None), "_name_or_path", None)
+    return {
+        "format": FORMAT,
+        "base_model": base or None,
+        **asdict(config),
+        "adapter_dtype": dtype_name(config.adapter_dtype),
+        "shapes": {name: {"in": layer.in_features, "out": layer.out_features} for name, layer in layers.items()},
+    }
+
+
+def _replace(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes beside `path`, then renames: a reader finds the old file or the new one, never half of one."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainable: bool = True) -> Any:
+    """What save_paca() wrote to `folder`, on the base model it was trained from; returns the model, adapted in place.
+
+    model: the base model, or a path or hub id that transformers' from_pretrained takes. trainable=False gives plain
+    layers with the trained weights, in evaluation mode. Raises ValueError, naming the file and the layer, before the
+    model is changed where the two do not fit; FileNotFoundError where a file is missing.
+    """
+    folder = Path(folder)
+    described, tensors = _read(folder)
+    config, shapes = _config(folder / CONFIG, described)
+    if not isinstance(model, nn.Module):
+        model = _from_pretrained(os.fspath(model))
+    if paca_layers(model) or unwrapped(model) is not model:
+        raise ValueError("the model is under paca() or wrapped already, expected the plain base model")
+    chosen = {name: _layer(model, name, shape, folder / CONFIG) for name, shape in shapes.items()}
+    check(config, chosen)
+    _check_tensors(folder / TENSORS, config, shapes, tensors)
+    adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]})
+    with torch.no_grad():
+        for name, layer in paca_layers(model).items():
+            layer.columns.copy_(tensors[f"{name}.columns"])
+            layer.refresh()
+    return model if trainable else merge_paca(model).eval()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The configuration and the tensors of one save."""
+    from safetensors import SafetensorError, safe_open
+
+    for name in (CONFIG, TENSORS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name} is missing, expected what save_paca(model, folder) writes")
+    try:
+        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / CONFIG} is no JSON: {error}") from error
+    try:
+        with safe_open(str(folder / TENSORS), "pt") as file:
+            same = json.loads((file.metadata() or {}).get("paca_config", "null")) == described
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
+    except SafetensorError as error:
+        raise ValueError(f"{folder / TENSORS} cannot be read: {error}") from error
+    if not same:
+        raise ValueError(f"{folder / TENSORS} was saved with another {CONFIG} than the one beside it: save both again")
+    return described, tensors
+
+
+def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int, int]]]:
+    """What paca() was asked for, and (in_features, out_features) by layer."""
+    found = described.get("format") if isinstance(described, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: format is {found!r}, expected {FORMAT}")
+    try:
+        config = PacaConfig(
+            rank=described["rank"],
+            alpha=described["alpha"],
+            targets=described["targets"] if isinstance(described["targets"], str) else tuple(described["targets"]),
+            layers=None if described["layers"] is None else tuple(described["layers"]),
+            seed=described["seed"],
+            adapter_dtype=getattr(torch, described["adapter_dtype"]),
+        )
+        return config, {name: (shape["in"], shape["out"]) for name, shape in described["shapes"].items()}
+    except KeyError as error:
+        raise ValueError(f"{path}: the key {error} is missing") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _layer(model: nn.Module, name: str, shape: tuple[int, int], path: Path) -> nn.Module:
+    """The model's layer of this name, checked to have (in_features, out_features) = shape."""
+    try:
+        layer = model.get_submodule(name)
+    except AttributeError:
+        known = ", ".join([n for n, module in model.named_modules() if is_linear(module)][:3]) or "none"
+        raise ValueError(
+            f"{path}: {name} is no layer of {type(model).__name__}, whose linear layers are {known} ..."
+        ) from None
+    check_adaptable(name, layer)
+    stored = tuple(layer.get_parameter("weight").shape)
+    found = stored if is_conv1d(layer) else stored[::-1]
+    if found != shape:
+        raise ValueError(f"{path}: {name} has (in, out) features {shape}, but the model's has {found}")
+    return layer
+
+
+def _check_tensors(
+    path: Path, config: PacaConfig, shapes: dict[str, tuple[int, int]], tensors: dict[str, Tensor]
+) -> None:
+    expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")}
+    if odd := sorted(expected ^ tensors.keys()):
+        raise ValueError(f"{path}: {odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")
+    for name, (width, height) in shapes.items():
+        for part, shape in (("columns", (height, config.rank)), ("index", (config.rank,))):
+            found = tuple(tensors[f"{name}.{part}"].shape)
+            if found != shape:
+                raise ValueError(f"{path}: {name}.{part} has shape {found}, expected {shape}")
+        try:
+            check_index_values(tensors[f"{name}.index"], width)
+        except ValueError as error:
+            raise ValueError(f"{path}: {name}.{error}") from error
+
+
+def _from_pretrained(name: str) -> nn.Module:
+    """The model as its own config says it: its class, and its weights' dtype."""
+    transformers = import_module("transformers")
+    config = transformers.AutoConfig.from_pretrained(name)
+    kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
+    return kind.from_pretrained(name, config=config, dtype="auto")

@@ -1,0 +1,167 @@
+"""paca(): any transformers model under PaCA, in one call; and the ways back to a plain one."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from ..blocks import replace
+from .layer import PaCALinear
+from .places import dtype_name, is_conv1d, seed_of, target_layers
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class PacaConfig:
+    """What paca() was asked for; it stays with the adapted model as `paca_config`."""
+
+    rank: int
+    alpha: float
+    targets: str | tuple[str, ...]
+    layers: tuple[int, ...] | None
+    seed: int
+    adapter_dtype: torch.dtype
+
+
+def paca(
+    model: Model,
+    rank: int,
+    alpha: float,
+    *,
+    targets: str | Sequence[str] = "all-linear",
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    adapter_dtype: torch.dtype = torch.float32,
+) -> Model:
+    """Adapts the model in place and returns it: `rank` input columns of each target layer train, all else is frozen.
+
+    targets: 'all-linear' (every nn.Linear and Conv1D inside the blocks; not the head), or names, each the end of a
+    layer's full name, as PEFT's target_modules. layers: the indices of the blocks to adapt, such as range(16, 32) for
+    the upper half of 32; None for all. Which columns train follows from seed and the layer's full name. The trained
+    values, `columns` (out_features, rank) = weight[:, index] * rank / alpha, have adapter_dtype; the live ones stay in
+    the weight.
+
+    Nothing is to be wired: each step() of a torch optimizer that holds the columns writes them into the weights, in
+    Trainer, accelerate or a loop of one's own. Optimizers that step on flattened copies (FSDP, DeepSpeed) do not hold
+    them and are not supported. Columns changed by hand, in place, are written by the next forward; under torch.compile
+    only an optimizer's step writes them. Weight decay would pull pretrained weights to zero: a step sets it to 0 for a
+    group of columns, with a warning, and a group with other parameters beside them is refused with a ValueError (see
+    parameter_groups).
+
+    state_dict() and save_pretrained() give a checkpoint of the plain model with the trained weights inside, from which
+    an adapted model also resumes exactly; save_paca() writes the trained values alone.
+
+    Raises ValueError or TypeError, naming the argument, before anything is changed.
+    """
+    if paca_layers(model):
+        raise ValueError("the model is under paca() already: call merge_paca(model) or remove_paca(model) first")
+    if hasattr(model, "peft_config"):
+        raise ValueError("the model has PEFT adapters: call merge_and_unload() or unload() on it first")
+    if unwrapped(model) is not model:
+        raise ValueError(f"the model is wrapped in {type(model).__name__}: call paca() before wrapping it")
+    chosen = target_layers(model, targets, layers)
+    config = PacaConfig(
+        rank=rank,
+        alpha=alpha,
+        targets=targets if isinstance(targets, str) else tuple(targets),
+        layers=None if layers is None else tuple(layers),
+        seed=seed,
+        adapter_dtype=adapter_dtype,
+    )
+    check(config, chosen)
+    adapt(model, config, chosen, lambda name: {"seed": seed_of(name, seed)})
+    return model
+
+
+def check(config: PacaConfig, chosen: dict[str, nn.Module]) -> None:
+    """Raises ValueError or TypeError, naming the argument, where the chosen layers cannot be adapted so."""
+    rank, alpha, dtype = config.rank, config.alpha, config.adapter_dtype
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"rank is {rank!r}, expected an int of at least 1")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha is {alpha!r}, expected a positive number")
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int):
+        raise TypeError(f"seed is {config.seed!r}, expected an int")
+    for name, layer in chosen.items():
+        weight = layer.get_parameter("weight")
+        width = weight.shape[0 if is_conv1d(layer) else 1]
+        if rank > width:
+            raise ValueError(f"rank is {rank}, but {name} has {width} input columns only")
+        if dtype not in (torch.float32, weight.dtype):
+            valid = " or ".join(dict.fromkeys(("float32", dtype_name(weight.dtype))))
+            raise TypeError(f"adapter_dtype is {dtype}, expected torch.{valid} for {name}")
+
+
+def adapt(
+    model: nn.Module, config: PacaConfig, chosen: dict[str, nn.Module], columns: Callable[[str], dict[str, Any]]
+) -> None:
+    """Freezes the model and puts a layer that follows its optimizer in place of each chosen one.
+
+    columns gives, by a layer's name, the seed or the index of its columns.
+    """
+    model.requires_grad_(False)
+    for name, layer in chosen.items():
+        adapter = PaCALinear(layer, config.rank, config.alpha, adapter_dtype=config.adapter_dtype, **columns(name))
+        adapter.follow()
+        replace(model, name, adapter.train(layer.training))
+    model.paca_config = config  # type: ignore[assignment]
+    # DistributedDataParallel would broadcast these buffers in every forward, and they never change.
+    kept = getattr(model, "_ddp_params_and_buffers_to_ignore", [])
+    buffers = [f"{name}.{buffer}" for name in chosen for buffer in ("index", "pretrained")]
+    model._ddp_params_and_buffers_to_ignore = [*kept, *buffers]  # type: ignore[assignment]
+
+
+def merge_paca(model: Model) -> Model:
+    """Plain layers again, with the trained weights; in place. Parameters stay frozen: requires_grad_() thaws them.
+
+    Raises ValueError where the model is not under paca().
+    """
+    return _unwrap(model, _merged)
+
+
+def remove_paca(model: Model) -> Model:
+    """Plain layers again, with the pretrained weights, bit for bit; in place. Parameters stay frozen.
+
+    Raises ValueError where the model is not under paca().
+    """
+    return _unwrap(model, PaCALinear.restore)
+
+
+def _merged(layer: PaCALinear) -> nn.Module:
+    layer.refresh()
+    return layer.base
+
+
+def _unwrap(model: Model, plain: Callable[[PaCALinear], nn.Module]) -> Model:
+    inner = unwrapped(model)
+    for name, layer in adapted(inner).items():
+        replace(inner, name, plain(layer).train(layer.training))
+    if hasattr(inner, "paca_config"):
+        del inner.paca_config
+        del inner._ddp_params_and_buffers_to_ignore
+    return model
+
+
+def paca_layers(model: nn.Module) -> dict[str, PaCALinear]:
+    """The adapted layers by their full names."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, PaCALinear)}
+
+
+def adapted(model: nn.Module) -> dict[str, PaCALinear]:
+    """The same, of a model that has some. Raises ValueError where it has none."""
+    found = paca_layers(model)
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no PaCA layers, expected a model that paca() has adapted")
+    return found
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of torch.compile's and DistributedDataParallel's wrappers."""
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return unwrapped(model.module)
+    compiled = model._modules.get("_orig_mod")
+    return model if compiled is None else unwrapped(compiled)

@@ -1,0 +1,117 @@
+"""accelerate and restore: a PEFT model's LoRA layers become fused ones, and again what they were."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+from torch import nn
+
+from .report import Report
+
+_QUANTISED = ("bnb", "gptq", "awq", "aqlm", "eetq", "hqq", "inc", "torchao")
+
+
+def accelerate(model: nn.Module) -> Report:
+    """Swaps the forward of every LoRA layer of a PEFT model that lora_linear can compute, and reports on all of them.
+
+    Served are peft's lora.Linear over nn.Linear and transformers' Conv1D with one plain LoRA adapter active.
+    Parameters, names, state_dict and the model's use through PEFT do not change; adapters and layers that PEFT adds
+    later to a model of get_peft_model are covered too (after inject_adapter_in_model call it again). Calling it twice
+    does no harm.
+
+    Dropout masks are drawn from torch's generator, but are others than PEFT's; second derivatives are refused where the
+    kernels run. Raises ImportError without PEFT, TypeError for what is no module, ValueError for a model without
+    adapters.
+    """
+    _require(model)
+    from .layer import dtype_reason, parts_of
+
+    swap(model)
+    accelerated, left = [], {}
+    for name, module, reason in _adapted(model):
+        if reason is None:
+            parts = parts_of(module)
+            reason = parts if isinstance(parts, str) else dtype_reason(parts[0].dtype, parts)
+        if reason is None:
+            accelerated.append(name)
+        else:
+            left[name] = reason
+    if not accelerated and not left:
+        raise ValueError(f"model is a {type(model).__name__} without PEFT layers, expected what get_peft_model returns")
+    return Report(tuple(accelerated), left)
+
+
+def restore(model: nn.Module) -> None:
+    """Undoes accelerate: every layer is PEFT's own again. Raises as accelerate does, but for a model without layers."""
+    _require(model)
+    classes = _classes()
+    for module in model.modules():
+        for theirs, ours in classes:
+            if type(module) is ours:
+                module.__class__ = theirs
+
+
+def _require(model: object) -> None:
+    if find_spec("peft") is None:
+        raise ImportError("peft is not installed, which accelerate and restore work on: pip install 'lorabench[peft]'")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}, expected a PEFT model")
+
+
+def _classes() -> tuple[tuple[Any, Any], ...]:
+    """PEFT's class and ours. Subclasses of theirs (torchao's, custom ones) have a forward of their own and stay."""
+    from peft.tuners.lora import LoraModel
+    from peft.tuners.lora.layer import Linear
+
+    from .layer import FusedLinear
+    from .tuner import FusedLoraModel
+
+    return (Linear, FusedLinear), (LoraModel, FusedLoraModel)
+
+
+def swap(model: nn.Module) -> None:
+    """Gives every LoRA layer and tuner in model our class, but for an instance with a forward of its own."""
+    classes = _classes()
+    for module in model.modules():
+        for theirs, ours in classes:
+            if type(module) is theirs and "forward" not in module.__dict__:
+                module.__class__ = ours
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
+    """Every layer that PEFT adapted, with the reason why its class is not swapped, None where it is."""
+    from peft.tuners.lora.layer import MultiheadAttention
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    from .layer import FusedLinear
+
+    attention: tuple[str, ...] = ()
+    for name, module in model.named_modules():
+        if name.startswith(attention):
+            continue  # MultiheadAttention reads the weights of its out_proj and never calls it
+        if isinstance(module, MultiheadAttention):
+            attention += (name + ".",)
+        if type(module) is FusedLinear:
+            yield name, module, None
+        elif isinstance(module, BaseTunerLayer):
+            yield name, module, _why_not(module)
+        elif isinstance(module, AuxiliaryTrainingWrapper):
+            kind = type(module).__name__
+            yield name, module, "modules_to_save" if kind == "ModulesToSaveWrapper" else f"{kind}, no LoRA layer"
+
+
+def _why_not(layer: Any) -> str:
+    from peft.tuners.lora import LoraLayer
+
+    kind, home = type(layer).__name__, type(layer).__module__
+    base = type(layer.get_base_layer()).__name__
+    if not isinstance(layer, LoraLayer) or not home.startswith("peft.tuners.lora."):
+        return f"{kind} of {home.removeprefix('peft.tuners.')}, not LoRA's own layer"
+    if "forward" in layer.__dict__:
+        return "its forward was replaced by another library"
+    if home.rpartition(".")[2] in _QUANTISED:
+        return f"quantised base ({kind})"
+    if kind == "ParamWrapper":
+        return "LoRA over a single parameter (target_parameters)"
+    return f"LoRA over {base}, not over nn.Linear or Conv1D"
