@@ -26,15 +26,24 @@ class Case:
     batch: int
     seq: int
     l2: str | None
+    accumulation: int | None = None  # micro-steps whose gradients add up before an optimizer step; None for one
 
     @property
     def case_id(self) -> str:
         """12 hex digits over the axes: the same case has the same id in every run."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        axes = asdict(self)
+        if self.accumulation is None:
+            del axes["accumulation"]  # ids of cases without it are as they were before there was such an axis
+        return hashlib.sha256(json.dumps(axes, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def tokens(self) -> int:
         return self.batch * self.seq
+
+    @property
+    def micro_steps(self) -> int:
+        """Forward and backward passes to an optimizer step."""
+        return self.accumulation or 1
 
     @property
     def scale(self) -> float:
@@ -46,14 +55,25 @@ class Case:
         return None if self.model is None else model_shape(self.model)
 
     @property
-    def projection(self) -> Projection:
-        """The layer under test at level linear."""
+    def projections(self) -> tuple[Projection, ...]:
+        """The layer under test at level linear, or the siblings of a group, which read the same x."""
         assert self.layer is not None, "only level linear has a layer"
         if self.shape is None:
             found = square(self.layer)
             assert found is not None
-            return found
-        return next(p for p in self.shape.projections if p.name == self.layer)
+            return (found,)
+        return self.shape.layer(self.layer)
+
+    @property
+    def linear_layers(self) -> dict[str, Projection]:
+        """The projections at level linear by their names in what is built: layer, or layer.q_proj and its siblings.
+
+        Empty at other levels.
+        """
+        found = self.projections if self.level == "linear" else ()
+        if len(found) == 1:
+            return {"layer": found[0]}
+        return {f"layer.{p.name.rpartition('.')[2]}": p for p in found}
 
     @property
     def blocks(self) -> int:
@@ -67,7 +87,7 @@ class Case:
     def target_projections(self) -> list[Projection]:
         """The layers of one block that the method adapts, in the model's order."""
         if self.level == "linear":
-            return [self.projection]
+            return list(self.projections)
         assert self.shape is not None
         wanted = (self.targets or "all-linear").split(",")
         names = {p.name for t in wanted for p in self.shape.match(t)}
@@ -78,7 +98,7 @@ class Case:
         """Trained values by closed form: LoRA r (K + N), PaCA r N for each adapted layer, full all of them."""
         if self.method == "full":
             if self.level == "linear":
-                return self.projection.params
+                return sum(p.params for p in self.projections)
             assert self.shape is not None
             whole = self.level == "model" and self.trainable_layers == "all"
             blocks = trainable_blocks(self.trainable_layers, self.blocks)
@@ -96,4 +116,5 @@ class Case:
         where = " ".join(x for x in (self.model, self.layer) if x)
         rank = "" if self.rank is None else f" r{self.rank}"
         upper = "" if self.trainable_layers == "all" else f" {self.trainable_layers}"
-        return f"{where} {self.method}/{self.impl}{rank}{upper} {self.precision} {self.batch}x{self.seq}"
+        times = "" if self.accumulation is None else f" {self.accumulation} times"
+        return f"{where} {self.method}/{self.impl}{rank}{upper} {self.precision} {self.batch}x{self.seq}{times}"

@@ -1,4 +1,4 @@
-"""The command line: run, list, compare, cross-check, doctor. Light to import: --help and list answer at once."""
+"""The command line. Light to import: --help and list answer at once."""
 
 import sys
 from pathlib import Path
@@ -95,6 +95,91 @@ def compare(
     from bench.compare.command import compare as compare_runs
 
     raise typer.Exit(compare_runs(a, b, sweep, run, out, gpu, tuple(where or ()), fresh, fail_on_slower, json))
+
+
+@app.command()
+def train(
+    strategy: Annotated[str, typer.Option(help="A name in bench/strategies, or the path of a strategy file.")],
+    model: Annotated[str, typer.Option(help="A checkpoint folder, or a Hub id.")],
+    out: Annotated[Path, typer.Option(help="The folder of this training run.")],
+    data: Annotated[
+        str | None, typer.Option(help="A JSONL file, a folder with train.jsonl, or the id of a Hub dataset.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="This and the next five instead of the strategy's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=1e-12, max=1e3)] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples per process and micro-step.")] = None,
+    accumulation: Annotated[int | None, typer.Option(min=1, help="Micro-steps per optimizer step.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens; longer examples lose their beginning.")] = None,
+    precision: Annotated[str | None, typer.Option(help="amp-fp16, amp-bf16, bf16 or fp32.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of adapters, columns, order and dropout.")] = 0,
+    impl: Annotated[str, typer.Option(help="LoRA only: peft, or triton (fused); auto: triton on a GPU.")] = "auto",
+    save: Annotated[str, typer.Option(help="delta: what was trained; full: a checkpoint with it merged in.")] = "delta",
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = 50,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old run moves to earlier/.")] = False,
+) -> None:
+    """Fine-tune a checkpoint for real, by a strategy of the paper's Table 3. A run that was cut off goes on.
+
+    For several GPUs: torchrun --nproc-per-node N -m bench train ... Exit status: 0 trained; 2 the request cannot be
+    carried out; 130 interrupted, to go on with the same command.
+    """
+    from bench.finetune.command import train as train_model
+    from bench.finetune.plan import Request
+
+    request = Request(
+        strategy, model, data, out, epochs, learning_rate, batch, accumulation, max_length, precision, seed,
+        checkpoint_every, impl, save, device, fresh,
+    )  # fmt: skip
+    raise typer.Exit(train_model(request))
+
+
+@app.command()
+def evaluate(
+    source: Annotated[str, typer.Argument(help="A folder of bench train, a checkpoint folder, or a Hub id.")],
+    data: Annotated[
+        str, typer.Option(help="Folder with test.jsonl (and dev.jsonl for --shots), one JSONL file, or a Hub id.")
+    ] = "cais/mmlu",
+    shots: Annotated[int, typer.Option(min=0, help="Solved examples before each question; MMLU has 5.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, help="Prompts per forward pass.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each subject.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    by: Annotated[str, typer.Option(help="lm-eval (lm-evaluation-harness) or direct (computed here).")] = "lm-eval",
+    out: Annotated[Path | None, typer.Option(help="Where accuracy.json goes; default: a trained folder.")] = None,
+) -> None:
+    """MMLU accuracy by category, as in the paper's Table 2. An evaluation that was cut off goes on where it stopped.
+
+    Exit status: 0 evaluated; 2 the request cannot be carried out; 130 interrupted.
+    """
+    from bench.accuracy.command import evaluate as evaluate_model
+
+    for flag, value, valid in (("--device", device, ("auto", "cpu", "cuda")), ("--by", by, ("lm-eval", "direct"))):
+        if value not in valid:
+            raise UserError(one_of(flag, value, valid))
+    raise typer.Exit(evaluate_model(source, data, shots, batch, limit, device, by, out))
+
+
+@app.command()
+def campaign(
+    gpu: Gpu = "auto",
+    budget: Annotated[str, typer.Option(help="Time for all pieces together: 18m, 1h, 900s.")] = "18m",
+    piece: Annotated[str, typer.Option(help="Time after which this command stops and says how to go on.")] = "9m",
+    stages: Annotated[
+        str | None, typer.Option(help="gpu-tests, precompile, tune, report or sweeps, joined by commas; default all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder; default results/<key>.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Forget what is done and spent; the sweeps' rows stay.")
+    ] = False,
+) -> None:
+    """Everything a board should be measured for, in order of worth, in pieces; each piece goes on where the last ended.
+
+    Exit status: 0 all done; 1 a stage failed, or the budget was too small; 2 the request cannot be carried out; 3 this
+    piece is over and the same command goes on.
+    """
+    from bench.campaign.command import campaign as run_campaign
+
+    names = tuple(filter(None, (s.strip() for s in (stages or "").split(","))))
+    raise typer.Exit(run_campaign(gpu, budget, piece, names, out, fresh))
 
 
 @app.command()

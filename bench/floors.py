@@ -34,26 +34,34 @@ PARTS = {
     "forward": ("forward",),
     "backward": ("backward",),
     "forward-backward": ("forward", "backward"),
-    "step": ("forward", "backward", "optimizer"),
 }
 
 
+def parts(case: Case, pass_: str) -> tuple[str, ...]:
+    """What a pass runs through, in its order: a step as many micro-steps as accumulate, and the optimizer."""
+    if pass_ == "step":
+        return (*PARTS["forward-backward"] * case.micro_steps, "optimizer")
+    return PARTS[pass_]
+
+
 def flops(case: Case, pass_: str) -> int | None:
-    """FLOPs of a pass: forward, backward, forward-backward, or step (the same: an optimizer multiplies no matrices).
+    """FLOPs of a pass: forward, backward, forward-backward, or step (its micro-steps': an optimizer multiplies no
+    matrices).
 
     None at levels block and model of an architecture without a closed form here.
     """
     found = products(case)
-    return None if found is None else sum(_flops(case, found, part) for part in PARTS[pass_])
+    return None if found is None else sum(_flops(case, found, part) for part in parts(case, pass_))
 
 
 def compulsory_bytes(case: Case, pass_: str) -> int | None:
-    """Bytes of a pass, by the module's rule: of forward-backward the sum of both, of step with AdamW's and the refresh.
+    """Bytes of a pass, by the module's rule: of forward-backward the sum of both, of step that of its micro-steps with
+    AdamW's and the refresh.
 
     None as for flops.
     """
     found = products(case)
-    return None if found is None else sum(_traffic(case, found, part).total for part in PARTS[pass_])
+    return None if found is None else sum(_traffic(case, found, part).total for part in parts(case, pass_))
 
 
 def floor_ms(case: Case, pass_: str, on: Board | None) -> float | None:
@@ -69,7 +77,7 @@ def floor_ms(case: Case, pass_: str, on: Board | None) -> float | None:
     if on is None or found is None:
         return None
     seconds = 0.0
-    for part in PARTS[pass_]:
+    for part in parts(case, pass_):
         compute = _flops(case, found, part) / (on.tflops(case.precision) * 1e12)
         seconds += max(compute, _memory_bytes(case, found, part, on) / (on.memory_tbs * 1e12))
     return seconds * 1e3

@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.case import Case
-from bench.shapes import ModelShape, trainable_blocks
+from bench.shapes import LLAMA_LIKE, ModelShape, trainable_blocks
 
-# Architectures whose block is Llama's, as far as products go. Others have a closed form at level linear only.
-LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 DEFAULT_VOCABULARY = {"gpt2": 50257, "llama": 32000}  # transformers' own, where a config leaves it out
 
 
@@ -82,10 +80,10 @@ class Products:
 
 
 def products(case: Case) -> Products | None:
-    """The products of a case; None at levels block and model of an architecture without a closed form here."""
+    """The products of a case; None at levels block and model of an architecture that is neither GPT-2's nor Llama's."""
     if case.level == "linear":
-        p = case.projection
-        return Products((Group((Layer(p.out_features, p.in_features, p.params, case.method),), x_grad=True),))
+        layers = (Layer(p.out_features, p.in_features, p.params, case.method) for p in case.projections)
+        return Products((Group(tuple(layers), x_grad=True),))
     shape = case.shape
     assert shape is not None
     if shape.model_type not in ("gpt2", *LLAMA_LIKE):

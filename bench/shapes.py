@@ -15,6 +15,15 @@ from bench.yamlfile import load_yaml
 
 HERE = Path(__file__).parent
 
+# Architectures whose block is Llama's, as far as products go.
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
+
+# Projections of a block that read the same input, by the name of the group.
+SIBLINGS = {
+    "self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -55,6 +64,17 @@ class ModelShape:
         if target == "all-linear":
             return list(self.projections)
         return [p for p in self.projections if p.name == target or p.name.endswith("." + target)]
+
+    @property
+    def groups(self) -> dict[str, tuple[Projection, ...]]:
+        """Siblings that read the same x, by the group's name; GPT-2 has none, its c_attn is one product already."""
+        if self.model_type not in LLAMA_LIKE:
+            return {}
+        return {group: tuple(p for p in self.projections if p.name in names) for group, names in SIBLINGS.items()}
+
+    def layer(self, name: str) -> tuple[Projection, ...]:
+        """What a value of the layer axis names: one projection, or the siblings of a group; nothing if unknown."""
+        return self.groups.get(name) or tuple(p for p in self.projections if p.name == name)
 
     def distinct_projections(self) -> list[Projection]:
         """One projection for each shape; q_proj stands for o_proj where both are square."""

@@ -13,7 +13,8 @@ from bench.measure.clocks import clocks_of
 from bench.measure.settings import MeasureSettings
 from bench.methods.registry import IMPLS
 from bench.shapes import model_shape, square, trainable_blocks
-from bench.sweepfile import SweepFile, place, read_sweep, sweep_path
+from bench.strict import place
+from bench.sweepfile import SweepFile, read_sweep, sweep_path
 from bench.yamlfile import Where, YamlFile
 
 
@@ -41,15 +42,31 @@ def make_plan(sweep: str, on_cpu: bool, where: list[str] | tuple[str, ...] = ())
     path = sweep_path(sweep)
     file, read = read_sweep(path)
     instead = file.cpu.axes.given() if on_cpu else {}
+    asked = _asked_for(file, where)
     passes = tuple(dict.fromkeys((on_cpu and file.cpu.passes) or file.passes))
     settings = _settings(file, on_cpu)
     found: dict[str, Case] = {}
     for i, entry in enumerate(file.methods):
-        for case in _expand(file.axes.given() | entry.given() | instead, on_cpu, read, ("methods", i)):
+        values = file.axes.given() | entry.given() | instead
+        values |= {axis: values.get(axis, [None]) + more for axis, more in asked.items()}
+        for case in _expand(values, on_cpu, read, ("methods", i)):
             found.setdefault(case.case_id, case)
-    cases, passes = _narrow(_side_by_side(list(found.values())), passes, where)
+    cases, passes = _narrow(_side_by_side(list(found.values())), passes, where, file.on_request.given())
     clocks = ("cpu",) if on_cpu else tuple(dict.fromkeys(file.clocks))
     return Plan(sweep, path, path.read_text(encoding="utf-8"), file.description, cases, passes, clocks, settings)
+
+
+def _asked_for(file: SweepFile, where: list[str] | tuple[str, ...]) -> dict[str, list[Any]]:
+    """The values under on_request that --where names, by axis; all of them where it names a case_id."""
+    named: dict[str, set[str]] = {}
+    for condition in where:
+        axis, _, wanted = condition.partition("=")
+        named.setdefault(axis, set()).update(wanted.split(","))
+    found = {
+        axis: [v for v in values if "case_id" in named or text_of(v) in named.get(axis, ())]
+        for axis, values in file.on_request.given().items()
+    }
+    return {axis: values for axis, values in found.items() if values}
 
 
 def _side_by_side(cases: list[Case]) -> list[Case]:
@@ -76,7 +93,7 @@ def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: W
 
     def at(key: str) -> str:
         """The place in the file to blame for this axis."""
-        for candidate in (*[("cpu", "axes", key)] * on_cpu, (*where, key), ("axes", key)):
+        for candidate in (*[("cpu", "axes", key)] * on_cpu, (*where, key), ("axes", key), ("on_request", key)):
             if candidate in read.lines:
                 return place(read, candidate)
         return place(read, where)
@@ -85,7 +102,7 @@ def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: W
     for combination in product(*(values[a] for a in ordered)):
         point = dict(zip(ordered, combination, strict=True))
         try:
-            yield from _cases(point, on_cpu)
+            yield from _cases(point, on_cpu, values.get("model", []))
         except _Bad as bad:
             raise UserError(f"{at(bad.axis)}: {bad}") from None
 
@@ -98,7 +115,7 @@ class _Bad(Exception):
         self.axis = axis
 
 
-def _cases(point: dict[str, Any], on_cpu: bool) -> Iterator[Case]:
+def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[Case]:
     """A point with every axis settled: defaults filled in, axes that do not apply emptied."""
     p: dict[str, Any] = {f.name: point.get(f.name) for f in fields(Case)}
     method, level, precision = p["method"], p["level"], p["precision"] or ("fp32" if on_cpu else "bf16")
@@ -113,10 +130,12 @@ def _cases(point: dict[str, Any], on_cpu: bool) -> Iterator[Case]:
                 raise _Bad("method", f"method {method} needs a value for {key!r}")
         p["dropout"] = (p["dropout"] or 0.0) if method == "lora" else None
         p["targets"] = (p["targets"] or "all-linear") if level != "linear" else None
-        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if precision.startswith("amp-") else precision)
+        wide = precision.startswith("amp-") or IMPLS[method][p["impl"]].fp32_adapters
+        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
         p["alpha"] = float(p["alpha"])
+    p["accumulation"] = None if p["accumulation"] == 1 else p["accumulation"]
     p["l2"] = None if on_cpu else p["l2"] or ("cold" if level == "linear" else "warm")
-    for layer, model in _layers(p):
+    for layer, model in _layers(p, models):
         case = Case(**p | {"layer": layer, "model": model, "trainable_layers": _trainable(p)})
         _check(case)
         yield case
@@ -133,8 +152,9 @@ def _trainable(p: dict[str, Any]) -> str:
     return spec if p["level"] == "model" else "all"
 
 
-def _layers(p: dict[str, Any]) -> Iterator[tuple[str | None, str | None]]:
-    """(layer, model) of the cases that one value of the layer axis stands for. `all`: one layer of each shape."""
+def _layers(p: dict[str, Any], models: list[str]) -> Iterator[tuple[str | None, str | None]]:
+    """(layer, model) of the cases that one value of the layer axis stands for. `all`: one layer of each shape;
+    `groups`: those siblings that read the same x; a name: for each of the sweep's `models` that has it."""
     layer, model = p["layer"], p["model"]
     if p["level"] != "linear":
         if layer is not None:
@@ -145,10 +165,23 @@ def _layers(p: dict[str, Any]) -> Iterator[tuple[str | None, str | None]]:
     elif square(layer):
         yield layer, None
     else:
-        names = [x.name for x in model_shape(model).projections]
-        if layer not in names:
-            raise _Bad("layer", f"{layer!r} is no layer of {model}; valid are: all, square-N, {', '.join(names)}")
-        yield layer, model
+        if not any(_named(layer, m) for m in models):
+            raise _Bad("layer", _no_layer(layer, models))
+        yield from ((name, model) for name in _named(layer, model))
+
+
+def _named(layer: str, model: str) -> list[str]:
+    """The layers of a model that a value of the layer axis names."""
+    shape = model_shape(model)
+    return list(shape.groups) if layer == "groups" else [layer] * bool(shape.layer(layer))
+
+
+def _no_layer(layer: str, models: list[str]) -> str:
+    shapes = [model_shape(m) for m in models]
+    valid = ["all", "square-N", *["groups"] * any(s.groups for s in shapes)]
+    valid += [name for s in shapes for name in (*(p.name for p in s.projections), *s.groups)]
+    what = "no model here has groups" if layer == "groups" else f"{layer!r} is no layer of {' or '.join(models)}"
+    return f"{what}; valid are: {', '.join(dict.fromkeys(valid))}"
 
 
 def _check(case: Case) -> None:
@@ -174,7 +207,10 @@ def text_of(value: object) -> str:
 
 
 def _narrow(
-    cases: list[Case], passes: tuple[str, ...], where: list[str] | tuple[str, ...]
+    cases: list[Case],
+    passes: tuple[str, ...],
+    where: list[str] | tuple[str, ...],
+    on_request: dict[str, list[Any]],
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """The cases that every --where lets through: axis=value, or axis=value,value for any of them."""
     for condition in where:
@@ -186,6 +222,8 @@ def _narrow(
         chosen = {wanted} if wanted in options else set(wanted.split(","))
         for value in chosen - set(options):
             shown = ", ".join(o or "''" for o in options[:20]) or "none: the other conditions leave no case"
+            more = ", ".join(text_of(v) for v in on_request.get(axis, []))
+            shown += f"; on request: {more}" if more else ""
             raise UserError(f"--where {condition}: {value!r} is not in this sweep; its values of {axis}: {shown}")
         if axis == "pass":
             passes = tuple(p for p in passes if p in chosen)

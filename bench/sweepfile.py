@@ -3,20 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from bench import words
 from bench.errors import UserError, one_of
 from bench.measure.settings import MeasureSettings
 from bench.shapes import is_there
-from bench.yamlfile import Where, YamlFile, load_yaml
+from bench.strict import Strict, read_strict
+from bench.yamlfile import YamlFile
 
 SWEEPS = Path(__file__).parent / "sweeps"
 
@@ -55,11 +49,7 @@ def _many(kind: Any, before: Any = _listed) -> Any:
     return Annotated[list[kind], Field(min_length=1), BeforeValidator(before)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class AxesPart(_Strict):
+class AxesPart(Strict):
     """Values of axes: a single one or a list. Every combination is a case."""
 
     level: _words(words.LEVELS) | None = None  # type: ignore[valid-type]
@@ -76,6 +66,7 @@ class AxesPart(_Strict):
     precision: _words(words.PRECISIONS) | None = None  # type: ignore[valid-type]
     batch: _many(Count) | None = None  # type: ignore[valid-type]
     seq: _many(Count) | None = None  # type: ignore[valid-type]
+    accumulation: _many(Count) | None = None  # type: ignore[valid-type]
     l2: _words(words.L2_STATES) | None = None  # type: ignore[valid-type]
 
     def given(self) -> dict[str, list[Any]]:
@@ -83,7 +74,7 @@ class AxesPart(_Strict):
         return {a: getattr(self, a) for a in words.AXES if getattr(self, a) is not None}
 
 
-class CpuPart(_Strict):
+class CpuPart(Strict):
     """What replaces the sweep's own keys on a machine without a GPU."""
 
     axes: AxesPart = AxesPart()
@@ -91,15 +82,16 @@ class CpuPart(_Strict):
     measure: MeasureSettings = MeasureSettings()
 
 
-class SweepFile(_Strict):
+class SweepFile(Strict):
     """A sweep: axes and methods whose combinations are the cases, what to time, and how."""
 
     description: str
     axes: AxesPart
     methods: Annotated[list[AxesPart], Field(min_length=1)]
-    passes: _words(words.PASSES) = ["forward", "backward", "forward-backward"]  # type: ignore[valid-type]
-    clocks: _words(("eager", "device", "graph")) = ["eager"]  # type: ignore[valid-type]
+    passes: _words(words.PASSES) = Field(default=["forward", "backward", "forward-backward"])  # type: ignore[valid-type]
+    clocks: _words(("eager", "device", "graph")) = Field(default=["eager"])  # type: ignore[valid-type]
     measure: MeasureSettings = MeasureSettings()
+    on_request: AxesPart = AxesPart()  # further values of axes, measured only where --where names them
     cpu: CpuPart = CpuPart()
 
 
@@ -120,42 +112,4 @@ def sweep_path(sweep: str) -> Path:
 
 def read_sweep(path: Path) -> tuple[SweepFile, YamlFile]:
     """A sweep file, checked. Raises UserError naming file, line, key, what was found and what would be valid."""
-    read = load_yaml(path)
-    if not isinstance(read.value, dict):
-        raise UserError(f"{path}:1: a sweep is a mapping with the keys {', '.join(SweepFile.model_fields)}")
-    try:
-        return SweepFile.model_validate(read.value), read
-    except ValidationError as e:
-        raise UserError(_sentence(read, e)) from None
-
-
-def _sentence(read: YamlFile, e: ValidationError) -> str:
-    first = e.errors(include_url=False)[0]
-    where: Where = tuple(first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"{place(read, where)}: unknown key; valid here: {', '.join(_valid_keys(where))}"
-    found = "" if first["type"] == "missing" else f"{_short(first['input'])}: "
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{place(read, where)}: {'' if message.startswith(repr(first['input'])) else found}{message}"
-
-
-def place(read: YamlFile, where: Where) -> str:
-    """'file:line: key' of a place in a sweep file."""
-    key = ".".join(str(p) for p in where)
-    return f"{read.path}:{read.line(where)}" + (f": {key}" if key else "")
-
-
-def _valid_keys(where: Where) -> list[str]:
-    parent = where[:-1]
-    if parent == ():
-        return list(SweepFile.model_fields)
-    if parent[-1:] == ("measure",):
-        return list(MeasureSettings.model_fields)
-    if parent == ("cpu",):
-        return list(CpuPart.model_fields)
-    return list(AxesPart.model_fields)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return read_strict(path, SweepFile, "a sweep")

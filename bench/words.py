@@ -15,7 +15,7 @@ L2_STATES = ("cold", "warm")
 # What makes a case what it is. Two cases that agree on these are the same case.
 AXES = (
     "level", "model", "layer", "method", "impl", "trainable_layers", "rank", "alpha", "dropout", "targets",
-    "adapter_dtype", "precision", "batch", "seq", "l2",
+    "adapter_dtype", "precision", "batch", "seq", "accumulation", "l2",
 )  # fmt: skip
 
 # The columns of rows.csv, in their order. An empty cell means not measured.
@@ -24,8 +24,8 @@ COLUMNS = (
     "median_ms", "ci_low_ms", "ci_high_ms", "p20_ms", "p80_ms", "min_ms", "n", "outliers", "stop", "noisy",
     "status", "detail",
     "peak_mib", "trainable_params", "flops", "bytes", "floor_ms", "launches", "sm_clock_mhz", "power_w",
-    "temperature_c", "mem_clock_mhz", "power_capped", "dropped", "refresh_ms", "model_dropout", "process",
-    "measured_at", "repro",
+    "temperature_c", "mem_clock_mhz", "power_capped", "dropped", "refresh_ms", "optimizer_ms", "parts_ms",
+    "model_dropout", "process", "measured_at", "repro",
 )  # fmt: skip
 
 # Columns that hold a time. No status is ever a number in one of them.

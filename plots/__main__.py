@@ -5,16 +5,29 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from plots.training import EXAMPLES, Run, is_run, load_run
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 when every folder was drawn; 2 when one of them is no results folder, and then nothing was written."""
+    """0 when every folder was drawn; 2 when one of them is no folder of ours, and then nothing was written."""
     parser = argparse.ArgumentParser(
         prog="python -m plots",
         description="Draws table1.md, table1.csv, report.md, report.html and figures from the rows of a results "
         "folder, into that folder. Half-finished folders are drawn as far as they go.",
     )
     parser.add_argument(
-        "folders", metavar="DIR", nargs="+", type=Path, help="a results folder, such as results/cpu/table1"
+        "folders",
+        metavar="DIR",
+        nargs="+",
+        type=Path,
+        help="a results folder, such as results/cpu/table1; or a folder "
+        "of bench train or bench evaluate, which fills Table 2 of the results folders beside it",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="where table2 of runs alone goes, without a results folder; default: beside the first"
+    )
+    parser.add_argument(
+        "--examples", type=int, default=EXAMPLES, help="in an epoch that Table 2 projects; default: %(default)s, MMLU's"
     )
     asked = parser.parse_args(arguments)
     from plots.load import FolderError, load
@@ -23,22 +36,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign is no reason to stop
     try:
-        folders = [load(path) for path in asked.folders]
+        if asked.examples < 1:
+            raise FolderError(f"--examples {asked.examples}: valid is a number of at least 1")
+        runs = [load_run(path) for path in asked.folders if is_run(path)]
+        folders = [load(path) for path in asked.folders if not is_run(path)]
+        if asked.out and folders:
+            raise FolderError(
+                f"--out {asked.out}: for runs alone; {folders[0].path} is a results folder, and is drawn into"
+            )
     except (FolderError, OSError) as error:
         print(f"python -m plots: {error}", file=sys.stderr)
         return 2
+    if not folders:
+        return _runs_alone(asked.out or asked.folders[0].resolve().parent, runs, asked.examples)
     from plots.report import draw
 
     for folder in folders:
         for note in folder.notes:
             print(f"note: {note}", file=sys.stderr)
         try:
-            written, said = draw(folder)
+            written, said = draw(folder, runs, asked.examples)
         except OSError as error:
             print(f"python -m plots: cannot write into {folder.path}: {error}", file=sys.stderr)
             return 2
         print(f"{folder.path}: {', '.join(path.name for path in written)}")
         print(said)
+    return 0
+
+
+def _runs_alone(where: Path, runs: Sequence[Run], examples: int) -> int:
+    from plots.table2_report import write_alone
+
+    try:
+        written = write_alone(where, runs, examples)
+    except OSError as error:
+        print(f"python -m plots: cannot write into {where}: {error}", file=sys.stderr)
+        return 2
+    print(f"{where}: {', '.join(path.name for path in written)}")
     return 0
 
 

@@ -7,7 +7,8 @@ from plots.cells import Book
 from plots.fits import fits_table
 from plots.hardware import efficiency_table, memory_table
 from plots.load import Folder
-from plots.panels import Panel, Table
+from plots.panels import MAX_TYPES, Panel, Table
+from plots.peers import is_peers, peers_summary, peers_table
 from plots.split_tables import Splits, split_tables
 from plots.splits import GPU_CLOCKS, has_both
 from plots.tables import layers_table, paper_table, step_table, table1
@@ -22,6 +23,7 @@ class Tables:
     hardware: list[Table] = field(default_factory=list)
     further: list[Table] = field(default_factory=list)
     aside: list[Table] = field(default_factory=list)  # in table1.md alone: the split tables have their times
+    peers: list[Table] = field(default_factory=list)  # of peers.md: a line for each layer and training type
 
     @property
     def every(self) -> list[Table]:
@@ -55,6 +57,7 @@ def arrange(folder: Folder, book: Book, found: list[Panel], splits: Splits) -> T
         tables.hardware.extend(_present([memory_table(folder, book, head)]))
         lines = [panel for panel in shown if panel.level != "linear" and panel.clock != "host"]
         tables.further.extend(_present(fits_table(folder, book, panel) for panel in lines))
+        tables.peers.extend(peers_table(folder, book, panel) for panel in shown if is_peers(panel))
         for panel in apart:
             tables.aside.extend(_times(folder, book, panel))
     return tables
@@ -62,7 +65,8 @@ def arrange(folder: Folder, book: Book, found: list[Panel], splits: Splits) -> T
 
 def _times(folder: Folder, book: Book, panel: Panel) -> list[Table]:
     if panel.level == "linear":
-        return [layers_table(folder, book, panel)]
+        few = len(panel.types) <= MAX_TYPES or not is_peers(panel)  # side by side; more of them stand in peers.md
+        return [layers_table(folder, book, panel)] * few + [peers_summary(folder, book, panel)] * is_peers(panel)
     return [table1(folder, book, panel), *_present([paper_table(folder, book, panel)])]
 
 

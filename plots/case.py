@@ -1,6 +1,6 @@
 """The axes of a case, as the rows name them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -30,6 +30,8 @@ class Case:
     batch: int
     seq: int
     l2: str | None
+    # Micro-steps to an optimizer step; None for one. Not in repr, which seeds draws: earlier folders keep their digits.
+    accumulation: str | None = field(default=None, repr=False)
 
     @cached_property
     def _hash(self) -> int:
@@ -42,6 +44,10 @@ class Case:
     @property
     def tokens(self) -> int:
         return self.batch * self.seq
+
+    @property
+    def micro_steps(self) -> int:
+        return int(number(self.accumulation) or 1)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -37,6 +37,8 @@ class Cell:
     processes: int = 0
     noisy: bool = False
     refresh_ms: float | None = None
+    optimizer_ms: float | None = None  # of a step: the optimizer alone
+    parts_ms: float | None = None  # of a step: its parts, timed apart and added up
     source: str = "measured"  # or 'forward + backward' for a sum that was not measured as one
 
     @property
@@ -65,12 +67,13 @@ FACTS = tuple(Facts.__dataclass_fields__)
 
 @dataclass(frozen=True)
 class Ratio:
-    """Time over Full-FT's at equal axes, or the word that stands in its place."""
+    """Time over another's at equal axes, mostly Full-FT's, or the word that stands in its place."""
 
     word: str = ""
     value: Estimate | None = None
     scope: str = ""
     noisy: bool = False
+    draws: Array | None = field(default=None, repr=False, compare=False)
 
 
 def _cell(folder: Folder, case: Case, rows: list[dict[str, Any]]) -> Cell:
@@ -94,11 +97,17 @@ def _cell(folder: Folder, case: Case, rows: list[dict[str, Any]]) -> Cell:
     low, high = number(good[0].get("ci_low_ms")), number(good[0].get("ci_high_ms"))
     alone = len(good) == 1 and draws is not None and low is not None and high is not None
     time = Estimate(value, low, high) if alone else interval(value, draws)
-    refreshes = [r for r in (number(row.get("refresh_ms")) for row in good) if r is not None]
+    refresh, optimizer, parts = (_middle(good, name) for name in ("refresh_ms", "optimizer_ms", "parts_ms"))
     return Cell(
         case, pass_, clock, "ok", "", time, draws, sum(int(number(row.get("n")) or 0) for row in good), processes,
-        any(flag(row.get("noisy")) for row in good), float(np.median(refreshes)) if refreshes else None,
+        any(flag(row.get("noisy")) for row in good), refresh, optimizer, parts,
     )  # fmt: skip
+
+
+def _middle(rows: list[dict[str, Any]], name: str) -> float | None:
+    """The median of a column over repeats, of those that have it."""
+    known = [value for value in (number(row.get(name)) for row in rows) if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _draws(folder: Folder, row: dict[str, Any], rng: np.random.Generator) -> Array | None:
@@ -168,31 +177,46 @@ class Book:
         """Full-FT at the same level, model, layer, trainable layers, precision, batch, length and L2 state."""
         return self._full.get(_equal_axes(case))
 
+    @cached_property
+    def _alike(self) -> dict[tuple[object, ...], list[Case]]:
+        found: dict[tuple[object, ...], list[Case]] = {}
+        for case in self.cases:
+            found.setdefault(_equal_axes(case), []).append(case)
+        return found
+
+    def alike(self, case: Case) -> list[Case]:
+        """The cases at the same axes as `baseline` compares: they differ in method, impl and what a method sets."""
+        return self._alike.get(_equal_axes(case), [])
+
     def ratio(self, case: Case, pass_: str, clock: str) -> Ratio:
         """Time of the case over Full-FT's in the same pass and clock."""
-        cell, base = self.get(case, pass_, clock), self.baseline(case)
+        return self.over(case, self.baseline(case), "Full-FT", pass_, clock)
+
+    def over(self, case: Case, base: Case | None, name: str, pass_: str, clock: str) -> Ratio:
+        """Time of the case over that of `base` in the same pass and clock; `name` says what base is."""
+        cell = self.get(case, pass_, clock)
         if cell.time is None:
             return Ratio(cell.status)
         if base is None:
-            return Ratio("no Full-FT")
+            return Ratio(f"no {name}")
         below = self.get(base, pass_, clock)
         if below.source != cell.source:  # one of the two was measured as a whole: put both together from their parts
             cell, below = self.summed(case, clock), self.summed(base, clock)
         if below.time is None or cell.time is None:
-            return Ratio(f"Full-FT {below.status}" if below.time is None else cell.status)
+            return Ratio(f"{name} {below.status}" if below.time is None else cell.status)
         if base == case:
             return Ratio(value=Estimate(1.0, 1.0, 1.0), scope="by definition")
         value = cell.time.value / below.time.value
         draws = None if cell.draws is None or below.draws is None else cell.draws / below.draws
         fewest = min(cell.processes, below.processes)
         scope = f"across {fewest} processes" if fewest >= MIN_PROCESSES else "within process"
-        return Ratio("", interval(value, draws), scope, cell.noisy or below.noisy)
+        return Ratio("", interval(value, draws), scope, cell.noisy or below.noisy, draws)
 
 
 def _equal_axes(case: Case) -> tuple[object, ...]:
     return (
         case.level, case.model, case.layer, case.trainable_layers or "all", case.precision, case.batch, case.seq,
-        case.l2,
+        case.accumulation, case.l2,
     )  # fmt: skip
 
 

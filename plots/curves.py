@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from plots.cells import Book
-from plots.figures import FAILED, INK, MAX_MODELS, MAX_TYPES, colours, finish, legend, plt_canvas, point
+from plots.figures import FAILED, HUES, INK, MAX_MODELS, OTHER, colours, finish, legend, plt_canvas, point
 from plots.fits import fits
 from plots.load import Folder
-from plots.panels import Panel
+from plots.panels import MAX_TYPES, Panel
+from plots.peers import is_peers
 from plots.render import Figure
 from plots.words import caption, place, shape_word
 
@@ -43,6 +44,58 @@ def layers_figure(folder: Folder, book: Book, panel: Panel, where: Path) -> Figu
     return finish(
         canvas, where, "layers", f"Time over Full-FT's at {shape_word(shape)}: {place(folder, panel.level)}", words
     )
+
+
+def peers_figure(folder: Folder, book: Book, panel: Panel, where: Path) -> Figure | None:
+    """Time over Full-FT's for each training type, axes for each layer or group: forward hollow, the whole filled."""
+    from matplotlib.lines import Line2D
+
+    shape = panel.shapes[-1]
+    types = [t for t in panel.types if any(panel.labels[c] == t and book.baseline(c) != c for c in panel.cases)]
+    layers = [s for s in panel.subjects if any(panel.find(s, shape, t) for t in types)][:MAX_LAYERS]
+    if not is_peers(panel) or not types or not layers or not any(book.baseline(c) for c in panel.cases):
+        return None
+    columns = min(4, len(layers))
+    lines = -(-len(layers) // columns)
+    canvas = plt_canvas(3.0 + 2.6 * columns, 1.9 + lines * (0.5 + 0.19 * len(types)))
+    grid = canvas.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    hue = {panel.labels[c]: HUES.get(c.method, OTHER)[0] for c in panel.cases}
+    for axes, layer in zip(grid.flat, layers, strict=False):
+        for y, type_ in enumerate(types):
+            case = panel.find(layer, shape, type_)
+            if case is None:
+                continue
+            forward, both = (book.ratio(case, pass_, panel.clock) for pass_ in ("forward", "forward-backward"))
+            if forward.value:
+                point(axes, forward, y - 0.17, hue[type_], False, "white")
+            if both.value or not forward.value:
+                point(axes, both, y + 0.17, hue[type_], False)
+        axes.axvline(1, color=INK, lw=1.1, zorder=1)
+        axes.set_title(layer, loc="left", fontsize=8.5)
+        axes.tick_params(axis="y", length=0)
+    for axes in grid.flat[len(layers) :]:
+        axes.set_visible(False)
+    first = grid[0][0]
+    first.set_yticks(range(len(types)), types)
+    first.set_ylim(len(types) - 0.4, -0.6)
+    first.set_xscale("log", base=2)
+    low, high = first.get_xlim()
+    first.set_xlim(min(low, 0.5), max(high, 2.0))
+    first.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for axes in grid.flat[max(0, len(layers) - columns) : len(layers)]:
+        axes.tick_params(axis="x", labelbottom=True)
+        axes.set_xlabel("time / Full-FT's")
+    marks = [
+        Line2D([], [], marker="o", mfc=fill, mec=INK, ls="", label=name)
+        for name, fill in (("forward", "white"), ("forward-backward", INK))
+    ]
+    legend(canvas, panel, [], marks)
+    words = (
+        f"{caption(folder, book, panel.cases, panel.clock)} Drawn: {shape_word(shape)}; 95 % intervals; a pass that is "
+        "missing has no time. Left of the line is faster than Full-FT."
+    )
+    what = "Methods and implementations, time over Full-FT's"
+    return finish(canvas, where, "peers", f"{what}: {place(folder, panel.level)}", words)
 
 
 def lengths_figure(folder: Folder, book: Book, panel: Panel, where: Path) -> Figure | None:

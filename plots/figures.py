@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from plots.cells import Book, Ratio
 from plots.load import Folder
-from plots.panels import MAX_WIDE, Panel
+from plots.panels import MAX_TYPES, MAX_WIDE, Panel
 from plots.paper import paper_row
 from plots.render import Figure
 from plots.words import caption, place, ratio_word, shape_word
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 MAX_MODELS = 6  # side by side in one figure; the tables hold the rest
-MAX_TYPES = 8
 INK, SOFT, FAILED = "#1c2024", "#66707a", "#8a3b00"
 # Okabe and Ito's palette, told apart by every kind of colour vision: one hue a method, lighter for further impls.
 HUES = {
@@ -196,7 +195,7 @@ def ratio_figure(folder: Folder, book: Book, panel: Panel, where: Path) -> Figur
     return finish(canvas, where, "ratio", f"Forward-backward time over Full-FT's: {place(folder, panel.level)}", words)
 
 
-def point(axes: "Axes", ratio: Ratio, y: float, colour: str, labelled: bool = True) -> None:
+def point(axes: "Axes", ratio: Ratio, y: float, colour: str, labelled: bool = True, fill: str | None = None) -> None:
     """A ratio with its interval at height y, its number at the right edge, or the word that stands in its place."""
     found = ratio.value
     if labelled or found is None:
@@ -208,7 +207,7 @@ def point(axes: "Axes", ratio: Ratio, y: float, colour: str, labelled: bool = Tr
         low, high = found.low or found.value, found.high or found.value
         axes.errorbar(
             found.value, y, xerr=[[found.value - low], [high - found.value]], fmt="o", ms=5, color=colour, ecolor=INK,
-            elinewidth=1, capsize=2.5,
+            elinewidth=1, capsize=2.5, mfc=fill or colour,
         )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """Reads a results folder: rows.jsonl (or rows.csv), samples.jsonl, run.json. Every key of every file is optional."""
 
 import csv
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 SCHEMA = 1  # the only layout of a results folder that this code reads
 ROW_FILES = ("rows.jsonl", "rows.csv")  # the record first; the CSV is derived from it
+SAMPLE_FILES = ("samples.jsonl", "samples.jsonl.gz")  # the second: as `make publish` leaves many samples
 
 Key = tuple[str, str, str, str]  # case_id, pass, clock, repeat
 
@@ -101,7 +104,11 @@ def _finite(times: list[object]) -> tuple[float, ...]:
 
 def _json_lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     """The objects of a file of JSON lines. Only the last line may be torn: a write was cut off there."""
-    lines = path.read_bytes().split(b"\n")
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise FolderError(f"{path}: cannot be unpacked ({error})") from error
+    lines = data.split(b"\n")
     filled = [i for i, line in enumerate(lines) if line.strip()]
     for i in filled:
         try:
@@ -151,8 +158,9 @@ def load(path: Path) -> Folder:
                 rows[row_key(row)] = row
     samples: dict[Key, tuple[float, ...]] = {}
     runs: dict[Key, object] = {}
-    if (path / "samples.jsonl").exists():
-        for line in _json_lines(path / "samples.jsonl", notes):
+    found = next((path / name for name in SAMPLE_FILES if (path / name).exists()), None)
+    if found is not None:
+        for line in _json_lines(found, notes):
             times = line.get("samples_ms")
             if isinstance(times, list):
                 samples[row_key(line)] = _finite(times)

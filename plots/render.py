@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plots.panels import Table
 
-NUMBER = re.compile(r"^([+-]?[\d.]+)((?: ± [\d.]+| \[[-\d., ]+\])?(?: %)?)((?: [†‡])*)$")
+NUMBER = re.compile(r"^([+-]?[\d.:]+)((?: ± [\d.:]+| \[[-\d., ]+\])?(?: %)?)((?: [†‡])*)$")
 WIDE = 135  # characters in a line; a wider table is set smaller
 
 STYLE = """
@@ -107,7 +107,7 @@ def md_table(table: Table) -> str:
     """The columns of a group share one cell, as in the paper: 'forward at 4 x 512 / 4 x 1024'."""
     heads = [*table.lead, *(" ".join([name, " / ".join(filter(None, subs))]).strip() for name, subs in table.groups)]
     rows = [heads, ["---"] * len(table.lead) + ["---:"] * len(table.groups)]
-    rows += [[*lead, *(" / ".join(cells) for cells in groups)] for lead, groups in table.lines]
+    rows += [[*lead, *(" / ".join(cells) if any(cells) else "" for cells in groups)] for lead, groups in table.lines]
     lines = ["| " + " | ".join(c if i == 1 else md_text(c) for c in row) + " |" for i, row in enumerate(rows)]
     return f"{md_text(table.caption)}\n\n" + "\n".join(lines)
 

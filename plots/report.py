@@ -1,5 +1,6 @@
 """The report of one results folder: question, answer, tables, figures, what failed, where it comes from."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from plots.answer import answer
@@ -9,19 +10,26 @@ from plots.conditions import conditions
 from plots.figures import MAX_MODELS, Figure, draw_all, ratio_figure, times_figure
 from plots.files import staged
 from plots.load import Folder
-from plots.panels import MAX_WIDE, Panel, Table, panels
+from plots.panels import MAX_TYPES, MAX_WIDE, Panel, Table, panels
+from plots.peers import FILES as PEERS_FILES
+from plots.peers import STEM as PEERS
+from plots.peers import write_peers
 from plots.render import Block, Heading, Items, Para, markdown, page
 from plots.sections import noise_note, progress_note, provenance, status_blocks
 from plots.split_tables import Splits, why
 from plots.splits import make_splits
 from plots.stats import MIN_PROCESSES
+from plots.steps import STEM as STEPS
+from plots.table2_report import FILES as TABLE2
+from plots.table2_report import make_second
 from plots.tables import BESIDE
 from plots.tidy import tidy, write_tidy
+from plots.training import EXAMPLES, Run
 from plots.words import CLOCK_WORDS, listed, scene
 
 MAX_LINES = 80  # of a table inside the report; table1.md has all of them
 SPLIT = "split"
-FIGURES = (SPLIT, "times", "ratio", "layers", "lengths", "grid")
+FIGURES = (SPLIT, STEPS, "times", "ratio", "layers", PEERS, "lengths", "grid")
 QUESTION = "Which way of fine-tuning is really faster here, in forward and backward: all weights, LoRA or PaCA?"
 
 READING = (
@@ -42,23 +50,24 @@ def clock_lines(book: Book) -> list[str]:
     return [f"Clock {clock}: {CLOCK_WORDS[clock]}." for clock in book.clocks if clock in CLOCK_WORDS]
 
 
-def shortened(table: Table) -> Table:
-    """The table cut to what a report can hold."""
+def shortened(table: Table, whole: str = "table1") -> Table:
+    """The table cut to what a report can hold; all of it is in the files called `whole`."""
     if len(table.lines) <= MAX_LINES:
         return table
-    more = f"The first {MAX_LINES} of {len(table.lines)} lines; table1.md and table1.csv have all of them. "
+    more = f"The first {MAX_LINES} of {len(table.lines)} lines; {whole}.md and {whole}.csv have all of them. "
     return Table(table.title, more + table.caption, table.lead, table.groups, table.lines[:MAX_LINES])
 
 
 def draw_figures(folder: Folder, book: Book, found: list[Panel], splits: Splits, where: Path) -> list[Figure]:
     """The figures of the headline clock's panels, one set for the first panel of each level."""
-    from plots.curves import grid_figure, layers_figure, lengths_figure
+    from plots.curves import grid_figure, layers_figure, lengths_figure, peers_figure
     from plots.stacks import split_figure
 
     drawn: dict[str, Figure] = {}
     for panel in [p for p in found if p.clock == found[0].clock]:
         few = len(panel.shapes) <= MAX_WIDE
-        makers = [layers_figure] if panel.level == "linear" else [times_figure, ratio_figure] if few else []
+        layers = [layers_figure, peers_figure] if len(panel.types) <= MAX_TYPES else [peers_figure]
+        makers = layers if panel.level == "linear" else [times_figure, ratio_figure] if few else []
         makers += [] if panel.level == "linear" else [lengths_figure, grid_figure]
         makers = [m for m in makers if m.__name__.removesuffix("_figure") not in drawn]
         drawn |= {figure.stem: figure for figure in draw_all(folder, book, panel, where, makers)}
@@ -100,16 +109,18 @@ def notes_below(folder: Folder, found: list[Panel], tables: Tables) -> list[Para
     return [Para(words) for words in notes if words]
 
 
-def draw(folder: Folder) -> tuple[list[Path], str]:
+def draw(folder: Folder, runs: Sequence[Run] = (), examples: int = EXAMPLES) -> tuple[list[Path], str]:
     """Writes tables, figures and reports into the folder; returns their paths and the answer in plain sentences.
 
+    `runs` of real training and evaluation stand in Table 2; `examples` make up one of its epochs.
     Raises OSError where they cannot be written, and then the earlier ones are as they were.
     """
     book = make_book(folder)
     found = panels(book) if book.cases else []
     splits = make_splits(book)
     tables = arrange(folder, book, found, splits)
-    said = [answer(folder, book, found), *why(book, found, splits)]
+    second = make_second(folder, book, runs, examples)
+    said = [second.said if second and second.said else answer(folder, book, found), *why(book, found, splits)]
     title = f"Fine-tuning times on {folder.device}" + (f", sweep {folder.sweep}" if folder.sweep else "")
     head: list[Block] = [Heading(title, 1)]
     if folder.is_cpu and book.cases:
@@ -119,15 +130,18 @@ def draw(folder: Folder) -> tuple[list[Path], str]:
     notes = notes_below(folder, found, tables)
     with staged(folder.path) as drafts:
         figures = draw_figures(folder, book, found, splits, drafts) if found else []
+        steps = second.draw(folder, book, drafts) if second else []
         apart = [figure for figure in figures if figure.stem == SPLIT]
         others = [figure for figure in figures if figure not in apart]
         body: list[Block] = [*head, Heading("Question"), Para(QUESTION), Heading("Answer")]
         body += [Para(words, "answer") for words in said]
+        body += second.section(steps) if second else []
         body += [Heading("Times"), *map(shortened, tables.times), *notes] if tables.times else []
         body += split_section(found, tables, apart)
         body += [Heading("Figures"), *others] if others else []
         body += [Heading("Efficiency and memory"), *map(shortened, tables.hardware)] if tables.hardware else []
         body += [Heading("Further tables"), *map(shortened, tables.further)] if tables.further else []
+        body += [Heading("Layer by layer"), *(shortened(t, PEERS) for t in tables.peers)] if tables.peers else []
         body += [Heading("How to read it"), Items((*READING, *clock_lines(book)))]
         body += [*status_blocks(folder), *provenance(folder)]
         files = {
@@ -138,8 +152,14 @@ def draw(folder: Folder) -> tuple[list[Path], str]:
         for name, words in files.items():
             (drafts / name).write_text(words, encoding="utf-8")
         write_tidy(tidy(folder, book, splits), drafts / "table1.csv")
-    drawn = [f"{figure.stem}.{kind}" for figure in figures for kind in ("png", "svg")]
-    for old in {f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")} - {*drawn}:
+        if second:
+            second.write(head, drafts)
+        if tables.peers:
+            write_peers(folder, book, found, [*head, *(f for f in figures if f.stem == PEERS)], notes, drafts)
+    drawn = [f"{figure.stem}.{kind}" for figure in [*steps, *figures] for kind in ("png", "svg")]
+    drawn += PEERS_FILES if tables.peers else ()
+    known = {f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")} | {*PEERS_FILES}
+    for old in known - {*drawn}:
         (folder.path / old).unlink(missing_ok=True)  # of an earlier drawing, which the data no longer support
-    names = ("table1.md", "table1.csv", "report.md", "report.html", *drawn)
+    names = ("table1.md", "table1.csv", *(TABLE2 if second else ()), "report.md", "report.html", *drawn)
     return [folder.path / name for name in names], "\n".join(said)

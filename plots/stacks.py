@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from plots.case import Case
 from plots.cells import Book
-from plots.figures import FAILED, INK, MAX_MODELS, MAX_TYPES, SOFT, colours, finish, legend, plt_canvas
+from plots.figures import FAILED, INK, MAX_MODELS, SOFT, colours, finish, legend, plt_canvas
 from plots.load import Folder
-from plots.panels import MAX_WIDE, Panel
+from plots.panels import MAX_TYPES, MAX_WIDE, Panel
 from plots.render import Figure
 from plots.split_tables import Splits
 from plots.splits import GPU_CLOCKS, Split

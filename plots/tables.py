@@ -23,6 +23,7 @@ def table1(folder: Folder, book: Book, panel: Panel) -> Table:
     wide = len(panel.shapes) <= MAX_WIDE
     shape_sets = [panel.shapes] if wide else [[shape] for shape in panel.shapes]
     refresh = any(c.refresh_ms is not None for k, c in book.cells.items() if k[2] == panel.clock)
+    rated = any(book.baseline(c) for c in panel.cases)
     lines = []
     sums: set[str] = set()
     for subject in panel.subjects:
@@ -36,13 +37,14 @@ def table1(folder: Folder, book: Book, panel: Panel) -> Table:
                     cells = [None if c is None else book.get(c, pass_, panel.clock) for c in cases]
                     groups.append(tuple("not measured" if c is None else time_word(c) for c in cells))
                     sums |= {c.source for c in cells if c is not None and c.time and pass_ == "forward-backward"}
-                groups.append(tuple(_ratio(book, c, panel.clock) for c in cases))
+                if rated:
+                    groups.append(tuple(_ratio(book, c, panel.clock) for c in cases))
                 if refresh:
                     groups.append((_refresh(book, cases, panel.clock),))
                 where = (subject,) if wide else (subject, shape_word(shapes[0]))
                 lines.append(((*where, type_), tuple(groups)))
     subs = tuple(map(shape_word, panel.shapes)) if wide else ("",)
-    names = [name for _, name in TABLE_PASSES] + ["Ratio to Full-FT"]
+    names = [name for _, name in TABLE_PASSES] + ["Ratio to Full-FT"] * rated
     how = {"measured": "as measured in one go", "forward + backward": "forward + backward added up"}
     after = [
         *([f"Forward-backward is {', or '.join(how[s] for s in sorted(sums, reverse=True))}."] if sums else []),
@@ -115,11 +117,15 @@ def paper_table(folder: Folder, book: Book, panel: Panel) -> Table | None:
 
 
 def step_table(folder: Folder, book: Book, panel: Panel) -> Table | None:
-    """Forward-backward beside the whole step: what the optimizer and PaCA's refresh add, and both ratios to Full-FT."""
-    if not any((case, "step", panel.clock) in book.cells for case in panel.cases):
+    """Forward-backward beside the whole step: what the optimizer and PaCA's refresh add, and both ratios to Full-FT.
+
+    Not of steps whose gradients accumulate: table2.md has them by their parts.
+    """
+    cases = [case for case in panel.in_order if case.micro_steps == 1]
+    if not any((case, "step", panel.clock) in book.cells for case in cases):
         return None
     lines = []
-    for case in panel.in_order:
+    for case in cases:
         if case not in book.failures and (case, "step", panel.clock) not in book.cells:
             continue
         both, step = (book.get(case, pass_, panel.clock) for pass_ in ("forward-backward", "step"))

@@ -1,6 +1,7 @@
 """How cells, cases and conditions are told in words: numbers with their intervals, labels, captions."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from plots.case import METHODS, OWN_AXES, Case
@@ -105,16 +106,17 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
 
     Cases that differ only in model, layer, batch or length get the same name: they are one line of a table.
     """
+    told = (*OWN_AXES, "accumulation")
     seen: dict[tuple[str, str], dict[str, list[str]]] = {}
     for case in cases:
-        axes = seen.setdefault((case.method, case.impl), {axis: [] for axis in OWN_AXES})
-        for axis in OWN_AXES:
+        axes = seen.setdefault((case.method, case.impl), {axis: [] for axis in told})
+        for axis in told:
             if (value := text(getattr(case, axis)) or "none") not in axes[axis]:
                 axes[axis].append(value)
     named = {}
     for case in cases:
         axes = seen[(case.method, case.impl)]
-        extra = [f"{_short(axis)} {text(getattr(case, axis)) or 'none'}" for axis in OWN_AXES if len(axes[axis]) > 1]
+        extra = [f"{_short(axis)} {text(getattr(case, axis)) or 'none'}" for axis in told if len(axes[axis]) > 1]
         named[case] = " ".join([METHODS.get(case.method, case.method), case.impl, *extra])
     return named
 
@@ -123,15 +125,26 @@ def _short(axis: str) -> str:
     return {"trainable_layers": "layers", "adapter_dtype": "adapters"}.get(axis, axis)
 
 
+def cut_models(models: Iterable[object]) -> str:
+    """'4 blocks of tinyllama' where all are models cut to a few blocks, which their names say; else nothing."""
+    found = [re.fullmatch(r"(.+)-(\d+)-blocks", model) for model in distinct(models)]
+    told = [f"{match[2]} blocks of {match[1]}" for match in found if match]
+    return listed(told) if told and len(told) == len(found) else ""
+
+
 def place(folder: Folder, level: str) -> str:
     """Level and device in a few words, for titles."""
     what = {"linear": "linear layers", "block": "one decoder block", "model": "whole models"}.get(level, level)
+    if level == "model":
+        what = cut_models(row.get("model") for row in folder.rows if row.get("level") == level) or what
     return f"{what} on a CPU, no GPU times" if folder.is_cpu else f"{what} on {folder.device}"
 
 
 def scene(folder: Folder, cases: Sequence[Case]) -> str:
     """What was run, where and at which size: 'one decoder block of each model on a CPU, fp32, 1 x 64'."""
-    what = listed([LEVELS.get(level, level) for level in distinct(c.level for c in cases)])
+    cut = cut_models(c.model for c in cases if c.level == "model")
+    levels = LEVELS | ({"model": f"{cut} at their real width, with head and loss"} if cut else {})
+    what = listed([levels.get(level, level) for level in distinct(c.level for c in cases)])
     precisions = ", ".join(distinct(c.precision for c in cases))
     words = f"{what} on {folder.device}, {precisions}, {shapes_word(list(dict.fromkeys(c.shape for c in cases)))}"
     return f"{words}: CPU times, no GPU times" if folder.is_cpu else words
@@ -157,6 +170,10 @@ def caption(folder: Folder, book: Book, cases: Sequence[Case], *clocks: str) -> 
     parts = [scene(folder, cases), *([f"clock{'s' if len(clocks) > 1 else ''} {listed(clocks)}"] if clocks else [])]
     parts += [f"L2 {listed(states)}" for states in [distinct(c.l2 for c in cases)] if states]
     parts += [f"trainable layers: {listed(t)}" for t in [distinct(c.trainable_layers for c in cases)] if t]
+    steps = distinct(c.accumulation for c in cases)
+    parts += [f"micro-steps to an optimizer step: {listed(steps)}; backward adds to gradients that are there"] * bool(
+        steps
+    )
     parts += method_conditions(cases)
     parts += [f"the models' own dropout: {words}" for words in [_model_dropout(folder, cases)] if words]
     if cells:

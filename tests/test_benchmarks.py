@@ -12,7 +12,7 @@ import pytest
 from bench.case import Case
 from bench.gpu import choose, gpus
 from bench.measure.stop import estimate
-from bench.methods.registry import unsupported
+from bench.methods.registry import IMPLS, unsupported
 from bench.sweep import Plan, make_plan
 from bench.words import Status
 
@@ -71,7 +71,8 @@ def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
 @pytest.mark.parametrize("pass_", plan().passes)
 @pytest.mark.parametrize("case", plan().cases, ids=lambda c: c.describe().replace(" ", "-"))
 def test_case(benchmark: Any, case: Case, pass_: str) -> None:
-    if reason := unsupported(case, "cpu" if DEVICE.is_cpu else "cuda"):
+    where = "cpu" if DEVICE.is_cpu else "cuda"
+    if reason := unsupported(case, where) or IMPLS[case.method][case.impl].cannot.get(pass_):
         pytest.skip(reason)
     clock, found = measured(case)
     samples = found[pass_]

@@ -1,5 +1,8 @@
 """Children beyond the command line: started ahead of their job, and what is kept of a case that ends half-way."""
 
+import json
+import os
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from bench.gpu import Device
 from bench.measure.clocks import clocks_of
 from bench.run.display import Display
 from bench.run.parent import Runner
-from bench.run.process import Child
+from bench.run.process import Child, Silent
 from bench.run.record import Record, open_record
 from bench.sweep import make_plan
 from bench.words import Status
@@ -53,6 +56,27 @@ def test_a_child_that_is_not_needed_after_all_is_gone(tmp_path: Path) -> None:
     with Child(tmp_path / "a.log", 60, ahead=True) as child:
         pass
     assert not is_running(child.pid)
+
+
+def test_silence_that_was_asked_for_is_no_hang(tmp_path: Path) -> None:
+    """An event may ask for more patience until the next one: torch.compile says nothing for minutes."""
+    read_end, write_end = os.pipe()
+    child = Child.__new__(Child)
+    child._timeout_s, child._events, child._buffer = 0.05, read_end, b""
+
+    def say(**event: Any) -> None:
+        os.write(write_end, json.dumps(event).encode() + b"\n")
+
+    said = threading.Timer(0.4, lambda: say(event="estimate"))
+    say(event="phase", phase="compiling", patience_s=60)
+    said.start()
+    found = []
+    with pytest.raises(Silent, match=r"silent for 0\.05 s"):
+        for event in child.events():
+            found.append(event["event"])
+    assert found == ["phase", "estimate"]
+    os.close(read_end)
+    os.close(write_end)
 
 
 class StubChild:

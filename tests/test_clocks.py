@@ -50,6 +50,7 @@ class FakeWork:
         self.leaves = [("weight", self.weight)]
         self.autocast_cache = True
         self.has_refresh = False
+        self.micro_steps = 1
 
     def run(self, launches: list[tuple[float, float]]) -> None:
         for gpu, host in launches:
@@ -57,6 +58,8 @@ class FakeWork:
 
     def clear(self) -> None:
         self.weight.grad = None
+
+    ready = clear
 
     def forward(self) -> Tensor:
         return _Kernels.apply(self.weight, self)
@@ -104,6 +107,34 @@ def test_eager_counts_the_gaps_between_launches_and_device_does_not(cuda: FakeCu
     ms = medians(timed("device", work))
     assert ms == pytest.approx({("forward", "device"): 0.02, ("backward", "device"): 0.04,
                                 ("forward-backward", "device"): 0.06}, rel=1e-3)  # fmt: skip
+
+
+def test_whole_steps_overlap_launches_that_micro_steps_apart_wait_for(cuda: FakeCuda) -> None:
+    """The host runs ahead within a step: GPU work of 20 us a launch hides 10 us of host from the second launch on."""
+    work = FakeWork(cuda, gpu=2e-5, host=1e-5)
+    work.micro_steps, work.has_refresh = 4, True
+    passes = (*PASSES, "step")
+    found = timed("eager", work, passes)
+    ms = medians(found)
+    assert ms["forward-backward", "eager"] == pytest.approx(0.61, rel=1e-6), "30 launches, and the host's lead of one"
+    assert ms["step", "eager"] == pytest.approx(4 * 0.6 + 0.01 + 0.001 + 0.003, rel=1e-6), (
+        "the lead once, AdamW, refresh"
+    )
+    assert (found.optimizer_ms, found.refresh_ms) == (pytest.approx(0.001), pytest.approx(0.003))
+    assert found.parts_ms == pytest.approx(4 * 0.61 + 0.001 + 0.003), "three leads more than the whole"
+    assert ms["step", "host"] == pytest.approx(4 * 0.3 + 0.002, rel=1e-6)
+    assert {r["status"] for r in found.series("eager", passes)} == {"ok"} and len(found.series("eager", passes)) == 8
+    device = timed("device", work, passes)
+    assert medians(device)["step", "device"] == pytest.approx(4 * 0.6 + 0.004, rel=1e-6)
+
+
+def test_a_step_that_fills_the_queue_leaves_the_micro_steps_their_times(cuda: FakeCuda) -> None:
+    cuda.depth = 100
+    work = FakeWork(cuda)
+    work.micro_steps = 4  # 120 launches: the host waits for the GPU before the last one is queued
+    rows = {r["pass"]: r for r in timed("device", work, (*PASSES, "step")).series("device", [*PASSES, "step"])}
+    assert rows["step"]["status"] == "unsupported" and rows["step"]["detail"].startswith("queue:")
+    assert {rows[p]["status"] for p in PASSES} == {"ok"}
 
 
 def test_a_cold_case_is_flushed_before_each_sample(cuda: FakeCuda) -> None:

@@ -114,4 +114,4 @@ def test_kernels_work_without_triton() -> None:
 
 
 def test_model_names_are_the_contracts() -> None:
-    assert set(named_models()) == {"gpt2-medium", "gpt2-xl", "tinyllama", "llama2-7b"}
+    assert set(named_models()) == {"gpt2-medium", "gpt2-xl", "tinyllama", "tinyllama-4-blocks", "llama2-7b"}

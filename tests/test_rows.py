@@ -15,8 +15,9 @@ PLAN = make_plan("layers", on_cpu=False, where=["layer=square-4096", "method=ful
 CASE = PLAN.cases[0]
 
 
-def row_of(device: Device, clock: str, ms: float) -> dict[str, Any]:
+def row_of(device: Device, clock: str, ms: float, **more: Any) -> dict[str, Any]:
     event = {
+        **more,
         "peak_mib": 1.0,
         "model_dropout": 0.0,
         "series": [
@@ -46,6 +47,13 @@ def test_faster_than_physics_is_suspect_but_the_host_may_be(clock: str, status: 
     assert row_of(H100, clock, 0.91 * floor)["status"] == "ok"
     suspicion = row_of(H100, clock, 0.89 * floor)["detail"]
     assert suspicion is None if status == "ok" else "floor" in suspicion
+
+
+def test_a_row_says_what_its_impl_has_to_say() -> None:
+    row = row_of(H100, "graph", 1.0, note="0 graph breaks")
+    assert (row["status"], row["detail"]) == ("ok", "0 graph breaks")
+    row = row_of(H100, "graph", 1e-3, note="0 graph breaks")
+    assert row["status"] == "suspect" and "floor" in row["detail"] and row["detail"].endswith("; 0 graph breaks")
 
 
 def test_an_unknown_board_has_no_floor_and_no_suspicion() -> None:

@@ -15,6 +15,7 @@ class Simulated:
     """Work whose forward takes what a random series says, on a clock that only it moves."""
 
     has_refresh = False
+    micro_steps = 1
 
     def __init__(self, forward_s: "np.typing.NDArray[np.float64]") -> None:
         self.time = 0.0
@@ -26,6 +27,8 @@ class Simulated:
 
     def clear(self) -> None:
         self.time += 1e-5
+
+    ready = clear
 
     def forward(self) -> None:
         self.time += float(self._forward_s[self.calls % len(self._forward_s)])
@@ -69,7 +72,7 @@ def test_a_converged_median_is_right_and_its_interval_covers(kind: str) -> None:
         found = measure(work, CpuClock(work.now), ("forward",), "linear", DEFAULTS, now=work.now)
         e = estimate(found.samples_ms["forward", "cpu"])
         covered.append(e.ci_low_ms <= 2.0 <= e.ci_high_ms)
-        if found.stop == "converged":
+        if found.stop["forward"] == "converged":
             errors.append(abs(e.median_ms / 2.0 - 1))
     assert len(errors) > 100, "the rule converges"
     assert np.percentile(errors, 95) <= 0.005
@@ -154,10 +157,45 @@ def test_warm_up_runs_the_sample_procedure_and_is_not_measured() -> None:
     assert found.samples_ms["forward", "cpu"] == pytest.approx([10.0] * len(found.samples_ms["forward", "cpu"]))
 
 
-def test_the_refresh_lies_outside_every_pass_and_the_step_has_its_own() -> None:
+def test_passes_that_a_work_is_never_timed_for_have_the_reason() -> None:
     work = Simulated(np.full(6000, 0.01))
-    work.has_refresh = True
-    found = measure(work, CpuClock(work.now), ("forward-backward", "step"), "linear", DEFAULTS, now=work.now)
+    passes = ("forward", "backward", "step")
+    never = {"backward": "a yardstick for forward", "step": "a yardstick for forward"}
+    found = measure(work, CpuClock(work.now), passes, "linear", DEFAULTS, now=work.now, never=never)
+    rows = {r["pass"]: r for r in found.series("cpu", passes)}
+    assert rows["forward"]["status"] == "ok" and rows["forward"]["samples_ms"]
+    for p in ("backward", "step"):
+        assert (rows[p]["status"], rows[p]["detail"]) == ("unsupported", "a yardstick for forward")
+
+
+@pytest.mark.parametrize(("micro_steps", "refresh"), [(1, True), (4, True), (4, False)])
+def test_a_step_is_its_micro_steps_the_optimizer_and_the_refresh(micro_steps: int, refresh: bool) -> None:
+    work = Simulated(np.full(6000, 0.01))
+    work.has_refresh, work.micro_steps = refresh, micro_steps
+    passes = ("forward", "backward", "forward-backward", "step")
+    found = measure(work, CpuClock(work.now), passes, "linear", DEFAULTS, now=work.now)
     medians = {p: estimate(s).median_ms for (p, _), s in found.samples_ms.items()}
-    assert medians == pytest.approx({"forward-backward": 11.0, "step": 16.0})
-    assert found.refresh_ms == pytest.approx(2.0)
+    whole = micro_steps * 11.0 + 5.0 + 2.0 * refresh
+    assert medians == pytest.approx({"forward": 10.0, "backward": 1.0, "forward-backward": 11.0, "step": whole})
+    assert found.refresh_ms == (pytest.approx(2.0) if refresh else None) and found.optimizer_ms == pytest.approx(5.0)
+    assert found.parts_ms == pytest.approx(whole)
+    rows = {r["pass"]: r for r in found.series("cpu", passes)}
+    assert rows["step"]["parts_ms"] == found.parts_ms and "parts_ms" not in rows["forward"]
+    alone = measure(work, CpuClock(work.now), ("step",), "linear", DEFAULTS, now=work.now)
+    assert estimate(alone.samples_ms["step", "cpu"]).median_ms == pytest.approx(whole) and alone.parts_ms is None
+
+
+def test_a_step_that_costs_more_than_its_parts_shows() -> None:
+    """The last of four micro-steps in a row takes longer; alone, only one sample in four does, which no median sees."""
+    work = Simulated(np.full(6000, 0.01))
+    work.micro_steps = 4
+    backward = work.backward
+
+    def slower_in_a_row(out: object) -> None:
+        backward(out)
+        work.time += 1e-3 * (work.calls % 4 == 0)
+
+    work.backward = slower_in_a_row  # type: ignore[method-assign]
+    found = measure(work, CpuClock(work.now), ("forward-backward", "step"), "linear", DEFAULTS, now=work.now)
+    assert found.parts_ms == pytest.approx(4 * 11.0 + 5.0)
+    assert estimate(found.samples_ms["step", "cpu"]).median_ms == pytest.approx(4 * 11.0 + 5.0 + 1.0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bench.cli import main
 from bench.errors import UserError
+from bench.methods.registry import IMPLS
 from bench.sweep import make_plan
 from bench.sweepfile import sweep_names
 from bench.yamlfile import load_yaml
@@ -56,11 +57,46 @@ def test_table1_is_the_papers_on_a_gpu_and_one_block_on_a_cpu() -> None:
     assert len(kinds) == 3 * 2 * 5
 
 
+def test_peers_has_every_implementation_at_every_shape_and_group() -> None:
+    plan = make_plan("peers", on_cpu=False)
+    kinds = {(c.method, c.impl) for c in plan.cases}
+    assert kinds == {(method, impl) for method, impls in IMPLS.items() for impl in impls}
+    layers = {(c.model, c.layer) for c in plan.cases}
+    assert len(plan.cases) == len(kinds) * len(layers) == len(kinds) * (15 + 4 + 3)
+    groups = {(m, g) for m in ("tinyllama", "llama2-7b") for g in ("self_attn.qkv", "mlp.gate_up")}
+    assert groups <= layers and not any(g in (m or "") + (x or "") for m, x in layers - groups for g in ("qkv", "_up"))
+    assert {(c.rank, c.dropout) for c in plan.cases if c.method == "lora"} == {(16, 0.0)}
+    assert {(c.tokens, c.l2) for c in plan.cases} == {(4096, "cold")}
+    cpu = make_plan("peers", on_cpu=True)
+    assert {(c.method, c.impl) for c in cpu.cases} == kinds
+    assert any(c.layer == "self_attn.qkv" for c in cpu.cases) and len({c.model for c in cpu.cases}) == 2
+
+
+def test_a_layer_is_taken_from_the_models_that_have_it(tmp_path: Path) -> None:
+    def layers(model: str, layer: str) -> list[tuple[str | None, str | None]]:
+        new = f"model: {model}, layer: {layer}"
+        path = write(tmp_path, "layer: [square-48, square-64]", new)
+        return [(c.model, c.layer) for c in make_plan(path, on_cpu=True, where=["method=full"]).cases]
+
+    assert layers("[tinyllama, gpt2-xl]", "[attn.c_proj, self_attn.qkv]") == [
+        ("tinyllama", "self_attn.qkv"), ("gpt2-xl", "attn.c_proj"),
+    ]  # fmt: skip
+    assert layers("[gpt2-xl, tinyllama]", "groups") == [("tinyllama", "self_attn.qkv"), ("tinyllama", "mlp.gate_up")]
+    for layer, says in (
+        ("q_proj", "'q_proj' is no layer of tinyllama or gpt2-xl; valid are: all, square-N, groups, self_attn.q_proj"),
+        ("mlp", "attn.c_attn"),
+    ):
+        with pytest.raises(UserError, match=says):
+            layers("[tinyllama, gpt2-xl]", layer)
+    with pytest.raises(UserError, match=r"no model here has groups; valid are: all, square-N, attn\.c_attn"):
+        layers("[gpt2-xl, gpt2-medium]", "groups")
+
+
 def test_layers_has_every_shape_once_and_the_squares() -> None:
     plan = make_plan("layers", on_cpu=False)
     full = [c for c in plan.cases if c.method == "full"]
     assert {c.layer for c in full if c.model is None} == {"square-1024", "square-2048", "square-4096"}
-    shapes = [(c.model, c.projection.in_features, c.projection.out_features) for c in full if c.model]
+    shapes = [(c.model, p.in_features, p.out_features) for c in full if c.model for p in c.projections]
     assert len(shapes) == len(set(shapes)) == 15
     assert {c.l2 for c in plan.cases} == {"cold"}
     assert all(c.tokens == 4096 for c in plan.cases)

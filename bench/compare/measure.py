@@ -5,14 +5,11 @@ round and side, and a cut-off measurement goes on where it stopped. The order is
 the machine falls on both alike.
 """
 
-import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from bench.errors import UserError
 from bench.gpu import choose, gpus
 from bench.run.environment import command_line, source_hash
 from bench.run.record import read_lines, replace_file
+from bench.run.signals import end_with_parent, terminate_as_interrupt
 from bench.sweepfile import sweep_names
 
 STATE = "compare.json"  # which sources the folders a and b beside it were measured from
@@ -120,10 +118,10 @@ def _run(checkout: Path, command: list[str], folder: Path, repeat: int) -> None:
     It gets a session of its own, so that Ctrl-C reaches it once, from here, and it can finish its files.
     """
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])}
-    with _terminate_as_interrupt() as came:
+    with terminate_as_interrupt() as came:
         child = subprocess.Popen(
             [sys.executable, "-m", "bench", *command],
-            cwd=checkout, env=env, stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=_end_with_parent(),
+            cwd=checkout, env=env, stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent(),
         )  # fmt: skip
         try:
             code = child.wait()
@@ -138,29 +136,3 @@ def _run(checkout: Path, command: list[str], folder: Path, repeat: int) -> None:
             f"{checkout}: its `python -m bench {' '.join(command[:2])}` ended with status {code}, and left no row of"
             f" repeat {repeat} in {folder}; it has said why above"
         )
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """For a child to call before it starts: where this process dies without a word, the kernel (Linux) sends the child
-    SIGTERM, which it takes as Ctrl-C."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)  # opened before the fork
-    PR_SET_PDEATHSIG = 1  # linux/prctl.h
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-@contextmanager
-def _terminate_as_interrupt() -> Iterator[list[int]]:
-    """SIGTERM ends a comparison as Ctrl-C does. The list holds the signal's number once it came."""
-    came: list[int] = []
-
-    def handler(number: int, _frame: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,8 @@
 """Clocks: ways to take one sample of forward and backward. Each is a small class with a name and `sample(work)`.
 
-A sample is a dict from (pass, clock) to milliseconds: one iteration yields forward, backward and forward-backward, and
-clock eager the host's time to enqueue them as well. A further clock is one more class and a line in `make_clock`.
+A sample is a dict from (pass, clock) to milliseconds: a micro-step yields forward, backward and forward-backward, a
+whole optimizer step its own time and the optimizer's, either one PaCA's refresh, and clock eager the host's time to
+enqueue the passes as well. A further clock is one more class and a line in `make_clock`.
 
     cpu     wall time of a run without a GPU
     eager   what a training script sees, launches included; brings `host` along
@@ -26,7 +27,10 @@ class Timed(Protocol):
 
     @property
     def has_refresh(self) -> bool: ...
+    @property
+    def micro_steps(self) -> int: ...
     def clear(self) -> None: ...
+    def ready(self) -> None: ...
     def forward(self) -> Any: ...
     def backward(self, out: Any) -> None: ...
     def optimizer_step(self) -> None: ...
@@ -45,7 +49,8 @@ class Unsupported(Exception):
 
 
 class Clock:
-    """What all clocks have. The order of calls: prepare, samples of the warm-up, settle, samples, close."""
+    """What all clocks have. The order of calls: prepare; warm_up, samples of the warm-up, settle and samples, once for
+    micro-steps and once for whole steps; close."""
 
     name: str
     cannot: ClassVar[dict[str, str]] = {}  # passes that this clock never times, with the reason
@@ -57,12 +62,16 @@ class Clock:
     def prepare(self, work: Any, level: str) -> None:
         """What is due once, untimed. Raises Unsupported."""
 
+    def warm_up(self) -> None:
+        """A warm-up begins: nothing that was settled for other samples holds for those that follow."""
+
     def settle(self) -> None:
         """The warm-up is over."""
 
     def sample(self, work: Timed, step: bool) -> Sample | None:
-        """One iteration, None where it does not count. Gradients are cleared before it, outside the timed part. With
-        `step`, the optimizer too. Raises Unsupported where it turns out that no sample will ever count."""
+        """One micro-step or, with `step`, a whole optimizer step; None where it does not count. Before it gradients are
+        made ready, or dropped, outside the timed part. Raises Unsupported where it turns out that no sample will ever
+        count."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -79,21 +88,37 @@ class CpuClock(Clock):
         self._now = now
 
     def sample(self, work: Timed, step: bool) -> Sample:
-        work.clear()
+        found = self._whole_step(work) if step else self._micro_step(work)
+        return {(p, self.name): s * 1e3 for p, s in found.items()}
+
+    def _micro_step(self, work: Timed) -> dict[str, float]:
+        work.ready()
         t0 = self._now()
         out = work.forward()
         t1 = self._now()
         work.backward(out)
         t2 = self._now()
         found = {"forward": t1 - t0, "backward": t2 - t1, "forward-backward": t2 - t0}
-        if step:
-            work.optimizer_step()
-            found["step"] = self._now() - t0
         if work.has_refresh:
             t3 = self._now()
             work.refresh()
             found["refresh"] = self._now() - t3
-        return {(p, self.name): s * 1e3 for p, s in found.items()}
+        return found
+
+    def _whole_step(self, work: Timed) -> dict[str, float]:
+        work.clear()
+        t0 = self._now()
+        for _ in range(work.micro_steps):
+            work.backward(work.forward())
+        t1 = self._now()
+        work.optimizer_step()
+        t2 = t3 = self._now()
+        found = {"optimizer": t2 - t1}
+        if work.has_refresh:
+            work.refresh()
+            t3 = self._now()
+            found["refresh"] = t3 - t2
+        return found | {"step": t3 - t0}
 
 
 def clocks_of(name: str) -> tuple[str, ...]:

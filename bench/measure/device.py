@@ -48,6 +48,11 @@ class DeviceClock(EagerClock):
         if launches > self._settings.queue_share * depth:
             raise Unsupported(f"queue: about {launches} launches, and the queue takes {depth}")
 
+    def warm_up(self) -> None:
+        self._backlog = Backlog(self._settings, self._settings.backlog_s * 1e3)
+        self._host_ms = []
+        self._settled = False
+
     def settle(self) -> None:
         self._backlog.settle(self._host_ms)
         self._settled = True

@@ -9,8 +9,9 @@ from bench.measure.settings import MeasureSettings
 if TYPE_CHECKING:
     import torch
 
-# From which of an iteration's events to which a pass goes.
-SPANS = {"forward": (0, 1), "backward": (1, 2), "forward-backward": (0, 2), "step": (0, 3), "refresh": (4, 5)}
+# From which of a sample's events to which a pass goes: in a micro-step, and in a whole optimizer step.
+MICRO_STEP = {"forward": (0, 1), "backward": (1, 2), "forward-backward": (0, 2), "refresh": (3, 4)}
+WHOLE_STEP = {"step": (0, 3), "optimizer": (1, 2), "refresh": (2, 3)}
 
 
 class CudaClock(Clock):
@@ -27,7 +28,7 @@ class CudaClock(Clock):
         self._settings = settings or MeasureSettings()
         self._cold = cold_l2
         self._flush: Any = None
-        self._events = [cuda.Event(enable_timing=True) for _ in range(6)]
+        self._events = [cuda.Event(enable_timing=True) for _ in range(5)]
 
     def prepare(self, work: Any, level: str) -> None:
         if self._cold:
@@ -61,11 +62,15 @@ class EagerClock(CudaClock):
         return self._elapsed(work, step) | {(p, "host"): ms for p, ms in host.items()}
 
     def _queue(self, work: Timed, step: bool) -> dict[str, float]:
-        """Queues one iteration with its events; the host's ms for each pass. Nothing in it waits for the GPU."""
-        e = self._events
-        work.clear()
+        """Queues one sample with its events; the host's ms for each pass. Nothing in it waits for the GPU."""
+        work.clear() if step else work.ready()
         self._flush_l2()
         self._open()
+        host = self._whole_step(work) if step else self._micro_step(work)
+        return {p: s * 1e3 for p, s in host.items()}
+
+    def _micro_step(self, work: Timed) -> dict[str, float]:
+        e = self._events
         e[0].record()
         t0 = perf_counter()
         out = work.forward()
@@ -74,17 +79,27 @@ class EagerClock(CudaClock):
         work.backward(out)
         t2 = perf_counter()
         e[2].record()
-        host = {"forward": t1 - t0, "backward": t2 - t1, "forward-backward": t2 - t0}
-        if step:
-            work.optimizer_step()
-            host["step"] = perf_counter() - t0
-            e[3].record()
         self._closed()
         if work.has_refresh:
-            e[4].record()
+            e[3].record()
             work.refresh()
-            e[5].record()
-        return {p: s * 1e3 for p, s in host.items()}
+            e[4].record()
+        return {"forward": t1 - t0, "backward": t2 - t1, "forward-backward": t2 - t0}
+
+    def _whole_step(self, work: Timed) -> dict[str, float]:
+        e = self._events
+        e[0].record()
+        t0 = perf_counter()
+        for _ in range(work.micro_steps):
+            work.backward(work.forward())
+        e[1].record()
+        work.optimizer_step()
+        e[2].record()
+        work.refresh()
+        took = perf_counter() - t0
+        e[3].record()
+        self._closed()
+        return {"step": took}
 
     def _open(self) -> None:
         """What goes into the stream before the first event: nothing here."""
@@ -94,5 +109,6 @@ class EagerClock(CudaClock):
 
     def _elapsed(self, work: Timed, step: bool) -> Sample:
         """ms between the events, once all have come."""
-        e, left_out = self._events, {p for p, there in (("step", step), ("refresh", work.has_refresh)) if not there}
-        return {(p, self.name): e[a].elapsed_time(e[b]) for p, (a, b) in SPANS.items() if p not in left_out}
+        e, spans = self._events, WHOLE_STEP if step else MICRO_STEP
+        there = {p: span for p, span in spans.items() if p != "refresh" or work.has_refresh}
+        return {(p, self.name): e[a].elapsed_time(e[b]) for p, (a, b) in there.items()}

@@ -69,7 +69,8 @@ def finite(work: Work) -> str | None:
         out = work.forward()
         work.backward(out)
     complaint = _leaves(work)
-    named = [("the loss" if out.dim() == 0 else "the output", out.detach())]
+    outs = (out,) if isinstance(out, Tensor) else out
+    named = [("the loss" if y.dim() == 0 else "the output", y.detach()) for y in outs]
     named += [(f"the gradient of {name}", leaf.grad) for name, leaf in work.leaves if leaf.grad is not None]
     work.clear()
     if complaint:
@@ -115,6 +116,7 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
     found = _columns(work.model, values, exact, where)
     if case.method == "lora":
         draw_b(values, exact, SHARE)
+        work.refresh()
         yard.load(values)
         exact.load(values)
     found += _run(work, yard, exact, where)
@@ -153,36 +155,39 @@ def _run(work: Work, yard: Twin, exact: Twin, where: str) -> list[Finding]:
     worst: dict[str, float] = {}
     wanted: dict[str, Tensor] = {}
     plain: dict[str, float] = {}
-    base = exact.base() if case.level == "linear" and case.method == "lora" else None
+    base = exact.base() if case.level == "linear" and case.method == "lora" else {}
     for _ in range(1 if case.impl == "eager" else RUNS):
-        found, grad_out = _outputs(work)
+        found, grad_outs = _outputs(work)
         complaint = _leaves(work)
         if complaint:
             return [Finding(complaint.split()[0], math.inf, 0.0, where, f"is not as declared: {complaint}")]
         found |= {canonical(name): leaf.grad for name, leaf in work.leaves if leaf.grad is not None}
         if not wanted:
-            wanted = exact.run(grad_out)
-            plain = relative_errors(yard.run(grad_out), wanted, base, pooled)
+            wanted = exact.run(grad_outs)
+            plain = relative_errors(yard.run(grad_outs), wanted, base, pooled)
         for name, error in relative_errors(found, wanted, base, pooled).items():
             worst[name] = error if math.isnan(error) else max(error, worst.get(name, 0.0))
     return judge(worst, plain, case, where)
 
 
-def _outputs(work: Work) -> tuple[dict[str, Tensor], Tensor]:
-    """One forward and backward: what came out by name, and dY. Logits are seen on their way to the loss."""
+def _outputs(work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One forward and backward: what came out by name, and the dY. Logits are seen on their way to the loss."""
     work.clear()
+    linear = list(work.case.linear_layers)
     seen: list[dict[str, Tensor]] = []
     hooks = []
     if work.case.level == "model":
-        hooks.append(work.model.register_forward_hook(lambda _module, _args, out: seen.append(outputs(out))))
+        hooks.append(work.model.register_forward_hook(lambda _module, _args, out: seen.append(outputs(out, linear))))
     try:
         out = work.forward()
     finally:
         for hook in hooks:
             hook.remove()
-    grad_out = LOSS_SCALE * (work.grad_out(out) if out.dim() else torch.ones_like(out))
-    out.backward(grad_out)
-    return {name: t.detach() for name, t in (seen or [outputs(out)])[0].items()}, grad_out
+    found = seen[0] if seen else outputs(out, linear)
+    dys = {"loss": torch.ones_like(found["loss"])} if seen else outputs(work.grad_out(out), linear)
+    grad_outs = {name: LOSS_SCALE * dy for name, dy in dys.items()}
+    torch.autograd.backward([found[name] for name in grad_outs], list(grad_outs.values()))
+    return {name: t.detach() for name, t in found.items()}, grad_outs
 
 
 def _leaves(work: Work) -> str | None:

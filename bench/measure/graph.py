@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from bench.models.work import Out
 
-def gradients(work: Any, out: "Tensor") -> "tuple[Tensor, ...]":
+
+def gradients(work: Any, out: "Out") -> "tuple[Tensor, ...]":
     """Gradients of `out` for exactly the declared leaves, in their order; .grad is left alone. Frees the graph."""
     import torch
 
-    grad_out = None if out.dim() == 0 else work.grad_out(out)
-    return torch.autograd.grad(out, [leaf for _, leaf in work.leaves], grad_out)
+    return torch.autograd.grad(out, [leaf for _, leaf in work.leaves], work.grad_out(out))
 
 
 @contextmanager
@@ -107,7 +108,7 @@ class GraphClock(CudaClock):
     def _capture(self, work: Any, calls: int) -> None:
         """Captures `calls` forwards in one graph and their backwards in another, and the refresh in a third."""
         pool = self._cuda.graph_pool_handle()
-        outs: list[Tensor] = []
+        outs: list[Out] = []
 
         def backward() -> None:
             while outs:

@@ -6,19 +6,19 @@ that is known and not small, beside the base product.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bench.case import Case
 from bench.measure.drawn import canonical, draw_biases, leaf_values
-from bench.measure.twin import Textbook, reference, scale_branch, yardstick
-from bench.measure.verdict import Finding, judge, relative_errors
+from bench.measure.twin import Textbook, Twin, outputs, reference, scale_branch, yardstick
+from bench.measure.verdict import Finding, good, judge, relative_errors
 from bench.methods.places import DTYPES
 from bench.models import build
-from bench.models.work import AUTOCAST
+from bench.models.work import AUTOCAST, Work
 
 # Of the branch over x W^T, in norm: large enough for dX to show the mask through the rounding of the base product.
 SHARE = 4.0
@@ -41,49 +41,69 @@ class Mask:
 
 
 def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
-    """Findings on the masks of a linear case with adapter dropout, then its errors by name under the mask read."""
+    """Findings on the masks of a linear case with adapter dropout, then its errors by name under the mask read.
+
+    Of a group layer by layer, with dY zero for the others: siblings may have one mask or one each.
+    """
     assert case.level == "linear" and case.dropout
     work = build(case, str(device), seed)
     draw_biases(work.model, seed)
     yard = yardstick(case, str(device), seed)
     exact = reference(yard)
-    values = leaf_values(work)
+    findings: list[Finding] = []
+    for name in exact.layers:
+        if good(findings):
+            findings += _masks_of(name, work, yard, exact)
+    return findings
+
+
+def _masks_of(name: str, work: Work, yard: Twin, exact: Twin) -> list[Finding]:
+    case, device, values = work.case, work.device, leaf_values(work)
+    alone = len(exact.layers) == 1
+    output = "output" if alone else f"output of {name}"
     assert exact.x is not None
-    tokens, (n, rank) = exact.x[..., 0].numel(), values["layer.lora_b"].shape
+    tokens, (n, rank) = exact.x[..., 0].numel(), values[f"{name}.lora_b"].shape
     classes = min(rank, n)
-    own = torch.arange(n, device=device) % classes
+    mine = torch.arange(n, device=device) % classes
     dtype = AUTOCAST.get(case.precision) or DTYPES[case.precision]  # of the output
     with torch.no_grad():
-        a, b = values["layer.lora_a"], values["layer.lora_b"]
+        a, b = values[f"{name}.lora_a"], values[f"{name}.lora_b"]
         a.copy_(_away_from_zero(a.shape, device) / a.shape[1] ** 0.5)
-        b.copy_((own[:, None] == torch.arange(rank, device=device)) * (1 + torch.rand((n, 1), device=device)))
+        b.copy_((mine[:, None] == torch.arange(rank, device=device)) * (1 + torch.rand((n, 1), device=device)))
         scale_branch(values, exact, SHARE)
+        work.refresh()
         exact.load(values)
         yard.load(values)
-        mine = torch.arange(tokens, device=device)[:, None] % classes == own
-        grad_out = (mine * _away_from_zero((tokens, 1), device) / tokens**0.5).to(dtype)
+        meets = torch.arange(tokens, device=device)[:, None] % classes == mine
+        grad_out = (meets * _away_from_zero((tokens, 1), device) / tokens**0.5).to(dtype)
+
+    def given(outs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """dY by the name of the output: zero but for this layer's."""
+        return {k: grad_out.view(y.shape).to(y.dtype) if k == output else torch.zeros_like(y) for k, y in outs.items()}
 
     def run() -> tuple[dict[str, Tensor], Mask]:
         work.clear()
-        out = work.forward()
-        out.backward(grad_out.view(out.shape).to(out.dtype))
-        found: dict[str, Tensor] = {"output": out.detach()}
-        found |= {canonical(name): leaf.grad for name, leaf in work.leaves if leaf.grad is not None}
-        return found, read_mask(found["x"], grad_out, exact.layers["layer"], case.dropout or 0.0)
+        outs = outputs(work.forward(), exact.linear)
+        found = {key: y.detach() for key, y in outs.items()}
+        torch.autograd.backward(list(outs.values()), list(given(found).values()))
+        found |= {canonical(leaf): t.grad for leaf, t in work.leaves if t.grad is not None}
+        return found, read_mask(found["x"], grad_out, exact.layers[name], case.dropout or 0.0)
 
     found, mask = run()
     findings = []
     for finding in distribution(mask, case, lambda: run()[1]):
-        findings.append(finding)
+        findings.append(finding if alone else replace(finding, tensor=f"{finding.tensor} of {name}"))
         if not finding.passed:
             return findings
     for twin in (yard, exact):
-        twin.layers["layer"].dropout = case.dropout
-        twin.layers["layer"].keep = mask.keep.view(exact.x.shape)
+        twin.layers[name].dropout = case.dropout or 0.0
+        twin.layers[name].keep = mask.keep.view(exact.x.shape)
     where = f"at dropout {case.dropout:g}, with the mask that the gradient of x shows,"
-    given = grad_out.view(found["output"].shape)
-    wanted, base = exact.run(given), exact.base()
-    plain = relative_errors(yard.run(given), wanted, base)
+    base = exact.base()
+    dys = given({key: found[key] for key in base})
+    own = {output, "x", f"{name}.lora_a", f"{name}.lora_b"}
+    wanted = {key: t for key, t in exact.run(dys).items() if key in own}
+    plain = relative_errors(yard.run(dys), wanted, base)
     return findings + judge(relative_errors(found, wanted, base), plain, case, where, SLACK)
 
 

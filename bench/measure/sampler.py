@@ -1,11 +1,12 @@
 """Warm-up, then samples until the stopping rule says enough, as long as the GPU is in a fit state."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from bench.measure.clocks import Clock, Timed, Unsupported, clocks_of
@@ -22,8 +23,10 @@ class Measurement:
     """What one clock found for one case: samples in ms by (pass, clock), in the order they were taken."""
 
     samples_ms: Samples  # empty unless the status is ok
-    stop: str  # why sampling stopped: converged, budget, wall or samples
-    refresh_ms: float | None  # median of PaCA's column refresh, outside every pass
+    stop: dict[str, str]  # why sampling stopped, by pass: converged, budget, wall or samples
+    refresh_ms: float | None  # median of PaCA's column refresh: after an optimizer step where those were timed
+    optimizer_ms: float | None  # median of the optimizer alone, within whole steps
+    parts_ms: float | None  # a whole step put together: micro-steps x forward-backward + optimizer + refresh
     warmup_s: float  # capturing a graph included
     wall_s: float
     status: Status = Status.ok
@@ -44,8 +47,10 @@ class Measurement:
                 if p in self.cannot:
                     entry |= {"status": Status.unsupported, "detail": self.cannot[p]}
                 elif self.status is Status.ok:
-                    entry |= {"samples_ms": self.samples_ms[p, name], "stop": self.stop, "dropped": self.dropped}
+                    entry |= {"samples_ms": self.samples_ms[p, name], "stop": self.stop[p], "dropped": self.dropped}
                     entry |= {"launches": self.launches.get(p), "refresh_ms": self.refresh_ms, **self.state}
+                    if p == "step" and name != "host":
+                        entry |= {"optimizer_ms": self.optimizer_ms, "parts_ms": self.parts_ms}
                 entries.append(entry)
         return entries
 
@@ -97,48 +102,75 @@ def measure(
     now: Callable[[], float] = perf_counter,
     state: GpuState | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    never: Mapping[str, str] = MappingProxyType({}),
 ) -> Measurement:
     """Samples `work` under `clock` until the medians of all `passes` have converged or a budget is spent.
 
+    Micro-steps first, then whole optimizer steps where `passes` has them, each with a warm-up and budgets of its own:
+    the parts of a step are timed apart, and the whole is a check on their sum.
     `on_check(pass, estimate)` is called between samples, never inside one, every `check_every` samples; so is `state`
     asked, None where there is no NVML. What cannot be measured is a status of the result, not an exception.
+    never: passes that this work is not timed for, with the reason, beside those of the clock.
     """
-    cannot = {p: reason for p, reason in clock.cannot.items() if p in passes}
+    cannot = {p: reason for p, reason in {**clock.cannot, **never}.items() if p in passes}
     timed = tuple(p for p in passes if p not in cannot)
-    started = warm = now()
+    parts = [p for p in timed if p != "step"], [p for p in timed if p == "step"]
+    started = now()
+    sampling_s = 0.0
     watch = _Watch(state, settings, sleep)
     status, detail, spoiled = Status.ok, None, False
-    found = _Found({}, "", 0)
+    taken: Samples = {}
+    stop: dict[str, str] = {}
+    dropped = 0
     try:
         if timed:
             clock.prepare(work, level)
-            _warm_up(work, clock, timed, settings, now)
-            warm = now()
-            found = _sample(work, clock, timed, level, settings, on_check, now, watch)
+        for part in filter(None, parts):
+            try:
+                _warm_up(work, clock, part, settings, now)
+                begun = now()
+                found = _sample(work, clock, part, level, settings, on_check, now, watch)
+            except Unsupported as e:
+                if e.spoils or not taken:
+                    raise
+                cannot |= dict.fromkeys(part, str(e))  # of whole steps; the micro-steps keep their times
+                continue
+            sampling_s += now() - begun
+            taken |= found.taken
+            stop |= dict.fromkeys(part, found.stop)
+            dropped += found.dropped
     except Unsupported as e:
         status, detail, spoiled = Status.unsupported, str(e), e.spoils
     except _Unfit as e:
-        status, detail = e.status, str(e)
+        status, detail, taken = e.status, str(e), {}
     finally:
         with suppress(RuntimeError):  # where the CUDA context is lost, freeing fails too, and says less
             clock.close()
-    ended = now()
-    refresh = found.taken.get(("refresh", clock.name))
+    medians = {p: median(s) for (p, name), s in taken.items() if name == clock.name}
     return Measurement(
-        samples_ms={key: s for key, s in found.taken.items() if key[0] in timed},
-        stop=found.stop,
-        refresh_ms=median(refresh) if refresh else None,
-        warmup_s=(warm if warm > started else ended) - started,
-        wall_s=ended - warm if warm > started else 0.0,
+        samples_ms={key: s for key, s in taken.items() if key[0] in timed},
+        stop=stop,
+        refresh_ms=medians.get("refresh"),
+        optimizer_ms=medians.get("optimizer"),
+        parts_ms=_put_together(work, medians),
+        warmup_s=now() - started - sampling_s,
+        wall_s=sampling_s,
         status=status,
         detail=detail,
         cannot=cannot,
         launches=clock.launches,
-        dropped=found.dropped,
+        dropped=dropped,
         state=summary(watch.readings),
         clocks_set=watch.clocks_set,
         spoiled=spoiled,
     )
+
+
+def _put_together(work: Timed, medians: dict[str, float]) -> float | None:
+    """A whole step by its parts, where all of them were timed."""
+    if not {"forward-backward", "optimizer"} <= medians.keys():
+        return None
+    return work.micro_steps * medians["forward-backward"] + medians["optimizer"] + medians.get("refresh", 0.0)
 
 
 @dataclass(frozen=True)
@@ -148,10 +180,9 @@ class _Found:
     dropped: int
 
 
-def _warm_up(
-    work: Timed, clock: Clock, passes: tuple[str, ...], settings: MeasureSettings, now: Callable[[], float]
-) -> None:
+def _warm_up(work: Timed, clock: Clock, passes: list[str], settings: MeasureSettings, now: Callable[[], float]) -> None:
     """The real sample procedure, so that clocks ramp and caches fill as they will be."""
+    clock.warm_up()
     started = now()
     calls = 0
     while calls < settings.warmup_calls or now() - started < settings.warmup_s:
@@ -165,7 +196,7 @@ def _warm_up(
 def _sample(
     work: Timed,
     clock: Clock,
-    passes: tuple[str, ...],
+    passes: list[str],
     level: str,
     settings: MeasureSettings,
     on_check: Callable[[str, Estimate], None],

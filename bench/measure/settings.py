@@ -36,6 +36,7 @@ class MeasureSettings(BaseModel):
     rest_max_s: PositiveFloat = 0.5
     max_rests: int = Field(default=10, ge=0)
     timeout_s: float = Field(default=300.0, gt=0)  # silence of a child after which it is taken for hung
+    compile_timeout_s: float = Field(default=1800.0, gt=0)  # the same where torch.compile may be at work
 
     def budget(self, level: str) -> float:
         """Measured seconds after which a case at this level stops, converged or not."""

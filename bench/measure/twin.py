@@ -6,7 +6,7 @@ bench.methods or kernels computes anything here: impl eager is checked as any ot
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.measure.drawn import draw_biases, no_dropout
 from bench.methods import places
-from bench.methods.paca_eager import seed_of
 from bench.models import build
 from bench.models.work import autocast
+from kernels.paca.places import seed_of
 
 
 class Textbook(nn.Module):
@@ -35,7 +35,7 @@ class Textbook(nn.Module):
     def __init__(self, base: nn.Module, case: Case, name: str) -> None:
         super().__init__()
         stored = base.get_parameter("weight").detach()
-        # Conv1D stores (K, N); it is the only other linear layer that Case.projection knows.
+        # Conv1D stores (K, N); it is the only other linear layer that Case.projections knows.
         self.weight = nn.Parameter(stored if isinstance(base, nn.Linear) else stored.t(), requires_grad=False)
         bias = getattr(base, "bias", None)
         self.register_buffer("bias", None if bias is None else bias.detach())
@@ -95,7 +95,7 @@ class Textbook(nn.Module):
 class Twin:
     """A model of textbook layers and what it is called with.
 
-    root: as Work.model. names: of the leaves that train, as in Work.leaves, 'x' aside.
+    root: as Work.model. names: of the leaves that train, as in Work.leaves, 'x' aside. linear: as Case.linear_layers.
     """
 
     root: nn.Module
@@ -106,6 +106,7 @@ class Twin:
     x: Tensor | None
     layers: dict[str, Textbook]
     names: list[str]
+    linear: list[str]
 
     @property
     def device(self) -> torch.device:
@@ -117,8 +118,8 @@ class Twin:
             layer, _, part = name.rpartition(".")
             self.layers[layer].load(part, value)
 
-    def run(self, grad_out: Tensor) -> dict[str, Tensor]:
-        """Output (or loss and logits) and every gradient by name; grad_out is that of the output, or of the loss."""
+    def run(self, grad_outs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs (or loss and logits) and every gradient by name; grad_outs: those of the outputs, or of the loss."""
         leaves = {} if self.x is None else {"x": self.x}
         for name in self.names:
             layer, _, part = name.rpartition(".")
@@ -126,9 +127,10 @@ class Twin:
         with ieee_products(self.device):
             with autocast(self.precision, self.device):
                 out = inner(self.root, self.level)(*self.args, **self.kwargs)
-            found = outputs(out)
-            root = next(iter(found.values()))
-            gradients = torch.autograd.grad(root, list(leaves.values()), grad_out.to(root.dtype))
+            found = outputs(out, self.linear)
+            roots = [found[name] for name in grad_outs]
+            given = [grad.to(root.dtype) for grad, root in zip(grad_outs.values(), roots, strict=True)]
+            gradients = torch.autograd.grad(roots, list(leaves.values()), given)
         found = {name: t.detach() for name, t in found.items()}
         for name, gradient in zip(leaves, gradients, strict=True):
             layer, _, part = name.rpartition(".")
@@ -136,17 +138,23 @@ class Twin:
         return found
 
     @torch.no_grad()
-    def base(self) -> Tensor:
-        """x W^T + b of a single layer."""
+    def base(self) -> dict[str, Tensor]:
+        """x W^T + b of a single layer, or of each sibling, by the name of its output."""
         assert self.level == "linear" and self.x is not None
         with ieee_products(self.device):
-            return self.layers["layer"].base(self.x)
+            found = tuple(layer.base(self.x) for layer in self.layers.values())
+        return outputs(found, self.linear)
 
 
-def outputs(out: Any) -> dict[str, Tensor]:
-    """What a module returned, by name: loss and logits of a language model, else the output; the root comes first."""
+def outputs(out: Any, linear: Sequence[str]) -> dict[str, Tensor]:
+    """What a module returned, by name: loss and logits of a language model, else the output; the root comes first.
+
+    linear: as Case.linear_layers; where these are siblings, their outputs come as a tuple.
+    """
     if getattr(out, "loss", None) is not None:
         return {"loss": out.loss, "logits": out.logits}
+    if len(linear) > 1:
+        return {f"output of {name}": y for name, y in zip(linear, out, strict=True)}
     return {"output": out if isinstance(out, Tensor) else out[0]}
 
 
@@ -176,7 +184,7 @@ def yardstick(case: Case, device: str, seed: int) -> Twin:
             places.replace(work.model, name, layers[name])
         names = [f"{name}.{part}" for name, layer in layers.items() for part in layer.trained]
     args, kwargs = seen[0]
-    return Twin(work.model, case.level, case.precision, args, kwargs, x, layers, names)
+    return Twin(work.model, case.level, case.precision, args, kwargs, x, layers, names, list(case.linear_layers))
 
 
 def reference(twin: Twin) -> Twin:
@@ -199,7 +207,7 @@ def reference(twin: Twin) -> Twin:
 
     args, kwargs = tuple(wide(v) for v in twin.args), {k: wide(v) for k, v in twin.kwargs.items()}
     layers = {name: module for name, module in root.named_modules() if isinstance(module, Textbook)}
-    return Twin(root, twin.level, str(dtype), args, kwargs, x, layers, twin.names)
+    return Twin(root, twin.level, str(dtype), args, kwargs, x, layers, twin.names, twin.linear)
 
 
 @torch.no_grad()
@@ -218,13 +226,14 @@ def draw_b(values: Mapping[str, Tensor], exact: Twin, share: float) -> None:
 
 @torch.no_grad()
 def scale_branch(values: Mapping[str, Tensor], exact: Twin, share: float) -> None:
-    """Scales the B of a single layer until its branch has `share` of the norm of x W^T."""
-    layer, x = exact.layers["layer"], exact.x
+    """Scales the B of a single layer, or of each sibling, until its branch has `share` of the norm of x W^T."""
+    x = exact.x
     assert x is not None
-    a, b = (values[f"layer.{part}"] for part in ("lora_a", "lora_b"))
-    with ieee_products(exact.device):
-        branch = layer.scale * (x @ a.to(x.dtype).t()) @ b.to(x.dtype).t()
-        b.mul_(share * F.linear(x, layer.weight).norm() / branch.norm())
+    for name, layer in exact.layers.items():
+        a, b = (values[f"{name}.{part}"] for part in ("lora_a", "lora_b"))
+        with ieee_products(exact.device):
+            branch = layer.scale * (x @ a.to(x.dtype).t()) @ b.to(x.dtype).t()
+            b.mul_(share * F.linear(x, layer.weight).norm() / branch.norm())
 
 
 @contextmanager

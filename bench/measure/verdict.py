@@ -59,7 +59,7 @@ class GateResult:
 def result(findings: Sequence[Finding]) -> GateResult:
     """The verdict. A wrong output makes wrong gradients, so where one failed, outputs alone are asked for the worst."""
     failed = [f for f in findings if not f.passed]
-    outputs = [f for f in failed if f.tensor in OUTPUTS]
+    outputs = [f for f in failed if f.tensor.split()[0] in OUTPUTS]
     worst = max(outputs or failed or findings, key=lambda f: f.excess)
     others = [f.name for f in failed if f is not worst]
     also = f"; also wrong: {', '.join(others[:3])}" if others else ""
@@ -73,11 +73,15 @@ def good(findings: Sequence[Finding]) -> bool:
 
 
 def relative_errors(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], base: Tensor | None = None, pooled: bool = False
+    found: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    base: Mapping[str, Tensor] | None = None,
+    pooled: bool = False,
 ) -> dict[str, float]:
     """||found - wanted|| / ||wanted|| (Frobenius) by name; where `pooled`, over all of a kind (lora_a, weight ...).
 
-    base: x W^T + b of a single layer; then also of 'branch', the output less that. A wrong shape counts as infinite.
+    base: x W^T + b by the name of the output that it is part of; then also of 'branch', the output less that. A wrong
+    shape counts as infinite.
     """
     norms: dict[str, list[Tensor]] = {}
     for name, want in wanted.items():
@@ -85,8 +89,8 @@ def relative_errors(
         if got.shape != want.shape:
             return {name: math.inf}
         norms.setdefault(name.rpartition(".")[2] if pooled else name, []).append(_norms(got - want, want))
-        if name == "output" and base is not None:
-            norms["branch"] = [_norms(got - want, want - base)]
+        if base and name in base:
+            norms[name.replace("output", "branch")] = [_norms(got - want, want - base[name])]
     sums = torch.stack([torch.stack(parts).square().sum(0).sqrt() for parts in norms.values()])
     ratio = (sums[:, 0] / sums[:, 1]).tolist()  # read back once
     return dict(zip(norms, ratio, strict=True))
@@ -106,13 +110,13 @@ def judge(
     """
     dtype = AUTOCAST.get(case.precision) or DTYPES[case.precision]
     eps = torch.finfo(dtype).eps
-    projections = (case.projection,) if case.level == "linear" or case.shape is None else case.shape.projections
+    projections = case.projections if case.level == "linear" or case.shape is None else case.shape.projections
     width = max(p.in_features for p in projections)
     if dtype == torch.float32:
         bounds = {name: 2 * plain[name] + 4 * eps * width**0.5 for name in errors}
     else:
         bounds = {name: 1.25 * plain[name] + eps / 8 for name in errors}
     found = [Finding(name, error, slack * bounds[name], where) for name, error in errors.items()]
-    if any(f.tensor == "output" and not f.passed for f in found):
-        return [f for f in found if f.tensor != "branch"]  # which says the same, less directly
+    if any(f.tensor.startswith("output") and not f.passed for f in found):
+        return [f for f in found if not f.tensor.startswith("branch")]  # which says the same, less directly
     return found

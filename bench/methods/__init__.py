@@ -8,7 +8,7 @@ from bench.methods.registry import IMPLS, Impl, unsupported
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["IMPLS", "Impl", "apply", "unsupported"]
+__all__ = ["IMPLS", "Impl", "apply", "note", "unsupported"]
 
 
 def apply(model: "nn.Module", case: Case) -> "list[tuple[str, nn.Parameter]]":
@@ -19,3 +19,9 @@ def apply(model: "nn.Module", case: Case) -> "list[tuple[str, nn.Parameter]]":
     LoRA's B is zero afterwards, as in training. Raises ValueError where the case names no layer of the model.
     """
     return IMPLS[case.method][case.impl].load()(model, case)
+
+
+def note(model: "nn.Module", case: Case) -> str | None:
+    """What the rows of the case should say beside their numbers: graph breaks, a rounding loss. Ask after a call."""
+    remark = IMPLS[case.method][case.impl].remark()
+    return None if remark is None else remark(model, case)

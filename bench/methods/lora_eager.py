@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.methods.places import Trained, adapt, adapter_dtype
+from bench.methods.places import Trained, adapt_lora
 from kernels import LoRALinear
 
 
@@ -25,6 +25,4 @@ class EagerLoRALinear(LoRALinear):
 
 def apply(model: nn.Module, case: Case) -> Trained:
     """Trains A (r, K) and B (N, r) of every target layer."""
-    assert case.rank is not None and case.alpha is not None
-    rank, alpha, dropout, dtype = case.rank, case.alpha, case.dropout or 0.0, adapter_dtype(case)
-    return adapt(model, case, lambda _, layer: EagerLoRALinear(layer, rank, alpha, dropout, dtype))
+    return adapt_lora(model, case, EagerLoRALinear)

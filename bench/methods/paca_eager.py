@@ -1,6 +1,5 @@
 """paca, impl eager: one ordinary product forward, a skinny one backward. The live columns stay inside the weight."""
 
-import hashlib
 from typing import Any
 
 import torch
@@ -9,8 +8,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bench.case import Case
-from bench.methods.places import Trained, adapt, adapter_dtype
+from bench.methods.operands import as_computed
+from bench.methods.places import Trained, adapt_paca
 from kernels import PaCALinear
+
+
+def columns_gradient(grad_y: Tensor, x_live: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """d columns (N, r) = scale * dY^T x[:, index], by the product rule; grad_y (..., N), x_live (..., r)."""
+    skinny = grad_y.reshape(-1, grad_y.shape[-1]).t() @ x_live.reshape(-1, x_live.shape[-1])
+    return (scale * skinny).to(dtype)
 
 
 class _LiveColumns(torch.autograd.Function):
@@ -33,8 +39,7 @@ class _LiveColumns(torch.autograd.Function):
         if weight is not None:
             grad_x = grad_y @ weight
         if x_live is not None:
-            skinny = grad_y.reshape(-1, grad_y.shape[-1]).t() @ x_live.reshape(-1, x_live.shape[-1])  # (N, r)
-            grad_columns = (ctx.scale * skinny).to(ctx.columns_dtype)
+            grad_columns = columns_gradient(grad_y, x_live, ctx.scale, ctx.columns_dtype)
         return grad_x, None, None, grad_columns, None, None
 
 
@@ -43,27 +48,9 @@ class EagerPaCALinear(PaCALinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., K) -> y (..., N). Under autocast the product and both gradients are in autocast's dtype."""
-        weight, bias = self.weight, self.bias
-        device = x.device.type
-        if not torch.is_autocast_enabled(device):
-            return _LiveColumns.apply(x, weight, bias, self.columns, self.index, self.scale)
-        # Autocast acts on operators, not on what a Function saves: cast first, so that backward is in that dtype too.
-        dtype = torch.get_autocast_dtype(device)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        return _LiveColumns.apply(x, weight, bias, self.columns, self.index, self.scale)
-
-
-def seed_of(name: str) -> int:
-    """The seed of a layer's columns: 63 bits of a hash of its full name, the same on every machine and in every run."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+        return _LiveColumns.apply(*as_computed(x, self.weight, self.bias), self.columns, self.index, self.scale)
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
-    """Trains `columns` (N, r) of every target layer; which columns they are follows from the layer's name."""
-    assert case.rank is not None and case.alpha is not None
-    rank, alpha, dtype = case.rank, case.alpha, adapter_dtype(case)
-    return adapt(
-        model,
-        case,
-        lambda name, layer: EagerPaCALinear(layer, rank, alpha, seed=seed_of(name), adapter_dtype=dtype),
-    )
+    """Trains `columns` (N, r) of every target layer."""
+    return adapt_paca(model, case, EagerPaCALinear)

@@ -7,30 +7,13 @@ from torch import nn
 
 from bench.case import Case
 from bench.shapes import trainable_blocks
+from kernels import LoRALinear, PaCALinear
+from kernels.blocks import decoder_blocks, replace
+from kernels.paca.places import seed_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 Trained = list[tuple[str, nn.Parameter]]
-
-
-def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The name and the list of the decoder blocks: the longest list of equal modules that lies in no other such list.
-
-    Raises ValueError where there is none.
-    """
-    found: list[tuple[str, nn.ModuleList]] = []
-    for name, module in model.named_modules():
-        inner = any(name.startswith(outer + ".") for outer, _ in found)  # the experts of a block, say
-        if isinstance(module, nn.ModuleList) and len(module) > 0 and not inner and _equal(module):
-            found.append((name, module))
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no list of equal decoder blocks")
-    return max(found, key=lambda item: len(item[1]))
-
-
-def _equal(blocks: nn.ModuleList) -> bool:
-    """By their class: once a method is applied, the upper blocks have parameters that the lower ones lack."""
-    return any(True for _ in blocks[0].parameters()) and all(type(block) is type(blocks[0]) for block in blocks)
 
 
 def trained_blocks(model: nn.Module, case: Case) -> list[tuple[str, nn.Module]]:
@@ -48,7 +31,7 @@ def target_layers(model: nn.Module, case: Case) -> list[tuple[str, nn.Module]]:
     Raises ValueError where the case's targets name no layer.
     """
     if case.level == "linear":
-        return [("layer", model.get_submodule("layer"))]
+        return [(name, model.get_submodule(name)) for name in case.linear_layers]
     if not case.target_projections:
         raise ValueError(f"targets: {case.targets!r} names no linear layer of {case.model}")
     return [
@@ -58,18 +41,26 @@ def target_layers(model: nn.Module, case: Case) -> list[tuple[str, nn.Module]]:
     ]
 
 
-def replace(model: nn.Module, name: str, layer: nn.Module) -> None:
-    """Puts `layer` where the module called `name` is."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, layer)
-
-
 def adapt(model: nn.Module, case: Case, wrap: Callable[[str, nn.Module], nn.Module]) -> Trained:
     """Freezes the model and replaces each target layer by wrap(its name, itself); returns what trains then."""
     model.requires_grad_(False)
     for name, layer in target_layers(model, case):
         replace(model, name, wrap(name, layer).train(layer.training))
     return trained(model)
+
+
+def adapt_lora(model: nn.Module, case: Case, kind: type[LoRALinear]) -> Trained:
+    """Layers of that class, which train A (r, K) and B (N, r)."""
+    assert case.rank is not None and case.alpha is not None
+    rank, alpha, dropout, dtype = case.rank, case.alpha, case.dropout or 0.0, adapter_dtype(case)
+    return adapt(model, case, lambda _, layer: kind(layer, rank, alpha, dropout, dtype))
+
+
+def adapt_paca(model: nn.Module, case: Case, kind: type[PaCALinear]) -> Trained:
+    """Layers of that class, which train `columns` (N, r); which columns they are follows from the layer's name."""
+    assert case.rank is not None and case.alpha is not None
+    rank, alpha, dtype = case.rank, case.alpha, adapter_dtype(case)
+    return adapt(model, case, lambda name, layer: kind(layer, rank, alpha, seed=seed_of(name), adapter_dtype=dtype))
 
 
 def trained(model: nn.Module) -> Trained:

@@ -1,6 +1,7 @@
 """What adapters hold: saved, loaded, taken off again; and LoRA's B drawn at random for timing."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,18 +66,38 @@ def draw_lora_b(model: nn.Module, share: float = 0.5) -> None:
     s ||B A|| to ||W|| (Frobenius), and E ||B A||^2 = std^2 N ||A||^2. At a half, outputs grow by sqrt(1.25) only and
     the norm in front of each block takes that back, so 48 blocks in fp16 stay finite. Nothing is read back from a GPU.
     """
-    for _, layer in _adapted(model):
-        if isinstance(layer, LoRALinear):
-            wide = torch.promote_types(layer.stored_weight.dtype, torch.float32)
-            norm_w = torch.linalg.vector_norm(layer.stored_weight, dtype=wide)
-            norm_a = torch.linalg.vector_norm(layer.lora_a, dtype=wide)
-            std = share * norm_w / (layer.scale * layer.out_features**0.5 * norm_a)
-            layer.lora_b.copy_(torch.randn_like(layer.lora_b, dtype=wide) * std)
+    for weight, a, b, scale in _branches(model):
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        norm_w, norm_a = (torch.linalg.vector_norm(t, dtype=wide) for t in (weight, a))
+        std = share * norm_w / (scale * b.shape[0] ** 0.5 * norm_a)
+        b.copy_(torch.randn_like(b, dtype=wide) * std)
+    for layer in refreshed_layers(model):  # what an impl made of B = 0
+        layer.refresh()
 
 
-def paca_layers(model: nn.Module) -> list[PaCALinear]:
-    """The layers whose columns are due for a refresh after every optimizer step."""
-    return [layer for _, layer in _adapted(model) if isinstance(layer, PaCALinear)]
+def _branches(model: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
+    """(stored weight, A, B, scale) of every LoRA layer, this project's or PEFT's, in the order of the modules."""
+    for module in model.modules():
+        layer: Any = module
+        if isinstance(module, LoRALinear):
+            yield module.stored_weight, module.lora_a, module.lora_b, module.scale
+        elif hasattr(module, "lora_A") and "default" in layer.lora_A:
+            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            yield layer.get_base_layer().weight, a, b, layer.scaling["default"]
+
+
+class Refreshed(Protocol):
+    """A layer that keeps something made of its trained tensors."""
+
+    def refresh(self) -> None: ...
+
+
+def refreshed_layers(model: nn.Module) -> list[Refreshed]:
+    """The layers that are due for a refresh after every optimizer step: PaCA's, whose live columns lie in the weight,
+    and those that say so, as a merged LoRA does. PaCA layers that need none say refresh_due = False.
+    """
+    due = (m for m in model.modules() if getattr(m, "refresh_due", isinstance(m, PaCALinear)))
+    return [cast(Refreshed, m) for m in due]
 
 
 def _adapted(model: nn.Module) -> list[tuple[str, LoRALinear | PaCALinear]]:

@@ -11,6 +11,7 @@ from bench.methods import apply
 from bench.methods.places import DTYPES
 from bench.methods.state import draw_lora_b
 from bench.models.work import AUTOCAST, Prepared, Work
+from bench.shapes import Projection
 
 
 def build(case: Case, device: str, seed: int = 0) -> Work:
@@ -43,22 +44,34 @@ def _level(level: str) -> Callable[[Case, torch.device, torch.dtype], Prepared]:
 
 
 def prepare_linear(case: Case, device: torch.device, dtype: torch.dtype) -> Prepared:
-    """One projection, nn.Linear or Conv1D as in the model, with the standard deviation that both use."""
-    p = case.projection
+    """A projection, nn.Linear or Conv1D as in the model, with the standard deviation that both use; or a group of them,
+    which read the same x: then the output is a tuple with one y each, and nothing but their products is timed."""
     if case.shape is not None and case.seq > case.shape.max_positions:
         raise ValueError(f"seq: {case.seq} is above the {case.shape.max_positions} positions of {case.model}")
-    layer: nn.Module
     with _default_dtype(dtype), device:
-        if p.conv1d:
-            from transformers.pytorch_utils import Conv1D
-
-            layer = Conv1D(p.out_features, p.in_features)
-        else:
-            layer = nn.Linear(p.in_features, p.out_features, bias=p.bias)
-            nn.init.normal_(layer.weight, std=0.02)
-    x = torch.randn(case.batch, case.seq, p.in_features, device=device, dtype=dtype, requires_grad=True)
-    model = nn.ModuleDict({"layer": layer})
+        layers = {name.rpartition(".")[2]: _linear(p) for name, p in case.linear_layers.items()}
+    width = case.projections[0].in_features
+    x = torch.randn(case.batch, case.seq, width, device=device, dtype=dtype, requires_grad=True)
+    model = nn.ModuleDict(layers if len(layers) == 1 else {"layer": Siblings(layers)})
     return Prepared(model, x, lambda: model["layer"](x), dropout=0.0)
+
+
+class Siblings(nn.ModuleDict):
+    """Layers that read the same x, as a decoder block calls them: one after the other."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """x (..., K) -> a y (..., N_i) for each."""
+        return tuple(layer(x) for layer in self.values())
+
+
+def _linear(p: Projection) -> nn.Module:
+    if p.conv1d:
+        from transformers.pytorch_utils import Conv1D
+
+        return Conv1D(p.out_features, p.in_features)
+    layer = nn.Linear(p.in_features, p.out_features, bias=p.bias)
+    nn.init.normal_(layer.weight, std=0.02)
+    return layer
 
 
 @contextmanager

@@ -23,7 +23,6 @@ def make_config(fields: Mapping[str, Any]) -> PreTrainedConfig:
     config = CONFIG_MAPPING[kind].from_dict(fields)
     config.use_cache = False
     config.pad_token_id = None
-    config.loss_type = "ForCausalLM"  # what every class here falls back to, GPT-2's with a warning
     return config
 
 
@@ -64,6 +63,8 @@ def make_model(config: PreTrainedConfig, device: torch.device, dtype: torch.dtyp
         )
     with device:
         model = kind._from_config(config, dtype=dtype, attn_implementation=attention.NAME)
+    # What every class here falls back to; GPT-2's with a warning, at which torch.compile breaks its graph.
+    model.loss_type = "ForCausalLM"
     return model.train()
 
 

@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.methods.state import paca_layers
-from kernels import PaCALinear, parameter_groups
+from bench.methods.state import Refreshed, refreshed_layers
+from kernels import parameter_groups
 
 AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
+
+# What a forward returns: a loss, an output, or one output for each sibling of a group.
+Out = Tensor | tuple[Tensor, ...]
 
 # Steps are timed on one fixed batch, thousands of times over: at a useful rate the weights would run away.
 LEARNING_RATE = 1e-8
@@ -33,7 +36,7 @@ class Prepared:
 
     model: nn.Module
     x: Tensor | None  # the input, where it requires grad
-    call: Callable[[], Tensor]
+    call: Callable[[], Out]
     dropout: float  # the largest of the model's own, in training mode
 
 
@@ -51,43 +54,59 @@ class Work:
     model: nn.Module
     leaves: list[tuple[str, Tensor]]
     model_dropout: float  # largest dropout of the model itself, adapters aside
-    call: Callable[[], Tensor] = field(repr=False)  # the forward alone, outside of autocast
+    call: Callable[[], Out] = field(repr=False)  # the forward alone, outside of autocast
     seed: int = 0
     autocast_cache: bool = True
-    _grad_out: Tensor | None = field(default=None, init=False, repr=False)
+    _grad_outs: tuple[Tensor, ...] = field(default=(), init=False, repr=False)
     _optimizer: torch.optim.Optimizer | None = field(default=None, init=False, repr=False)
-    _paca: list[PaCALinear] = field(default_factory=list, init=False, repr=False)
+    _refreshed: list[Refreshed] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._paca = paca_layers(self.model)
+        self._refreshed = refreshed_layers(self.model)
 
-    def forward(self) -> Tensor:
-        """The loss (a scalar) at level model, else y (batch, seq, N)."""
+    def forward(self) -> Out:
+        """The loss (a scalar) at level model, else y (batch, seq, N); of a group, a tuple with the y of each."""
         with autocast(self.case.precision, self.device, self.autocast_cache):
             return self.call()
 
-    def backward(self, out: Tensor) -> None:
-        """Gradients of all leaves into .grad; the graph is freed.
+    def backward(self, out: Out) -> None:
+        """Gradients of all leaves into .grad; the graph is freed. The dX of siblings are summed by autograd.
 
         amp-fp16 has no GradScaler: it would add one multiplication here, and its check belongs to the step.
         """
-        if out.dim() == 0:
-            out.backward()
-        else:
-            out.backward(self.grad_out(out))
+        torch.autograd.backward(out, self.grad_out(out))
 
-    def grad_out(self, out: Tensor) -> Tensor:
-        """dY of the shape and dtype of `out`: fixed, N(0, 1) / sqrt(tokens), so that a weight's gradient is about 1."""
-        if self._grad_out is None or self._grad_out.shape != out.shape or self._grad_out.dtype != out.dtype:
-            generator = None if out.is_meta else torch.Generator(out.device).manual_seed(self.seed + 1)
-            drawn = torch.randn(out.shape, generator=generator, device=out.device, dtype=torch.float32)
-            self._grad_out = (drawn / self.case.tokens**0.5).to(out.dtype)
-        return self._grad_out
+    def grad_out(self, out: Out) -> Out | None:
+        """dY of the shape and dtype of `out`: fixed, N(0, 1) / sqrt(tokens), so that a weight's gradient is about 1.
+
+        A tuple where `out` is one; None for a loss, whose gradient is 1.
+        """
+        outs = (out,) if isinstance(out, Tensor) else out
+        if outs[0].dim() == 0:
+            return None
+        if [(dy.shape, dy.dtype) for dy in self._grad_outs] != [(y.shape, y.dtype) for y in outs]:
+            generator = None if outs[0].is_meta else torch.Generator(self.device).manual_seed(self.seed + 1)
+            drawn = [torch.randn(y.shape, generator=generator, device=y.device, dtype=torch.float32) for y in outs]
+            self._grad_outs = tuple((dy / self.case.tokens**0.5).to(y.dtype) for dy, y in zip(drawn, outs, strict=True))
+        return self._grad_outs[0] if isinstance(out, Tensor) else self._grad_outs
 
     def clear(self) -> None:
         """Drops the gradients of all leaves."""
         for _, leaf in self.leaves:
             leaf.grad = None
+
+    def ready(self) -> None:
+        """Gradients as a micro-step finds them: none, or where they accumulate zeros to add to, as all but a first do.
+
+        x has none either way: in a model it is an inner tensor.
+        """
+        for name, leaf in self.leaves:
+            if self.micro_steps == 1 or name == "x":
+                leaf.grad = None
+            elif leaf.grad is None:
+                leaf.grad = torch.zeros_like(leaf)
+            else:
+                leaf.grad.zero_()
 
     def check_leaves(self) -> None:
         """After forward and backward: every leaf has a gradient of its shape, and nothing else in the model has one.
@@ -109,8 +128,13 @@ class Work:
         """Trained values, counted on what was built; x is none of them."""
         return sum(leaf.numel() for name, leaf in self.leaves if name != "x")
 
+    @property
+    def micro_steps(self) -> int:
+        """Forward and backward passes whose gradients add up before an optimizer step."""
+        return self.case.micro_steps
+
     def optimizer_step(self) -> None:
-        """One AdamW step on the gradients that are there, PaCA's column refresh included.
+        """One AdamW step on the gradients that are there. A refresh is due after it, and no part of it.
 
         The optimizer is made at the first call: its state takes two values for each trained one.
         """
@@ -118,13 +142,12 @@ class Work:
             groups = [g for g in parameter_groups(self.model, weight_decay=0.01) if g["params"]]
             self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=self.device.type in ("cpu", "cuda"))
         self._optimizer.step()
-        self.refresh()
 
     @property
     def has_refresh(self) -> bool:
-        return bool(self._paca)
+        return bool(self._refreshed)
 
     def refresh(self) -> None:
-        """PaCA's column refresh of all layers, due once per optimizer step; nothing under other methods."""
-        for layer in self._paca:
+        """What is due once per optimizer step: PaCA's column refresh, the merge of a merged LoRA; mostly nothing."""
+        for layer in self._refreshed:
             layer.refresh()

@@ -31,6 +31,7 @@ from bench.words import Status
 Emit = Callable[..., None]
 
 _compiled_s: list[float] = []  # seconds of each Triton compilation since the last case
+_dynamo_s: list[float] = []  # seconds of torch.compile in each case so far
 
 BEFORE, AFTER = 0, 1  # seeds of the correctness gate's weights and inputs
 
@@ -153,36 +154,45 @@ def _measure(
     from bench.measure.gate import check, default_tokens, finite, shrink
     from bench.measure.memory import peak_mib
     from bench.measure.sampler import measure
+    from bench.methods import IMPLS, note
     from bench.models.build import build
 
-    emit("phase", case_id=case.case_id, phase="checking")
+    impl = IMPLS[case.method][case.impl]
+
+    def begin(phase: str) -> None:
+        """Any first call compiles, and so does one under another autocast cache, as clock graph has it."""
+        patience = {"patience_s": settings.compile_timeout_s} if impl.compiles else {}
+        emit("phase", case_id=case.case_id, phase=f"compiling, {phase}" if impl.compiles else phase, **patience)
+
+    begin("checking")
     wrong = _before(shrink(case, default_tokens(case, device)), device)  # before there is a model beside its copies
     if wrong:
         emit("failed", case_id=case.case_id, status=Status.wrong, detail=wrong)
         return True
     checked = perf_counter()
-    emit("phase", case_id=case.case_id, phase="building")
+    begin("building")
     work = build(case, str(device))
     built = perf_counter()
     if wrong := finite(work):
         emit("failed", case_id=case.case_id, status=Status.wrong, detail=wrong)
         return True
     checking_s = checked - started + perf_counter() - built
-    peak = peak_mib(work, device)
+    peak = peak_mib(work, device, "step" in job["passes"])
     for name in in_order(job["clocks"]):
-        emit("phase", case_id=case.case_id, phase=f"measuring {name}")
+        begin(f"measuring {name}")
         clock = make_clock(name, device, case.l2 == "cold", settings)
 
         def tell(pass_: str, e: Estimate) -> None:
             emit("estimate", case_id=case.case_id, **{"pass": pass_}, **asdict(e))
 
-        m = measure(work, clock, tuple(job["passes"]), case.level, settings, tell, state=state)
+        m = measure(work, clock, tuple(job["passes"]), case.level, settings, tell, state=state, never=impl.cannot)
         emit(
             "measured",
             case_id=case.case_id,
             series=m.series(name, job["passes"]),
             peak_mib=peak,
             model_dropout=work.model_dropout,
+            note=note(work.model, case),
             clocks_set=m.clocks_set,
             spent={"warming up": m.warmup_s, "measuring": m.wall_s},
         )
@@ -191,7 +201,7 @@ def _measure(
     if m.spoiled:
         emit("done", case_id=case.case_id, spent=_spent(built - checked, checking_s))
         return False
-    emit("phase", case_id=case.case_id, phase="checking again")
+    begin("checking again")
     again = perf_counter()
     del work  # its memory is the gate's now
     found = check(case, device, AFTER, brief=True)
@@ -207,6 +217,10 @@ def _spent(building_s: float, checking_s: float) -> dict[str, float]:
     """Where a case's time beside its samples went. The gate is the first to run a kernel, and so to compile it."""
     compiling_s = sum(_compiled_s)
     _compiled_s.clear()
+    if (compiled := sys.modules.get("bench.methods.compiled")) is not None:
+        in_all_s: float = compiled.compiling_s()
+        compiling_s += in_all_s - sum(_dynamo_s)
+        _dynamo_s.append(in_all_s - sum(_dynamo_s))
     return {"building": building_s, "compiling": compiling_s, "checking": max(0.0, checking_s - compiling_s)}
 
 

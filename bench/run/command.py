@@ -12,6 +12,7 @@ from bench.run.environment import command_line, provenance
 from bench.run.lock import only_run_on
 from bench.run.parent import Runner, default_folder, exit_status, open_tasks
 from bench.run.record import Record, now, open_record
+from bench.run.signals import terminate_as_interrupt
 from bench.run.summary import closing_lines
 from bench.sweep import Plan, make_plan
 
@@ -67,34 +68,22 @@ def _measure(plan: Plan, device: Device, record: Record, retry: frozenset[str], 
     if device.is_cpu:
         display.say("CPU times are no GPU times: they show that the suite works, and how a CPU behaves.")
     runner = Runner(plan, device, record, display)
-    interrupted = _terminate_as_interrupt()
-    try:
-        with display:
-            runner.run(tasks)
-    except KeyboardInterrupt:
-        _close(record, invocation, runner)
-        display.say(f"interrupted; what is finished is on disk. To go on: {command_line()}")
-        return 128 + (interrupted[0] if interrupted else signal.SIGINT)
-    except OSError as e:
-        display.say(f"error: {e.filename or record.folder}: {e.strerror}; what was written before is whole")
-        display.say(f"To go on once there is room: {command_line()}")
-        return 1
+    with terminate_as_interrupt() as interrupted:
+        try:
+            with display:
+                runner.run(tasks)
+        except KeyboardInterrupt:
+            _close(record, invocation, runner)
+            display.say(f"interrupted; what is finished is on disk. To go on: {command_line()}")
+            return 128 + (interrupted[0] if interrupted else signal.SIGINT)
+        except OSError as e:
+            display.say(f"error: {e.filename or record.folder}: {e.strerror}; what was written before is whole")
+            display.say(f"To go on once there is room: {command_line()}")
+            return 1
     _close(record, invocation, runner)
     for line in closing_lines(plan, record, repeats, runner.spent):
         display.say(line)
     return exit_status(plan, record, repeats, strict)
-
-
-def _terminate_as_interrupt() -> list[int]:
-    """SIGTERM ends a run as Ctrl-C does. The list holds the signal's number once it came."""
-    came: list[int] = []
-
-    def handler(number: int, _frame: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, handler)
-    return came
 
 
 def _close(record: Record, invocation: dict[str, Any], runner: Runner) -> None:

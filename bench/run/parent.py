@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.case import Case
 from bench.gpu import Device
+from bench.memory import sentence, too_large
 from bench.methods.registry import unsupported
 from bench.run.display import Display
 from bench.run.process import Child, Event, Silent
@@ -76,10 +77,12 @@ class Runner:
                 self.spent["waiting"] = max(0.0, perf_counter() - started - sum(self.spent.values()))
 
     def _refused(self, repeat: int, case: Case) -> bool:
-        """Writes the rows of a case that its impl cannot express here: no child is needed to say so."""
-        reason = unsupported(case, "cpu" if self._device.is_cpu else "cuda")
+        """Writes the rows of a case that its impl cannot express here, or that cannot fit: no child is needed for it."""
+        reason, status = unsupported(case, "cpu" if self._device.is_cpu else "cuda"), Status.unsupported
+        if reason is None:
+            reason, status = too_large(case, "step" in self._plan.passes, self._device.memory_mib), Status.oom
         if reason:
-            self._write(case, self._rows.failed(case, repeat, None, Status.unsupported, reason), [])
+            self._write(case, self._rows.failed(case, repeat, None, status, reason), [])
         return bool(reason)
 
     def _job(self, cases: list[Case]) -> dict[str, Any]:
@@ -120,7 +123,6 @@ class Runner:
 
     def _one_child(self, pending: deque[Task], following: Case | None) -> None:
         """Runs one child over the pending tasks until all are done or the child is spent. Shortens `pending`."""
-        settings = self._plan.settings
         case = pending[0][1]
         self._display.begin(case)
         self._measured = []
@@ -152,10 +154,9 @@ class Runner:
                             self._display.begin(pending[0][1])
                     else:
                         self._display.event(event)
-            except Silent:
+            except Silent as e:
                 child.kill()
-                detail = f"silent for {settings.timeout_s:g} s; killed"
-                self._give_up(*pending.popleft(), process, Status.timeout, detail)
+                self._give_up(*pending.popleft(), process, Status.timeout, f"{e}; killed")
                 return
             code = child.wait()
             if code == 0 or not pending:
@@ -177,6 +178,8 @@ class Runner:
         results turned out wrong."""
         if status is Status.wrong:
             self._measured = []
+        if status is Status.oom:
+            detail = f"{sentence(case, 'step' in self._plan.passes)}. {detail}"
         rows, samples = self._take_measured(repeat, case, process)
         self._write(case, rows + self._rows.failed(case, repeat, process, status, detail, rows), samples)
 

@@ -23,6 +23,9 @@ Event = dict[str, Any]
 class Silent(Exception):
     """The child said nothing for longer than it may."""
 
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"silent for {seconds:g} s")
+
 
 class Child:
     """A running child. Use as a context: on leaving it the child and everything it started are gone."""
@@ -85,20 +88,24 @@ class Child:
         self._process.wait()
 
     def events(self) -> Iterator[Event]:
-        """The child's events until it closes its pipe. Raises Silent when none comes for timeout_s."""
+        """The child's events until it closes its pipe. Raises Silent when none comes for timeout_s, or for as long as
+        the last event asked for by `patience_s`."""
+        patience = self._timeout_s
         with selectors.DefaultSelector() as selector:
             selector.register(self._events, selectors.EVENT_READ)
-            deadline = time.monotonic() + self._timeout_s
+            deadline = time.monotonic() + patience
             while True:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise Silent
+                    raise Silent(patience)
                 chunk = os.read(self._events, 65536)
                 if not chunk:
                     return
                 *lines, self._buffer = (self._buffer + chunk).split(b"\n")
                 for line in lines:
-                    yield json.loads(line)
-                deadline = time.monotonic() + self._timeout_s
+                    event = json.loads(line)
+                    patience = event.get("patience_s", self._timeout_s)
+                    yield event
+                deadline = time.monotonic() + patience
 
     def wait(self) -> int:
         """The exit status, negative for the signal that ended it. Call after events() has ended."""

@@ -56,7 +56,8 @@ class RowMaker:
                 continue
             e = estimate(series["samples_ms"])
             row |= {k: _to_ns(v) for k, v in asdict(e).items()}
-            row |= {"noisy": e.half_width > self._plan.settings.noisy, "refresh_ms": _to_ns(series["refresh_ms"])}
+            row |= {"noisy": e.half_width > self._plan.settings.noisy, "detail": event.get("note")}
+            row |= {k: _to_ns(row[k]) for k in ("refresh_ms", "optimizer_ms", "parts_ms")}
             rows.append(row | self._suspicion(row))
             same = {k: base[k] for k in ("case_id", "run_id", "repeat", "process")}
             samples.append(same | key | {"samples_ms": [_to_ns(x) for x in series["samples_ms"]]})
@@ -77,7 +78,7 @@ class RowMaker:
         if row["clock"] == "host" or floor is None or row["median_ms"] >= SUSPECT * floor:
             return {}
         detail = f"{row['median_ms']:.4g} ms is below {SUSPECT} x the floor of {floor:.4g} ms"
-        return {"status": Status.suspect, "detail": detail}
+        return {"status": Status.suspect, "detail": "; ".join(filter(None, [detail, row["detail"]]))}
 
     def failed(
         self, case: Case, repeat: int, process: str | None, status: Status, detail: str, kept: Iterable[Row] = ()
@@ -92,18 +93,3 @@ class RowMaker:
 def _to_ns(ms: float | None) -> float | None:
     """Milliseconds to the nanosecond; no clock here resolves more, and the record stays readable."""
     return None if ms is None else round(ms, 6)
-
-
-def need_text(case: Case) -> str:
-    """What a case needs at least: weights and gradients, by closed form. Activations come on top."""
-    width = {"bf16": 2, "fp16": 2}.get(case.precision, 4)
-    shape = case.shape
-    if case.level == "linear":
-        weights = case.projection.params
-    else:
-        assert shape is not None
-        weights = shape.block_params if case.level == "block" else shape.num_params
-    adapter = {"bf16": 2, "fp16": 2, "fp32": 4, None: width}[case.adapter_dtype]
-    extra = case.trainable_params * adapter * (1 if case.method == "full" else 2)
-    mib = (weights * width + extra) / 2**20
-    return f"{mib:.3g} MiB" if mib < 1000 else f"{mib / 1024:.3g} GiB"

@@ -16,6 +16,7 @@ FAMILIES = {
     "mistral": {**L, "model_type": "mistral", "tie_word_embeddings": False, "sliding_window": None},
 }
 # All at once, q alone, v alone, the MLP alone, one of two siblings: what requires grad differs in each.
+GROUPS = ("self_attn.qkv", "mlp.gate_up")
 TARGETS = {
     "gpt2": ("all-linear", "attn.c_attn", "attn.c_proj", "mlp.c_proj", "c_proj"),
     "llama": ("all-linear", "q_proj", "k_proj", "v_proj", "q_proj,v_proj", "o_proj", "up_proj", "down_proj"),

@@ -1,5 +1,6 @@
 """Bytes by closed form against tensors: of a real iteration at level linear, else of modules on meta."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from bench.floors import compulsory_bytes
 from bench.methods.places import decoder_blocks
 from bench.models import attention, build
 from kernels import LoRALinear, PaCALinear
-from tests.floors.families import METHODS, TARGETS
+from tests.floors.families import GROUPS, METHODS, TARGETS
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
 
@@ -57,6 +58,22 @@ def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype:
     else:
         expected[1] += again(x)
     assert [compulsory_bytes(case, p) for p in ("forward", "backward")] == expected
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("group", GROUPS)
+def test_bytes_of_a_group(group: str, method: str, tmp_path: Path) -> None:
+    """Those of its layers, but that x is read once in each pass, and dX written once."""
+    model = write_config(tmp_path, {**LLAMA, "attention_bias": True})
+    case = make_case(model, method, "linear", layer=group, precision="bf16")
+    members = [replace(case, layer=p.name) for p in case.projections]
+    assert len(members) == (3 if group == "self_attn.qkv" else 2)
+    x = case.tokens * 32 * 2
+    once_in_backward = {"full": 2 * x, "lora": 2 * x, "paca": x}[method]  # PaCA's reads no x but its columns
+    for part, once in (("forward", x), ("backward", once_in_backward)):
+        alone = [compulsory_bytes(member, part) for member in members]
+        assert None not in alone
+        assert compulsory_bytes(case, part) == sum(b or 0 for b in alone) - (len(members) - 1) * once
 
 
 class Recount:

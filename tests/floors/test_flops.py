@@ -68,8 +68,8 @@ def test_flops_of_the_named_models(name: str, method: str) -> None:
     check_flops(make_case(name, method, "block", **axes))
     case = make_case(name, method, "linear", **axes)
     assert case.shape is not None
-    for projection in case.shape.projections:
-        check_flops(replace(case, layer=projection.name))
+    for layer in (*(p.name for p in case.shape.projections), *case.shape.groups):
+        check_flops(replace(case, layer=layer))
 
 
 def test_flops_of_a_whole_named_model() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.measure.gate import SHARE, check, finite, shrink
 from bench.measure.twin import draw_b, reference, yardstick
+from bench.methods import IMPLS, unsupported
 from bench.methods.places import trained
 from bench.models import build
 from kernels import LoRALinear, PaCALinear
@@ -78,7 +79,7 @@ def test_the_branch_is_large_enough_to_be_seen(scale: float, rank: int) -> None:
     values = {"layer.lora_a": torch.randn(rank, 64), "layer.lora_b": torch.zeros(64, rank)}
     draw_b(values, exact, SHARE)
     exact.load(values)
-    output, base = exact.run(torch.zeros(2, 8, 64))["output"], exact.base()
+    output, base = exact.run({"output": torch.zeros(2, 8, 64)})["output"], exact.base()["output"]
     assert ((output - base).norm() / base.norm()).item() == pytest.approx(SHARE, rel=1e-5)
 
 
@@ -132,6 +133,47 @@ def test_other_right_ways_pass(models: dict[str, str], plant: Any, level: str, p
         impl = plant("paca", paca_impl(paca_of(PaCALinear)))
         result = check(case_of(models, "llama", "paca", level, impl=impl, precision=precision), "cpu", seed)
         assert result.passed, result.detail
+
+
+def _peers() -> list[Any]:
+    """Every (method, impl) but eager and the kernels', which need a GPU; compiling takes seconds for each."""
+    found = [(method, name) for method, impls in IMPLS.items() for name in impls if name not in ("eager", "triton")]
+    return [pytest.param(*f, marks=pytest.mark.slow if IMPLS[f[0]][f[1]].compiles else ()) for f in found]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("family", "level"), [("gpt2", "linear"), ("llama", "linear"), ("gpt2", "block"), ("llama", "block")]
+)
+@pytest.mark.parametrize(("method", "impl"), _peers())
+def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str) -> None:
+    """As impl eager does, under the same bounds. bordered is asked at level block too, though not timed there."""
+    axes: dict[str, Any] = {"impl": impl, "precision": precision}
+    if IMPLS[method][impl].fp32_adapters:
+        axes["adapter_dtype"] = "fp32"
+    if method == "lora" and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
+        axes["dropout"] = 0.1
+    result = check(case_of(models, family, method, level, **axes), "cpu")
+    assert result.passed, result.detail
+    names = {"lora": "lora_a", "paca": "columns", "full": "weight"}
+    assert any(name.split()[0].endswith(names[method]) for name in result.errors)
+    assert any("mask" in name for name in result.errors) == ("dropout" in axes)
+
+
+@pytest.mark.parametrize(("method", "impl"), _peers())
+def test_peers_pass_on_a_group(models: dict[str, str], method: str, impl: str) -> None:
+    result = check(case_of(models, "llama", method, "linear", layer="self_attn.qkv", impl=impl), "cpu")
+    assert result.passed, result.detail
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "amp-bf16"])
+@pytest.mark.parametrize("impl", ["addmm", "merged", "peft", "official", "swap"])
+def test_peers_pass_on_a_whole_model(models: dict[str, str], impl: str, precision: str) -> None:
+    method = "paca" if impl in IMPLS["paca"] else "lora"
+    dtype = "fp32" if precision == "amp-bf16" else None
+    case = case_of(models, "llama", method, "model", impl=impl, precision=precision, adapter_dtype=dtype)
+    result = check(case, "cpu")
+    assert result.passed, result.detail
 
 
 def test_peft_passes_by_its_own_names(models: dict[str, str], plant: Any) -> None:

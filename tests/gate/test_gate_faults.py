@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.measure.gate import check
 from bench.measure.verdict import GateResult
+from bench.methods.lora_merged import MergedLoRALinear
 from bench.methods.paca_eager import EagerPaCALinear
-from bench.methods.places import trained
+from bench.methods.paca_official import OfficialPaCALinear
+from bench.methods.paca_swap import SwapPaCALinear
+from bench.methods.places import adapt_lora, trained
 from kernels import LoRALinear
 from tests.gate.planted import Forward, case_of, lora_formula, lora_impl, paca_impl, paca_layer, paca_of
 from tests.models.tiny import make_case
@@ -167,6 +170,34 @@ def test_dropout_is_checked_at_level_block(models: dict[str, str], plant: Any) -
     _named(check(case_of(models, "llama", "lora", "block", impl=impl, dropout=0.1), "cpu"), {"mask"}, "multiplies")
 
 
+class _MergedOnce(MergedLoRALinear):
+    """Merged when B is drawn, at building and by the gate, and never again."""
+
+    def refresh(self) -> None:
+        self.merges = getattr(self, "merges", 0) + 1
+        if self.merges <= 2:
+            super().refresh()
+
+
+class _HalfMerged(MergedLoRALinear):
+    """dX by the pretrained weight alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        base = F.linear(x, self.weight)
+        return super().forward(x.detach()) + (base - base.detach())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("level", ["linear", "block"])
+@pytest.mark.parametrize(("kind", "tensor", "where"), [(_MergedOnce, "output", "after a step"), (_HalfMerged, "x", "")])
+def test_faults_of_merging(
+    models: dict[str, str], plant: Any, kind: Any, tensor: str, where: str, level: str, precision: str
+) -> None:
+    impl = plant("lora", lambda model, case: adapt_lora(model, case, kind))
+    result = check(case_of(models, "gpt2", "lora", level, impl=impl, precision=precision), "cpu")
+    _named(result, {tensor, "lora_a", "lora_b"} if level == "block" else {tensor}, where)
+
+
 class _Swapped(EagerPaCALinear):
     """Gathers x in another order than that of its columns."""
 
@@ -198,6 +229,22 @@ class _NoRefresh(EagerPaCALinear):
         pass
 
 
+class _OddForwards(OfficialPaCALinear):
+    """Copies the columns in on odd forwards only, as PaCA's authors' code does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x) if self.calls % 2 else EagerPaCALinear.forward(self, x)
+
+
+class _SwapsForwardAlone(SwapPaCALinear):
+    """dX by the pretrained weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        pretrained = F.linear(x, self.weight, self.bias)
+        return super().forward(x.detach()) + (pretrained - pretrained.detach())
+
+
 def _unsorted(name: str, layer: nn.Module, case: Case) -> nn.Module:
     found = paca_layer(name, layer, case)
     found.index = found.index.flip(0)
@@ -222,6 +269,8 @@ PACA: dict[str, tuple[Callable[..., nn.Module], set[str], str]] = {
     "stale weight": (paca_of(_Stale), {"output", "logits"}, "after a step"),
     "no refresh": (paca_of(_NoRefresh), {"output", "logits"}, "after a step"),
     "no scale in the gradient": (paca_of(_Unscaled), {"columns"}, "differs"),
+    "columns copied in on odd forwards": (paca_of(_OddForwards), {"output", "logits"}, "after a step"),
+    "swapped in for forward alone": (paca_of(_SwapsForwardAlone), {"x", "columns"}, "after a step"),
     "unsorted columns": (_unsorted, {"index", "columns"}, ""),
     "other columns": (_other_columns, {"index", "columns"}, ""),
     "columns not divided by the scale": (_undivided, {"columns"}, "as built"),

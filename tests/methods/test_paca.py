@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from bench.methods import apply
-from bench.methods.paca_eager import seed_of
 from bench.methods.places import replace, target_layers
-from bench.methods.state import paca_layers, remove
+from bench.methods.state import refreshed_layers, remove
 from bench.models import build
 from bench.models.config import make_config, make_model
 from kernels import PaCALinear, parameter_groups, refresh_after_step
+from kernels.paca.places import seed_of
+from tests.methods.dense import DenseColumns
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config
 
 CPU = torch.device("cpu")
@@ -23,26 +24,6 @@ FIELDS = {
     "gpt2": {**GPT2, **NO_DROPOUT, "n_layer": 2},
     "llama": {**LLAMA, "num_hidden_layers": 2},
 }
-
-
-class _DenseColumns(nn.Module):
-    """The weight itself, of which the columns `index` train: ordinary autograd through index_copy."""
-
-    def __init__(self, base: nn.Module, index: Tensor) -> None:
-        super().__init__()
-        self.base = base
-        self.index = index
-        self.live = nn.Parameter(self._logical().detach()[:, index].clone())
-
-    def _logical(self) -> Tensor:
-        weight = self.base.get_parameter("weight")
-        return weight.t() if isinstance(self.base, Conv1D) else weight
-
-    def weight(self) -> Tensor:
-        return self._logical().detach().index_copy(1, self.index, self.live)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight(), self.base.bias)
 
 
 def _pair(family: str, folder: Path, **axes: Any) -> tuple[nn.Module, nn.Module, dict[str, Tensor]]:
@@ -59,11 +40,11 @@ def _pair(family: str, folder: Path, **axes: Any) -> tuple[nn.Module, nn.Module,
     dense.requires_grad_(False)
     layers = dict(ours.named_modules())
     for name, layer in target_layers(dense, case):
-        replace(dense, name, _DenseColumns(layer, layers[name].index))  # type: ignore[arg-type]
+        replace(dense, name, DenseColumns(layer, layers[name].index))  # type: ignore[arg-type]
     return ours, dense, pretrained
 
 
-def _twins(ours: nn.Module, dense: nn.Module) -> list[tuple[PaCALinear, _DenseColumns]]:
+def _twins(ours: nn.Module, dense: nn.Module) -> list[tuple[PaCALinear, DenseColumns]]:
     modules = dict(dense.named_modules())
     return [
         (layer, modules[name])  # type: ignore[misc]
@@ -185,7 +166,7 @@ def test_no_product_for_an_input_that_needs_no_gradient() -> None:
 def test_columns_follow_from_the_layers_name(tmp_path: Path) -> None:
     path = write_config(tmp_path, GPT2)
     first, second = (build(make_case(path, "paca", rank=6), "cpu", seed=seed) for seed in (0, 1))
-    layers = list(zip(paca_layers(first.model), paca_layers(second.model), strict=True))
+    layers = list(zip(refreshed_layers(first.model), refreshed_layers(second.model), strict=True))
     for one, other in layers:
         assert torch.equal(one.index, other.index)
         assert one.index.tolist() == sorted(set(one.index.tolist()))
@@ -200,23 +181,24 @@ def test_decay_does_not_pull_pretrained_columns(tmp_path: Path) -> None:
     ours, _, _ = _pair("gpt2", tmp_path)
     optimizer = torch.optim.AdamW(parameter_groups(ours, weight_decay=0.5), lr=0.1)
     refresh_after_step(optimizer, ours)
-    before = [layer.weight.clone() for layer in paca_layers(ours)]
+    before = [layer.weight.clone() for layer in refreshed_layers(ours)]
     for p in ours.parameters():
         p.grad = torch.zeros_like(p) if p.requires_grad else None
     for _ in range(3):
         optimizer.step()
-    assert all(torch.equal(layer.weight, w) for layer, w in zip(paca_layers(ours), before, strict=True))
+    assert all(torch.equal(layer.weight, w) for layer, w in zip(refreshed_layers(ours), before, strict=True))
 
 
 def test_step_of_a_work_refreshes_and_spares_columns_from_decay(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("bench.models.work.LEARNING_RATE", 0.01)
     work = build(make_case(write_config(tmp_path, GPT2), "paca"), "cpu")
-    before = [layer.weight.detach().clone() for layer in paca_layers(work.model)]
+    before = [layer.weight.detach().clone() for layer in refreshed_layers(work.model)]
     work.backward(work.forward())
     work.optimizer_step()
+    work.refresh()
     assert work._optimizer is not None
     assert [group["weight_decay"] for group in work._optimizer.param_groups] == [0.0]
-    for layer, old in zip(paca_layers(work.model), before, strict=True):
+    for layer, old in zip(refreshed_layers(work.model), before, strict=True):
         live = layer.weight[:, layer.index]
         assert torch.equal(live, layer.scale * layer.columns)
         assert not torch.equal(live, old[:, layer.index])

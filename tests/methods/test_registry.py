@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from bench.case import Case
 from bench.methods import IMPLS, apply, unsupported
+from bench.models import build
 from bench.models.config import make_config, make_model
+from bench.sweep import make_plan
 from bench.words import METHODS
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
@@ -29,6 +32,85 @@ def test_rank_above_the_columns_is_unsupported_by_paca_alone(tmp_path: Path) -> 
     assert unsupported(make_case(path, "lora", rank=33), "cpu") is None
     assert unsupported(make_case(path, "full"), "cuda") is None
     assert unsupported(make_case(None, "paca", "linear", layer="square-16", rank=17), "cpu") is not None
+
+
+def _square(method: str, impl: str, **axes: object) -> Case:
+    return make_case(None, method, "linear", layer="square-16", impl=impl, **axes)
+
+
+@pytest.mark.parametrize(
+    ("method", "impl", "axes", "reason"),
+    [
+        ("lora", "merged", {"dropout": 0.1}, "no adapter dropout: a merged weight"),
+        ("lora", "bordered", {"dropout": 0.1}, "no adapter dropout: X and S'"),
+        ("lora", "bordered", {"precision": "amp-bf16", "adapter_dtype": "fp32"}, "autocast would cast all of it"),
+        ("lora", "bordered", {"precision": "bf16", "adapter_dtype": "fp32"}, "must have the dtype of W"),
+        ("lora", "peft-fp32", {}, "the same as peft at precision fp32"),
+        ("lora", "peft-fp32", {"precision": "amp-fp16", "adapter_dtype": "fp32"}, "the same as peft at precision amp"),
+        ("lora", "peft-fp32", {"precision": "bf16", "adapter_dtype": "bf16"}, "promotes adapters to fp32"),
+        ("lora", "peft", {"precision": "bf16", "adapter_dtype": "fp32"}, "fp32 ones are impl peft-fp32"),
+        ("lora", "peft-compile", {"precision": "bf16", "adapter_dtype": "fp32"}, "fp32 ones are impl peft-fp32"),
+        ("paca", "official", {"rank": 17}, "rank 17 is above the 16 input columns"),
+        ("paca", "swap", {"rank": 17}, "rank 17 is above the 16 input columns"),
+        ("paca", "compile", {"rank": 17}, "rank 17 is above the 16 input columns"),
+    ],
+)
+def test_what_a_peer_cannot_express(method: str, impl: str, axes: dict[str, object], reason: str) -> None:
+    assert reason in (unsupported(_square(method, impl, **axes), "cpu") or "")
+
+
+def test_what_peers_can_express() -> None:
+    for method, impls in IMPLS.items():
+        for name, impl in impls.items():
+            more = {"precision": "bf16", "adapter_dtype": "fp32"} if impl.fp32_adapters else {}
+            assert name == "triton" or unsupported(_square(method, name, **more), "cpu") is None
+    for impl in ("addmm", "peft"):
+        assert unsupported(_square("lora", impl, dropout=0.1), "cpu") is None
+        assert unsupported(_square("lora", impl, precision="amp-bf16", adapter_dtype="fp32"), "cpu") is None
+
+
+def test_bordered_is_for_single_layers(tmp_path: Path) -> None:
+    path = write_config(tmp_path, GPT2)
+    for level in ("block", "model"):
+        reason = unsupported(make_case(path, "lora", level, impl="bordered"), "cpu")
+        assert reason is not None and reason.startswith("a yardstick for single layers")
+
+
+def test_without_peft_or_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    for method in METHODS:
+        assert "no-such-compiler is not there" in (unsupported(_square(method, "compile"), "cpu") or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX")
+    assert "g++ is not there" in (unsupported(_square("lora", "peft-compile"), "cpu") or "")
+    assert "install gcc, or set CC" in (unsupported(_square("full", "compile"), "cuda") or "")
+    monkeypatch.undo()
+    monkeypatch.setattr("bench.methods.registry.find_spec", lambda name: None)
+    for impl in ("peft", "peft-fp32", "peft-compile"):
+        reason = unsupported(_square("lora", impl, precision="bf16"), "cpu")
+        assert reason == f"impl {impl} needs the package peft: pip install peft"
+    assert "pip install triton" in (unsupported(_square("full", "compile"), "cuda:0") or "")
+
+
+def test_adapters_of_peft_as_it_comes_are_fp32(tmp_path: Path) -> None:
+    sweep = tmp_path / "s.yaml"
+    sweep.write_text(
+        "description: x\n"
+        "axes: {level: linear, layer: square-16, batch: 1, seq: 16, precision: [bf16, amp-bf16, fp32]}\n"
+        "methods: [{method: lora, impl: [eager, peft, peft-fp32], rank: 4, alpha: 8}]\n"
+    )
+    found = {(c.impl, c.precision): c.adapter_dtype for c in make_plan(str(sweep), on_cpu=True).cases}
+    assert found == {
+        (impl, precision): "bf16" if precision == "bf16" and impl != "peft-fp32" else "fp32"
+        for impl in ("eager", "peft", "peft-fp32")
+        for precision in ("bf16", "amp-bf16", "fp32")
+    }
+
+
+def test_adapters_are_made_in_the_declared_dtype() -> None:
+    for impl, dtype in {"peft": torch.bfloat16, "peft-fp32": torch.float32, "addmm": torch.bfloat16}.items():
+        work = build(_square("lora", impl, precision="bf16"), "cpu")
+        assert {leaf.dtype for name, leaf in work.leaves if name != "x"} == {dtype}
 
 
 def test_unknown_impl() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.methods import apply
-from bench.methods.state import adapter_state, draw_lora_b, load_adapter_state, paca_layers, remove
+from bench.methods.state import adapter_state, draw_lora_b, load_adapter_state, refreshed_layers, remove
 from bench.models import build
 from bench.models.config import make_config, make_model
 from bench.models.work import Work
@@ -37,6 +37,7 @@ def _trained(fields: dict[str, Any], method: str, folder: Path, monkeypatch: pyt
     for _ in range(2):
         work.backward(work.forward())
         work.optimizer_step()
+        work.refresh()
         work.clear()
     return case, work
 
@@ -72,7 +73,7 @@ def test_adapters_alone_give_the_same_output_on_the_same_base(
     fresh.load_state_dict(pretrained)
     before = _logits(fresh)
     apply(fresh, case)
-    for layer in paca_layers(fresh):  # as if made with another seed: the state's columns count
+    for layer in refreshed_layers(fresh):  # as if made with another seed: the state's columns count
         layer.restore()
         layer.index.copy_(torch.arange(len(layer.index)))
         layer.pretrained.copy_(layer.weight[:, layer.index])

@@ -33,6 +33,26 @@ def test_named_models(name: str) -> None:
     assert all(p.is_meta for p in model.parameters())
 
 
+def test_siblings_read_the_same_x(tmp_path: Path) -> None:
+    """Seen in a forward of transformers' own model; GPT-2's are one product already."""
+    shape = model_shape(write_config(tmp_path, LLAMA))
+    model = make_model(make_config(shape.config), torch.device("cpu"), torch.float32)
+    read: dict[str, torch.Tensor] = {}
+    block = decoder_blocks(model)[1][0]
+    for p in shape.projections:
+        block.get_submodule(p.name).register_forward_hook(lambda _, args, __, name=p.name: read.update({name: args[0]}))
+    model(torch.arange(5)[None])
+    alike: dict[int, list[str]] = {}
+    for name, x in read.items():
+        alike.setdefault(id(x), []).append(name)
+    found = [[p.name for p in group] for group in shape.groups.values()]
+    assert sorted(found) == sorted(names for names in alike.values() if len(names) > 1)
+    assert [p.name for p in shape.layer("self_attn.qkv")] == [f"self_attn.{x}_proj" for x in "qkv"]
+    assert shape.layer("self_attn.o_proj") == (shape.projections[3],)
+    assert shape.layer("qkv") == ()
+    assert model_shape("gpt2-xl").groups == {}
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -1,0 +1,73 @@
+"""Small checkpoints and strategy files, made once for all tests of training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from bench.finetune.strategy import STRATEGIES
+from tests.mcq import make_items, make_model, make_tokenizer, write_jsonl
+
+# Table 3's learning rates are for a good model; a random one is taught faster.
+QUICK: dict[str, Any] = {"precision": "fp32", "warmup_steps": 5, "batch": 16, "accumulation": 2, "epochs": 2}
+RATES = {"lora": 1e-2, "paca": 1e-2, "full": 2e-3}
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a random 'llama' or 'gpt2' with its tokenizer."""
+    made: dict[str, Path] = {}
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind)
+            make_model(kind, made[kind])
+            make_tokenizer(made[kind])
+        return made[kind]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """640 items to train on."""
+    return write_jsonl(make_items(640), tmp_path_factory.mktemp("data") / "train.jsonl")
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """160 of them, for tests that ask what trains and not how well: five steps."""
+    return write_jsonl(make_items(160), tmp_path_factory.mktemp("few") / "train.jsonl")
+
+
+@pytest.fixture
+def strategy_file(tmp_path: Path) -> Callable[..., str]:
+    """The path of a strategy: one of Table 3 made quick, with further changes."""
+
+    def write(name: str, **changes: Any) -> str:
+        path = tmp_path / f"{name}.yaml"
+        fields = yaml.safe_load((STRATEGIES / f"{name}.yaml").read_text())
+        fields |= QUICK | {"learning_rate": RATES[fields["method"]]} | changes
+        path.write_text(yaml.safe_dump(fields))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """More threads add in another order, and these models are too small for them."""
+    torch.set_num_threads(1)
+
+
+def metrics_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def curve_of(out: Path) -> list[tuple[int, float, float]]:
+    """What of metrics.jsonl does not depend on the machine's speed."""
+    return [(m["step"], m["loss"], m["learning_rate"]) for m in metrics_of(out)]

@@ -1,0 +1,145 @@
+"""Requests that cannot be carried out: told at once, with what to pass instead, and nothing is changed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench.errors import UserError
+from bench.finetune.command import train
+from bench.finetune.load import load_tuned
+from bench.finetune.plan import Request
+from tests.conftest import Bench
+
+Checkpoint = Callable[[str], Path]
+StrategyFile = Callable[..., str]
+
+
+@pytest.mark.parametrize(
+    ("missing", "told"),
+    [
+        ("config.json", "holds no config"),
+        ("model.safetensors", "holds no weights"),
+        ("tokenizer.json", "holds no tokenizer"),
+        (None, "no such folder, and not the id of a model on the Hub"),
+    ],
+)
+def test_an_incomplete_checkpoint_is_told(
+    missing: str | None, told: str, checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    model = tmp_path / "copy"
+    if missing:
+        shutil.copytree(checkpoint("llama"), model)
+        (model / missing).unlink()
+    with pytest.raises(UserError) as error:
+        train(Request(strategy_file("paca"), str(model), str(few), tmp_path / "out"))
+    assert told in str(error.value) and str(model) in str(error.value)
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(UserError, match=told):
+        load_tuned(str(model), "cpu")
+
+
+def test_a_missing_shard_and_torn_weights_are_told(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    model = tmp_path / "copy"
+    shutil.copytree(checkpoint("llama"), model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    request = Request(strategy_file("paca"), str(model), str(few), tmp_path / "out")
+    with pytest.raises(UserError, match=r"cannot be loaded \(SafetensorError"):
+        train(request)
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00002.safetensors"}}))
+    with pytest.raises(UserError, match=r"names model-00002\.safetensors, which is not there"):
+        train(request)
+
+
+@pytest.mark.slow
+def test_without_network_a_hub_id_is_answered_with_what_to_pass(bench: Bench, few: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    env = bench.env | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache")}
+    env.pop("HF_HUB_OFFLINE", None)
+    base = ("train", "--strategy", "lora", "--precision", "fp32", "--out", out)
+    for flags, asked, said in (
+        (("--model", "meta-llama/Llama-2-7b-hf", "--data", few), "model 'meta-llama/Llama-2-7b-hf'", "Llama-2-7b-hf"),
+        (("--model", "x", "--data", "cais/mmlu"), "data 'cais/mmlu'", "--repo-type dataset --local-dir mmlu"),
+    ):
+        done = bench(*base, *flags, env=env)
+        assert done.returncode == 2 and not out.exists()
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"error: {asked}: no such folder here") and "hf download" in last and said in last
+
+
+def test_flags_that_do_not_fit_are_told(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    def told(strategy: str, **flags: object) -> str:
+        options = {"data": str(few), "device": "cpu"} | flags
+        with pytest.raises(UserError) as error:
+            train(Request(strategy, str(checkpoint("gpt2")), out=tmp_path / "out", **options))  # type: ignore[arg-type]
+        return str(error.value)
+
+    assert "amp-fp16 needs a GPU; on the CPU pass --precision fp32" in told("lora")
+    assert "--data: a JSONL file" in told("lora", data=None)
+    assert "--impl: 'fast' is not valid; valid are: auto, peft, triton" in told("lora", impl="fast")
+    assert "--save: 'all' is not valid" in told("lora", save="all")
+    assert "for strategies of method lora" in told(strategy_file("paca"), impl="triton")
+    assert "'q_proj' is no linear layer of GPT2LMHeadModel; it has c_attn" in told(
+        strategy_file("paca", targets=["q_proj"])
+    )
+    assert "'9': the model has 4 blocks" in told(strategy_file("lora", trainable_layers="9"))
+    assert "rank is 4096, but transformer.h.0.attn.c_attn has 64" in told(strategy_file("paca", rank=4096))
+
+
+def test_bad_data_is_told_before_the_model_is_looked_at(bench: Bench, few: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(
+        few.read_text() + '{"question": "?", "choices": ["a", "b", "c", "d"], "answer": "E", "subject": ""}\n'
+    )
+    done = bench("train", "--strategy", "paca", "--model", "nowhere/at-all/x", "--data", bad, "--out", tmp_path / "out")
+    assert done.returncode == 2 and not (tmp_path / "out").exists()
+    assert done.stderr == f"error: {bad}:161: field 'answer' is 'E'; valid are: A to D, or 0 to 3\n"
+
+
+def test_another_run_s_folder_is_refused(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    strategy = strategy_file("paca", epochs=1)
+    model = str(checkpoint("llama"))
+    assert train(Request(strategy, model, str(few), out)) == 0
+    before = (out / "train.json").read_bytes()
+    assert train(Request(strategy, model, str(few), out)) == 0
+    assert "trained already" in capsys.readouterr().err
+    for flags, told in (({"seed": 1}, "seed is 0 there and 1 here"), ({"epochs": 2}, "epochs is 1 there and 2 here")):
+        with pytest.raises(UserError, match=told):
+            train(Request(strategy, model, str(few), out, **flags))  # type: ignore[arg-type]
+    few_more = tmp_path / "more.jsonl"
+    few_more.write_text(few.read_text() + few.read_text().splitlines()[0] + "\n")
+    with pytest.raises(UserError, match="data_sha256 is"):
+        train(Request(strategy, model, str(few_more), out))
+    assert (out / "train.json").read_bytes() == before
+    assert train(Request(strategy, model, str(few), out, seed=1, fresh=True)) == 0
+    (earlier,) = (out / "earlier").iterdir()
+    assert (earlier / "train.json").read_bytes() == before
+    assert json.loads((out / "train.json").read_text())["seed"] == 1
+
+
+def test_a_folder_with_other_things_is_never_touched(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
+    for fresh in (False, True):
+        with pytest.raises(UserError, match=r"holds thesis\.tex and no training run"):
+            train(Request(strategy_file("paca"), str(checkpoint("llama")), str(few), out, fresh=fresh))
+    assert [p.name for p in out.iterdir()] == ["thesis.tex"]
+
+
+def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    with pytest.raises(UserError, match="its training is not finished"):
+        load_tuned(str(tmp_path), "cpu")

@@ -1,0 +1,100 @@
+"""Strategy files: exactly the paper's Table 3, and mistakes told by file, line and key."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.errors import UserError
+from bench.finetune.strategy import STRATEGIES, Strategy, read_strategy, strategy_names
+from tests.conftest import ROOT
+
+# Our key and our word for each line of results/paper/table3.csv.
+KEYS = {
+    "rank": "rank", "alpha": "alpha", "dropout": "dropout", "precision": "precision", "optimizer": "optimizer",
+    "lr_scheduler": "schedule", "batch_size": "batch", "gradient_accumulation_steps": "accumulation",
+    "sequence_length": "length", "warmup_steps": "warmup_steps", "epochs": "epochs", "target_modules": "targets",
+}  # fmt: skip
+WORDS = {"16-bit mixed": "amp-fp16", "AdamW": "adamw", "cosine": "cosine", "q,k,v,o,up,down,gate": "all-linear"}
+
+
+def table3() -> dict[str, dict[str, str]]:
+    """By the paper's name of a strategy, each hyperparameter that the table gives."""
+    with (ROOT / "results" / "paper" / "table3.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    return {
+        name: {x["hyperparameter"]: x[name] for x in lines if x[name]} for name in lines[0] if name != "hyperparameter"
+    }
+
+
+@pytest.mark.parametrize("name", ["lora", "paca", "upper-half-paca", "three-quarters-paca"])
+def test_strategies_are_table_3(name: str) -> None:
+    _, strategy = read_strategy(name)
+    published = table3()[strategy.description]
+    assert KEYS.keys() >= published.keys()
+    for hyperparameter, value in published.items():
+        ours = getattr(strategy, KEYS[hyperparameter])
+        assert ours == (WORDS[value] if value in WORDS else float(value)), hyperparameter
+    if "dropout" not in published:
+        assert strategy.dropout == 0
+
+
+def test_what_table_3_leaves_out_is_said() -> None:
+    with (ROOT / "results" / "paper" / "table2.csv").open() as file:
+        lines = {x["strategy"]: x for x in csv.DictReader(file)}
+    strategies = [read_strategy(name)[1] for name in strategy_names()]
+    assert {s.description for s in strategies} == set(lines)
+    for strategy in strategies:
+        line = lines[strategy.description]
+        if strategy.method != "none":
+            assert (strategy.method, strategy.trainable_layers) == (line["method"], line["trainable_layers"])
+            assert strategy.learning_rate == {"lora": 3e-4, "paca": 1e-4}[strategy.method]
+    for path in STRATEGIES.glob("*paca*.yaml"):
+        assert "learning rates are lost" in path.read_text() and "PaCA's public" in path.read_text()
+
+
+GOOD = "description: mine\nmethod: paca\nrank: 4\nalpha: 8\nlearning_rate: 3e-4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (GOOD + "rnak: 8\n", ":6: rnak: unknown key; valid here: description, method, trainable_layers, rank"),
+        (GOOD.replace("rank: 4", "rank: four"), ":3: rank: 'four': Input should be a valid integer"),
+        (GOOD.replace("rank: 4", "rank: 0"), ":3: rank: 0: Input should be greater than 0"),
+        (GOOD.replace("paca", "dora"), ":2: method: 'dora': Input should be 'none', 'full', 'lora' or 'paca'"),
+        (GOOD + "trainable_layers: lower-1/2\n", ":6: trainable_layers: 'lower-1/2'"),
+        (GOOD + "precision: int8\n", ":6: precision: 'int8': Input should be 'amp-fp16'"),
+        (GOOD + "dropout: 0.1\n", ": method paca has no dropout"),
+        (GOOD + "weight_decay: 0.1\n", ": method paca takes no weight_decay"),
+        (GOOD.replace("rank: 4\n", ""), ": method paca needs a rank"),
+        (GOOD.replace("learning_rate: 3e-4\n", ""), ": method paca needs a learning_rate"),
+        (GOOD.replace("paca", "full"), ": method full has no rank"),
+        (GOOD + "rank: 8\n", ":6: key 'rank' stands twice, first on line 3"),
+        (GOOD.replace("description: mine\n", ""), ": description: Field required"),
+        ("- lora\n", ":1: a strategy is a mapping with the keys description, method"),
+    ],
+)
+def test_a_mistake_is_told_by_file_line_and_key(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_strategy(str(path))
+    assert str(error.value).startswith(str(path)) and told in str(error.value)
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD + "targets: [q_proj, v_proj]\ntrainable_layers: 2\n")
+    name, strategy = read_strategy(str(path), epochs=3, batch=None)
+    assert (name, strategy.targets, strategy.trainable_layers) == ("mine", ["q_proj", "v_proj"], "2")
+    assert (strategy.learning_rate, strategy.epochs, strategy.batch) == (3e-4, 3, 8)
+    assert set(yaml.safe_load(path.read_text())) <= set(Strategy.model_fields)
+
+
+def test_flags_are_held_to_the_same_values() -> None:
+    with pytest.raises(UserError, match="--precision: 'int8': Input should be 'amp-fp16'"):
+        read_strategy("lora", precision="int8")
+    with pytest.raises(UserError, match="--strategy 'dora' is neither a file nor one of: lora, no-tuning, paca"):
+        read_strategy("dora")

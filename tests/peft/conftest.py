@@ -1,0 +1,32 @@
+"""Small PEFT models, each buildable as PEFT has it and accelerated, from one seed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# Under --import-mode=importlib pytest puts no folder on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("peft_models")
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of x that the fused function was called with: empty, everything went to PEFT's forward."""
+    import kernels.peft.layer as layer
+
+    seen: list[tuple[int, ...]] = []
+    call: Callable = layer.lora_linear
+
+    def noted(x, *args, **kwargs):
+        seen.append(tuple(x.shape))
+        return call(x, *args, **kwargs)
+
+    monkeypatch.setattr(layer, "lora_linear", noted)
+    return seen
