@@ -5,7 +5,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.errors import UserError
+from bench.errors import UserError, short
 from bench.yamlfile import Where, YamlFile, load_yaml
 
 
@@ -46,7 +46,7 @@ def _sentence(read: YamlFile, e: ValidationError, model: type[BaseModel]) -> str
         return f"{place(read, where)}: unknown key; valid here: {', '.join(_valid_keys(model, where))}"
     if first["type"] == "missing" or not where:
         return f"{place(read, where)}: {message}"
-    found = _short(first["input"])
+    found = short(first["input"])
     return f"{place(read, where)}: {'' if message.startswith(repr(first['input'])) else f'{found}: '}{message}"
 
 
@@ -62,8 +62,3 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for a in get_args(annotation) if (found := _model_in(a))), None)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

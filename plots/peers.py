@@ -62,33 +62,38 @@ def mean(ratios: Sequence[Ratio]) -> Estimate | None:
 
 
 def peers_summary(folder: Folder, book: Book, panel: Panel) -> Table:
-    """A line for each method and implementation: the mean and the range of its ratios over all layers."""
+    """A line for each method and implementation: the means of its ratios over all layers, and a range."""
     bases = _bases(book, panel)
     lines = []
     for type_ in panel.types:
         cases = [case for case in panel.in_order if panel.labels[case] == type_]
         timed = sum(any(book.get(c, p, panel.clock).time for p in PASSES) for c in cases)
-        groups = [_mean_words([over(c, p, panel.clock) for c in cases]) for over in bases.values() for p in PASSES]
+        groups = [_mean_words([[over(c, p, panel.clock) for c in cases] for p in PASSES]) for over in bases.values()]
         lines.append(((type_,), ((str(timed),), *groups)))
     return Table(
         title(folder, "Methods and implementations over all layers", panel),
-        "The geometric mean of a training type's ratios over the layers and groups of layers that have one, and their "
-        f"range. {_words(folder, book, panel)}",
+        "Geometric means of a training type's ratios over the layers and groups of layers that have one, and the range "
+        f"of forward-backward's. {_words(folder, book, panel)}",
         ("Training type",),
-        (("Layers", ("",)), *((f"{p.capitalize()} / {name}", ("mean", "range")) for name in bases for p in PASSES)),
+        (("Layers", ("",)), *((f"Time / {name}", (*PASSES, "range")) for name in bases)),
         tuple(lines),
     )
 
 
-def _mean_words(ratios: Sequence[Ratio]) -> tuple[str, str]:
+def _mean_words(passes: Sequence[Sequence[Ratio]]) -> tuple[str, ...]:
+    """The mean of each pass over all layers, then the range of the last."""
+    words = [_mean_word(ratios) for ratios in passes]
+    values = [r.value.value for r in passes[-1] if r.value]
+    return (*words, f"{min(values):.2f} to {max(values):.2f}" if len({*values}) > 1 else words[-1])
+
+
+def _mean_word(ratios: Sequence[Ratio]) -> str:
     found = mean(ratios)
-    values = [r.value.value for r in ratios if r.value]
     if found is None:
-        return (next((r.word for r in ratios), "not measured"),) * 2
+        return next((r.word for r in ratios), "not measured")
     if all(r.scope == "by definition" for r in ratios if r.value):
-        return "1", "1"
-    mark = f" {NOISY}" if any(r.noisy for r in ratios) else ""
-    return with_interval(found, RATIO_PLACES) + mark, f"{min(values):.2f} to {max(values):.2f}"
+        return "1"
+    return with_interval(found, RATIO_PLACES) + (f" {NOISY}" if any(r.noisy for r in ratios) else "")
 
 
 def peers_table(folder: Folder, book: Book, panel: Panel) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plots.panels import Table
 
-NUMBER = re.compile(r"^([+-]?[\d.:]+)((?: ± [\d.:]+| \[[-\d., ]+\])?(?: %)?)((?: [†‡])*)$")
+NUMBER = re.compile(r"^([+-]?[\d.:]+)((?: ± [\d.:]+| \[[-\d., ]+\]| to [\d.]+)?(?: %)?)((?: [†‡])*)$")
 WIDE = 135  # characters in a line; a wider table is set smaller
 
 STYLE = """

@@ -66,12 +66,13 @@ def draw_figures(folder: Folder, book: Book, found: list[Panel], splits: Splits,
     drawn: dict[str, Figure] = {}
     for panel in [p for p in found if p.clock == found[0].clock]:
         few = len(panel.shapes) <= MAX_WIDE
-        layers = [layers_figure, peers_figure] if len(panel.types) <= MAX_TYPES else [peers_figure]
+        many = panel.level == "linear" and len(panel.types) > MAX_TYPES  # more than one layer has room for
+        layers = [peers_figure] if many else [layers_figure, peers_figure]
         makers = layers if panel.level == "linear" else [times_figure, ratio_figure] if few else []
         makers += [] if panel.level == "linear" else [lengths_figure, grid_figure]
         makers = [m for m in makers if m.__name__.removesuffix("_figure") not in drawn]
         drawn |= {figure.stem: figure for figure in draw_all(folder, book, panel, where, makers)}
-        one = split_figure(folder, book, panel, splits, where) if SPLIT not in drawn else None
+        one = split_figure(folder, book, panel, splits, where) if SPLIT not in drawn and not many else None
         drawn |= {SPLIT: one} if one else {}
     return [drawn[stem] for stem in FIGURES if stem in drawn]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.gpu import Device
 from bench.memory import need, sentence, too_large
-from bench.models import build
+from bench.models.build import build
 from bench.run.display import Display
 from bench.run.parent import Runner, exit_status, open_tasks
 from bench.run.record import Record, open_record

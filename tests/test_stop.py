@@ -185,6 +185,14 @@ def test_a_step_is_its_micro_steps_the_optimizer_and_the_refresh(micro_steps: in
     assert estimate(alone.samples_ms["step", "cpu"]).median_ms == pytest.approx(whole) and alone.parts_ms is None
 
 
+def test_slow_samples_are_told_one_by_one() -> None:
+    """Eight whole steps on a slow machine may take longer than the silence after which a child is taken for hung."""
+    work = Simulated(np.full(6000, 20.0))
+    told: list[int] = []
+    measure(work, CpuClock(work.now), ("forward",), "model", DEFAULTS, lambda _pass, e: told.append(e.n), work.now)
+    assert told == list(range(1, DEFAULTS.wall_min_samples + 1))
+
+
 def test_a_step_that_costs_more_than_its_parts_shows() -> None:
     """The last of four micro-steps in a row takes longer; alone, only one sample in four does, which no median sees."""
     work = Simulated(np.full(6000, 0.01))

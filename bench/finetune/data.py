@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, short
 from bench.finetune.hub import looks_like_hub_id, offline_without_network, unreachable
 
 LETTERS = ("A", "B", "C", "D")
@@ -147,18 +147,13 @@ def _item(value: Any, where: str) -> Item:
             raise UserError(f"{where}: field {field!r} is missing; an item has {', '.join(FIELDS)}")
     for field in ("question", "subject"):
         if not isinstance(value[field], str):
-            raise UserError(f"{where}: field {field!r} is {_short(value[field])}, where a text is expected")
+            raise UserError(f"{where}: field {field!r} is {short(value[field])}, where a text is expected")
     choices = value["choices"]
     if not isinstance(choices, list) or len(choices) != len(LETTERS) or not all(isinstance(c, str) for c in choices):
-        raise UserError(f"{where}: field 'choices' is {_short(choices)}, where a list of four texts is expected")
+        raise UserError(f"{where}: field 'choices' is {short(choices)}, where a list of four texts is expected")
     answer = value["answer"]
     if isinstance(answer, str) and answer in LETTERS:
         answer = LETTERS.index(answer)
     if type(answer) is not int or not 0 <= answer < len(LETTERS):
-        raise UserError(f"{where}: field 'answer' is {_short(answer)}; valid are: A to D, or 0 to 3")
+        raise UserError(f"{where}: field 'answer' is {short(answer)}; valid are: A to D, or 0 to 3")
     return Item(value["question"], (choices[0], choices[1], choices[2], choices[3]), answer, value["subject"])
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

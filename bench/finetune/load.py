@@ -51,7 +51,7 @@ def load_tuned(
     return model.to(device).eval(), tokenizer
 
 
-def load_checkpoint(source: str, dtype: Any, tokenizer: str | None = None, **options: Any) -> tuple[Any, Any]:
+def load_checkpoint(source: str, dtype: Any, tokenizer: str | None = None) -> tuple[Any, Any]:
     """The model of a checkpoint on the CPU, and its tokenizer or that of another folder, as transformers gives them.
 
     dtype: a torch.dtype, or 'auto' for the stored one. Raises UserError where either cannot be loaded.
@@ -60,7 +60,7 @@ def load_checkpoint(source: str, dtype: Any, tokenizer: str | None = None, **opt
 
     try:
         words = AutoTokenizer.from_pretrained(tokenizer or source)
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options), words
+        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype), words
     except Exception as e:  # torn or foreign files, and the Hub: the libraries raise a dozen kinds
         if not Path(source).is_dir():
             raise unreachable("model", source, e) from None

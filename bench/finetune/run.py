@@ -44,7 +44,8 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
         say(f"{out}: trained already; --fresh trains anew")
         return
     source = absolute(plan.request.model)  # what is saved names it
-    model, tokenizer = load_checkpoint(source, weights_dtype(strategy.precision), use_cache=False)
+    model, tokenizer = load_checkpoint(source, weights_dtype(strategy.precision))
+    model.config.use_cache, caches = False, model.config.use_cache  # of use in inference alone
     length = min(strategy.length, getattr(model.config, "max_position_embeddings", None) or strategy.length)
     encoded = encode(plan.items, tokenizer, length, strategy.loss_on)
     if encoded.shortened:
@@ -82,6 +83,7 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
             " --accumulation, or a strategy file with gradient_checkpointing: true; with --fresh"
         ) from None
     elapsed = watch.elapsed_s
+    model.config.use_cache = caches
     if plan.rank == 0:
         _finish(plan, trainer, tokenizer, elapsed)
         say(f"trained in {training_time(elapsed)}")

@@ -19,7 +19,7 @@ from bench.measure.drawn import canonical, draw_biases, leaf_values, no_dropout
 from bench.measure.masks import check_masks
 from bench.measure.twin import Twin, draw_b, outputs, reference, yardstick
 from bench.measure.verdict import Finding, GateResult, good, judge, relative_errors, result
-from bench.models import build
+from bench.models.build import build
 from bench.models.work import Work
 from bench.shapes import ModelShape, model_shape
 

@@ -17,7 +17,7 @@ from bench.measure.drawn import canonical, draw_biases, leaf_values
 from bench.measure.twin import Textbook, Twin, outputs, reference, scale_branch, yardstick
 from bench.measure.verdict import Finding, good, judge, relative_errors
 from bench.methods.places import DTYPES
-from bench.models import build
+from bench.models.build import build
 from bench.models.work import AUTOCAST, Work
 
 # Of the branch over x W^T, in norm: large enough for dX to show the mask through the rounding of the base product.

@@ -17,6 +17,8 @@ from bench.words import Status
 
 Samples = dict[tuple[str, str], list[float]]
 
+SLOW_MS = 5_000  # after a sample as slow as this a sign of life is due, lest check_every of them be taken for a hang
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -108,8 +110,9 @@ def measure(
 
     Micro-steps first, then whole optimizer steps where `passes` has them, each with a warm-up and budgets of its own:
     the parts of a step are timed apart, and the whole is a check on their sum.
-    `on_check(pass, estimate)` is called between samples, never inside one, every `check_every` samples; so is `state`
-    asked, None where there is no NVML. What cannot be measured is a status of the result, not an exception.
+    `on_check(pass, estimate)` is called between samples, never inside one, every `check_every` samples and after each
+    slow one; `state` is asked every `check_every` samples, None where there is no NVML. What cannot be measured is a
+    status of the result, not an exception.
     never: passes that this work is not timed for, with the reason, beside those of the clock.
     """
     cannot = {p: reason for p, reason in {**clock.cannot, **never}.items() if p in passes}
@@ -223,6 +226,8 @@ def _sample(
         n = len(taken[whole])
         measured_ms += sample[whole] * clock.calls
         reason = stop_reason([taken[w] for w in wanted], measured_ms / 1e3, now() - begun, settings, level)
+        if sample[whole] >= SLOW_MS and n % settings.check_every:
+            on_check(wanted[-1][0], estimate(taken[wanted[-1]]))
         if not reason and n % settings.check_every:
             continue
         if not watch.fit():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.measure.drawn import draw_biases, no_dropout
 from bench.methods import places
-from bench.models import build
+from bench.models.build import build
 from bench.models.work import autocast
 from kernels.paca.places import seed_of
 

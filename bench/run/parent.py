@@ -77,7 +77,7 @@ class Runner:
                 self.spent["waiting"] = max(0.0, perf_counter() - started - sum(self.spent.values()))
 
     def _refused(self, repeat: int, case: Case) -> bool:
-        """Writes the rows of a case that its impl cannot express here, or that cannot fit: no child is needed for it."""
+        """Writes the rows of a case that its impl cannot express here, or that cannot fit: no child is needed."""
         reason, status = unsupported(case, "cpu" if self._device.is_cpu else "cuda"), Status.unsupported
         if reason is None:
             reason, status = too_large(case, "step" in self._plan.passes, self._device.memory_mib), Status.oom

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bench.campaign import precompile
-from bench.campaign.command import _run
+from bench.campaign.command import _run, _stop
 from bench.campaign.stages import Stage
 from bench.sweep import make_plan
 from plots.load import FolderError, load
@@ -74,10 +74,16 @@ time.sleep(600)
 
 def test_a_stage_that_does_not_heed_is_ended_with_what_it_started(tmp_path: Path) -> None:
     note = tmp_path / "pid"
-    stage = Stage("stubborn", 1, (sys.executable, "-c", STUBBORN, str(note)))
-    assert _run(stage, 5, 0.1) is None
-    assert note.exists() and not is_running(int(note.read_text()))
-    assert _run(Stage("quick", 1, (sys.executable, "-c", "raise SystemExit(5)")), 60, 1) == 5
+    process = subprocess.Popen([sys.executable, "-c", STUBBORN, str(note)], start_new_session=True)
+    started = int(wait_for(lambda: note.exists() and note.read_text()))
+    _stop(process, 0.1)
+    assert process.returncode == -signal.SIGKILL
+    wait_for(lambda: not is_running(started))
+
+
+def test_time_ends_a_stage_and_no_time_leaves_it_its_exit_status() -> None:
+    assert _run(Stage("long", 1, ("sleep", "600")), 0.2, 60) is None
+    assert _run(Stage("quick", 1, ("sh", "-c", "exit 5")), 600, 60) == 5
 
 
 @pytest.mark.slow

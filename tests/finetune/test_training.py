@@ -93,6 +93,10 @@ def test_lora_changes_what_its_branches_say(
     assert all(t.dtype == torch.float32 for t in delta.values())
     base = AutoModelForCausalLM.from_pretrained(checkpoint("gpt2")).state_dict()
     full = AutoModelForCausalLM.from_pretrained(tmp_path / "full" / "model").state_dict()
+    kept, given = (
+        json.loads((d / "config.json").read_text()) for d in (tmp_path / "full" / "model", checkpoint("gpt2"))
+    )
+    assert kept["use_cache"] == given["use_cache"]
     seen = 0
     for key, tensor in base.items():
         name = f"base_model.model.{key.removesuffix('.weight')}"

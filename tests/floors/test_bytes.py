@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from bench.case import Case
 from bench.floors import compulsory_bytes
 from bench.methods.places import decoder_blocks
-from bench.models import attention, build
+from bench.models import attention
+from bench.models.build import build
 from kernels import LoRALinear, PaCALinear
 from tests.floors.families import GROUPS, METHODS, TARGETS
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.case import Case
 from bench.floors import board, compulsory_bytes, floor_ms, flops
-from bench.models import build
+from bench.models.build import build
 from bench.shapes import named_models
 from tests.floors.families import FAMILIES, METHODS, TARGETS
 from tests.models.tiny import make_case, write_config

@@ -14,7 +14,7 @@ from bench.measure.gate import SHARE, check, finite, shrink
 from bench.measure.twin import draw_b, reference, yardstick
 from bench.methods import IMPLS, unsupported
 from bench.methods.places import trained
-from bench.models import build
+from bench.models.build import build
 from kernels import LoRALinear, PaCALinear
 from tests.gate.planted import FIELDS, case_of, lora_impl, paca_impl, paca_of
 from tests.models.tiny import LLAMA, make_case, write_config
@@ -135,17 +135,17 @@ def test_other_right_ways_pass(models: dict[str, str], plant: Any, level: str, p
         assert result.passed, result.detail
 
 
-def _peers() -> list[Any]:
-    """Every (method, impl) but eager and the kernels', which need a GPU; compiling takes seconds for each."""
-    found = [(method, name) for method, impls in IMPLS.items() for name in impls if name not in ("eager", "triton")]
-    return [pytest.param(*f, marks=pytest.mark.slow if IMPLS[f[0]][f[1]].compiles else ()) for f in found]
+# All but eager and the kernels', which need a GPU.
+PEERS = [(method, name) for method, impls in IMPLS.items() for name in impls if name not in ("eager", "triton")]
+COMPILED = [peer for peer in PEERS if IMPLS[peer[0]][peer[1]].compiles]
+AT_ONCE = [peer for peer in PEERS if peer not in COMPILED]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("family", "level"), [("gpt2", "linear"), ("llama", "linear"), ("gpt2", "block"), ("llama", "block")]
 )
-@pytest.mark.parametrize(("method", "impl"), _peers())
+@pytest.mark.parametrize(("method", "impl"), AT_ONCE)
 def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str) -> None:
     """As impl eager does, under the same bounds. bordered is asked at level block too, though not timed there."""
     axes: dict[str, Any] = {"impl": impl, "precision": precision}
@@ -160,7 +160,19 @@ def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str,
     assert any("mask" in name for name in result.errors) == ("dropout" in axes)
 
 
-@pytest.mark.parametrize(("method", "impl"), _peers())
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "level", "precision"),
+    [("gpt2", "linear", "fp32"), ("llama", "linear", "bf16"), ("llama", "block", "fp32")],
+)
+@pytest.mark.parametrize(("method", "impl"), COMPILED)
+def test_compiled_peers_pass(
+    models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str
+) -> None:
+    test_peers_pass(models, method, impl, family, level, precision)
+
+
+@pytest.mark.parametrize(("method", "impl"), AT_ONCE)
 def test_peers_pass_on_a_group(models: dict[str, str], method: str, impl: str) -> None:
     result = check(case_of(models, "llama", method, "linear", layer="self_attn.qkv", impl=impl), "cpu")
     assert result.passed, result.detail

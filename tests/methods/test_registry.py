@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.case import Case
 from bench.methods import IMPLS, apply, unsupported
-from bench.models import build
+from bench.models.build import build
 from bench.models.config import make_config, make_model
 from bench.sweep import make_plan
 from bench.words import METHODS

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.methods import apply
 from bench.methods.state import adapter_state, draw_lora_b, load_adapter_state, refreshed_layers, remove
-from bench.models import build
+from bench.models.build import build
 from bench.models.config import make_config, make_model
 from bench.models.work import Work
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config

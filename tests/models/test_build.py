@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.case import Case
 from bench.methods.places import decoder_blocks
-from bench.models import build
+from bench.models.build import build
 from kernels import LoRALinear
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, Operators, make_case, write_config
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bench.measure.gate import check
 from bench.measure.graph import gradients
-from bench.models import build
+from bench.models.build import build
 from bench.models.work import Work
 from bench.shapes import model_shape
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config

@@ -10,7 +10,7 @@ import pytest
 
 from bench import shapes
 from bench.errors import UserError
-from bench.models import build
+from bench.models.build import build
 from bench.models.inspect import describe, main
 from tests.models.tiny import LLAMA, make_case, write_config
 

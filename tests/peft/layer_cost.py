@@ -60,8 +60,7 @@ def measure() -> dict[tuple[str, bool], float]:
     a, b = plain.lora_A["default"].weight, plain.lora_B["default"].weight
     calls["lora_linear itself", True] = lambda: lora_linear(x, weight, a, b, scale=0.5, bias=bias)
     with faked_launches():
-        cost = microseconds(calls)
-    return cost
+        return microseconds(calls)
 
 
 if __name__ == "__main__":

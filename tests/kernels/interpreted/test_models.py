@@ -124,3 +124,20 @@ def test_stale_columns_are_caught() -> None:
     ours, eager, _ = both(gpt2, "paca", refresh=False)
     with pytest.raises(AssertionError):
         assert_same(ours, eager)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["self_attn.qkv", "mlp.gate_up"])
+def test_siblings_pass_the_gate(group: str, tmp_path) -> None:
+    """As the suite times them at level linear: S of all siblings in one launch, dropout masks checked by layer."""
+    from bench.measure.gate import check
+    from tests.models.tiny import LLAMA, make_case, write_config
+
+    model = write_config(tmp_path, LLAMA, attention_bias=True)
+    case = make_case(model, "lora", "linear", layer=group, impl="triton", precision="bf16", dropout=0.1)
+    launch.counts.clear()
+    result = check(case, "cpu", seed=1)
+    assert result.passed, result.detail
+    members = 3 if group == "self_attn.qkv" else 2
+    assert launch.counts["sweep_kernel"] == members * launch.counts["skinny_kernel"] > 0, "dA of all in one launch"
+    assert launch.counts["project_kernel"] >= launch.counts["skinny_kernel"]
