@@ -53,8 +53,9 @@ def test_table1_is_the_papers_on_a_gpu_and_one_block_on_a_cpu() -> None:
         ("block", 1, s, "fp32", None) for s in (64, 128)
     }
     kinds = [(c.method, c.impl) for c in cpu.cases]
-    assert set(kinds) == {("full", "eager"), *((m, i) for m in ("lora", "paca") for i in ("eager", "triton"))}
-    assert len(kinds) == 3 * 2 * 5
+    ours = {(m, i) for m in ("lora", "paca") for i in ("eager", "triton")}
+    assert set(kinds) == {("full", "eager"), ("lora", "peft-fp32"), *ours}
+    assert len(kinds) == 3 * 2 * 6
 
 
 def test_peers_has_every_implementation_at_every_shape_and_group() -> None:
@@ -186,12 +187,12 @@ def test_where_narrows_and_says_what_it_could_have_taken() -> None:
     def count(*where: str) -> int:
         return len(make_plan("table1", False, where).cases)
 
-    assert count() == 30
-    assert count("model=tinyllama") == 10
-    assert count("model=tinyllama,gpt2-xl", "method=lora") == 8
+    assert count() == 36
+    assert count("model=tinyllama") == 12
+    assert count("model=tinyllama,gpt2-xl", "method=lora") == 12
     assert count("model=tinyllama,gpt2-xl", "method=lora", "impl=eager") == 4
-    assert count("rank=8") == 12
-    assert count("alpha=32") == 12
+    assert count("rank=8") == 18
+    assert count("alpha=32") == 18
     chosen = make_plan("table1", False, ["seq=512", "method=paca"]).cases
     assert count(f"case_id={chosen[0].case_id}") == 1
     assert make_plan("table1", False, ["pass=backward"]).passes == ("backward",)

@@ -1,7 +1,7 @@
-"""lora, impls peft and peft-fp32: Hugging Face PEFT itself.
+"""lora, impls peft, peft-fp32 and peft-triton: Hugging Face PEFT itself.
 
 PEFT as it comes (peft-fp32) promotes the adapters of a 16-bit model to fp32, and each layer then casts its input to
-fp32 for them; peft says autocast_adapter_dtype=False.
+fp32 for them; peft says autocast_adapter_dtype=False; peft-triton is PEFT as it comes after kernels.peft.accelerate.
 """
 
 import peft
@@ -9,6 +9,7 @@ from torch import nn
 
 from bench.case import Case
 from bench.methods.places import Trained, target_layers, trained
+from kernels.peft import accelerate
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
@@ -25,5 +26,7 @@ def apply(model: nn.Module, case: Case) -> Trained:
     )
     model.requires_grad_(False)
     # Adapters go into `model` itself; the PeftModel around it adds nothing to its layers.
-    peft.get_peft_model(model, config, autocast_adapter_dtype=case.impl == "peft-fp32")
+    peft.get_peft_model(model, config, autocast_adapter_dtype=case.impl != "peft")
+    if case.impl == "peft-triton":
+        accelerate(model)
     return trained(model)

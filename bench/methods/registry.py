@@ -27,9 +27,9 @@ def _rank_fits(case: Case, _device: str) -> str | None:
 def _triton(case: Case, device: str) -> str | None:
     """Kernels are timed on GPUs alone: in Triton's interpreter a time says nothing."""
     if device.split(":")[0] != "cuda":
-        return "impl triton needs an NVIDIA GPU"
+        return f"impl {case.impl} needs an NVIDIA GPU"
     if find_spec("triton") is None:
-        return "impl triton needs the package triton: pip install triton"
+        return f"impl {case.impl} needs the package triton: pip install triton"
     return _rank_fits(case, device) if case.method == "paca" else None
 
 
@@ -38,8 +38,8 @@ def _peft(case: Case, _device: str) -> str | None:
     if find_spec("peft") is None:
         return f"impl {case.impl} needs the package peft: pip install peft"
     model = "fp32" if case.precision.startswith("amp-") else case.precision
-    if case.impl == "peft-fp32":
-        if model == "fp32":
+    if case.impl in ("peft-fp32", "peft-triton"):
+        if model == "fp32" and case.impl == "peft-fp32":
             return f"the same as peft at precision {case.precision}, where adapters are fp32 already: measured there"
         return None if case.adapter_dtype in (None, "fp32") else "PEFT as it comes promotes adapters to fp32"
     if case.adapter_dtype not in (None, model):
@@ -121,6 +121,12 @@ IMPLS: dict[str, dict[str, Impl]] = {
             fp32_adapters=True,
         ),
         "peft": Impl("bench.methods.lora_peft", "Hugging Face PEFT with autocast_adapter_dtype=False", _peft),
+        "peft-triton": Impl(
+            "bench.methods.lora_peft",
+            "PEFT as it comes after accelerate(): this project's kernels in its layers",
+            _all(_triton, _peft),
+            fp32_adapters=True,
+        ),
         "addmm": Impl(
             "bench.methods.lora_addmm", "three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme"
         ),

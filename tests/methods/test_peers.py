@@ -84,7 +84,7 @@ def _statistics(work: Work, draws: int) -> Tensor:
 
 
 # Impls that can drop; a compiled one is asked on one family.
-DROPPERS = ["eager", "triton", "peft-fp32", "peft", "addmm"]
+DROPPERS = ["eager", "triton", "peft-fp32", "peft", "peft-triton", "addmm"]
 
 
 @pytest.mark.slow

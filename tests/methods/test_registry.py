@@ -48,6 +48,7 @@ def _square(method: str, impl: str, **axes: object) -> Case:
         ("lora", "peft-fp32", {}, "the same as peft at precision fp32"),
         ("lora", "peft-fp32", {"precision": "amp-fp16", "adapter_dtype": "fp32"}, "the same as peft at precision amp"),
         ("lora", "peft-fp32", {"precision": "bf16", "adapter_dtype": "bf16"}, "promotes adapters to fp32"),
+        ("lora", "peft-triton", {}, "impl peft-triton needs an NVIDIA GPU"),
         ("lora", "peft", {"precision": "bf16", "adapter_dtype": "fp32"}, "fp32 ones are impl peft-fp32"),
         ("lora", "peft-compile", {"precision": "bf16", "adapter_dtype": "fp32"}, "fp32 ones are impl peft-fp32"),
         ("paca", "official", {"rank": 17}, "rank 17 is above the 16 input columns"),
@@ -63,7 +64,7 @@ def test_what_peers_can_express() -> None:
     for method, impls in IMPLS.items():
         for name, impl in impls.items():
             more = {"precision": "bf16", "adapter_dtype": "fp32"} if impl.fp32_adapters else {}
-            assert name == "triton" or unsupported(_square(method, name, **more), "cpu") is None
+            assert name.endswith("triton") or unsupported(_square(method, name, **more), "cpu") is None
     for impl in ("addmm", "peft"):
         assert unsupported(_square("lora", impl, dropout=0.1), "cpu") is None
         assert unsupported(_square("lora", impl, precision="amp-bf16", adapter_dtype="fp32"), "cpu") is None
@@ -97,18 +98,19 @@ def test_adapters_of_peft_as_it_comes_are_fp32(tmp_path: Path) -> None:
     sweep.write_text(
         "description: x\n"
         "axes: {level: linear, layer: square-16, batch: 1, seq: 16, precision: [bf16, amp-bf16, fp32]}\n"
-        "methods: [{method: lora, impl: [eager, peft, peft-fp32], rank: 4, alpha: 8}]\n"
+        "methods: [{method: lora, impl: [eager, peft, peft-fp32, peft-triton], rank: 4, alpha: 8}]\n"
     )
     found = {(c.impl, c.precision): c.adapter_dtype for c in make_plan(str(sweep), on_cpu=True).cases}
     assert found == {
-        (impl, precision): "bf16" if precision == "bf16" and impl != "peft-fp32" else "fp32"
-        for impl in ("eager", "peft", "peft-fp32")
+        (impl, precision): "bf16" if precision == "bf16" and impl in ("eager", "peft") else "fp32"
+        for impl in ("eager", "peft", "peft-fp32", "peft-triton")
         for precision in ("bf16", "amp-bf16", "fp32")
     }
 
 
 def test_adapters_are_made_in_the_declared_dtype() -> None:
-    for impl, dtype in {"peft": torch.bfloat16, "peft-fp32": torch.float32, "addmm": torch.bfloat16}.items():
+    wide = dict.fromkeys(("peft-fp32", "peft-triton"), torch.float32)
+    for impl, dtype in {**wide, "peft": torch.bfloat16, "addmm": torch.bfloat16}.items():
         work = build(_square("lora", impl, precision="bf16"), "cpu")
         assert {leaf.dtype for name, leaf in work.leaves if name != "x"} == {dtype}
 
