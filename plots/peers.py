@@ -127,18 +127,22 @@ def peers_notes(folder: Folder) -> list[Block]:
     """What the rows of single layers remark, and which of them have no time and why; equal ones told once."""
     rows = [(read_case(row), row) for row in folder.rows if row.get("level") == "linear"]
     names = labels([case for case, _ in rows])
-    found: dict[tuple[str, str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    found: dict[tuple[str, str, str], dict[str, dict[str, None]]] = {}  # to the passes of each layer
     for case, row in rows:
         status, detail = text(row.get("status")) or "ok", text(row.get("detail"))
         if status != "ok" or detail:
-            passes, layers = found.setdefault((status, names[case], detail or "no detail recorded"), ({}, {}))
-            passes[text(row.get("pass")) or "all passes"] = layers[case.subject] = None
+            by_layer = found.setdefault((status, names[case], detail or "no detail recorded"), {})
+            by_layer.setdefault(case.subject, {})[text(row.get("pass")) or "all passes"] = None
     total = len({case.subject for case, _ in rows})
     said: dict[bool, list[str]] = {True: [], False: []}
-    for (status, name, detail), (passes, layers) in found.items():
-        where = f"all {total} layers" if len(layers) == total > 1 else listed(list(layers))
-        parts = [name, *([] if {*PASSES} <= {*passes} else [listed(list(passes))]), where]
-        said[status == "ok"].append(f"{'' if status == 'ok' else status + ': '}{', '.join(parts)}: {detail}")
+    for (status, name, detail), by_layer in found.items():
+        together: dict[tuple[str, ...], list[str]] = {}  # layers by their passes
+        for layer, passes in by_layer.items():
+            together.setdefault(tuple(passes), []).append(layer)
+        for which, layers in together.items():
+            where = f"all {total} layers" if len(layers) == total > 1 else listed(layers)
+            parts = [name, *([] if {*PASSES} <= {*which} else [listed(list(which))]), where]
+            said[status == "ok"].append(f"{'' if status == 'ok' else status + ': '}{', '.join(parts)}: {detail}")
     blocks: list[Block] = []
     for heading, lines in (("Remarks", said[True]), ("What could not be timed", said[False])):
         blocks += [Heading(heading), Items(tuple(sorted(lines)))] if lines else []

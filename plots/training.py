@@ -22,6 +22,8 @@ EXAMPLES = 99_842
 
 # The paper's four categories as accuracy.json names them.
 CATEGORIES = (("humanities", "hums"), ("stem", "stem"), ("social sciences", "social"), ("other", "other"))
+# Keys of train.json: what a step is, and on how many devices.
+CONDITIONS = ("batch", "accumulation", "length", "precision", "world_size")
 SCORES = (*(ours for ours, _ in CATEGORIES), "average")
 
 
@@ -50,7 +52,8 @@ class Run:
     method: str | None
     layers: str | None
     model: str
-    device: str | None
+    device: str | None  # the GPU's name where it is known
+    conditions: tuple[object, ...]  # what must be equal for two trainings' steps to be compared, beside the model
     seconds: float | None  # wall clock of the training
     steps: int | None
     examples: int | None
@@ -124,9 +127,11 @@ def load_run(path: Path) -> Run:
     told = [f"{text(accuracy.get('items'))} items" if accuracy.get("items") else "", shots and f"{shots} shots"]
     told.append(text(accuracy.get("by")))
     steps, examples = number(train.get("steps")), number(train.get("examples"))
+    device = text(train.get("gpu")) or text(train.get("device"))
+    conditions = (device, *(train.get(key) for key in CONDITIONS))
     return Run(
         path, text(both.get("strategy")), text(both.get("method")), text(both.get("trainable_layers")),
-        text(both.get("model")) or "unnamed", text(train.get("device")), number(train.get("wall_s")),
+        text(both.get("model")) or "unnamed", device, conditions, number(train.get("wall_s")),
         None if steps is None else int(steps), None if examples is None else int(examples), scores,
         ", ".join(filter(None, told)) if scores else "",
     )  # fmt: skip
@@ -152,12 +157,12 @@ def line_of(strategy: str | None, method: str | None, layers: str | None) -> Pub
 
 
 def lora_run(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The LoRA training on the same model and device that a training is compared with."""
+    """The LoRA training that a training is compared with: of the same model, on the same device, of equal steps."""
     return next(
         (
             other for other in runs
             if other.method == "lora" and other.layers in (None, "all") and other.step_s
-            and (other.model, other.device) == (run.model, run.device)
+            and (other.model, other.conditions) == (run.model, run.conditions)
         ),
         None,
     )  # fmt: skip

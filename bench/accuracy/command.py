@@ -14,6 +14,7 @@ from bench.accuracy.progress import Watch
 from bench.accuracy.question import Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
 from bench.errors import UserError
+from bench.finetune.load import load_tuned, stands_on
 from bench.run.environment import command_line, version
 from bench.run.record import now, replace_file
 
@@ -40,7 +41,7 @@ def evaluate(
             "--by lm-eval: the package lm_eval is not installed; pip install 'lorabench[accuracy]',"
             " or pass --by direct, which needs no more than transformers"
         )
-    if all(Path(str(p)).exists() for p in (source, data, trained.get("model_path", source))):
+    if all(Path(str(p)).exists() for p in (source, data, trained.get("model_path") or stands_on(source))):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is here: no library shall ask the network, and wait for it
     pieces = read_pieces(data, shots, limit, max(SIZE, batch))
 
@@ -107,7 +108,8 @@ def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int) ->
         except Exception as e:
             if not _is_out_of_memory(e):
                 raise
-            raise UserError(f"--batch {batch}: out of memory; pass a smaller one, finished pieces are kept") from None
+            kept = "" if batch > SIZE else ", finished pieces are kept"  # the size of pieces may not change
+            raise UserError(f"--batch {batch}: out of memory; pass a smaller one{kept}") from None
     return True
 
 
@@ -146,9 +148,13 @@ def _device(flag: str) -> str:
 
 
 def _load(source: str, device: str) -> tuple[Any, Any]:
-    from bench.finetune.load import load_tuned
-
-    model, tokenizer = load_tuned(source, device)
+    try:
+        model, tokenizer = load_tuned(source, device)
+    except Exception as e:
+        if not _is_out_of_memory(e):
+            raise
+        other = ", or --device cpu" if device == "cuda" else ""
+        raise UserError(f"{source}: the model does not fit into the memory here; use a larger machine{other}") from None
     return model.eval(), tokenizer
 
 

@@ -17,15 +17,19 @@ def train(request: Request) -> int:
     changed where the request cannot be carried out.
     """
     rank = int(os.environ.get("RANK", "0"))
+    plan: Plan | None = None
     try:
-        return _train(make_plan(request, rank))
-    except UserError:
+        plan = make_plan(request, rank)
+        return _train(plan)
+    except UserError as e:
         if rank == 0:
             raise
-        return 2  # process 0 says why
+        if plan:  # its own GPU or disk may be at fault; what is wrong with a request, process 0 says
+            _say(f"error: process {rank}: {e}")
+        return 2
     except KeyboardInterrupt:
         if rank == 0:
-            _say(f"interrupted. To go on from the last checkpoint: {command_line()}")
+            _say(f"interrupted. To go on from the last checkpoint: {_again()}")
         return 130
 
 
@@ -43,12 +47,19 @@ def _train(plan: Plan) -> int:
             print(out)
         return 0
     except OSError as e:
-        raise UserError(
-            f"{e.filename or out}: {e.strerror or e}. To go on from the last checkpoint: {command_line()}"
-        ) from e
+        raise UserError(f"{e.filename or out}: {e.strerror or e}. To go on from the last checkpoint: {_again()}") from e
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def _again() -> str:
+    """The command that goes on: by as many processes, since a run of another number is another run."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return command_line()
+    nodes, each = (os.environ.get(name, "1") for name in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    flags = "" if nodes == "1" else f"--nnodes {nodes} "
+    return f"torchrun {flags}--nproc-per-node {each} {command_line().removeprefix('python ')}"
 
 
 def _say(text: str) -> None:

@@ -151,9 +151,20 @@ def _item(value: Any, where: str) -> Item:
     choices = value["choices"]
     if not isinstance(choices, list) or len(choices) != len(LETTERS) or not all(isinstance(c, str) for c in choices):
         raise UserError(f"{where}: field 'choices' is {short(choices)}, where a list of four texts is expected")
+    for field, text in (("question", value["question"]), *(("choices", c) for c in choices)):
+        if not _encodes(text):  # JSON may write down half a character: "\ud83d" without the escape that follows it
+            raise UserError(f"{where}: field {field!r} is {short(text)}, which holds half of a surrogate pair")
     answer = value["answer"]
     if isinstance(answer, str) and answer in LETTERS:
         answer = LETTERS.index(answer)
     if type(answer) is not int or not 0 <= answer < len(LETTERS):
         raise UserError(f"{where}: field 'answer' is {short(answer)}; valid are: A to D, or 0 to 3")
     return Item(value["question"], (choices[0], choices[1], choices[2], choices[3]), answer, value["subject"])
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -40,15 +40,31 @@ def load_tuned(
     base = _base(folder / kind) if kind else str(folder) if folder.is_dir() else source
     check_checkpoint(base)
     model, tokenizer = load_checkpoint(base, wanted, str(folder) if kind else base)
-    if kind == _LORA:
-        from peft import PeftModel
+    if kind:
+        model = _with_adapter(model, folder, kind)
+    return model.to(device).eval(), tokenizer
 
-        model = PeftModel.from_pretrained(model, folder).get_base_model()
-    elif kind == _PACA:
+
+def _with_adapter(model: Any, folder: Path, kind: str) -> Any:
+    try:
+        if kind == _LORA:
+            from peft import PeftModel
+
+            return PeftModel.from_pretrained(model, str(folder)).get_base_model()
         from kernels.paca import load_paca
 
-        model = load_paca(model, folder, trainable=False)
-    return model.to(device).eval(), tokenizer
+        return load_paca(model, folder, trainable=False)
+    except ImportError:
+        raise UserError(f"{folder}: LoRA in PEFT's format needs: pip install 'lorabench[train]'") from None
+    except Exception as e:  # torn or missing files, or another model's: the libraries raise a dozen kinds
+        told = " ".join(str(e).split())[:300]
+        raise UserError(f"{folder}: what was trained cannot be loaded ({type(e).__name__}: {told})") from e
+
+
+def stands_on(source: str) -> str:
+    """The checkpoint, a folder or a Hub id, that a folder with an adapter was trained from; any other source itself."""
+    config = next((path for name in (_LORA, _PACA) if (path := Path(source) / name).is_file()), None)
+    return _base(config) if config else source
 
 
 def load_checkpoint(source: str, dtype: Any, tokenizer: str | None = None) -> tuple[Any, Any]:
@@ -70,7 +86,10 @@ def load_checkpoint(source: str, dtype: Any, tokenizer: str | None = None) -> tu
 
 def _base(config: Path) -> str:
     """The checkpoint that was tuned, by the key under which PEFT or save_paca names it."""
-    told = json.loads(config.read_text(encoding="utf-8"))
+    try:
+        told = json.loads(config.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise UserError(f"{config}: not valid JSON ({e}); copy the folder again") from None
     base = told.get("base_model_name_or_path") or told.get("base_model")
     if not isinstance(base, str):
         raise UserError(f"{config}: does not say which checkpoint was tuned (base_model_name_or_path or base_model)")

@@ -58,24 +58,24 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
     per_step = strategy.batch * strategy.accumulation * plan.world_size
     watch = Stopwatch(resumed.elapsed_s if resumed else 0.0)
     metrics = Metrics(out / METRICS, watch, len(plan.items), per_step, resumed.step if resumed else 0)
-    trainer = PartTrainer(
-        watch,
-        model=model,
-        args=options,
-        train_dataset=encoded.examples,
-        data_collator=collator(pad_id, length),
-        callbacks=[metrics, Progress()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if plan.rank == 0:
-        writer = SummaryWriter(str(out / "tensorboard"), purge_step=resumed.step + 1 if resumed else None)
-        trainer.add_callback(TensorBoardCallback(writer))
     steps = strategy.epochs * -(-len(plan.items) // per_step)
     if steps <= strategy.warmup_steps:
         say(f"{steps} steps in all and {strategy.warmup_steps} warmup_steps: the learning rate never gets to its value")
     say(f"{strategy.description}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
-    watch.start()
     try:
+        trainer = PartTrainer(  # moves the model to its device
+            watch,
+            model=model,
+            args=options,
+            train_dataset=encoded.examples,
+            data_collator=collator(pad_id, length),
+            callbacks=[metrics, Progress()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if plan.rank == 0:
+            writer = SummaryWriter(str(out / "tensorboard"), purge_step=resumed.step + 1 if resumed else None)
+            trainer.add_callback(TensorBoardCallback(writer))
+        watch.start()
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
     except torch.OutOfMemoryError as e:
         raise UserError(

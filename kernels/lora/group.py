@@ -172,7 +172,7 @@ def lora_linear_group(
 
     x (..., K), weights (N_i, K), lora_as (r_i, K), lora_bs (N_i, r_i), biases (N_i,) or None; returns the y_i
     (..., N_i). The dropout mask is drawn once and shared. Where the kernels do not apply (a CPU without the
-    interpreter, fp32 on a GPU, torch.compile, autocast, ranks that add up to more than 64) each is a lora_linear.
+    interpreter, fp32 on a GPU, torch.compile, ranks that add up to more than 64) each is a lora_linear.
     Errors are those of lora_linear, and a ValueError where the sequences differ in length.
     """
     count = len(weights)
@@ -185,9 +185,19 @@ def lora_linear_group(
         )
     members = list(zip(weights, lora_as, lora_bs, biases, strict=True))
     kernels = isinstance(x, Tensor) and launch.runs_triton(x) and x.numel() > 0 and not torch.compiler.is_compiling()
+    if kernels and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        for w, a, b, bias in members:
+            check_lora(x, w, a, b, bias, scale, dropout_p, seed, autocast=True)
+        dtype = torch.get_autocast_dtype(x.device.type)
+        cast = [None if bias is None else bias.to(dtype) for bias in biases]
+        as_, bs_ = ([t if t.dtype == torch.float32 else t.to(dtype) for t in row] for row in (lora_as, lora_bs))
+        with torch.autocast(x.device.type, enabled=False):
+            return lora_linear_group(
+                x.to(dtype), [w.to(dtype) for w in weights], as_, bs_, scale=scale, biases=cast, dropout_p=dropout_p,
+                seed=seed,
+            )  # fmt: skip
     if (
         not kernels
-        or torch.is_autocast_enabled(x.device.type)
         or x.dtype == torch.float64
         or (x.is_cuda and (x.dtype == torch.float32 or launch.architecture(x.device) < 80))
         or padded(sum(a.shape[0] for a in lora_as)) > MOST_RANK

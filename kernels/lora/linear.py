@@ -99,9 +99,10 @@ def _first(
     plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep)
     if plan.spec.choice.scheme == "torch" and p > 0.0:
         return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
-    # Not remembered: a case whose weights were copied above, which every call must do again.
+    # Not remembered: a case whose weights were copied above, which every call must do again; nor one that a cast or a
+    # copy has aligned, since another tensor may be the one off in the next call of the same key.
     copied = any(given is not used for given, used in zip(inputs, (weight, a, b), strict=True))
-    if keep and not copied:
+    if keep and not copied and key[-1] == 0:
         _plans[key] = plan
     return _apply(x, weight, a, b, scale, bias, p, seed, plan)
 

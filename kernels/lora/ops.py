@@ -20,8 +20,10 @@ from .linear import prepared, seed_tensor
 _plans = launch.PlanCache()
 
 
-def _plan(x: Tensor, weight: Tensor, a: Tensor, bias: Tensor | None, p: float, scheme: str | None) -> Plan:
-    tensors = (x, weight, a) if bias is None else (x, weight, a, bias)
+def _plan(
+    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, p: float, scheme: str | None
+) -> Plan:  # fmt: skip
+    tensors = (x, weight, a, b) if bias is None else (x, weight, a, b, bias)
     keep = all(t.data_ptr() % 16 == 0 for t in tensors)
     key = (*((t.shape, t.stride(), t.dtype, t.device) for t in tensors), p, scheme, keep)
     plan = _plans.get(key)
@@ -39,7 +41,7 @@ def lora_forward(
     flat = rows(x, x.shape[1])
     weight, a, b = prepared(weight, a, b)
     bias = None if bias is None else bias.contiguous()
-    plan = _plan(flat, weight, a, bias, dropout_p, scheme)
+    plan = _plan(flat, weight, a, b, bias, dropout_p, scheme)
     saved = plan.forward(flat, weight, a, b, bias, scale, dropout_p, seed)
     missing = padded(a.shape[0]) - saved.s.shape[2]
     s = torch.nn.functional.pad(saved.s, (0, missing)) if missing else saved.s
@@ -61,7 +63,7 @@ def lora_backward(
     """dX (M, K), dA (r, K), dB (N, r); those not needed are empty."""
     dy, flat = rows(dy, dy.shape[1]), rows(x, x.shape[1])
     weight, a, b = prepared(weight, a, b)
-    plan = _plan(flat, weight, a, None, dropout_p, scheme)
+    plan = _plan(flat, weight, a, b, None, dropout_p, scheme)
     run = plan.backward((need_x, need_a, need_b), dy, flat, weight, s)
     used = mask if dropout_p > 0.0 else None
     grads = run(dy, flat, weight, a, b, s, used, scale / (1.0 - dropout_p))

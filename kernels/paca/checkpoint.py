@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..checks import check_index_values
 from .layer import PaCALinear
 from .model import PacaConfig, adapt, adapted, check, merge_paca, paca_layers, unwrapped
-from .places import check_adaptable, dtype_name, is_conv1d, is_linear
+from .places import check_adaptable, check_unshared, dtype_name, is_conv1d, is_linear
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
 FORMAT = 1
@@ -99,6 +99,7 @@ def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainab
     if paca_layers(model) or unwrapped(model) is not model:
         raise ValueError("the model is under paca() or wrapped already, expected the plain base model")
     chosen = {name: _layer(model, name, shape, folder / CONFIG) for name, shape in shapes.items()}
+    check_unshared(model, chosen)
     check(config, chosen)
     _check_tensors(folder / TENSORS, config, shapes, tensors)
     adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]})

@@ -51,8 +51,9 @@ class PaCALinear(WrappedLinear):
         self.register_buffer("index", index.to(device="cpu" if device.type != "meta" else device).long().sort().values)
         self.index = self.index.to(device)
         self.register_buffer("pretrained", self.live())
-        # Divided in fp32 and rounded once, so that scale * columns is the pretrained value where the scale is exact.
-        self.columns = nn.Parameter((self.pretrained.float() / self.scale).to(self._dtype_of(adapter_dtype)))
+        # Divided in fp32 or wider, rounded once, so that scale * columns is the pretrained value at an exact scale.
+        wide = self.pretrained.to(torch.promote_types(self.pretrained.dtype, torch.float32))
+        self.columns = nn.Parameter((wide / self.scale).to(self._dtype_of(adapter_dtype)))
         self._refreshed: int | None = None  # the version of columns at the last refresh, of a layer that follows
         self.register_state_dict_pre_hook(_refresh_before_saving)
         self.register_state_dict_post_hook(_save_plain_names)

@@ -55,12 +55,17 @@ def paca(
     state_dict() and save_pretrained() give a checkpoint of the plain model with the trained weights inside, from which
     an adapted model also resumes exactly; save_paca() writes the trained values alone.
 
-    Raises ValueError or TypeError, naming the argument, before anything is changed.
+    Raises ValueError or TypeError, naming the argument, or RuntimeError inside torch.inference_mode(), before anything
+    is changed.
     """
     if paca_layers(model):
         raise ValueError("the model is under paca() already: call merge_paca(model) or remove_paca(model) first")
     if hasattr(model, "peft_config"):
         raise ValueError("the model has PEFT adapters: call merge_and_unload() or unload() on it first")
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "paca() was called inside torch.inference_mode(), whose tensors cannot train: call it outside"
+        )
     if unwrapped(model) is not model:
         raise ValueError(f"the model is wrapped in {type(model).__name__}: call paca() before wrapping it")
     chosen = target_layers(model, targets, layers)
@@ -138,11 +143,17 @@ def _merged(layer: PaCALinear) -> nn.Module:
 
 def _unwrap(model: Model, plain: Callable[[PaCALinear], nn.Module]) -> Model:
     inner = unwrapped(model)
-    for name, layer in adapted(inner).items():
+    layers = adapted(inner)
+    for name, layer in layers.items():
         replace(inner, name, plain(layer).train(layer.training))
     if hasattr(inner, "paca_config"):
         del inner.paca_config
-        del inner._ddp_params_and_buffers_to_ignore
+        ours = {f"{name}.{buffer}" for name in layers for buffer in ("index", "pretrained")}
+        ignored: Any = inner._ddp_params_and_buffers_to_ignore
+        kept = [name for name in ignored if name not in ours]
+        inner._ddp_params_and_buffers_to_ignore = kept  # type: ignore[assignment]
+        if not kept:
+            del inner._ddp_params_and_buffers_to_ignore
     return model
 
 

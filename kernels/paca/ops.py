@@ -68,7 +68,12 @@ paca_forward.register_autograd(_backward, setup_context=_setup)
 def paca_linear_compiled(
     x: Tensor, weight: Tensor, columns: Tensor, index: Tensor, scale: float, bias: Tensor | None, scheme: str | None
 ) -> Tensor:
-    """paca_linear while torch.compile traces; the values of index are not read there."""
+    """paca_linear while torch.compile traces; the values of index are not read there.
+
+    There is one form of it: a call that asks for a scheme breaks the graph and runs outside of it.
+    """
+    if scheme is not None:
+        raise ValueError(f"scheme is {scheme!r}, expected None under torch.compile, which has one form of paca_linear")
     autocast = torch.is_autocast_enabled(x.device.type)
     check_paca(x, weight, columns, index, bias, scale, autocast)
     if not launch.runs_triton(x) or x.dtype == torch.float64:

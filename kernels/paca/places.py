@@ -40,7 +40,7 @@ def target_layers(model: nn.Module, targets: str | Sequence[str], layers: Sequen
         )
     if not chosen:
         raise ValueError(f"targets {targets!r} with layers {layers!r} choose no linear layer of {type(model).__name__}")
-    _check_unshared(model, chosen)
+    check_unshared(model, chosen)
     return chosen
 
 
@@ -95,7 +95,7 @@ def check_adaptable(name: str, module: nn.Module) -> None:
         raise ValueError(f"{name}.weight is {found}, expected a floating dtype and values in memory")
 
 
-def _check_unshared(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
+def check_unshared(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
     """The live columns are written into the weight, and so into whatever shares it."""
     holders: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):

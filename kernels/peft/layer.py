@@ -113,6 +113,8 @@ def _fits(x: Tensor, parts: Parts) -> bool:
     """Whether lora_linear takes x with these parts, and gives what PEFT gives."""
     if type(x) is not Tensor and type(x) is not nn.Parameter:
         return False
+    if x.is_meta or torch._C._functorch.peek_interpreter_stack() is not None:  # no storage: meta, vmap, jvp ...
+        return False
     if dtype_reason(x.dtype, parts) is None:
         return True
     # Autocast casts all of them but float64.

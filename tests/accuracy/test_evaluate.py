@@ -215,6 +215,53 @@ def test_without_a_network_the_answer_says_what_to_pass(what: str, always_c: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_an_adapter_of_a_hub_checkpoint_may_fetch_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adapter and data lie here, what the adapter stands on does not: the Hub is asked for it."""
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "nobody/no-such-model"}))
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        bench = Bench(tmp_path)
+        bench.env |= {"HF_HOME": str(tmp_path / "empty"), "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}"}
+        bench.env.pop("HF_HUB_OFFLINE", None)
+        process = bench.start("evaluate", adapter, "--data", data, "--by", "direct", "--out", tmp_path / "out")
+        try:
+            hub.settimeout(60)
+            hub.accept()[0].close()
+        finally:
+            process.kill()
+            process.communicate()
+
+
+@pytest.mark.parametrize(("batch", "kept"), [(8, True), (512, False)])
+def test_out_of_memory_promises_what_is_true(
+    batch: int, kept: bool, always_c: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was answered in pieces of more than SIZE items is asked again in smaller ones."""
+
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(direct, "direct_scorer", lambda *_: full)
+    with pytest.raises(UserError) as e:
+        command.evaluate(str(always_c), str(data), 0, batch, None, "cpu", "direct", tmp_path / "out")
+    assert f"--batch {batch}: out of memory; pass a smaller one" in str(e.value)
+    assert ("pieces are kept" in str(e.value)) == kept
+
+
+def test_a_model_larger_than_the_memory_is_told(
+    always_c: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    assert f"{always_c}: the model does not fit" in refusal(always_c, data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_the_harness_the_command_names_what_installs_it(always_c: Path, data: Path, tmp_path: Path) -> None:
     code = "import sys; sys.modules['lm_eval'] = None; from bench.cli import main; main()"
     arguments = ["evaluate", str(always_c), "--data", str(data), "--out", str(tmp_path / "out")]

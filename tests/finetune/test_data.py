@@ -37,6 +37,8 @@ def line(**changes: Any) -> bytes:
         (line(choices="abcd"), "field 'choices' is 'abcd'"),
         (line(question=None), "field 'question' is None, where a text is expected"),
         (line(subject=3), "field 'subject' is 3"),
+        (json.dumps(GOOD | {"question": "\ud83d?"}).encode(), "field 'question' is '\\ud83d?', which holds half of"),
+        (json.dumps(GOOD | {"choices": ["a", "b", "c", "\udc00"]}).encode(), "field 'choices' is '\\udc00', which"),
         (b"[1, 2]", "a list, where an item with question, choices, answer, subject is expected"),
         (b'{"question": "What?', "not valid JSON"),
         (line(question="caf\u00e9").decode().encode("latin-1"), "not UTF-8 text (byte 17"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from bench.errors import UserError
 from bench.finetune.command import train
@@ -93,6 +94,46 @@ def test_flags_that_do_not_fit_are_told(
     assert "rank is 4096, but transformer.h.0.attn.c_attn has 64" in told(strategy_file("paca", rank=4096))
 
 
+def test_a_model_too_large_for_the_gpu_is_told(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may end where the model goes to the GPU, before a step was taken."""
+    from transformers import Trainer
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "__init__", full)
+    with pytest.raises(UserError, match=r"out of GPU memory .* Pass --precision bf16"):
+        train(Request(strategy_file("paca"), str(checkpoint("llama")), str(few), tmp_path / "out"))
+
+
+def test_what_ends_one_process_of_several_is_told_by_it(
+    checkpoint: Checkpoint,
+    few: Path,
+    strategy_file: StrategyFile,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise UserError("out of GPU memory")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    request = Request(strategy_file("paca"), str(checkpoint("llama")), str(few), tmp_path / "out")
+    for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("bench.finetune.run.train_model", fail)
+    assert train(request) == 2
+    assert capsys.readouterr().err == "error: process 1: out of GPU memory\n"
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr("bench.finetune.run.train_model", stop)
+    assert train(request) == 130
+    assert "checkpoint: torchrun --nproc-per-node 2 -m bench" in capsys.readouterr().err
+
+
 def test_bad_data_is_told_before_the_model_is_looked_at(bench: Bench, few: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text(
@@ -137,6 +178,24 @@ def test_a_folder_with_other_things_is_never_touched(
         with pytest.raises(UserError, match=r"holds thesis\.tex and no training run"):
             train(Request(strategy_file("paca"), str(checkpoint("llama")), str(few), out, fresh=fresh))
     assert [p.name for p in out.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", [None, b"torn"])
+def test_missing_or_torn_trained_values_are_told(content: bytes | None, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    base = checkpoint("llama")
+    lora = {"base_model_name_or_path": str(base), "peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}
+    for kind, config, weights in (
+        ("adapter", lora, "adapter_model.safetensors"),
+        ("paca", {"base_model": str(base)}, "paca_model.safetensors"),
+    ):
+        folder = tmp_path / kind
+        shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model.safetensors", "config.json"))
+        (folder / f"{kind}_config.json").write_text(json.dumps(config))
+        if content:
+            (folder / weights).write_bytes(content)
+        with pytest.raises(UserError) as error:
+            load_tuned(str(folder), "cpu")
+        assert str(error.value).startswith(f"{folder}: what was trained cannot be loaded (")
 
 
 def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:

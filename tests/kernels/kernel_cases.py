@@ -312,6 +312,25 @@ def test_group(group: str, dtype: torch.dtype, dropout: float) -> None:
     compare(ours, results(lambda v: v, False), results(lambda v: v.cpu().double(), False), dtype, 80)
 
 
+def test_group_under_autocast() -> None:
+    """fp32 everything under autocast is one group in 16 bits still, with fp32 gradients, and draws its own mask."""
+    t = [LoraCase(37, 80, n, 8, F32).tensors() for n in (72, 40)]
+    x = t[0]["x"].detach().requires_grad_()
+    a, b = ([one[name].detach().requires_grad_() for one in t] for name in "ab")
+    weights = [one["weight"] for one in t]
+    with torch.autocast(DEVICE, dtype=B16):
+        ys = lora_linear_group(x, weights, a, b, scale=0.5, dropout_p=0.5)
+        again = lora_linear_group(x, weights, a, b, scale=0.5, dropout_p=0.5)
+    assert launch.counts["project_kernel"] == 2 and {y.dtype for y in ys} == {B16}
+    assert all(not torch.equal(y, z) for y, z in zip(ys, again, strict=True))
+    grads = torch.autograd.grad(ys, (x, *a, *b), [one["dy"].to(B16) for one in t])
+    assert all(g.dtype == F32 for g in grads)
+    with torch.autocast(DEVICE, dtype=B16):
+        alone = [reference.lora_linear(x, w, p, q, scale=0.5) for w, p, q in zip(weights, a, b, strict=True)]
+        together = lora_linear_group(x, weights, a, b, scale=0.5)
+    assert all(error(ours, eager) < 8e-3 for ours, eager in zip(together, alone, strict=True))
+
+
 @pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
 def test_bordered_weight(conv1d: bool, dropout: float) -> None:

@@ -185,6 +185,17 @@ def test_tensors_of_other_classes_go_to_peft(fused: list) -> None:
     assert isinstance(y, Marked) and not fused
 
 
+def test_tensors_without_storage_go_to_peft(fused: list) -> None:
+    """Under torch.func's transforms, and on the meta device."""
+    theirs, ours = stack("linear", False), stack("linear", True)
+    x = torch.stack([inputs(), 2 * inputs()])
+    assert torch.equal(torch.func.vmap(ours)(x), torch.func.vmap(theirs)(x))
+    moved, expected = (torch.func.jvp(model, (inputs(),), (2 * inputs(),)) for model in (ours, theirs))
+    assert torch.equal(torch.stack(moved), torch.stack(expected))
+    assert ours.to("meta")(inputs().to("meta")).shape == theirs(inputs()).shape
+    assert not fused
+
+
 @pytest.mark.parametrize("module", ["base_layer", "lora_A", "lora_B", "lora_dropout"])
 def test_hooks_are_heard(module: str, fused: list) -> None:
     model = stack("linear", True)

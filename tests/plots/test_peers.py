@@ -184,6 +184,25 @@ def test_what_has_no_time_is_told_once_with_its_reason(maker: Any, make_case: An
     )
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_what_has_no_time_names_the_passes_of_each_layer(maker: Any, make_case: Any) -> None:
+    fill(maker, make_case)
+    for layer, timed in zip(LAYERS, ("forward", "backward"), strict=False):
+        axes = {"level": "linear", "model": "tinyllama", "l2": "cold", "targets": None, "layer": layer}
+        case = make_case("lora", "compile", **axes, rank=16, alpha=32.0, dropout=0.0)
+        maker.timed(case, {"forward": 1.0, "backward": 1.0})
+        for row in maker.rows:
+            if row["case_id"] == case["case_id"] and row["pass"] != timed:
+                row.update(status="timeout", detail="too long", median_ms=None)
+    draw(load(maker.write()))
+    lines = (maker.path / "peers.md").read_text().replace("\\", "").splitlines()
+    told = [line for line in lines if line.startswith("- timeout: LoRA compile")]
+    assert len(told) == 2
+    for layer, failed, fine in zip(LAYERS, ("backward", "forward"), ("forward", "backward"), strict=False):
+        (line,) = (line for line in told if layer in line)
+        assert f"LoRA compile, {failed}" in line and f", {fine}," not in line and f"and {fine}" not in line, line
+
+
 def test_figure_and_report(maker: Any, make_case: Any) -> None:
     fill(maker, make_case, ("eager", "graph"))
     written, _ = draw(load(maker.write()))

@@ -192,6 +192,24 @@ def test_on_a_cpu_nothing_is_projected_and_all_of_it_says_so(maker: Any, make_ca
     assert {line["epoch_s"] for line in tidy2(maker.path, source="sweep")} == {""}
 
 
+def test_runs_of_other_steps_or_on_another_gpu_give_no_ratio(tmp_path: Path) -> None:
+    """As bench train writes it: `device` is cuda on every GPU, and `gpu` says which."""
+    step = {"device": "cuda", "gpu": "NVIDIA H100", "batch": 8, "accumulation": 4, "length": 512, "precision": "bf16"}
+
+    def run(name: str, strategy: str, seconds: float, **changes: Any) -> Path:
+        told = train(strategy, strategy, "all", seconds, **(step | {"world_size": 1} | changes))
+        return run_dir(tmp_path / name, told, None)
+
+    others = {"gpu": "NVIDIA A100", "batch": 2, "length": 128, "precision": "amp-fp16", "world_size": 8}
+    runs = [run("lora", "lora", 1000.0), run("paca", "paca", 800.0)]
+    runs += [run(key, "paca", 800.0, **{key: value}) for key, value in others.items()]
+    assert main([*map(str, runs), "--out", str(tmp_path / "out")]) == 0
+    lines = {line["source"]: line["ratio_to_lora"] for line in tidy2(tmp_path / "out")}
+    assert lines["run lora"] == "1.0" and lines["run paca"] == "0.8"
+    assert {lines[f"run {key}"] for key in others} == {""}
+    assert "on NVIDIA A100" in (tmp_path / "out" / "table2.md").read_text()
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_real_runs_fill_the_table_beside_a_sweep(maker: Any, make_case: Any, tmp_path: Path) -> None:
     fill_steps(maker, make_case)

@@ -45,6 +45,15 @@ def test_opcheck_of_paca() -> None:
     torch.library.opcheck(paca_ops.paca_product, (dy, x_idx, index, 0.5, False))
 
 
+def test_a_scheme_of_paca_is_refused_while_compiling() -> None:
+    x, weight, *_ = tensors(LoraCase(20, 40, 24, 8))
+    index = torch.arange(4)
+    columns = weight.detach()[:, index].clone().requires_grad_()
+    compiled = torch.compile(lambda x: paca_linear(x, weight.detach(), columns, index, scheme="x"), backend="eager")
+    with pytest.raises(ValueError, match="scheme is 'x', expected"):
+        compiled(x)
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.2], ids=["", "dropout"])
 def test_compiled_equals_eager(dropout: float) -> None:
     x, weight, a, b, bias = tensors(LoraCase(20, 40, 24, 8, bias=True, lead=True))

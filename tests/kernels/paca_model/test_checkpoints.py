@@ -188,6 +188,15 @@ def test_a_bad_checkpoint_is_refused_and_the_model_stays(case: str, saved: Path,
     assert all(p.requires_grad for p in model.parameters())
 
 
+def test_a_base_whose_weights_are_tied_by_now_is_refused(saved: Path) -> None:
+    model = make("gpt2")
+    first, second = (model.transformer.h[i].attn.c_attn for i in (0, 1))
+    second.weight = first.weight
+    with pytest.raises(ValueError, match=r"c_attn.weight is tied to"):
+        load_paca(model, saved)
+    assert not paca_layers(model)
+
+
 def test_missing_files_and_models_that_do_not_fit(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"paca_config.json is missing.*save_paca"):
         load_paca(make("gpt2"), tmp_path)

@@ -87,6 +87,24 @@ def test_the_first_output_is_the_pretrained_one_and_removal_leaves_no_trace(fami
     assert torch.equal(model(input_ids=ids).logits, expected)
 
 
+@pytest.mark.parametrize("back", [merge_paca, remove_paca])
+def test_what_ddp_is_to_ignore_is_what_it_was(back: Any) -> None:
+    model = make("llama")
+    model._ddp_params_and_buffers_to_ignore = ["model.rotary_emb.inv_freq"]
+    paca(model, 4, 8)
+    assert "model.layers.0.mlp.up_proj.index" in model._ddp_params_and_buffers_to_ignore
+    assert back(model)._ddp_params_and_buffers_to_ignore == ["model.rotary_emb.inv_freq"]
+
+
+def test_columns_in_float64_are_the_weights_own() -> None:
+    model = make("llama").double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1 / 3)  # values that float32 does not hold
+    before = weights(model)
+    assert same(weights(merge_paca(paca(model, 4, 8, adapter_dtype=torch.float64))), before)
+
+
 class _Quantised(nn.Linear):
     pass
 
@@ -154,3 +172,10 @@ def test_peft_adapters_are_refused() -> None:
 def test_a_plain_model_has_nothing_to_take_off(back: Any) -> None:
     with pytest.raises(ValueError, match="no PaCA layers"):
         back(make("llama"))
+
+
+def test_inference_mode_is_refused_before_anything_changes() -> None:
+    model = make("gpt2")
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"inside torch.inference_mode\(\)"):
+        paca(model, 4, 8)
+    assert all(p.requires_grad for p in model.parameters())
