@@ -23,6 +23,14 @@ from bench.run.environment import version
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 NEEDED = ("torch", "transformers", "numpy", "pandas", "scipy", "matplotlib", "pyyaml", "pydantic", "typer", "rich",
           "nvidia-ml-py", "pytest", "pytest-benchmark")  # fmt: skip
+# Package -> its extra in pyproject.toml, and what it is for.
+OPTIONAL = {
+    "peft": ("peft", "the impls of PEFT, and accelerate"),
+    "accelerate": ("train", "bench train"),
+    "datasets": ("train", "bench train on Hub data and Parquet"),
+    "tensorboard": ("train", "bench train"),
+    "lm-eval": ("accuracy", "bench evaluate by lm-evaluation-harness"),
+}
 INSTALL = "pip install -c constraints.txt -e '.[dev]'"
 
 
@@ -56,7 +64,7 @@ def look() -> Facts:
     return Facts(
         python=sys.version_info[:2],
         system=platform.system(),
-        packages={name: version(name) for name in (*NEEDED, "triton", "peft")},
+        packages={name: version(name) for name in (*NEEDED, "triton", *OPTIONAL)},
         torch_cuda=_torch_cuda(),
         compiler=compiler,
         tools={name: shutil.which(name) for name in ("git", "make")},
@@ -85,7 +93,7 @@ def judge(facts: Facts) -> list[Finding]:
     for name in NEEDED:
         have = facts.packages.get(name)
         found.append(Finding("ok" if have else "missing", name, have or "not installed", "" if have else INSTALL))
-    found += [_triton(facts), _compiler(facts), _peft(facts)]
+    found += [_triton(facts), _compiler(facts), *_optional(facts)]
     for name, path in facts.tools.items():
         without = "rows do not know their commit" if name == "git" else "type the Makefile's commands by hand"
         found.append(Finding("ok", name, path) if path else Finding("note", name, "not found", f"without it {without}"))
@@ -108,9 +116,13 @@ def _compiler(facts: Facts) -> Finding:
     return Finding("note", "C compiler", "not found", mend)
 
 
-def _peft(facts: Facts) -> Finding:
-    have = facts.packages.get("peft")
-    return Finding("ok" if have else "note", "peft", have or "not installed", "" if have else "pip install peft")
+def _optional(facts: Facts) -> list[Finding]:
+    found = []
+    for name, (extra, use) in OPTIONAL.items():
+        have = facts.packages.get(name)
+        mend = "" if have else f"for {use}: pip install -c constraints.txt -e '.[{extra}]'"
+        found.append(Finding("ok" if have else "note", name, have or "not installed", mend))
+    return found
 
 
 def _gpu(facts: Facts) -> list[Finding]:

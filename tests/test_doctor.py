@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 
-from bench.doctor import NEEDED, Facts, judge, look
+from bench.doctor import NEEDED, OPTIONAL, Facts, judge, look
 from bench.gpu import Device
 from tests.conftest import Bench
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.159.04", 132, 81559)
 GOOD = Facts(
-    python=(3, 12), system="Linux", packages=dict.fromkeys((*NEEDED, "triton", "peft"), "1.0"), torch_cuda="13.0",
+    python=(3, 12), system="Linux", packages=dict.fromkeys((*NEEDED, "triton", *OPTIONAL), "1.0"), torch_cuda="13.0",
     compiler="/usr/bin/cc", tools={"git": "/usr/bin/git", "make": "/usr/bin/make"}, gpus=[H100], cpu="a CPU",
 )  # fmt: skip
 
@@ -39,6 +39,14 @@ def test_a_cpu_torch_on_a_gpu_machine() -> None:
 def test_what_is_missing_comes_with_its_command(name: str) -> None:
     facts = replace(GOOD, packages=GOOD.packages | {name: None})
     assert "pip install -c constraints.txt" in findings(facts, "missing")[name]
+
+
+@pytest.mark.parametrize(("name", "command"), [("lm-eval", "evaluate"), ("tensorboard", "train"), ("peft", "PEFT")])
+def test_an_absent_extra_is_a_note_that_says_what_it_is_for(name: str, command: str) -> None:
+    facts = replace(GOOD, packages=GOOD.packages | {name: None})
+    assert not findings(facts, "missing")
+    said = findings(facts, "note")[name]
+    assert command in said and "pip install -c constraints.txt -e '.[" in said
 
 
 def test_other_machines() -> None:
