@@ -116,9 +116,10 @@ def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) ->
     out = plan.request.out
     losses = [m["loss"] for m in read_metrics(out / METRICS)]
     last = losses[-max(1, len(losses) // 10) :]
+    elapsed = round(elapsed, 3)
     told = {
         "steps": trainer.state.global_step,
-        "wall_s": round(elapsed, 3),
+        "wall_s": elapsed,
         "training_time": training_time(elapsed),
         "final_loss": sum(last) / len(last),  # mean over the last tenth of the steps
         "gpu": None if plan.on_cpu else torch.cuda.get_device_name(),
