@@ -1,10 +1,11 @@
 """One of two processes that train a small GPT-2 under DistributedDataParallel, gloo on the CPU.
 
-python tests/peft/ddp_run.py RANK RENDEZVOUS_FILE OUT accelerated|peft
+torchrun --standalone --nproc-per-node 2 tests/peft/ddp_run.py FOLDER accelerated|peft
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,12 +19,13 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 from peft_models import VOCABULARY, gpt2, tune  # noqa: E402
 
 
-def main(rank: int, rendezvous: str, out: str, accelerated: bool) -> None:
+def main(folder: Path, which: str) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    distributed.init_process_group("gloo")
+    rank = distributed.get_rank()
     torch.manual_seed(0)
     lora = LoraConfig(target_modules="all-linear", r=4, fan_in_fan_out=True)
-    model = DistributedDataParallel(tune(gpt2(), accelerated, lora))
+    model = DistributedDataParallel(tune(gpt2(), which == "accelerated", lora))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     data = torch.Generator().manual_seed(rank)  # every rank has its own
     losses, gradients = [], {}
@@ -36,9 +38,12 @@ def main(rank: int, rendezvous: str, out: str, accelerated: bool) -> None:
         optimizer.step()
         losses.append(loss.detach())
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    torch.save({"losses": torch.stack(losses), "gradients": gradients, "parameters": parameters}, out)
-    distributed.destroy_process_group()
+    torch.save(
+        {"losses": torch.stack(losses), "gradients": gradients, "parameters": parameters}, folder / f"{which}-{rank}.pt"
+    )
+    distributed.barrier()
+    os._exit(0)  # everything is on disk; taking gloo down hung now and then
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "accelerated")
+    main(Path(sys.argv[1]), sys.argv[2])

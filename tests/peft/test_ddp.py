@@ -15,23 +15,14 @@ SCRIPT = Path(__file__).with_name("ddp_run.py")
 
 
 def train(folder: Path, which: str) -> list[dict]:
-    outs = [folder / f"{which}-{rank}.pt" for rank in range(2)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("TRITON_INTERPRET", None)
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", SCRIPT, str(rank), folder / f"{which}-store", out, which],
-            env=environment, stderr=subprocess.PIPE, text=True,
-        )
-        for rank, out in enumerate(outs)
-    ]  # fmt: skip
-    try:
-        errors = [process.communicate(timeout=240)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
-    return [torch.load(out) for out in outs]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(SCRIPT), str(folder), which], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"{which}-{rank}.pt") for rank in range(2)]
 
 
 @pytest.mark.slow
