@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bench import words
+from bench.case import schema
 from bench.errors import UserError, one_of
 
 app = typer.Typer(
@@ -39,18 +39,18 @@ def run(
 
     Exit status: 0 all measured or unsupported; 1 some row has another status; 2 the request cannot be carried out.
     """
-    from bench.run.command import run_sweep
+    from bench.commands.run import run_sweep
 
     statuses = frozenset(filter(None, (s.strip() for s in retry.split(","))))
-    for status in sorted(statuses - set(words.Status)):
-        raise UserError(one_of("--retry", status, words.Status))
+    for status in sorted(statuses - set(schema.Status)):
+        raise UserError(one_of("--retry", status, schema.Status))
     raise typer.Exit(run_sweep(sweep, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict))
 
 
 @app.command("list")
 def list_cases(sweep: Sweep = "table1", gpu: Gpu = "auto", where: Where = None) -> None:
     """The cases that a run would measure, and what each needs at least."""
-    from bench.listing import show_cases
+    from bench.commands.list import show_cases
 
     show_cases(sweep, gpu, tuple(where or ()))
 
@@ -61,7 +61,7 @@ def cross_check(sweep: Sweep = "layers", gpu: Gpu = "auto", where: Where = None)
 
     Exit status: 0 compared; 2 the request cannot be carried out, for one because there is no GPU.
     """
-    from bench.crosscheck import compare
+    from bench.commands.cross_check import compare
 
     raise typer.Exit(compare(sweep, gpu, tuple(where or ())))
 
@@ -92,14 +92,14 @@ def compare(
     A verdict needs 5 fresh processes a side, measured in turns, as --run 5 does it. Exit status: 0; 1 a verdict is
     SLOWER and --fail-on-slower was given; 2 the two cannot be compared.
     """
-    from bench.compare.command import compare as compare_runs
+    from bench.commands.compare import compare as compare_runs
 
     raise typer.Exit(compare_runs(a, b, sweep, run, out, gpu, tuple(where or ()), fresh, fail_on_slower, json))
 
 
 @app.command()
 def train(
-    strategy: Annotated[str, typer.Option(help="A name in bench/strategies, or the path of a strategy file.")],
+    strategy: Annotated[str, typer.Option(help="A name in bench/train/strategies, or the path of a strategy file.")],
     model: Annotated[str, typer.Option(help="A checkpoint folder, or a Hub id.")],
     out: Annotated[Path, typer.Option(help="The folder of this training run.")],
     data: Annotated[
@@ -123,8 +123,8 @@ def train(
     For several GPUs: torchrun --nproc-per-node N -m bench train ... Exit status: 0 trained; 2 the request cannot be
     carried out; 130 interrupted, to go on with the same command.
     """
-    from bench.finetune.command import train as train_model
-    from bench.finetune.plan import Request
+    from bench.commands.train import train as train_model
+    from bench.train.plan import Request
 
     request = Request(
         strategy, model, data, out, epochs, learning_rate, batch, accumulation, max_length, precision, seed,
@@ -150,7 +150,7 @@ def evaluate(
 
     Exit status: 0 evaluated; 2 the request cannot be carried out; 130 interrupted.
     """
-    from bench.accuracy.command import evaluate as evaluate_model
+    from bench.commands.evaluate import evaluate as evaluate_model
 
     for flag, value, valid in (("--device", device, ("auto", "cpu", "cuda")), ("--by", by, ("lm-eval", "direct"))):
         if value not in valid:
@@ -185,7 +185,7 @@ def campaign(
 @app.command()
 def doctor() -> None:
     """What this machine can run, what is missing, and the command that mends it."""
-    from bench.doctor import report
+    from bench.commands.doctor import report
 
     raise typer.Exit(report())
 

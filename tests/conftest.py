@@ -26,7 +26,7 @@ measure: {min_samples: 8, budget_s: 0.05, wall_s: 1, warmup_s: 0.01, warmup_call
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """GPU tests are skipped where NVML finds no GPU; torch is not asked, so that collecting stays fast."""
-    from bench.gpu import gpus
+    from bench.devices import gpus
 
     if not gpus():
         for item in items:
@@ -36,7 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """The GPU in pytest-benchmark's own record."""
-    from bench.gpu import choose, gpus
+    from bench.devices import choose, gpus
 
     device = choose("auto", gpus())
     machine_info["gpu"] = {"name": device.name, "driver": device.driver, "key": device.key}
@@ -96,7 +96,7 @@ def children_of(pid: int) -> list[int]:
     found = []
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         try:
-            if b"bench.run.child" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"bench.runner.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(int(child))
         except OSError:
             continue

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from bench.finetune.data import LETTERS, Item
+from bench.train.data import LETTERS, Item
 
 WORDS = {
     "philosophy": ["mind", "virtue", "reason", "doubt", "truth", "form", "will", "duty"],

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.case import Case
-from bench.measure.stop import estimate
-from bench.words import COLUMNS, SCHEMA
+from bench.case.schema import COLUMNS, SCHEMA
+from bench.timing.stop import estimate
 
 Array = NDArray[np.float64]
 START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.compare.command import compare_folders
+from bench.commands.compare import compare_folders
 from bench.compare.verdict import Verdict
 from tests.synthetic import Array, abba, sampled, write_run
 

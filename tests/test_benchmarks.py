@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bench.case import Case
-from bench.gpu import choose, gpus
-from bench.measure.stop import estimate
+from bench.case.schema import Status
+from bench.devices import choose, gpus
 from bench.methods.registry import IMPLS, unsupported
-from bench.sweep import Plan, make_plan
-from bench.words import Status
+from bench.sweeps.expand import Plan, make_plan
+from bench.timing.stop import estimate
 
 DEVICE = choose("auto", gpus())
 
@@ -52,9 +52,9 @@ def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
     """
     import torch
 
-    from bench.measure.clocks import make_clock
-    from bench.measure.sampler import measure
     from bench.models.build import build
+    from bench.timing.clocks import make_clock
+    from bench.timing.sampler import measure
 
     if not DEVICE.is_cpu:
         torch.cuda.set_device([d.uuid for d in gpus()].index(DEVICE.uuid))

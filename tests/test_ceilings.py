@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from bench import ceilings
-from bench.ceilings import MAX_CALLS, MIN_CALLS, measure_ceilings
+from bench.roofline import measured_peaks as ceilings
+from bench.roofline.measured_peaks import MAX_CALLS, MIN_CALLS, measure_ceilings
 
 
 class FakeTimer:

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from bench.gpu import Device
-from bench.measure.clocks import clocks_of
-from bench.run.display import Display
-from bench.run.parent import Runner
-from bench.run.process import Child, Silent
-from bench.run.record import Record, open_record
-from bench.sweep import make_plan
-from bench.words import Status
+from bench.case.schema import Status
+from bench.devices import Device
+from bench.record.store import Record, open_record
+from bench.runner.progress import Display
+from bench.runner.scheduler import Runner
+from bench.runner.worker_process import Child, Silent
+from bench.sweeps.expand import make_plan
+from bench.timing.clocks import clocks_of
 from tests.conftest import SWEEP, is_running, wait_for
 
 ENVIRONMENT = {"gpu": "NVIDIA Test", "source_hash": "0", "torch": "2", "triton": None, "driver": "1"}
@@ -133,7 +133,7 @@ DONE = {"event": "done", "spent": {"building": 1.0}}
 def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the small sweep with clocks eager and graph, on a GPU that is none, under a script of events a case."""
     sweep_path.write_text(SWEEP + "clocks: [eager, graph]\n")
-    monkeypatch.setattr("bench.run.parent.Child", StubChild)
+    monkeypatch.setattr("bench.runner.scheduler.Child", StubChild)
     monkeypatch.setattr(Runner, "_cuda_index", lambda self: 0)
     monkeypatch.setattr(StubChild, "made", [])
 

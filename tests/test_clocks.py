@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from bench.measure import backlog, clocks, device, eager, graph
-from bench.measure.clocks import Unsupported, in_order, make_clock
-from bench.measure.nodes import count_nodes
-from bench.measure.sampler import measure
-from bench.measure.settings import MeasureSettings
+from bench.case.schema import Status
 from bench.models.build import build
-from bench.sweep import make_plan
-from bench.words import Status
+from bench.sweeps.expand import make_plan
+from bench.timing import clocks, device, eager, graph
+from bench.timing import sleep_kernel as backlog
+from bench.timing.clocks import Unsupported, in_order, make_clock
+from bench.timing.graph_nodes import count_nodes
+from bench.timing.sampler import measure
+from bench.timing.settings import MeasureSettings
 from tests.fakecuda import FakeCuda, FakeGraph
 
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from bench.compare.command import Comparison, compare_folders
+from bench.case.schema import SCHEMA
+from bench.commands.compare import Comparison, compare_folders
 from bench.compare.verdict import Process, Verdict, interval, judge
 from bench.errors import UserError
-from bench.words import SCHEMA
 from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
 from tests.synthetic import START, abba, case, row, write_run
 

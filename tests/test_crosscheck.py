@@ -3,8 +3,8 @@
 import pytest
 
 from bench.cli import main
-from bench.crosscheck import closing_sentence, differences, nvbench_times
-from bench.gpu import Device, gpus
+from bench.commands.cross_check import closing_sentence, differences, nvbench_times
+from bench.devices import Device, gpus
 
 BOARD = Device("test", "NVIDIA Test", 0)
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bench.doctor import NEEDED, OPTIONAL, Facts, judge, look
-from bench.gpu import Device
+from bench.commands.doctor import NEEDED, OPTIONAL, Facts, judge, look
+from bench.devices import Device
 from tests.conftest import Bench
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.159.04", 132, 81559)

@@ -209,8 +209,8 @@ def test_a_wrong_result_shows_no_number_and_the_sweep_goes_on(bench: Bench, tmp_
     planted.mkdir()
     (planted / "sitecustomize.py").write_text(
         "import sys\n"
-        "if 'bench.run.child' in sys.orig_argv:\n"
-        "    from bench.methods.lora_eager import EagerLoRALinear as L\n"
+        "if 'bench.runner.worker' in sys.orig_argv:\n"
+        "    from bench.methods.lora.eager import EagerLoRALinear as L\n"
         "    right = L.forward\n"
         "    L.forward = lambda self, x: 2 * right(self, x) - self.base(x)\n"
     )

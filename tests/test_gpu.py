@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from bench.devices import board_key, choose, cpu_device, gpus
 from bench.errors import UserError
-from bench.gpu import board_key, choose, cpu_device, gpus
 
 A100 = ("NVIDIA A100-SXM4-80GB", (8, 0), 6912, "GPU-aaaa")
 H200 = ("NVIDIA H200", (9, 0), 16896, "GPU-hhhh")

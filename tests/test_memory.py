@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.gpu import Device
-from bench.memory import need, sentence, too_large
+from bench.case.schema import Status
+from bench.devices import Device
 from bench.models.build import build
-from bench.run.display import Display
-from bench.run.parent import Runner, exit_status, open_tasks
-from bench.run.record import Record, open_record
-from bench.sweep import make_plan
-from bench.words import Status
+from bench.record.store import Record, open_record
+from bench.roofline.memory import need, sentence, too_large
+from bench.runner.progress import Display
+from bench.runner.scheduler import Runner, exit_status, open_tasks
+from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
 FIELDS = {"gpt2": GPT2, "llama": LLAMA}

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.shapes import named_models
-from bench.sweepfile import sweep_names
-from bench.words import AXES, Status
+from bench.case.schema import AXES, Status
+from bench.case.shapes import named_models
+from bench.sweeps.file import sweep_names
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()

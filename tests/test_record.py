@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from bench.case.schema import COLUMNS, SCHEMA
 from bench.errors import UserError
-from bench.run.record import Record, open_record
-from bench.words import COLUMNS, SCHEMA
+from bench.record.store import Record, open_record
 
 ENVIRONMENT = {"gpu": "Board 1", "source_hash": "aa", "torch": "2.13.0", "triton": "3.7.1", "driver": "580.1"}
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from bench.floors import floor_ms
-from bench.gpu import Device
-from bench.peaks import board
-from bench.run.rows import RowMaker
-from bench.sweep import make_plan
+from bench.devices import Device
+from bench.roofline.peaks import board
+from bench.roofline.roofline import floor_ms
+from bench.runner.rows import RowMaker
+from bench.sweeps.expand import make_plan
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.159.04", 132, 81559)
 PLAN = make_plan("layers", on_cpu=False, where=["layer=square-4096", "method=full"])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure.stop import estimate
-from bench.run.environment import source_hash
-from bench.words import COLUMNS
+from bench.case.schema import COLUMNS
+from bench.record.environment import source_hash
+from bench.timing.stop import estimate
 from tests.conftest import ROOT, Bench, rows_of
 
 CONTRACT = """

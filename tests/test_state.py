@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.measure.clocks import CpuClock
-from bench.measure.sampler import Measurement, measure
-from bench.measure.settings import MeasureSettings
-from bench.measure.state import CLOCKS_SET, POWER_CAP, SLOWDOWNS, GpuState, Reading, Rests, open_state, summary
-from bench.words import COLUMNS, Status
+from bench.case.schema import COLUMNS, Status
+from bench.timing.clocks import CpuClock
+from bench.timing.gpu_state import CLOCKS_SET, POWER_CAP, SLOWDOWNS, GpuState, Reading, Rests, open_state, summary
+from bench.timing.sampler import Measurement, measure
+from bench.timing.settings import MeasureSettings
 from tests.test_stop import Simulated
 
 SETTINGS = MeasureSettings(min_samples=24, min_time_s=0.01, warmup_calls=1, warmup_s=0.01)

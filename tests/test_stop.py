@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bench.measure.clocks import CpuClock
-from bench.measure.sampler import measure
-from bench.measure.settings import MeasureSettings
-from bench.measure.stop import estimate, stop_reason
+from bench.timing.clocks import CpuClock
+from bench.timing.sampler import measure
+from bench.timing.settings import MeasureSettings
+from bench.timing.stop import estimate, stop_reason
 
 DEFAULTS = MeasureSettings()
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bench.cli import main
 from bench.errors import UserError
 from bench.methods.registry import IMPLS
-from bench.sweep import make_plan
-from bench.sweepfile import sweep_names
+from bench.sweeps.expand import make_plan
+from bench.sweeps.file import sweep_names
 from bench.yamlfile import load_yaml
 from tests.conftest import ROOT, SWEEP, Bench
 

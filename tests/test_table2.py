@@ -7,8 +7,8 @@ import pytest
 
 from bench.case import Case
 from bench.errors import UserError
-from bench.floors import compulsory_bytes, flops
-from bench.sweep import make_plan
+from bench.roofline.roofline import compulsory_bytes, flops
+from bench.sweeps.expand import make_plan
 from tests.conftest import ROOT, Bench, rows_of
 from tests.models.tiny import LLAMA, write_config
 

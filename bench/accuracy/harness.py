@@ -12,7 +12,7 @@ from typing import Any
 from bench.accuracy.direct import window
 from bench.accuracy.question import Outcome, Piece, Scorer
 from bench.errors import UserError
-from bench.finetune.data import Item
+from bench.train.data import Item
 
 
 def harness_scorer(model: Any, tokenizer: Any, batch: int) -> Scorer:

@@ -5,7 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from bench.run.display import duration
+from bench.runner.progress import duration
 
 
 class Watch:

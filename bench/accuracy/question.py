@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.accuracy.categories import category_of
 from bench.errors import UserError
-from bench.finetune.data import LETTERS, Item, prompt, read_items, target
+from bench.train.data import LETTERS, Item, prompt, read_items, target
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from time import monotonic
 
 from bench.campaign.record import DONE, FAILED, OPEN, PARTIAL, SKIPPED, Campaign, open_campaign
 from bench.campaign.stages import REPORT, Stage, make_stages, report_stage
+from bench.devices import choose, gpus
 from bench.errors import UserError
-from bench.gpu import choose, gpus
-from bench.run.display import duration
-from bench.run.environment import ROOT, command_line
-from bench.run.signals import end_with_parent, terminate_as_interrupt
+from bench.record.environment import ROOT, command_line
+from bench.runner.progress import duration
+from bench.runner.signals import end_with_parent, terminate_as_interrupt
 
 MORE = 3  # exit status: the piece is over, the same command goes on
 

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.devices import Device
 from bench.errors import UserError
-from bench.gpu import Device
-from bench.run.environment import version
-from bench.run.record import now, replace_file
+from bench.record.environment import version
+from bench.record.store import now, replace_file
 
 DONE, PARTIAL, FAILED, SKIPPED, OPEN = "done", "partial", "failed", "skipped", "open"
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.devices import Device
 from bench.errors import UserError
-from bench.gpu import Device
-from bench.run.environment import ROOT, version
-from bench.sweepfile import sweep_names, sweep_path
+from bench.record.environment import ROOT, version
+from bench.sweeps.file import sweep_names, sweep_path
 
 # In order of worth, with seconds each: 18 minutes in all. Each sweep's first child measures the board's ceilings too.
 BUDGETS = {
@@ -70,7 +70,7 @@ def _gpu_tests(device: Device, out: Path, sweeps: list[str]) -> Stage:
 
 
 def _precompile(device: Device, out: Path, sweeps: list[str]) -> Stage:
-    command = _python("bench.campaign.precompile", *sweeps)
+    command = _python("bench.commands.precompile", *sweeps)
     skip = _missing(device, "triton", "Triton compiles for one")
     skip = skip or (None if sweeps else "no sweep is asked for")
     return Stage("precompile", BUDGETS["precompile"], command, skip, before_sweeps=True)

@@ -11,18 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench import words
-from bench.case import Case
+from bench.case import Case, schema
 from bench.compare.verdict import Process
 from bench.errors import UserError
-from bench.run.record import Row, key_of, read_lines
-from bench.sweep import text_of
+from bench.record.store import Row, key_of, read_lines
+from bench.sweeps.expand import text_of
 
 Key = tuple[str, str, str]  # case_id, pass, clock
 
 # What else than the sources may explain a difference; a difference here is said, not refused.
 ENVIRONMENT = ("driver", "torch", "triton", "transformers", "python", "platform", "cores", "threads", "gpu_uuid")
-CONDITIONS = (*words.AXES, "case_id", "pass", "clock")
+CONDITIONS = (*schema.AXES, "case_id", "pass", "clock")
 
 
 @dataclass(frozen=True)
@@ -77,9 +76,9 @@ def read_side(name: str, folder: Path) -> Side:
         run = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as e:
         raise UserError(f"{path}: not JSON ({e})") from None
-    schema = run.get("schema") if isinstance(run, dict) else None
-    if schema != words.SCHEMA:
-        raise UserError(f"{path}: schema {schema!r}; this version reads schema {words.SCHEMA}")
+    found = run.get("schema") if isinstance(run, dict) else None
+    if found != schema.SCHEMA:
+        raise UserError(f"{path}: schema {found!r}; this version reads schema {schema.SCHEMA}")
     lines, torn = read_lines(folder / "rows.jsonl")
     rows = tuple({key_of(row): row for row in lines}.values())
     if not rows:
@@ -122,7 +121,7 @@ def match(a: Side, b: Side) -> tuple[list[Pair], list[LeftOut]]:
     pairs, left = [], []
     for key in [*in_a, *(k for k in in_b if k not in in_a)]:
         rows = in_a.get(key, []), in_b.get(key, [])
-        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in words.AXES}
+        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in schema.AXES}
         for name, mine, others in ((a.name, *rows), (b.name, rows[1], rows[0])):
             if not others:
                 left.append(LeftOut(name, key, axes, f"only in {name}"))
@@ -141,7 +140,7 @@ def _by_key(side: Side) -> dict[Key, list[Row]]:
 
 
 def _holdings(side: Side, found: dict[Key, list[Row]]) -> str:
-    """What a side has, in few words."""
+    """What a side has, in few schema."""
     cases = list(dict.fromkeys(k[0] for k in found))
     more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
     passes, clocks = (", ".join(dict.fromkeys(k[i] for k in found)) or "none" for i in (1, 2))
@@ -152,7 +151,7 @@ def _holdings(side: Side, found: dict[Key, list[Row]]) -> str:
 
 
 def _has_time(row: Row) -> bool:
-    return row.get("status") == words.Status.ok and bool(row.get("median_ms"))
+    return row.get("status") == schema.Status.ok and bool(row.get("median_ms"))
 
 
 def _failures(rows: list[Row]) -> Iterator[str]:

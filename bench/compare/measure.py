@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from bench.compare.verdict import MIN_PROCESSES
+from bench.devices import choose, gpus
 from bench.errors import UserError
-from bench.gpu import choose, gpus
-from bench.run.environment import command_line, source_hash
-from bench.run.record import read_lines, replace_file
-from bench.run.signals import end_with_parent, terminate_as_interrupt
-from bench.sweepfile import sweep_names
+from bench.record.environment import command_line, source_hash
+from bench.record.store import read_lines, replace_file
+from bench.runner.signals import end_with_parent, terminate_as_interrupt
+from bench.sweeps.file import sweep_names
 
 STATE = "compare.json"  # which sources the folders a and b beside it were measured from
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench import words
+from bench.case import schema
 from bench.compare.folders import LeftOut, Side, describe
 from bench.compare.sentence import Headline, Judged, tally
 from bench.compare.verdict import Outcome, Verdict
 from bench.errors import UserError
-from bench.run.record import replace_file
+from bench.record.store import replace_file
 
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.SAME: "", Verdict.UNCLEAR: "yellow", None: "dim"}
 NOTHING = "No row has times on both sides: there is nothing to compare."
@@ -93,7 +93,7 @@ def write_json(
 ) -> None:
     """The whole comparison as one JSON object. Raises UserError where it cannot be written."""
     value = {
-        "schema": words.SCHEMA,
+        "schema": schema.SCHEMA,
         "sides": {s.name: {"folder": str(s.folder), "run": s.run} for s in sides},
         "notes": list(notes),
         "comparisons": [_key_of(p.key, p.axes) | _outcome(o) for p, o in judged],

@@ -7,7 +7,7 @@ from torch import nn
 from torch._dynamo.utils import calculate_time_spent, counters
 
 from bench.case import Case
-from bench.methods.places import Trained
+from bench.methods.adapt import Trained
 from bench.methods.registry import IMPLS
 
 _before_resets_s: list[float] = []

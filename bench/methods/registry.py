@@ -108,35 +108,35 @@ _FORWARD_ALONE = "bordered is a yardstick for forward alone"
 
 IMPLS: dict[str, dict[str, Impl]] = {
     "full": {
-        "eager": Impl("bench.methods.full_eager", "every weight trains, plain PyTorch"),
+        "eager": Impl("bench.methods.full.eager", "every weight trains, plain PyTorch"),
         "compile": Impl("bench.methods.compiled", "torch.compile of eager", _compiler, compiles=True),
     },
     "lora": {
-        "eager": Impl("bench.methods.lora_eager", "textbook PyTorch: two small products beside the frozen one"),
-        "triton": Impl("bench.methods.lora_triton", "this project's kernels: a fused branch", _triton),
+        "eager": Impl("bench.methods.lora.eager", "textbook PyTorch: two small products beside the frozen one"),
+        "triton": Impl("bench.methods.lora.triton", "this project's kernels: a fused branch", _triton),
         "peft-fp32": Impl(
-            "bench.methods.lora_peft",
+            "bench.methods.lora.peft",
             "Hugging Face PEFT as it comes: adapters promoted to fp32",
             _peft,
             fp32_adapters=True,
         ),
-        "peft": Impl("bench.methods.lora_peft", "Hugging Face PEFT with autocast_adapter_dtype=False", _peft),
+        "peft": Impl("bench.methods.lora.peft", "Hugging Face PEFT with autocast_adapter_dtype=False", _peft),
         "peft-triton": Impl(
-            "bench.methods.lora_peft",
+            "bench.methods.lora.peft",
             "PEFT as it comes after accelerate(): this project's kernels in its layers",
             _all(_triton, _peft),
             fp32_adapters=True,
         ),
         "addmm": Impl(
-            "bench.methods.lora_addmm", "three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme"
+            "bench.methods.lora.addmm", "three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme"
         ),
         "merged": Impl(
-            "bench.methods.lora_merged",
+            "bench.methods.lora.merged",
             "X (W + sBA)^T, merged once per optimizer step: RunLoRA's idea",
             _no_dropout("a merged weight cannot drop what only the branch reads"),
         ),
         "bordered": Impl(
-            "bench.methods.lora_bordered",
+            "bench.methods.lora.bordered",
             "one GEMM of [X, S] with [W, sB], its S product included: a yardstick for forward",
             _bordered,
             cannot=dict.fromkeys(("backward", "forward-backward", "step"), _FORWARD_ALONE),
@@ -146,17 +146,17 @@ IMPLS: dict[str, dict[str, Impl]] = {
     },
     "paca": {
         "eager": Impl(
-            "bench.methods.paca_eager", "textbook PyTorch: live columns in the weight, a skinny gradient", _rank_fits
+            "bench.methods.paca.eager", "textbook PyTorch: live columns in the weight, a skinny gradient", _rank_fits
         ),
-        "triton": Impl("bench.methods.paca_triton", "this project's kernels: gather and skinny gradient", _triton),
+        "triton": Impl("bench.methods.paca.triton", "this project's kernels: gather and skinny gradient", _triton),
         "compile": Impl("bench.methods.compiled", "torch.compile of eager", _all(_rank_fits, _compiler), compiles=True),
         "official": Impl(
-            "bench.methods.paca_official",
+            "bench.methods.paca.official",
             "columns copied into the weight on every forward: its authors' code, which does so on odd ones only",
             _rank_fits,
         ),
         "swap": Impl(
-            "bench.methods.paca_swap",
+            "bench.methods.paca.swap",
             "columns swapped in, GEMM, swapped out, in both directions: a PEFT branch's code",
             _rank_fits,
         ),

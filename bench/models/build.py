@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.case import Case
+from bench.case.shapes import Projection
 from bench.methods import apply
-from bench.methods.places import DTYPES
-from bench.methods.state import draw_lora_b
+from bench.methods.adapt import DTYPES
+from bench.methods.refresh import draw_lora_b
 from bench.models.work import AUTOCAST, Prepared, Work
-from bench.shapes import Projection
 
 
 def build(case: Case, device: str, seed: int = 0) -> Work:

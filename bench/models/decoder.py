@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.methods.places import decoder_blocks
+from bench.methods.adapt import decoder_blocks
 from bench.models.config import check_length, make_config, make_model, model_dropout, one_block
 from bench.models.work import Prepared, autocast
 

@@ -1,7 +1,7 @@
 """python -m bench.models.inspect PATH: the shape of any causal language model of transformers, as JSON.
 
 PATH is a config.json. The model is made on the meta device, so nothing of its size is allocated. Keys are the fields of
-bench.shapes.ModelShape, its name aside. On failure the last line on stderr says in one sentence why.
+bench.case.shapes.ModelShape, its name aside. On failure the last line on stderr says in one sentence why.
 """
 
 import json
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from bench.methods.places import decoder_blocks
+from bench.methods.adapt import decoder_blocks
 from bench.models.config import make_config, make_model, model_dropout
 
 
@@ -42,7 +42,7 @@ def describe(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def projections(block: nn.Module) -> list[dict[str, Any]]:
-    """The linear layers of a block, in the order of its modules, as fields of bench.shapes.Projection."""
+    """The linear layers of a block, in the order of its modules, as fields of bench.case.shapes.Projection."""
     found = []
     for name, layer in block.named_modules():
         if isinstance(layer, nn.Linear | Conv1D):

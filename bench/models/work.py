@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.methods.state import Refreshed, refreshed_layers
+from bench.methods.refresh import Refreshed, refreshed_layers
 from kernels import parameter_groups
 
 AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}

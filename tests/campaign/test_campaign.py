@@ -14,7 +14,7 @@ import pytest
 from bench.campaign import precompile
 from bench.campaign.command import _run, _stop
 from bench.campaign.stages import Stage
-from bench.sweep import make_plan
+from bench.sweeps.expand import make_plan
 from plots.load import FolderError, load
 from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
 from tests.synthetic import row, write_run
@@ -183,7 +183,7 @@ description: three layers
 axes: {level: linear, layer: [square-32, square-64, square-96], batch: 1, seq: 16, precision: fp32}
 methods: [{method: lora, impl: triton, rank: 4, alpha: 8}]
 """)
-    code = f"import sys; from bench.campaign.precompile import main; sys.exit(main(['{tmp_path / 's.yaml'}'], 'cpu'))"
+    code = f"import sys; from bench.commands.precompile import main; sys.exit(main(['{tmp_path / 's.yaml'}'], 'cpu'))"
     (tmp_path / "m.py").write_text(f"if __name__ == '__main__':\n    {code}\n")
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, tmp_path / "m.py"], env=env, capture_output=True, text=True)

@@ -9,8 +9,8 @@ import pytest
 from bench.campaign.command import MORE, Pieces, grace_of, seconds_of
 from bench.campaign.record import Campaign, open_campaign
 from bench.campaign.stages import BUDGETS, Stage, make_stages, report_stage
+from bench.devices import Device
 from bench.errors import UserError
-from bench.gpu import Device
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.1", 132, 81559)
 CPU = Device("cpu", "a CPU")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from bench.finetune.strategy import STRATEGIES
+from bench.train.strategy import STRATEGIES
 from tests.mcq import make_items, make_model, make_tokenizer, write_jsonl
 
 # Table 3's learning rates are for a good model; a random one is taught faster.

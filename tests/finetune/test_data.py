@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.errors import UserError
-from bench.finetune.data import Item, prompt, read_items, target
+from bench.train.data import Item, prompt, read_items, target
 
 GOOD: dict[str, Any] = {"question": "What?", "choices": ["a", "b", "c", "d"], "answer": 2, "subject": "anatomy"}
 ITEM = Item("What?", ("a", "b", "c", "d"), 2, "anatomy")

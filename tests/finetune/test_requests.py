@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.commands.train import train
 from bench.errors import UserError
-from bench.finetune.command import train
-from bench.finetune.load import load_tuned
-from bench.finetune.plan import Request
+from bench.train.load import load_tuned
+from bench.train.plan import Request
 from tests.conftest import Bench
 
 Checkpoint = Callable[[str], Path]
@@ -125,11 +125,11 @@ def test_what_ends_one_process_of_several_is_told_by_it(
     request = Request(strategy_file("paca"), str(checkpoint("llama")), str(few), tmp_path / "out")
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("bench.finetune.run.train_model", fail)
+    monkeypatch.setattr("bench.train.run.train_model", fail)
     assert train(request) == 2
     assert capsys.readouterr().err == "error: process 1: out of GPU memory\n"
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr("bench.finetune.run.train_model", stop)
+    monkeypatch.setattr("bench.train.run.train_model", stop)
     assert train(request) == 130
     assert "checkpoint: torchrun --nproc-per-node 2 -m bench" in capsys.readouterr().err
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bench.errors import UserError
-from bench.finetune.strategy import STRATEGIES, Strategy, read_strategy, strategy_names
+from bench.train.strategy import STRATEGIES, Strategy, read_strategy, strategy_names
 from tests.conftest import ROOT
 
 # Our key and our word for each line of results/paper/table3.csv.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from bench.finetune.data import prompt, target
-from bench.finetune.tokens import IGNORED, collator, encode
+from bench.train.data import prompt, target
+from bench.train.tokens import IGNORED, collator, encode
 from tests.mcq import make_items, make_tokenizer
 
 

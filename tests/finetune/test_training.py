@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from bench.finetune.command import train
-from bench.finetune.data import LETTERS, Item, prompt
-from bench.finetune.load import load_tuned
-from bench.finetune.metrics import training_time
-from bench.finetune.plan import Request
+from bench.commands.train import train
+from bench.train.data import LETTERS, Item, prompt
+from bench.train.load import load_tuned
+from bench.train.metrics import training_time
+from bench.train.plan import Request
 from tests.finetune.conftest import curve_of, metrics_of
 from tests.mcq import WORDS, make_items
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import shapes
+from bench.case import shapes
+from bench.case.shapes import ModelShape, Projection
 from bench.models.inspect import describe
-from bench.shapes import ModelShape, Projection
 from tests.floors.families import FAMILIES
 from tests.models.tiny import write_config
 

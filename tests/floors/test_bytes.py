@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from bench.case import Case
-from bench.floors import compulsory_bytes
-from bench.methods.places import decoder_blocks
+from bench.methods.adapt import decoder_blocks
 from bench.models import attention
 from bench.models.build import build
+from bench.roofline.roofline import compulsory_bytes
 from kernels import LoRALinear, PaCALinear
 from tests.floors.families import GROUPS, METHODS, TARGETS
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from bench.floors import board, compulsory_bytes, floor_ms, flops
-from bench.gpu import board_table
-from bench.peaks import Board
+from bench.devices import board_table
+from bench.roofline.peaks import Board
+from bench.roofline.roofline import board, compulsory_bytes, floor_ms, flops
 from tests.floors.families import METHODS
 from tests.models.tiny import make_case
 

@@ -9,9 +9,9 @@ import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.case import Case
-from bench.floors import board, compulsory_bytes, floor_ms, flops
+from bench.case.shapes import named_models
 from bench.models.build import build
-from bench.shapes import named_models
+from bench.roofline.roofline import board, compulsory_bytes, floor_ms, flops
 from tests.floors.families import FAMILIES, METHODS, TARGETS
 from tests.models.tiny import make_case, write_config
 

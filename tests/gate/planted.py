@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.methods.paca_eager import EagerPaCALinear
-from bench.methods.places import adapt
+from bench.methods.adapt import adapt
+from bench.methods.paca.eager import EagerPaCALinear
 from kernels import LoRALinear, PaCALinear
 from kernels.paca.places import seed_of
 from tests.models.tiny import GPT2, LLAMA, make_case

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.measure.gate import SHARE, check, finite, shrink
-from bench.measure.twin import draw_b, reference, yardstick
+from bench.correctness.check import SHARE, check, finite, shrink
+from bench.correctness.reference import draw_b, reference, yardstick
 from bench.methods import IMPLS, unsupported
-from bench.methods.places import trained
+from bench.methods.adapt import trained
 from bench.models.build import build
 from kernels import LoRALinear, PaCALinear
 from tests.gate.planted import FIELDS, case_of, lora_impl, paca_impl, paca_of

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.measure.gate import check
-from bench.measure.verdict import GateResult
-from bench.methods.lora_merged import MergedLoRALinear
-from bench.methods.paca_eager import EagerPaCALinear
-from bench.methods.paca_official import OfficialPaCALinear
-from bench.methods.paca_swap import SwapPaCALinear
-from bench.methods.places import adapt_lora, trained
+from bench.correctness.bounds import GateResult
+from bench.correctness.check import check
+from bench.methods.adapt import adapt_lora, trained
+from bench.methods.lora.merged import MergedLoRALinear
+from bench.methods.paca.eager import EagerPaCALinear
+from bench.methods.paca.official import OfficialPaCALinear
+from bench.methods.paca.swap import SwapPaCALinear
 from kernels import LoRALinear
 from tests.gate.planted import Forward, case_of, lora_formula, lora_impl, paca_impl, paca_layer, paca_of
 from tests.models.tiny import make_case

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from bench.case import Case
-from bench.measure.settings import MeasureSettings
-from bench.sweep import make_plan
-from bench.words import Status
+from bench.case.schema import Status
+from bench.sweeps.expand import make_plan
+from bench.timing.settings import MeasureSettings
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.gpu
@@ -29,14 +29,14 @@ def work_of(case: Case) -> Any:
 def clock_of(name: str, case: Case, settings: MeasureSettings = SETTINGS) -> Any:
     import torch
 
-    from bench.measure.clocks import make_clock
+    from bench.timing.clocks import make_clock
 
     return make_clock(name, torch.device("cuda", torch.cuda.current_device()), case.l2 == "cold", settings)
 
 
 def medians(name: str, case: Case, passes: tuple[str, ...] = PASSES) -> tuple[dict[str, float], Any]:
-    from bench.measure.sampler import measure
-    from bench.measure.stop import estimate
+    from bench.timing.sampler import measure
+    from bench.timing.stop import estimate
 
     m = measure(work_of(case), clock_of(name, case), passes, case.level, SETTINGS)
     assert m.status is Status.ok, m.detail
@@ -103,8 +103,8 @@ def test_dropout_draws_a_new_mask_at_every_replay() -> None:
 
 SYNCHRONIZES = """
 import torch
-from bench.measure.clocks import make_clock
-from bench.measure.sampler import measure
+from bench.timing.clocks import make_clock
+from bench.timing.sampler import measure
 from tests.gpu.test_clocks import CASES, SETTINGS, work_of
 work = work_of(CASES[0])
 call = work.call
@@ -127,7 +127,7 @@ def test_work_that_synchronizes_is_unsupported_and_eager_still_measured() -> Non
 def test_a_sleep_as_long_as_it_was_asked_for_and_a_queue_as_deep_as_a_call_needs() -> None:
     import torch
 
-    from bench.measure.device import calibrated
+    from bench.timing.device import calibrated
 
     cycles, depth = calibrated(torch.cuda)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -143,8 +143,8 @@ def test_a_sleep_as_long_as_it_was_asked_for_and_a_queue_as_deep_as_a_call_needs
 def test_the_state_of_this_gpu_is_known() -> None:
     import torch
 
-    from bench.gpu import gpus
-    from bench.measure.state import open_state
+    from bench.devices import gpus
+    from bench.timing.gpu_state import open_state
 
     state = open_state(gpus()[torch.cuda.current_device()].uuid)
     assert state is not None

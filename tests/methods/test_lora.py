@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from bench.methods import apply
-from bench.methods.state import draw_lora_b
+from bench.methods.refresh import draw_lora_b
 from bench.models.config import make_config, make_model
 from kernels import LoRALinear
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config

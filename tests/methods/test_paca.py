@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from bench.methods import apply
-from bench.methods.places import replace, target_layers
-from bench.methods.state import refreshed_layers, remove
+from bench.methods.adapt import replace, target_layers
+from bench.methods.refresh import refreshed_layers, remove
 from bench.models.build import build
 from bench.models.config import make_config, make_model
 from kernels import PaCALinear, parameter_groups, refresh_after_step

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 from transformers.pytorch_utils import Conv1D
 
-from bench.floors import flops
-from bench.measure.drawn import canonical
+from bench.correctness.prepare import canonical
 from bench.methods import IMPLS, apply, note
-from bench.methods.lora_merged import MergedLoRALinear
-from bench.methods.places import replace, target_layers
-from bench.methods.state import draw_lora_b
+from bench.methods.adapt import replace, target_layers
+from bench.methods.lora.merged import MergedLoRALinear
+from bench.methods.refresh import draw_lora_b
 from bench.models.build import build
 from bench.models.work import Work
+from bench.roofline.roofline import flops
 from kernels import PaCALinear
 from tests.conftest import rows_of
 from tests.methods.dense import DenseColumns
@@ -295,7 +295,7 @@ def test_graph_breaks_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     work = build(case, "cpu")
     work.backward(work.forward())
     assert note(work.model, case) == "0 graph breaks"
-    monkeypatch.setattr("bench.methods.lora_eager.EagerLoRALinear.forward", _with_a_break)
+    monkeypatch.setattr("bench.methods.lora.eager.EagerLoRALinear.forward", _with_a_break)
     work = build(case, "cpu")
     work.backward(work.forward())
     text = note(work.model, case)

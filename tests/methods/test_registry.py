@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from bench.case import Case
+from bench.case.schema import METHODS
 from bench.methods import IMPLS, apply, unsupported
 from bench.models.build import build
 from bench.models.config import make_config, make_model
-from bench.sweep import make_plan
-from bench.words import METHODS
+from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
 

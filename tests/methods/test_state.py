@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.methods import apply
-from bench.methods.state import adapter_state, draw_lora_b, load_adapter_state, refreshed_layers, remove
+from bench.methods.refresh import adapter_state, draw_lora_b, load_adapter_state, refreshed_layers, remove
 from bench.models.build import build
 from bench.models.config import make_config, make_model
 from bench.models.work import Work

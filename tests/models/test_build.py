@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.case import Case
-from bench.methods.places import decoder_blocks
+from bench.methods.adapt import decoder_blocks
 from bench.models.build import build
 from kernels import LoRALinear
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, Operators, make_case, write_config

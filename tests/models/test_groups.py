@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.measure.gate import check
-from bench.measure.graph import gradients
+from bench.case.shapes import model_shape
+from bench.correctness.check import check
 from bench.models.build import build
 from bench.models.work import Work
-from bench.shapes import model_shape
+from bench.timing.graph import gradients
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
 GROUPS = {"self_attn.qkv": ["q_proj", "k_proj", "v_proj"], "mlp.gate_up": ["gate_proj", "up_proj"]}
@@ -100,7 +100,7 @@ def test_groups_pass_the_gate(model: str, group: str, method: str, impl: str, pr
 @pytest.mark.parametrize("broken", ["one output", "one adapter", "dX of the last"])
 def test_a_group_with_one_wrong_layer_is_wrong(model: str, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other layers are right, and larger: the fault is found, and named."""
-    from bench.methods.lora_triton import LoRASiblings
+    from bench.methods.lora.triton import LoRASiblings
 
     right = LoRASiblings.forward
 

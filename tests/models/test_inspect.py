@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench import shapes
+from bench.case import shapes
 from bench.errors import UserError
 from bench.models.build import build
 from bench.models.inspect import describe, main
@@ -97,4 +97,4 @@ def test_an_error_reaches_the_person(tmp_path: Path) -> None:
 
 def test_importing_the_packages_needs_no_torch() -> None:
     code = "import sys, bench.models, bench.methods; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(shapes.__file__).parents[1]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(shapes.__file__).parents[2]).returncode == 0

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.methods.places import decoder_blocks
+from bench.case.shapes import Projection, model_shape
+from bench.methods.adapt import decoder_blocks
 from bench.models.config import make_config, make_model
 from bench.models.inspect import count, projections
-from bench.shapes import Projection, model_shape
 from tests.models.tiny import GPT2, LLAMA, write_config
 
 PUBLISHED = {"gpt2-medium": 354.8, "gpt2-xl": 1557.6, "tinyllama": 1100.0, "llama2-7b": 6738.4}  # millions

@@ -130,7 +130,7 @@ def test_stale_columns_are_caught() -> None:
 @pytest.mark.parametrize("group", ["self_attn.qkv", "mlp.gate_up"])
 def test_siblings_pass_the_gate(group: str, tmp_path) -> None:
     """As the suite times them at level linear: S of all siblings in one launch, dropout masks checked by layer."""
-    from bench.measure.gate import check
+    from bench.correctness.check import check
     from tests.models.tiny import LLAMA, make_case, write_config
 
     model = write_config(tmp_path, LLAMA, attention_bias=True)

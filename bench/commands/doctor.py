@@ -1,0 +1,169 @@
+"""python -m bench doctor: what this machine can run, what is missing, and the command that mends it.
+
+`look` gathers facts, `judge` turns them into findings; the two are apart so that any machine can be judged in a test.
+"""
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.devices import Device, cpu_device, gpus
+from bench.record.environment import version
+
+# Oldest driver for each major CUDA version (CUDA Toolkit Release Notes, table 'Minor Version Compatibility').
+OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
+NEEDED = ("torch", "transformers", "numpy", "pandas", "scipy", "matplotlib", "pyyaml", "pydantic", "typer", "rich",
+          "nvidia-ml-py", "pytest", "pytest-benchmark")  # fmt: skip
+# Package -> its extra in pyproject.toml, and what it is for.
+OPTIONAL = {
+    "peft": ("peft", "the impls of PEFT, and accelerate"),
+    "accelerate": ("train", "bench train"),
+    "datasets": ("train", "bench train on Hub data and Parquet"),
+    "tensorboard": ("train", "bench train"),
+    "lm-eval": ("accuracy", "bench evaluate by lm-evaluation-harness"),
+}
+INSTALL = "pip install -c constraints.txt -e '.[dev]'"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found on a machine."""
+
+    python: tuple[int, int]
+    system: str  # Linux, Darwin, Windows
+    packages: dict[str, str | None]  # name -> version, None where absent
+    torch_cuda: str | None  # the CUDA version torch was built for, None for a CPU build
+    compiler: str | None  # path of a C compiler
+    tools: dict[str, str | None]  # git, make -> path
+    gpus: list[Device] = field(default_factory=list)
+    cpu: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report. A `missing` finding keeps something from running; a `note` does not."""
+
+    verdict: str  # ok, note or missing
+    what: str
+    found: str
+    mend: str = ""  # the command or step that mends it
+
+
+def look() -> Facts:
+    """The facts of this machine. Imports neither torch nor triton."""
+    compiler = next(filter(None, map(shutil.which, [os.environ.get("CC") or "cc", "gcc", "clang"])), None)
+    return Facts(
+        python=sys.version_info[:2],
+        system=platform.system(),
+        packages={name: version(name) for name in (*NEEDED, "triton", *OPTIONAL)},
+        torch_cuda=_torch_cuda(),
+        compiler=compiler,
+        tools={name: shutil.which(name) for name in ("git", "make")},
+        gpus=gpus(),
+        cpu=cpu_device().name,
+    )
+
+
+def _torch_cuda() -> str | None:
+    """The CUDA version in torch/version.py, read as text: importing torch takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / "version.py"
+    found = re.search(r"^cuda\b[^=]*=\s*['\"]([\d.]+)['\"]", path.read_text(), re.MULTILINE) if path.exists() else None
+    return found.group(1) if found else None
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """What the facts mean for running the suite."""
+    python = ".".join(map(str, facts.python))
+    if facts.python >= (3, 11):
+        found = [Finding("ok", "Python", python)]
+    else:
+        found = [Finding("missing", "Python", python, "install Python 3.11 or newer, and put it first on the PATH")]
+    for name in NEEDED:
+        have = facts.packages.get(name)
+        found.append(Finding("ok" if have else "missing", name, have or "not installed", "" if have else INSTALL))
+    found += [_triton(facts), _compiler(facts), *_optional(facts)]
+    for name, path in facts.tools.items():
+        without = "rows do not know their commit" if name == "git" else "type the Makefile's commands by hand"
+        found.append(Finding("ok", name, path) if path else Finding("note", name, "not found", f"without it {without}"))
+    return found + _gpu(facts)
+
+
+def _triton(facts: Facts) -> Finding:
+    have = facts.packages.get("triton")
+    if have:
+        return Finding("ok", "triton", have)
+    if facts.system != "Linux":
+        return Finding("note", "triton", f"none for {facts.system}", "all but impl triton works")
+    return Finding("missing", "triton", "not installed", INSTALL)
+
+
+def _compiler(facts: Facts) -> Finding:
+    if facts.compiler:
+        return Finding("ok", "C compiler", facts.compiler)
+    mend = "apt-get install gcc (or your system's); Triton and torch.compile need one, everything else runs"
+    return Finding("note", "C compiler", "not found", mend)
+
+
+def _optional(facts: Facts) -> list[Finding]:
+    found = []
+    for name, (extra, use) in OPTIONAL.items():
+        have = facts.packages.get(name)
+        mend = "" if have else f"for {use}: pip install -c constraints.txt -e '.[{extra}]'"
+        found.append(Finding("ok" if have else "note", name, have or "not installed", mend))
+    return found
+
+
+def _gpu(facts: Facts) -> list[Finding]:
+    if not facts.gpus:
+        where = "one block of each model on the CPU; CPU times are no GPU times"
+        return [Finding("note", "GPU", f"no NVIDIA GPU; CPU {facts.cpu}", f"make bench measures {where}")]
+    found = [
+        Finding("ok", "GPU", f"{d.name}, {d.memory_mib} MiB, driver {d.driver}: --gpu {d.key}") for d in facts.gpus
+    ]
+    if facts.packages.get("torch") is None:
+        return found
+    if facts.torch_cuda is None:
+        mend = "pip install --force-reinstall torch==2.13.0 from an index with CUDA builds"
+        return [*found, Finding("missing", "torch with CUDA", "a CPU build", mend)]
+    driver = int((facts.gpus[0].driver or "0").split(".")[0])
+    oldest = OLDEST_DRIVER.get(int(facts.torch_cuda.split(".")[0]))
+    if oldest and driver < oldest:
+        mend = (
+            f"update the driver to {oldest} or newer, or install a torch for an older CUDA:"
+            " pip install torch==2.11.0 --index-url https://download.pytorch.org/whl/cu126, then"
+            " make bench PYTHON=python3"
+        )
+        found.append(Finding("missing", "GPU driver", f"{driver}, too old for CUDA {facts.torch_cuda}", mend))
+    else:
+        found.append(Finding("ok", "torch with CUDA", f"CUDA {facts.torch_cuda}"))
+    return found
+
+
+def report() -> int:
+    """Prints the findings; 1 where something is missing that runs need, else 0."""
+    findings = judge(look())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "what", "found", "to mend it"):
+        table.add_column(column, overflow="fold")
+    colours = {"ok": "green", "note": "yellow", "missing": "red"}
+    for f in findings:
+        table.add_row(Text(f.verdict, style=colours[f.verdict]), f.what, Text(f.found), Text(f.mend))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240
+    console.print(table)
+    missing = [f.what for f in findings if f.verdict == "missing"]
+    console.print(f"missing: {', '.join(missing)}" if missing else "make bench can run here", markup=False)
+    return 1 if missing else 0

@@ -1,0 +1,201 @@
+"""python -m bench evaluate, from its flags to accuracy.json."""
+
+import json
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from bench.accuracy.partial import Count, Partial
+from bench.accuracy.progress import Watch
+from bench.accuracy.question import Piece, Scorer, fingerprint, read_pieces
+from bench.accuracy.result import summary, table_row
+from bench.errors import UserError
+from bench.record.environment import command_line, version
+from bench.record.store import now, replace_file
+from bench.train.load import load_tuned, stands_on
+
+PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets")
+SIZE = 256  # items of a piece: what a cut-off costs at most, and how often the bar moves
+
+
+def evaluate(
+    source: str, data: str, shots: int, batch: int, limit: int | None, device: str, by: str, out: Path | None
+) -> int:
+    """Evaluates a folder of `bench train`, a checkpoint folder or a Hub id on MMLU; prints Table 2's row.
+
+    Writes accuracy.json into `out`, by default the folder of `bench train`. Returns the exit status: 0, or 130 where
+    it was interrupted; the same command then goes on. Raises UserError before anything is changed.
+    """
+    trained = _trained(source)
+    folder = out or (Path(source) if trained else None)
+    if folder is None:
+        raise UserError(f"{source}: {_why_not_trained(Path(source))}; say with --out where accuracy.json goes")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: a file stands there; valid is a folder")
+    if by == "lm-eval" and find_spec("lm_eval") is None:
+        raise UserError(
+            "--by lm-eval: the package lm_eval is not installed; pip install 'lorabench[accuracy]',"
+            " or pass --by direct, which needs no more than transformers"
+        )
+    if all(Path(str(p)).exists() for p in (source, data, trained.get("model_path") or stands_on(source))):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is here: no library shall ask the network, and wait for it
+    pieces = read_pieces(data, shots, limit, max(SIZE, batch))
+
+    place = _device(device)
+    model, tokenizer = _load(source, place)
+    settings = {
+        "source": _identity(source, model),
+        "data": fingerprint(pieces),
+        "shots": shots,
+        "by": by,
+        "size": max(SIZE, batch),
+        "device": place,
+        "dtype": str(model.dtype),
+        "versions": {p: version(p) for p in PACKAGES},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Partial(folder / "accuracy.partial.jsonl", settings)
+        if not _answer(pieces, _scorer(by, model, tokenizer, batch), partial, batch):
+            return 130
+        result = {
+            "strategy": trained.get("strategy") or _strategy(source),
+            "model": trained.get("model", source),
+            "source": source,
+            "data": data,
+            "shots": shots,
+            "limit": limit,
+            "by": by,
+            "device": place,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            **summary(partial.counts.values()),
+            "finished": now(),
+            "versions": settings["versions"],
+        }
+        replace_file(folder / "accuracy.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        partial.remove()
+    except OSError as e:
+        raise UserError(f"{e.filename or folder}: {e.strerror}; accuracy.json was not written") from None
+    _show(result, folder)
+    return 0
+
+
+def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int) -> bool:
+    """Lets the model answer what is still open. Returns whether it came to the end."""
+    open_pieces = [p for p in pieces if p.key not in partial.counts]
+    last = {p.subject: p for p in open_pieces}
+    total, left = (sum(len(p.items) for p in group) for group in (pieces, open_pieces))
+    with Watch(total, total - left) as watch:
+        if left < total:
+            watch.say(f"{total - left} of {total} items were answered before; going on")
+        try:
+            for piece in open_pieces:
+                watch.begin(piece.subject)
+                outcomes = score(piece)
+                right, cut = sum(o.right for o in outcomes), sum(o.cut for o in outcomes)
+                partial.add(piece, Count(piece.subject, len(outcomes), right, cut))
+                watch.finish(len(outcomes))
+                if piece is last[piece.subject]:
+                    mine = [c for c in partial.counts.values() if c.subject == piece.subject]
+                    watch.subject(piece.subject, sum(c.correct for c in mine), sum(c.items for c in mine))
+        except KeyboardInterrupt:
+            watch.say(f"interrupted; finished pieces are on disk. To go on: {command_line()}")
+            return False
+        except Exception as e:
+            if not _is_out_of_memory(e):
+                raise
+            kept = "" if batch > SIZE else ", finished pieces are kept"  # the size of pieces may not change
+            raise UserError(f"--batch {batch}: out of memory; pass a smaller one{kept}") from None
+    return True
+
+
+def _trained(source: str) -> dict[str, Any]:
+    """train.json of a folder that bench train wrote; empty for any other checkpoint."""
+    path = Path(source) / "train.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as e:
+        raise UserError(f"{path}: not the JSON object that bench train writes ({e})") from None
+
+
+def _why_not_trained(folder: Path) -> str:
+    if not folder.is_dir():
+        return "no folder here (a Hub id?)"
+    if (folder / "settings.json").is_file():
+        return "its training is not finished; give the same bench train again. To evaluate another checkpoint"
+    return "no train.json in it, so no folder of bench train"
+
+
+def _strategy(source: str) -> str | None:
+    """What a checkpoint without train.json stands for in Table 2: a plain one is the row No tuning."""
+    adapted = any((Path(source) / name).exists() for name in ("adapter_config.json", "paca_config.json"))
+    return None if adapted else "no-tuning"
+
+
+def _device(flag: str) -> str:
+    import torch
+
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    if flag == "cuda" and here == "cpu":
+        raise UserError("--device cuda: torch sees no GPU here; valid are: auto, cpu")
+    return here if flag == "auto" else flag
+
+
+def _load(source: str, device: str) -> tuple[Any, Any]:
+    try:
+        model, tokenizer = load_tuned(source, device)
+    except Exception as e:
+        if not _is_out_of_memory(e):
+            raise
+        other = ", or --device cpu" if device == "cuda" else ""
+        raise UserError(f"{source}: the model does not fit into the memory here; use a larger machine{other}") from None
+    return model.eval(), tokenizer
+
+
+def _scorer(by: str, model: Any, tokenizer: Any, batch: int) -> Scorer:
+    if by == "lm-eval":
+        from bench.accuracy.harness import harness_scorer
+
+        return harness_scorer(model, tokenizer, batch)
+    from bench.accuracy.direct import direct_scorer
+
+    return direct_scorer(model, tokenizer, batch)
+
+
+def _identity(source: str, model: Any) -> dict[str, Any]:
+    """What tells these weights from others: a folder's files with size and time, or the Hub's commit."""
+    files = sorted(p for p in Path(source).rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))
+    listed = {str(p.relative_to(source)): (s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)}
+    own = {k: list(v) for k, v in listed.items() if not k.startswith("accuracy.")}
+    return {"name": source, "files": own, "commit": getattr(model.config, "_commit_hash", None)}
+
+
+def _is_out_of_memory(e: Exception) -> bool:
+    import torch
+
+    return isinstance(e, torch.OutOfMemoryError) or "not enough memory" in str(e)
+
+
+def _show(result: dict[str, Any], folder: Path) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 400  # a pipe has no width to fit into
+    console.print(table_row(result))
+    how = f"{result['shots']}-shot, by {result['by']}"
+    part = f", the first {result['limit']} of each subject" if result["limit"] else ""
+    say = Console(stderr=True, highlight=False)
+    sentence = (
+        f"{result['correct']} of {result['items']} items right{part} ({how}; percent ± standard error; the average is"
+        f" over items, the mean of the categories is {result['category_mean']:.2f}): {folder / 'accuracy.json'}"
+    )
+    say.print(sentence, markup=False, soft_wrap=True)
+    if result["cut"]:
+        text = f"{result['cut']} prompts were longer than the model's window and lost their beginning"
+        say.print(text, markup=False, soft_wrap=True)
+    sys.stderr.flush()

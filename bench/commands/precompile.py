@@ -1,0 +1,63 @@
+"""python -m bench.commands.precompile SWEEP [SWEEP ...]: fills Triton's cache with what these sweeps will launch.
+
+Triton compiles a kernel at its first launch, one after the other, a second or so each; here processes share the layers
+and compile side by side. Nothing is timed meanwhile. Exit status 1 where a layer failed: its case will tell why.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from time import perf_counter
+
+from bench.case import Case
+from bench.sweeps.expand import make_plan
+
+
+def layers_of(cases: Iterable[Case]) -> list[Case]:
+    """The single layers behind the cases whose impl is triton: those of a model or block one by one, each once."""
+    found: dict[tuple[object, ...], Case] = {}
+    for case in cases:
+        if case.impl != "triton":
+            continue
+        names = [case.layer] if case.level == "linear" else [p.name for p in case.target_projections]
+        for name in names:
+            one = replace(
+                case, level="linear", layer=name, trainable_layers="all", targets=None, accumulation=None, l2="cold"
+            )
+            shapes = tuple((p.in_features, p.out_features, p.bias, p.conv1d) for p in one.projections)
+            how = (one.method, one.rank, one.dropout, one.adapter_dtype, one.precision, one.tokens)
+            found.setdefault((*how, shapes), one)
+    return list(found.values())
+
+
+def launch(case: Case, device: str) -> str | None:
+    """One forward and backward of a layer; what went wrong, or None."""
+    from bench.models.build import build
+
+    try:
+        work = build(case, device)
+        work.backward(work.forward())
+    except Exception as e:
+        return f"{case.describe()}: {type(e).__name__}: {' '.join(str(e).split())[:200]}"
+    return None
+
+
+def main(sweeps: list[str], device: str = "cuda", on_cpu: bool = False) -> int:
+    started = perf_counter()
+    layers = layers_of(c for sweep in sweeps for c in make_plan(sweep, on_cpu).cases)
+    jobs = max(1, min(len(layers), (os.cpu_count() or 2) - 1))
+    failed = []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(launch, case, device) for case in layers]):
+            if reason := done.result():
+                failed.append(reason)
+    print(f"{len(layers)} layers in {jobs} processes, {perf_counter() - started:.0f} s; {len(failed)} failed")
+    print("\n".join(failed))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,271 @@
+"""Right before fast: whether a case's implementation computes what its method says, before anyone times it.
+
+The error of a tensor is the Frobenius norm of (found - reference) over that of the reference, for the output, every
+gradient by name, and LoRA's branch alone; bounds are multiples of what plain eager PyTorch achieves in the case's
+precision on the same weights and inputs (bench.correctness.reference, bench.correctness.bounds).
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from bench.case import Case
+from bench.case.shapes import ModelShape, model_shape
+from bench.correctness.bounds import Finding, GateResult, good, judge, relative_errors, result
+from bench.correctness.dropout_mask import check_masks
+from bench.correctness.prepare import canonical, draw_biases, leaf_values, no_dropout
+from bench.correctness.reference import Twin, draw_b, outputs, reference, yardstick
+from bench.models.build import build
+from bench.models.work import Work
+
+# An impl may sum with atomics, whose order changes from run to run: the worst of so many counts.
+RUNS = 3
+
+# LoRA's branch over x W^T in norm: at 0.3 and more a wrong branch cannot hide behind the base product.
+SHARE = 0.5
+
+# The scale of a second check: no power of two, so that a scale that is rounded, or applied twice, shows.
+THIRD = 1 / 3
+
+# On dY, as a GradScaler has it: fp16 rounds what is below 6e-5 coarsely. A power of two, which changes nothing else.
+LOSS_SCALE = 64
+
+# Tokens in a sequence: the error of one or two tokens is a matter of luck.
+LEAST = 64
+
+# The vocabulary of the two-block copy: random logits say as much over 1024 words as over 50257.
+VOCABULARY = 1024
+
+
+def check(
+    case: Case, device: str | torch.device, seed: int = 0, tokens: int | None = None, brief: bool = False
+) -> GateResult:
+    """Checks the case's impl on weights and inputs drawn from `seed`; builds what it needs and keeps none of it.
+
+    Levels linear and block: the case's own layers on at most `tokens` tokens (see shrink). Level model: a copy of two
+    blocks at full width, gradients pooled by kind. By default 64 tokens on a CPU; on a GPU 128 at level model and else
+    2048, since kernels choose their tiles by the number of tokens. Dropouts are off, the model's own and the adapter's.
+    Adapters are checked once more after an optimizer step and PaCA's refresh; then one layer alone at scale 1/3 and,
+    where the case has adapter dropout, its masks; `brief` leaves all that out, for the check after timing. Stops at
+    what is wrong first. Memory: three copies of the block (two blocks at level model) and their gradients, one of the
+    three in float64 on a CPU or for fp32, else in fp32.
+    """
+    where = torch.device(device)
+    small = shrink(case, default_tokens(case, where) if tokens is None else tokens)
+    with _own_random_state(where, seed):
+        found = _compare(_undropped(small), where, seed, after_step=False) if brief else _findings(small, where, seed)
+        return result(found)
+
+
+def finite(work: Work) -> str | None:
+    """One forward and backward of all of it, dropout included: in a sentence what is missing or not finite, or None."""
+    with _own_random_state(work.device, work.seed):
+        work.clear()
+        out = work.forward()
+        work.backward(out)
+    complaint = _leaves(work)
+    outs = (out,) if isinstance(out, Tensor) else out
+    named = [("the loss" if y.dim() == 0 else "the output", y.detach()) for y in outs]
+    named += [(f"the gradient of {name}", leaf.grad) for name, leaf in work.leaves if leaf.grad is not None]
+    work.clear()
+    if complaint:
+        return complaint
+    fine = torch.stack([t.isfinite().all() for _, t in named]).tolist()  # read back once
+    bad = [name for (name, _), ok in zip(named, fine, strict=True) if not ok]
+    return f"{bad[0]} is not finite" + (f", nor are {len(bad) - 1} more" if bad[1:] else "") if bad else None
+
+
+@contextmanager
+def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _findings(case: Case, device: torch.device, seed: int) -> list[Finding]:
+    found = _compare(_undropped(case), device, seed)
+    if case.method == "full" or not good(found):
+        return found
+    alone = _alone(case)
+    assert case.rank is not None
+    if case.level != "linear" or not math.isclose(case.scale, THIRD):
+        third = replace(_undropped(alone), alpha=THIRD * case.rank)
+        found += _compare(third, device, seed, "in one layer at scale 1/3", after_step=False)
+    if case.dropout and good(found):
+        found += check_masks(alone, device, seed)
+    return found
+
+
+def _compare(case: Case, device: torch.device, seed: int, where: str = "", after_step: bool = True) -> list[Finding]:
+    """An impl beside its twins, as built and, if it has adapters, after a step."""
+    work = build(case, str(device), seed)
+    no_dropout(work.model)
+    draw_biases(work.model, seed)
+    yard = yardstick(case, str(device), seed)
+    exact = reference(yard)
+    values = leaf_values(work)
+    if values.keys() != set(yard.names):
+        odd = min(values.keys() ^ set(yard.names))
+        words = "trains and should not" if odd in values else "should train and does not"
+        return [Finding(odd, math.inf, 0.0, where, words)]
+    found = _columns(work.model, values, exact, where)
+    if case.method == "lora":
+        draw_b(values, exact, SHARE)
+        work.refresh()
+        yard.load(values)
+        exact.load(values)
+    found += _run(work, yard, exact, where)
+    if after_step and case.method != "full" and good(found):
+        _step(work)
+        yard.load(values)
+        exact.load(values)
+        found += _run(work, yard, exact, f"after a step {where}".strip())
+    return found
+
+
+def _columns(model: nn.Module, values: Mapping[str, Tensor], exact: Twin, where: str) -> list[Finding]:
+    """PaCA as built: its columns are those of the weight over the scale, and its index, if it shows one, is the rule's.
+
+    Bound: eps of the columns' dtype; one rounding is at most half of it.
+    """
+    found = []
+    for name, layer in exact.layers.items():
+        if not layer.lora:
+            eps = torch.finfo(layer.adapter).eps
+            value = values[f"{name}.columns"]
+            error = relative_errors({"": value}, {"": layer.pretrained()})[""]
+            found.append(Finding(f"{name}.columns", error, eps, f"as built {where}".strip()))
+    indices = {canonical(name): b for name, b in model.named_buffers() if name.rpartition(".")[2] == "index"}
+    for name, index in indices.items():
+        expected = exact.layers[name.rpartition(".")[0]].get_buffer("index")
+        off = (index != expected).sum().item() if index.shape == expected.shape else math.inf
+        found.append(Finding(name, off, 0.5, where, "has {error:g} columns that are not the sorted ones of its name"))
+    return found
+
+
+def _run(work: Work, yard: Twin, exact: Twin, where: str) -> list[Finding]:
+    """The impl, at its worst of some runs, against the twins."""
+    case = work.case
+    pooled = case.level == "model"
+    worst: dict[str, float] = {}
+    wanted: dict[str, Tensor] = {}
+    plain: dict[str, float] = {}
+    base = exact.base() if case.level == "linear" and case.method == "lora" else {}
+    for _ in range(1 if case.impl == "eager" else RUNS):
+        found, grad_outs = _outputs(work)
+        complaint = _leaves(work)
+        if complaint:
+            return [Finding(complaint.split()[0], math.inf, 0.0, where, f"is not as declared: {complaint}")]
+        found |= {canonical(name): leaf.grad for name, leaf in work.leaves if leaf.grad is not None}
+        if not wanted:
+            wanted = exact.run(grad_outs)
+            plain = relative_errors(yard.run(grad_outs), wanted, base, pooled)
+        for name, error in relative_errors(found, wanted, base, pooled).items():
+            worst[name] = error if math.isnan(error) else max(error, worst.get(name, 0.0))
+    return judge(worst, plain, case, where)
+
+
+def _outputs(work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """One forward and backward: what came out by name, and the dY. Logits are seen on their way to the loss."""
+    work.clear()
+    linear = list(work.case.linear_layers)
+    seen: list[dict[str, Tensor]] = []
+    hooks = []
+    if work.case.level == "model":
+        hooks.append(work.model.register_forward_hook(lambda _module, _args, out: seen.append(outputs(out, linear))))
+    try:
+        out = work.forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = seen[0] if seen else outputs(out, linear)
+    dys = {"loss": torch.ones_like(found["loss"])} if seen else outputs(work.grad_out(out), linear)
+    grad_outs = {name: LOSS_SCALE * dy for name, dy in dys.items()}
+    torch.autograd.backward([found[name] for name in grad_outs], list(grad_outs.values()))
+    return {name: t.detach() for name, t in found.items()}, grad_outs
+
+
+def _leaves(work: Work) -> str | None:
+    """What Work.check_leaves complains about; its sentences begin with the tensor's name."""
+    try:
+        work.check_leaves()
+    except RuntimeError as e:
+        return str(e)
+    return None
+
+
+def _step(work: Work) -> None:
+    """A step of SGD, PaCA's refresh included, that moves each tensor by its own norm: what was kept must show.
+
+    Gradients are drawn for it. Along the true ones LoRA's branch grows to be all of the output, rounding with it.
+    """
+    groups = []
+    for name, leaf in work.leaves:
+        if name != "x":
+            leaf.grad = torch.randn_like(leaf)
+            moved, by = (torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in (leaf, leaf.grad))
+            groups.append({"params": [leaf], "lr": (moved / by).item()})
+    torch.optim.SGD(groups).step()
+    work.refresh()
+
+
+def default_tokens(case: Case, device: torch.device) -> int:
+    """How many tokens a case is checked on."""
+    return 64 if device.type == "cpu" else 128 if case.level == "model" else 2048
+
+
+def shrink(case: Case, tokens: int) -> Case:
+    """The case on at most `tokens` tokens, its sequence cut before its batch, and no sequence shorter than LEAST where
+    the model has the positions; at level model with two blocks."""
+    seq = min(tokens, max(case.seq, LEAST))
+    if case.shape is not None:
+        seq = min(seq, case.shape.max_positions, case.shape.config.get("sliding_window") or seq)
+    small = replace(case, seq=seq, batch=max(1, min(case.batch, tokens // seq)))
+    return TwoBlocks(**asdict(small)) if case.level == "model" else small
+
+
+@dataclass(frozen=True)
+class TwoBlocks(Case):
+    """A case at level model on a copy of its model that has two blocks and few words, at full width."""
+
+    def __post_init__(self) -> None:
+        if self.trainable_layers.isdigit():
+            object.__setattr__(self, "trainable_layers", str(min(int(self.trainable_layers), self.blocks)))
+
+    @property
+    def shape(self) -> ModelShape:
+        assert self.model is not None
+        return _two_blocks(self.model)
+
+
+@cache
+def _two_blocks(model: str) -> ModelShape:
+    from bench.models.config import make_config
+
+    whole = model_shape(model)
+    config = make_config({**whole.config, "model_type": whole.model_type})
+    layers = min(2, whole.num_layers)
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:layers]
+    config.vocab_size = min(config.vocab_size, VOCABULARY)
+    config.bos_token_id = config.eos_token_id = None
+    return replace(whole, num_layers=layers, config=config.to_dict())
+
+
+def _undropped(case: Case) -> Case:
+    return replace(case, dropout=None if case.dropout is None else 0.0)
+
+
+def _alone(case: Case) -> Case:
+    """The smallest layer that the case adapts, at level linear; the case itself where it is at that level."""
+    if case.level == "linear":
+        return case
+    layer = min(case.target_projections, key=lambda p: p.params)
+    axes = asdict(case)
+    return Case(**axes | {"level": "linear", "layer": layer.name, "trainable_layers": "all", "targets": "all-linear"})

@@ -1,0 +1,207 @@
+"""The record of a results folder: rows.jsonl and samples.jsonl, append-only, and run.json beside them.
+
+A row is on disk, fsynced, before the next case starts; rows.csv is derived from the record and may be deleted. A line
+cut off by a kill is dropped and its case measured again. Nothing is ever overwritten: what must give way moves to
+earlier/<run_id>/.
+"""
+
+import csv
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.case.schema import COLUMNS, SCHEMA
+from bench.errors import UserError
+from bench.record.environment import IDENTITY
+
+Row = dict[str, Any]
+Key = tuple[str, str, str, int]
+
+FILES = ("rows.jsonl", "samples.jsonl", "run.json", "rows.csv")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def key_of(row: Row) -> Key:
+    """What makes a row one of its kind; a later one of the same key stands for it."""
+    return (row["case_id"], row["pass"], row["clock"], row["repeat"])
+
+
+class Record:
+    """The rows of a results folder in memory and on disk. Open it with `open_record`."""
+
+    def __init__(self, folder: Path, run: dict[str, Any]) -> None:
+        self.folder = folder
+        self.run = run
+        self.notes: list[str] = []  # what a person should know about how the folder was found
+        self._rows: dict[Key, Row] = {}
+
+    @property
+    def rows(self) -> list[Row]:
+        """The latest row of every key, in the order in which the keys first came."""
+        return list(self._rows.values())
+
+    def get(self, key: Key) -> Row | None:
+        return self._rows.get(key)
+
+    def add(self, rows: list[Row], samples: list[Row]) -> None:
+        """Appends the rows of one finished case and their samples; on disk when this returns.
+
+        Samples go first: a row that is there has its samples. Raises OSError, after undoing what was half written.
+        """
+        _append(self.folder / "samples.jsonl", samples)
+        _append(self.folder / "rows.jsonl", rows)
+        self._rows |= {key_of(r): r for r in rows}
+
+    def load(self) -> None:
+        """Reads rows.jsonl. A torn last line is cut off the file, with a note; any other is refused by its number."""
+        for name in ("samples.jsonl", "rows.jsonl"):
+            lines, torn = read_lines(self.folder / name)
+            if torn is not None:
+                with open(self.folder / name, "r+b") as f:
+                    f.truncate(torn)
+                self.notes.append(f"{self.folder / name}: the last line was torn; dropped, its case is measured again")
+        self._rows = {key_of(row): row for row in lines}
+
+    def write_run(self) -> None:
+        replace_file(self.folder / "run.json", json.dumps(self.run, indent=1) + "\n")
+
+    def write_csv(self) -> None:
+        """rows.csv: the record as a tidy table. An empty cell means not measured."""
+        path = self.folder / "rows.csv"
+        draft = path.with_suffix(".csv.new")
+        with open(draft, "w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+        draft.replace(path)
+
+
+def read_lines(path: Path) -> tuple[list[Row], int | None]:
+    """The objects of a JSON-lines file, and the byte at which a torn last line begins, if there is one.
+
+    Raises UserError on a damaged line that is not the last, or that is whole but no row: nobody's kill did that.
+    """
+    if not path.exists():
+        return [], None
+    data = path.read_bytes()
+    found: list[Row] = []
+    start = 0
+    for number, line in enumerate(data.split(b"\n"), 1):
+        end = start + len(line)
+        if line:
+            row = _parse(line)
+            if end == len(data) and (row is None or not data.endswith(b"\n")):
+                return found, start
+            if row is None:
+                raise UserError(f"{path}:{number}: damaged line; valid is one JSON object a line. Mend or remove it")
+            found.append(row)
+        start = end + 1
+    return found, None
+
+
+def _parse(line: bytes) -> Row | None:
+    try:
+        row = json.loads(line)
+        key_of(row)
+        return row
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _append(path: Path, rows: Iterable[Row]) -> None:
+    data = "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows).encode()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(fd).st_size
+        try:
+            written = 0
+            while written < len(data):
+                written += os.write(fd, data[written:])
+            os.fsync(fd)
+        except OSError as e:
+            os.ftruncate(fd, size)
+            raise OSError(e.errno, e.strerror, str(path)) from None
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a whole file or leaves the old one."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        with open(draft, "w", encoding="utf-8") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) -> Record:
+    """Opens a results folder to go on in it, or starts a new one.
+
+    A record from another schema or GPU is refused. One from other sources or other versions of torch, triton or the
+    driver, and any under `fresh`, moves to earlier/<run_id>/. Raises UserError; nothing was changed then.
+    """
+    found = _read_run(folder)
+    notes = []
+    if found is not None and fresh:
+        notes.append(f"the earlier record is in {_set_aside(folder, found)}")
+        found = None
+    if found is not None:
+        if found.get("gpu") != environment["gpu"]:
+            raise UserError(
+                f"{folder / 'run.json'}: measured on {found.get('gpu')!r}, this is {environment['gpu']!r};"
+                " pass another --out, or --fresh to set the record aside"
+            )
+        changed = [k for k in IDENTITY if found.get(k) != environment[k]]
+        if changed:
+            what = ", ".join(f"{k} {found.get(k)} -> {environment[k]}" for k in changed)
+            notes.append(f"measured in another environment ({what}): that record moved to {_set_aside(folder, found)}")
+            found = None
+    if found is None:
+        run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + secrets.token_hex(3)
+        found = {"schema": SCHEMA, "run_id": run_id, **environment, "invocations": []}
+    record = Record(folder, found)
+    record.notes = notes
+    folder.mkdir(parents=True, exist_ok=True)
+    record.load()
+    return record
+
+
+def _read_run(folder: Path) -> dict[str, Any] | None:
+    path = folder / "run.json"
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out {folder}: a file stands there; valid is a folder, new or from an earlier run")
+    if not path.exists():
+        for name in ("rows.jsonl", "samples.jsonl"):
+            if (folder / name).exists():
+                raise UserError(f"{folder / name}: a record without its run.json; move it away, or pass another --out")
+        return None
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise UserError(f"{path}: not JSON ({e}); move the folder away, or pass another --out") from None
+    if not isinstance(run, dict) or run.get("schema") != SCHEMA or not isinstance(run.get("run_id"), str):
+        schema = run.get("schema") if isinstance(run, dict) else None
+        raise UserError(f"{path}: schema {schema!r}; this version reads schema {SCHEMA}. Pass another --out")
+    return run
+
+
+def _set_aside(folder: Path, run: dict[str, Any]) -> Path:
+    """Moves a whole record, drawings included, to earlier/<run_id>/."""
+    aside = folder / "earlier" / run["run_id"]
+    aside.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        if path.name != "earlier":
+            path.replace(aside / path.name)
+    return aside

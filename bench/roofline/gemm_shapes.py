@@ -1,0 +1,147 @@
+"""The matrix products of a case: which layers there are, what trains, and what requires grad. Without torch.
+
+Which gradients there are follows autograd: nothing is computed for a tensor below which nothing trains. So the blocks
+below the cut of trainable_layers have no backward at all; at level model LoRA's and PaCA's lowest adapted layers need
+no dX; a norm in front of a layer trains under full fine-tuning, and so asks for that layer's dX even at the cut.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from bench.case import Case
+from bench.case.shapes import LLAMA_LIKE, ModelShape, trainable_blocks
+
+DEFAULT_VOCABULARY = {"gpt2": 50257, "llama": 32000}  # transformers' own, where a config leaves it out
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One linear layer."""
+
+    n: int  # outputs
+    k: int  # inputs
+    weights: int  # values, the bias among them
+    trains: str | None  # full, lora, paca; None where frozen
+
+
+@dataclass(frozen=True)
+class Group:
+    """Linear layers that read the same input: q, k, v; gate, up."""
+
+    layers: tuple[Layer, ...]
+    x_grad: bool  # the input requires grad
+
+    @property
+    def k(self) -> int:
+        return self.layers[0].k
+
+    @property
+    def y_grad(self) -> list[bool]:
+        """Whether each layer's output requires grad."""
+        return [self.x_grad or layer.trains is not None for layer in self.layers]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A decoder block: x + attention(norm(x)), and the same with the MLP."""
+
+    groups: tuple[Group, ...]
+    q: int  # width of q and of the attention's output: heads x head_dim
+    kv: int  # width of k and of v
+    qkv_grad: tuple[bool, bool, bool]
+    norms: int  # values in the norms
+    norms_train: bool
+    x_grad: bool
+    y_grad: bool
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What lies around the blocks of a model: embeddings, final norm, head."""
+
+    head: Group
+    vocabulary: int
+    positions: int  # learned ones
+    tied: bool
+    norm: int  # values in the final norm
+    train: bool
+
+
+@dataclass(frozen=True)
+class Products:
+    """All of a case. At level linear one group, no block; ends only at level model."""
+
+    groups: tuple[Group, ...]
+    blocks: tuple[Block, ...] = ()
+    ends: Ends | None = None
+
+    def layers(self) -> Iterator[tuple[Group, Layer]]:
+        return ((group, layer) for group in self.groups for layer in group.layers)
+
+
+def products(case: Case) -> Products | None:
+    """The products of a case; None at levels block and model of an architecture that is neither GPT-2's nor Llama's."""
+    if case.level == "linear":
+        layers = (Layer(p.out_features, p.in_features, p.params, case.method) for p in case.projections)
+        return Products((Group(tuple(layers), x_grad=True),))
+    shape = case.shape
+    assert shape is not None
+    if shape.model_type not in ("gpt2", *LLAMA_LIKE):
+        return None
+    everything = case.method == "full" and case.level == "model" and case.trainable_layers == "all"
+    grad = case.level == "block" or everything  # an inner block's input requires grad, and so do trained embeddings
+    frozen = case.blocks - trainable_blocks(case.trainable_layers, case.blocks)
+    blocks: list[Block] = []
+    for i in range(case.blocks):
+        blocks.append(_block(case, shape, i >= frozen, grad))
+        grad = blocks[-1].y_grad
+    groups = tuple(group for block in blocks for group in block.groups)
+    if case.level == "block":
+        return Products(groups, tuple(blocks))
+    ends = _ends(shape, grad, everything)
+    return None if ends is None else Products((*groups, ends.head), tuple(blocks), ends)
+
+
+def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
+    full = trains and case.method == "full"
+    targets = {p.name for p in case.target_projections} if trains and not full else set()
+    by_name = {p.name: p for p in shape.projections}
+
+    def group(grad: bool, *names: str) -> Group:
+        found = []
+        for name in names:
+            p = by_name[name]
+            how = case.method if full or name in targets else None
+            found.append(Layer(p.out_features, p.in_features, p.params, how))
+        return Group(tuple(found), grad)
+
+    if shape.model_type == "gpt2":
+        qkv = group(x_grad or full, "attn.c_attn")
+        q_grad, k_grad, v_grad = qkv.y_grad * 3
+        q = kv = shape.hidden_size
+        out = group(any(qkv.y_grad), "attn.c_proj")
+        up = group(x_grad or full or any(out.y_grad), "mlp.c_fc")
+        down = group(any(up.y_grad), "mlp.c_proj")
+    else:
+        qkv = group(x_grad or full, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+        q_grad, k_grad, v_grad = qkv.y_grad
+        q, kv = qkv.layers[0].n, qkv.layers[1].n
+        out = group(any(qkv.y_grad), "self_attn.o_proj")
+        up = group(x_grad or full or any(out.y_grad), "mlp.gate_proj", "mlp.up_proj")
+        down = group(any(up.y_grad), "mlp.down_proj")
+    norms = shape.block_params - sum(p.params for p in shape.projections)
+    y_grad = x_grad or any(out.y_grad) or any(down.y_grad)
+    return Block((qkv, out, up, down), q, kv, (q_grad, k_grad, v_grad), norms, full, x_grad, y_grad)
+
+
+def _ends(shape: ModelShape, grad: bool, train: bool) -> Ends | None:
+    gpt2 = shape.model_type == "gpt2"
+    vocabulary = shape.config.get("vocab_size", DEFAULT_VOCABULARY.get(shape.model_type))
+    if vocabulary is None:
+        return None
+    width = shape.hidden_size
+    tied = bool(shape.config.get("tie_word_embeddings", gpt2))
+    positions = shape.max_positions if gpt2 else 0
+    norm = shape.outside_params - (vocabulary * (1 if tied else 2) + positions) * width
+    head = Layer(vocabulary, width, vocabulary * width, "full" if train else None)
+    return Ends(Group((head,), grad), vocabulary, positions, tied, norm, train)

@@ -1,0 +1,111 @@
+"""What a case needs of a GPU's memory, by closed form and without torch, so that it can be said before anything loads.
+
+Two figures. At least: weights, adapters, gradients and the optimizer's state, which no order of work avoids. About:
+with what forward keeps for backward and the loss's logits, for impl eager; the allocator's slack is in neither.
+"""
+
+from dataclasses import dataclass
+
+from bench.case import Case
+from bench.case.shapes import trainable_blocks
+from bench.roofline.bytes_moved import BYTES, INT64
+
+# Bytes that a decoder block keeps for backward, for each token, in 16 bit: factors of the hidden size, of the MLP's
+# inner width, of q's and of k's width. Counted with torch's saved-tensor hooks on transformers' blocks; the attention
+# is the fused one, which keeps no scores.
+KEPT = {
+    "llama": {"full": (16, 8, 4, 4), "lora": (12, 8, 4, 4), "dropout": (28, 10, 8, 4), "paca": (8, 6, 4, 4)},
+    "gpt2": {"full": (26, 10, 0, 0), "lora": (26, 10, 0, 0), "dropout": (32, 12, 0, 0), "paca": (20, 8, 0, 0)},
+}
+FP32 = 1.8  # as much in fp32: masks and what norms keep are no wider
+AMP = 1.2  # under autocast: the residual stream and the norms are fp32
+LOGITS = 12  # bytes for each token and word: 16-bit logits, in fp32, their log-softmax, and the gradient of one of them
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes."""
+
+    weights: int  # of the model
+    adapters: int  # LoRA's A and B; PaCA's columns, index and pretrained copy
+    gradients: int
+    optimizer: int  # AdamW's two moments; none where no step is timed
+    activations: int | None  # None for an architecture without a closed form here
+
+    @property
+    def at_least(self) -> int:
+        return self.weights + self.adapters + self.gradients + self.optimizer
+
+    @property
+    def about(self) -> int | None:
+        return None if self.activations is None else self.at_least + self.activations
+
+
+def need(case: Case, step: bool) -> Need:
+    """What a case needs; `step` where whole optimizer steps are among its passes."""
+    width = 4 if case.precision.startswith("amp-") else BYTES[case.precision]
+    if case.level == "linear":
+        weights = sum(p.params for p in case.projections)
+    else:
+        assert case.shape is not None
+        weights = case.shape.block_params if case.level == "block" else case.shape.num_params
+    trained = case.trainable_params
+    own = width if case.adapter_dtype is None else BYTES[case.adapter_dtype]
+    adapters = 0 if case.method == "full" else trained * own
+    if case.method == "paca":
+        adapters += trained * width + _adapted_layers(case) * (case.rank or 0) * INT64
+    optimizer = 2 * trained * own if step else 0
+    return Need(weights * width, adapters, trained * own, optimizer, _activations(case))
+
+
+def _adapted_layers(case: Case) -> int:
+    blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
+    return blocks * len(case.target_projections)
+
+
+def _activations(case: Case) -> int | None:
+    """Level model alone: what is kept of the blocks that train and of those above them, and the logits."""
+    shape = case.shape
+    if case.level != "model" or shape is None or shape.model_type not in KEPT:
+        return None
+    kind = "dropout" if case.dropout else case.method
+    by_name = {p.name: p for p in shape.projections}
+    if shape.model_type == "llama":
+        q, kv = (by_name[f"self_attn.{name}_proj"].out_features for name in ("q", "k"))
+        inner = by_name["mlp.up_proj"].out_features
+    else:
+        q = kv = shape.hidden_size
+        inner = by_name["mlp.c_fc"].out_features
+    widths = (shape.hidden_size, inner, q, kv)
+    token = sum(k * width for k, width in zip(KEPT[shape.model_type][kind], widths, strict=True))
+    blocks = trainable_blocks(case.trainable_layers, case.blocks)
+    kept = case.tokens * blocks * token * {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
+    if case.precision.startswith("amp-"):
+        kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
+    default = {"gpt2": 50257, "llama": 32000}[shape.model_type]
+    return round(kept) + LOGITS * case.tokens * shape.config.get("vocab_size", default)
+
+
+def too_large(case: Case, step: bool, memory_mib: int | None) -> str | None:
+    """Why a case cannot fit into that much memory, in a sentence; None where it may, or nothing is known of it."""
+    if memory_mib is None or need(case, step).at_least <= memory_mib * 2**20:
+        return None
+    return f"{sentence(case, step)}; the GPU has {size_text(memory_mib * 2**20)}. Nothing was loaded"
+
+
+def sentence(case: Case, step: bool) -> str:
+    """'needs at least 25.1 GiB (weights 12.6, gradients 12.6), about 31 GiB with activations'."""
+    found = need(case, step)
+    named = {"weights": found.weights, "adapters": found.adapters, "gradients": found.gradients}
+    named["optimizer state"] = found.optimizer
+    parts = ", ".join(f"{name} {size_text(value)}" for name, value in named.items() if value)
+    about = "" if found.about is None else f", about {size_text(found.about)} with activations"
+    return f"needs at least {size_text(found.at_least)} ({parts}){about}"
+
+
+def size_text(size: int | None) -> str:
+    """Bytes for people; nothing for None."""
+    if size is None:
+        return ""
+    mib = size / 2**20
+    return f"{mib:.3g} MiB" if mib < 1000 else f"{mib / 1024:.3g} GiB"

@@ -1,0 +1,45 @@
+"""What a board can do at best, by its maker's documents: gpus.yaml, without torch."""
+
+from dataclasses import dataclass
+
+from bench.devices import board_table
+
+PEAK_OF = {"bf16": "bf16", "amp-bf16": "bf16", "fp16": "fp16", "amp-fp16": "fp16", "fp32": "fp32"}
+
+
+@dataclass(frozen=True)
+class Board:
+    """Dense peaks of one board; gpus.yaml says what each figure means and where it comes from."""
+
+    key: str  # as in results/<key>/
+    name: str
+    sm_count: int
+    bf16_tflops: float
+    fp16_tflops: float
+    fp32_tflops: float
+    memory_tbs: float
+    memory_gib: float
+    source: str
+    l2_mib: float | None = None  # an upper bound
+
+    def tflops(self, precision: str) -> float:
+        """The peak that bounds matrix products of a case's precision, in TFLOP/s.
+
+        bf16, fp16 and their amp-* twins: the tensor cores in that type. fp32: the ordinary cores, because torch's
+        default keeps TF32 off in matrix products (torch.backends.cuda.matmul.allow_tf32), and nothing here turns it on.
+        """
+        return float(getattr(self, f"{PEAK_OF[precision]}_tflops"))
+
+
+def board(name: str, sm_count: int | None) -> Board | None:
+    """The board of that name, as NVML gives it, with that count of SMs (None where NVML does not tell it).
+
+    None where gpus.yaml has no peaks for exactly this board: its name must end in the whole name that stands there, so
+    that a MIG slice, a laptop's namesake or a cut-down sibling never gets another board's figures.
+    """
+    for key, boards in board_table().items():
+        for entry in boards:
+            same = f" {name}".endswith(f" {entry['name']}") and sm_count in (None, entry["sm_count"])
+            if same and "memory_tbs" in entry:
+                return Board(key=key, **entry)
+    return None

@@ -1,0 +1,95 @@
+"""Rows of a finished case: what the child found, in the columns of the record."""
+
+import shlex
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from bench.case import Case
+from bench.case.schema import COLUMNS, Status
+from bench.devices import Device
+from bench.record.store import Row, now
+from bench.roofline.peaks import board
+from bench.roofline.roofline import compulsory_bytes, floor_ms, flops
+from bench.sweeps.expand import Plan
+from bench.timing.stop import estimate
+
+SUSPECT = 0.9  # of the floor: peaks are at the boost clock of a data sheet, which a board may exceed for a while
+
+
+class RowMaker:
+    """Makes the rows of one run; everything they share is here."""
+
+    def __init__(self, plan: Plan, run_id: str, device: Device) -> None:
+        self._plan = plan
+        self._run_id = run_id
+        self._device = device
+        self._board = board(device.name, device.sm_count)
+
+    def _base(self, case: Case, repeat: int, process: str | None) -> Row:
+        return dict.fromkeys(COLUMNS) | {
+            "case_id": case.case_id,
+            "run_id": self._run_id,
+            "repeat": repeat,
+            "gpu": self._device.name,
+            **case.axes(),
+            "trainable_params": case.trainable_params,
+            "process": process,
+            "measured_at": now(),
+            "repro": self._repro(case),
+        }
+
+    def _repro(self, case: Case) -> str:
+        """A command that measures this case again, in a folder of its own."""
+        words = ["run", self._plan.sweep, "--gpu", self._device.key, "--where", f"case_id={case.case_id}", "--out"]
+        return shlex.join(["python", "-m", "bench", *words, f"results/repro/{case.case_id}"])
+
+    def measured(self, case: Case, repeat: int, process: str, event: dict[str, Any]) -> tuple[list[Row], list[Row]]:
+        """(rows, sample lines) of a clock that was measured; a row whose status is not ok has no numbers."""
+        base = self._base(case, repeat, process) | {k: event[k] for k in ("peak_mib", "model_dropout")}
+        rows, samples = [], []
+        for series in event["series"]:
+            key = {"pass": series["pass"], "clock": series["clock"]}
+            row = base | key | self._physics(case, series["pass"]) | {k: v for k, v in series.items() if k in COLUMNS}
+            if series["status"] != Status.ok:
+                rows.append(row)
+                continue
+            e = estimate(series["samples_ms"])
+            row |= {k: _to_ns(v) for k, v in asdict(e).items()}
+            row |= {"noisy": e.half_width > self._plan.settings.noisy, "detail": event.get("note")}
+            row |= {k: _to_ns(row[k]) for k in ("refresh_ms", "optimizer_ms", "parts_ms")}
+            rows.append(row | self._suspicion(row))
+            same = {k: base[k] for k in ("case_id", "run_id", "repeat", "process")}
+            samples.append(same | key | {"samples_ms": [_to_ns(x) for x in series["samples_ms"]]})
+        return rows, samples
+
+    def _physics(self, case: Case, pass_: str) -> Row:
+        """What the pass must compute and move, and how long this board needs for it at least, by closed form."""
+        floor = floor_ms(case, pass_, self._board)
+        return {
+            "flops": flops(case, pass_),
+            "bytes": compulsory_bytes(case, pass_),
+            "floor_ms": _to_ns(floor),
+        }
+
+    def _suspicion(self, row: Row) -> Row:
+        """A status for a time that physics does not allow; the numbers stay, for whoever looks into it."""
+        floor = row["floor_ms"]
+        if row["clock"] == "host" or floor is None or row["median_ms"] >= SUSPECT * floor:
+            return {}
+        detail = f"{row['median_ms']:.4g} ms is below {SUSPECT} x the floor of {floor:.4g} ms"
+        return {"status": Status.suspect, "detail": "; ".join(filter(None, [detail, row["detail"]]))}
+
+    def failed(
+        self, case: Case, repeat: int, process: str | None, status: Status, detail: str, kept: Iterable[Row] = ()
+    ) -> list[Row]:
+        """The rows of a case that left no numbers: one for each that was wanted and is not among those `kept`."""
+        base = self._base(case, repeat, process)
+        there = {(row["pass"], row["clock"]) for row in kept}
+        left = [key for key in self._plan.row_keys if key not in there]
+        return [base | {"pass": p, "clock": c, "status": status, "detail": detail} for p, c in left]
+
+
+def _to_ns(ms: float | None) -> float | None:
+    """Milliseconds to the nanosecond; no clock here resolves more, and the record stays readable."""
+    return None if ms is None else round(ms, 6)

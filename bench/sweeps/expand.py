@@ -1,0 +1,230 @@
+"""From a sweep file to the cases a run measures on this device."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bench.case import Case, schema
+from bench.case.shapes import model_shape, square, trainable_blocks
+from bench.errors import UserError
+from bench.methods.registry import IMPLS
+from bench.sweeps.file import SweepFile, read_sweep, sweep_path
+from bench.timing.clocks import clocks_of
+from bench.timing.settings import MeasureSettings
+from bench.yamlfile import Where, YamlFile, place
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run measures: cases x passes x clocks, and how."""
+
+    sweep: str  # the name or path it was asked for by
+    path: Path
+    text: str  # the file as read
+    description: str
+    cases: tuple[Case, ...]
+    passes: tuple[str, ...]
+    clocks: tuple[str, ...]  # as the child is asked for them; eager brings host along
+    settings: MeasureSettings
+
+    @property
+    def row_keys(self) -> list[tuple[str, str]]:
+        """The (pass, clock) of every row that a case leaves."""
+        return [(p, c) for clock in self.clocks for c in clocks_of(clock) for p in self.passes]
+
+
+def make_plan(sweep: str, on_cpu: bool, where: list[str] | tuple[str, ...] = ()) -> Plan:
+    """Reads a sweep and expands it for a GPU or for the CPU. Raises UserError where either cannot be done."""
+    path = sweep_path(sweep)
+    file, read = read_sweep(path)
+    instead = file.cpu.axes.given() if on_cpu else {}
+    asked = _asked_for(file, where)
+    passes = tuple(dict.fromkeys((on_cpu and file.cpu.passes) or file.passes))
+    settings = _settings(file, on_cpu)
+    found: dict[str, Case] = {}
+    for i, entry in enumerate(file.methods):
+        values = file.axes.given() | entry.given() | instead
+        values |= {axis: values.get(axis, [None]) + more for axis, more in asked.items()}
+        for case in _expand(values, on_cpu, read, ("methods", i)):
+            found.setdefault(case.case_id, case)
+    cases, passes = _narrow(_side_by_side(list(found.values())), passes, where, file.on_request.given())
+    clocks = ("cpu",) if on_cpu else tuple(dict.fromkeys(file.clocks))
+    return Plan(sweep, path, path.read_text(encoding="utf-8"), file.description, cases, passes, clocks, settings)
+
+
+def _asked_for(file: SweepFile, where: list[str] | tuple[str, ...]) -> dict[str, list[Any]]:
+    """The values under on_request that --where names, by axis; all of them where it names a case_id."""
+    named: dict[str, set[str]] = {}
+    for condition in where:
+        axis, _, wanted = condition.partition("=")
+        named.setdefault(axis, set()).update(wanted.split(","))
+    found = {
+        axis: [v for v in values if "case_id" in named or text_of(v) in named.get(axis, ())]
+        for axis, values in file.on_request.given().items()
+    }
+    return {axis: values for axis, values in found.items() if values}
+
+
+def _side_by_side(cases: list[Case]) -> list[Case]:
+    """Model by model, and within a model method by method: what is compared is measured within minutes of each other,
+    and what shares a child stays together."""
+    models = list(dict.fromkeys(c.model for c in cases))
+    return sorted(cases, key=lambda c: models.index(c.model))
+
+
+def _settings(file: SweepFile, on_cpu: bool) -> MeasureSettings:
+    """The sweep's own constants, and on a CPU those under cpu over them."""
+    parts = [file.measure, *[file.cpu.measure] * on_cpu]
+    given = {k: v for part in parts for k, v in part.model_dump(exclude_unset=True).items()}
+    return MeasureSettings(**given)
+
+
+def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: Where) -> Iterator[Case]:
+    """The cases of one entry under `methods`, in the order of the file: models outermost, shapes innermost."""
+    for key in ("level", "method", "batch", "seq"):
+        if key not in values:
+            raise UserError(f"{place(read, where)}: no value for {key!r}; give one here or under axes")
+    if "model" not in values and not all(square(x) for x in values.get("layer", [""])):
+        raise UserError(f"{place(read, where)}: no value for 'model'; only layers called square-N need none")
+
+    def at(key: str) -> str:
+        """The place in the file to blame for this axis."""
+        for candidate in (*[("cpu", "axes", key)] * on_cpu, (*where, key), ("axes", key), ("on_request", key)):
+            if candidate in read.lines:
+                return place(read, candidate)
+        return place(read, where)
+
+    ordered = [a for a in schema.AXES if a in values]
+    for combination in product(*(values[a] for a in ordered)):
+        point = dict(zip(ordered, combination, strict=True))
+        try:
+            yield from _cases(point, on_cpu, values.get("model", []))
+        except _Bad as bad:
+            raise UserError(f"{at(bad.axis)}: {bad}") from None
+
+
+class _Bad(Exception):
+    """A combination that cannot be; `axis` is the one to blame."""
+
+    def __init__(self, axis: str, text: str) -> None:
+        super().__init__(text)
+        self.axis = axis
+
+
+def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[Case]:
+    """A point with every axis settled: defaults filled in, axes that do not apply emptied."""
+    p: dict[str, Any] = {f.name: point.get(f.name) for f in fields(Case)}
+    method, level, precision = p["method"], p["level"], p["precision"] or ("fp32" if on_cpu else "bf16")
+    p["precision"], p["impl"] = precision, p["impl"] or "eager"
+    if p["impl"] not in IMPLS[method]:
+        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}; valid are: {', '.join(IMPLS[method])}")
+    if method == "full":
+        p |= dict.fromkeys(("rank", "alpha", "dropout", "targets", "adapter_dtype"))
+    else:
+        for key in ("rank", "alpha"):
+            if p[key] is None:
+                raise _Bad("method", f"method {method} needs a value for {key!r}")
+        p["dropout"] = (p["dropout"] or 0.0) if method == "lora" else None
+        p["targets"] = (p["targets"] or "all-linear") if level != "linear" else None
+        wide = precision.startswith("amp-") or IMPLS[method][p["impl"]].fp32_adapters
+        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
+        p["alpha"] = float(p["alpha"])
+    p["accumulation"] = None if p["accumulation"] == 1 else p["accumulation"]
+    p["l2"] = None if on_cpu else p["l2"] or ("cold" if level == "linear" else "warm")
+    for layer, model in _layers(p, models):
+        case = Case(**p | {"layer": layer, "model": model, "trainable_layers": _trainable(p)})
+        _check(case)
+        yield case
+
+
+def _trainable(p: dict[str, Any]) -> str:
+    """The trainable_layers axis; a single layer or block trains whole."""
+    spec = p["trainable_layers"] or "all"
+    try:
+        layers = model_shape(p["model"]).num_layers if p["model"] else 1
+        trainable_blocks(spec, layers)
+    except (ValueError, ZeroDivisionError) as e:
+        raise _Bad("trainable_layers", f"{e}; valid are: all, upper-1/2, upper-3/4, a count up to {layers}") from None
+    return spec if p["level"] == "model" else "all"
+
+
+def _layers(p: dict[str, Any], models: list[str]) -> Iterator[tuple[str | None, str | None]]:
+    """(layer, model) of the cases that one value of the layer axis stands for. `all`: one layer of each shape;
+    `groups`: those siblings that read the same x; a name: for each of the sweep's `models` that has it."""
+    layer, model = p["layer"], p["model"]
+    if p["level"] != "linear":
+        if layer is not None:
+            raise _Bad("layer", f"level {p['level']} has no layer; drop the key, or use level linear")
+        yield None, model
+    elif layer is None or layer == "all":
+        yield from ((x.name, model) for x in model_shape(model).distinct_projections())
+    elif square(layer):
+        yield layer, None
+    else:
+        if not any(_named(layer, m) for m in models):
+            raise _Bad("layer", _no_layer(layer, models))
+        yield from ((name, model) for name in _named(layer, model))
+
+
+def _named(layer: str, model: str) -> list[str]:
+    """The layers of a model that a value of the layer axis names."""
+    shape = model_shape(model)
+    return list(shape.groups) if layer == "groups" else [layer] * bool(shape.layer(layer))
+
+
+def _no_layer(layer: str, models: list[str]) -> str:
+    shapes = [model_shape(m) for m in models]
+    valid = ["all", "square-N", *["groups"] * any(s.groups for s in shapes)]
+    valid += [name for s in shapes for name in (*(p.name for p in s.projections), *s.groups)]
+    what = "no model here has groups" if layer == "groups" else f"{layer!r} is no layer of {' or '.join(models)}"
+    return f"{what}; valid are: {', '.join(dict.fromkeys(valid))}"
+
+
+def _check(case: Case) -> None:
+    shape = case.shape
+    if shape and case.level != "linear" and case.seq > shape.max_positions:
+        raise _Bad("seq", f"{case.seq} is longer than {case.model} allows; valid is up to {shape.max_positions}")
+    if shape and case.targets:
+        for target in case.targets.split(","):
+            if not shape.match(target):
+                names = ", ".join(x.name for x in shape.projections)
+                raise _Bad("targets", f"{target!r} is no linear layer of {case.model}; valid are: all-linear, {names}")
+    if case.method == "paca":
+        least = min(x.in_features for x in case.target_projections)
+        if case.rank and case.rank > least:
+            raise _Bad("rank", f"{case.rank} columns are more than the {least} that the narrowest layer has")
+
+
+def text_of(value: object) -> str:
+    """An axis value as people type it: 32 for 32.0, nothing for None."""
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _narrow(
+    cases: list[Case],
+    passes: tuple[str, ...],
+    where: list[str] | tuple[str, ...],
+    on_request: dict[str, list[Any]],
+) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """The cases that every --where lets through: axis=value, or axis=value,value for any of them."""
+    for condition in where:
+        axis, equals, wanted = condition.partition("=")
+        valid = (*schema.AXES, "case_id", "pass")
+        if not equals or axis not in valid:
+            raise UserError(f"--where {condition}: {axis!r}; valid is axis=value with an axis of: {', '.join(valid)}")
+        options = passes if axis == "pass" else tuple(dict.fromkeys(text_of(getattr(c, axis)) for c in cases))
+        chosen = {wanted} if wanted in options else set(wanted.split(","))
+        for value in chosen - set(options):
+            shown = ", ".join(o or "''" for o in options[:20]) or "none: the other conditions leave no case"
+            more = ", ".join(text_of(v) for v in on_request.get(axis, []))
+            shown += f"; on request: {more}" if more else ""
+            raise UserError(f"--where {condition}: {value!r} is not in this sweep; its values of {axis}: {shown}")
+        if axis == "pass":
+            passes = tuple(p for p in passes if p in chosen)
+        else:
+            cases = [c for c in cases if text_of(getattr(c, axis)) in chosen]
+    return tuple(cases), passes

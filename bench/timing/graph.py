@@ -1,0 +1,198 @@
+"""Clock graph: CUDA graphs of forward and backward, replayed, so that no launch costs the GPU time.
+
+The recipe: eager warm-ups on a side stream, every graph and loss of them deleted, since what autograd keeps of them is
+bound to the stream they ran on; then two captures in one memory pool on that stream, forward and
+torch.autograd.grad(loss, leaves). That has no AccumulateGrad nodes, and it raises where a leaf is not reached.
+Every replay of backward follows one of forward, which fills the saved memory that backward has since used for itself.
+
+The events that are timed lie inside the graphs (external=True), before the first and after the last node, so that
+what it takes to start a graph is outside. Cold: L2 is flushed before each replay, outside the events, and a graph holds
+one call; then weights and saved tensors are cold as well, which rotating inputs would not give. Warm: a graph holds as
+many calls as take a millisecond, each with an autograd graph of its own.
+"""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.timing.clocks import Sample, Timed, Unsupported
+from bench.timing.eager import CudaClock
+from bench.timing.graph_nodes import count_nodes
+from bench.timing.settings import MeasureSettings
+from bench.timing.sleep_kernel import Backlog, cycles_per_ms
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from bench.models.work import Out
+
+
+def gradients(work: Any, out: "Out") -> "tuple[Tensor, ...]":
+    """Gradients of `out` for exactly the declared leaves, in their order; .grad is left alone. Frees the graph."""
+    import torch
+
+    return torch.autograd.grad(out, [leaf for _, leaf in work.leaves], work.grad_out(out))
+
+
+@contextmanager
+def capturable(work: Any) -> Iterator[None]:
+    """Autocast without its cache, whose casts would be missing from a replay; no garbage collection, which could free
+    CUDA memory in the middle of a capture."""
+    cache, work.autocast_cache = work.autocast_cache, False
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        work.autocast_cache = cache
+        if collecting:
+            gc.enable()
+
+
+class GraphClock(CudaClock):
+    """GPU time of forward, backward and both, at all levels; `launches` counts the nodes of a call's graph."""
+
+    name = "graph"
+    cannot: ClassVar[dict[str, str]] = {"step": "clock graph does not capture the optimizer's step"}
+
+    def __init__(
+        self, device: "torch.device", cold_l2: bool, settings: MeasureSettings | None = None, cuda: Any = None
+    ) -> None:
+        super().__init__(device, cold_l2, settings, cuda)
+        self._stream: Any = None
+        self._graphs: dict[str, Any] = {}  # forward, backward and refresh, in the order of their replay
+        self._marks: dict[str, tuple[Any, Any]] = {}  # the first and last event of each
+        self._between = self._cuda.Event()
+        self._backlog = Backlog(self._settings)
+        self._cycles = 0.0
+        self._settled = False
+        self.grads: tuple[Tensor, ...] = ()  # what the last replay computed, in the order of work.leaves
+
+    def prepare(self, work: Any, level: str) -> None:
+        """Captures. Raises Unsupported with the reason where the work cannot be, torch.OutOfMemoryError as it is."""
+        import torch
+
+        super().prepare(work, level)
+        self._cycles = cycles_per_ms(self._cuda)
+        work.clear()
+        try:
+            with capturable(work):
+                self._stream = self._cuda.Stream(self._device)
+                self._warm_up(work)
+                self._capture(work, 1)
+                if not self._cold and (calls := self._calls_to_capture(work)) > 1:
+                    self._drop()
+                    self._capture(work, calls)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as e:
+            text = " ".join(str(e).split())[:250]
+            raise Unsupported(f"capture: {type(e).__name__}: {text}", spoils=True) from e
+
+    def _warm_up(self, work: Any) -> None:
+        """Eager calls on the capture's stream: libraries make handles and workspaces for it, Triton its kernels."""
+        cuda = self._cuda
+        self._stream.wait_stream(cuda.current_stream(self._device))
+        with cuda.stream(self._stream):
+            for _ in range(self._settings.graph_warmups):
+                gradients(work, work.forward())
+                work.refresh()
+        cuda.current_stream(self._device).wait_stream(self._stream)
+        cuda.synchronize(self._device)
+
+    def _capture(self, work: Any, calls: int) -> None:
+        """Captures `calls` forwards in one graph and their backwards in another, and the refresh in a third."""
+        pool = self._cuda.graph_pool_handle()
+        outs: list[Out] = []
+
+        def backward() -> None:
+            while outs:
+                self.grads = gradients(work, outs.pop(0))
+
+        self._record("forward", pool, lambda: outs.extend(work.forward() for _ in range(calls)))
+        self._record("backward", pool, backward)
+        if work.has_refresh:
+            self._record("refresh", pool, work.refresh)
+        self.calls = calls
+        counts = {p: count_nodes(g.raw_cuda_graph()) for p, g in self._graphs.items()}
+        forward, back = counts["forward"], counts["backward"]
+        if forward is not None and back is not None:
+            found = {"forward": forward, "backward": back, "forward-backward": forward + back}
+            self.launches = {p: round(n / calls) for p, n in found.items()}
+
+    def _record(self, what: str, pool: Any, body: Any) -> None:
+        cuda = self._cuda
+        graph = cuda.CUDAGraph(keep_graph=True)
+        first, last = (cuda.Event(enable_timing=True, external=True) for _ in range(2))
+        failure: Exception | None = None
+        try:
+            with cuda.graph(graph, pool=pool, stream=self._stream):
+                try:
+                    first.record()
+                    body()
+                    last.record()
+                except Exception as e:
+                    failure = e
+                    raise
+        except Exception as e:
+            raise failure or e from None  # ending a broken capture raises too, and says less
+        graph.instantiate()
+        self._graphs[what], self._marks[what] = graph, (first, last)
+
+    def _calls_to_capture(self, work: Timed) -> int:
+        """As many as take graph_batch_s, by the faster of forward and backward; the first replay uploads the graph."""
+        for _ in range(2):
+            self._replay(work)
+        shortest = min(self._elapsed(p, p) for p in ("forward", "backward"))
+        wanted = ceil(self._settings.graph_batch_s * 1e3 / max(shortest, 1e-3))
+        return min(wanted, self._settings.graph_max_calls)
+
+    def _replay(self, work: Timed) -> bool:
+        """One replay of all. False where backward was not queued before forward was done: a gap may lie between."""
+        self._flush_l2()
+        if self._backlog.ms:
+            self._cuda._sleep(round(self._backlog.ms * self._cycles))
+        self._graphs["forward"].replay()
+        self._between.record()
+        self._graphs["backward"].replay()
+        in_time = not self._between.query()
+        if work.has_refresh:
+            self._graphs["refresh"].replay()
+        self._cuda.synchronize(self._device)
+        return in_time
+
+    def settle(self) -> None:
+        self._settled = True
+
+    def sample(self, work: Timed, step: bool) -> Sample | None:
+        in_time = self._replay(work)
+        if self._settled and not self._backlog.judge(in_time):
+            return None
+        found = {
+            "forward": self._elapsed("forward", "forward"),
+            "backward": self._elapsed("backward", "backward"),
+            "forward-backward": self._elapsed("forward", "backward"),
+        }
+        if work.has_refresh:
+            found["refresh"] = self._elapsed("refresh", "refresh") * self.calls
+        return {(p, self.name): ms / self.calls for p, ms in found.items()}
+
+    def _elapsed(self, start: str, end: str) -> float:
+        """ms from the first event of one graph to the last of another."""
+        return self._marks[start][0].elapsed_time(self._marks[end][1])
+
+    def _drop(self) -> None:
+        self.grads = ()
+        for graph in self._graphs.values():
+            with contextlib.suppress(RuntimeError):  # the context may be lost; the reason was told before
+                graph.reset()
+        self._graphs, self._marks = {}, {}
+
+    def close(self) -> None:
+        super().close()
+        self._drop()

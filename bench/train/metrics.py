@@ -1,0 +1,114 @@
+"""What a run tells while it trains: metrics.jsonl, a bar with the time to go, and the wall clock of the paper."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+from bench.errors import UserError
+from bench.record.store import replace_file
+
+
+class Stopwatch:
+    """Seconds of training, summed over the parts of a run that was cut off; what was trained and lost counts once."""
+
+    def __init__(self, before_s: float) -> None:
+        self._before = before_s
+        self._started: float | None = None
+
+    def start(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return self._before + (0.0 if self._started is None else time.monotonic() - self._started)
+
+
+def training_time(seconds: float) -> str:
+    """H:MM:SS.ss, as the paper's Table 2 has it: 26221.79 is 7:17:01.79."""
+    hundredths = round(seconds * 100)
+    minutes, rest = divmod(hundredths, 6000)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest // 100:02}.{rest % 100:02}"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; what a kill tore off the end is left out."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+class Metrics(TrainerCallback):
+    """One line of metrics.jsonl for each optimizer step.
+
+    step, epoch, loss (mean over the step's loss tokens, of all processes), learning_rate, grad_norm (null where fp16
+    overflowed and the step was skipped), examples_per_s (all processes; of this step), elapsed_s (training so far).
+    """
+
+    def __init__(self, path: Path, watch: Stopwatch, examples: int, per_step: int, resumed_step: int) -> None:
+        self._path, self._watch, self._resumed = path, watch, resumed_step
+        self._examples, self._per_step = examples, per_step
+        self._last = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._last = self._watch.elapsed_s
+        if state.is_world_process_zero:
+            kept = [m for m in read_metrics(self._path) if m["step"] <= self._resumed]
+            replace_file(self._path, "".join(json.dumps(m) + "\n" for m in kept))
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise UserError(
+                f"the loss is {logs['loss']} after step {state.global_step}: lower learning_rate, or pass"
+                " --precision amp-bf16 where it was amp-fp16, with --fresh"
+            )
+        now = self._watch.elapsed_s
+        seconds, self._last = now - self._last, now
+        if state.is_world_process_zero:
+            before = (state.global_step - 1) % -(-self._examples // self._per_step) * self._per_step
+            examples = min(self._per_step, self._examples - before)  # the last step of an epoch may have fewer
+            line = {
+                "step": state.global_step,
+                "epoch": logs.get("epoch"),
+                "loss": logs["loss"],
+                "learning_rate": logs.get("learning_rate"),
+                "grad_norm": norm if math.isfinite(norm := logs.get("grad_norm", math.nan)) else None,
+                "examples_per_s": examples / seconds if seconds > 0 else None,
+                "elapsed_s": round(now, 3),
+            }
+            with open(self._path, "a", encoding="utf-8") as f:
+                f.write(json.dumps(line) + "\n")
+
+
+class Progress(TrainerCallback):
+    """A bar on standard error: steps, time to go, loss."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        live = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=state.max_steps,
+            initial=state.global_step,
+            unit="step",
+            disable=not state.is_world_process_zero,
+            dynamic_ncols=live,
+            mininterval=0.1 if live else 30,  # a log file wants few lines
+        )
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
+            self._bar.update(state.global_step - self._bar.n)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.close()

@@ -1,0 +1,136 @@
+"""A request to train, checked before anything heavy is loaded or anything is changed."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError, one_of
+from bench.record.environment import version
+from bench.train.data import Item, read_items
+from bench.train.hub import check_checkpoint
+from bench.train.strategy import Strategy, read_strategy
+
+IMPLS = ("auto", "peft", "triton")
+SAVES = ("delta", "full")
+DEVICES = ("auto", "cpu", "cuda")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the flags say. None where the strategy's own value stands."""
+
+    strategy: str
+    model: str
+    data: str | None
+    out: Path
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch: int | None = None
+    accumulation: int | None = None
+    length: int | None = None
+    precision: str | None = None
+    seed: int = 0
+    checkpoint_every: int = 50
+    impl: str = "auto"
+    save: str = "delta"
+    device: str = "auto"
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request that was checked, and everything it needs but the model."""
+
+    request: Request
+    name: str
+    strategy: Strategy
+    items: list[Item]
+    on_cpu: bool
+    impl: str
+    world_size: int
+    rank: int
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes the run what it is: a run with others is another run."""
+        told = json.dumps([dataclasses.astuple(item) for item in self.items]).encode()
+        return {
+            "strategy": self.name,
+            **self.strategy.model_dump(exclude={"description"}),
+            "model": absolute(self.request.model),
+            "data_sha256": hashlib.sha256(told).hexdigest(),
+            "seed": self.request.seed,
+            "impl": self.impl,
+            "save": self.request.save,
+            "device": "cpu" if self.on_cpu else "cuda",
+            "world_size": self.world_size,
+        }
+
+
+def make_plan(request: Request, rank: int) -> Plan:
+    """Raises UserError where the request cannot be carried out."""
+    for flag, value, valid in (
+        ("--impl", request.impl, IMPLS),
+        ("--save", request.save, SAVES),
+        ("--device", request.device, DEVICES),
+    ):
+        if value not in valid:
+            raise UserError(one_of(flag, value, valid))
+    name, strategy = read_strategy(
+        request.strategy,
+        epochs=request.epochs,
+        learning_rate=request.learning_rate,
+        batch=request.batch,
+        accumulation=request.accumulation,
+        length=request.length,
+        precision=request.precision,
+    )
+    if strategy.method == "none":
+        check_checkpoint(request.model)
+        return Plan(request, name, strategy, [], True, "auto", 1, rank)
+    if request.data is None:
+        raise UserError("--data: a JSONL file, a folder with train.jsonl, or the id of a Hub dataset is needed")
+    _check_packages(strategy)
+    items = read_items(request.data, "train")
+    check_checkpoint(request.model)
+    on_cpu = _on_cpu(request.device)
+    if on_cpu and strategy.precision == "amp-fp16":
+        raise UserError("precision amp-fp16 needs a GPU; on the CPU pass --precision fp32, bf16 or amp-bf16")
+    impl = _impl(request.impl, strategy, on_cpu)
+    return Plan(request, name, strategy, items, on_cpu, impl, int(os.environ.get("WORLD_SIZE", "1")), rank)
+
+
+def _check_packages(strategy: Strategy) -> None:
+    wanted = ["accelerate", "tensorboard", *(["peft"] if strategy.method == "lora" else [])]
+    missing = [package for package in wanted if version(package) is None]
+    if missing:
+        raise UserError(f"training needs {', '.join(missing)}: pip install 'lorabench[train]'")
+
+
+def _on_cpu(device: str) -> bool:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU here; valid are: auto, cpu")
+    return device == "cpu" or not torch.cuda.is_available()
+
+
+def _impl(impl: str, strategy: Strategy, on_cpu: bool) -> str:
+    """How LoRA is computed: fused where there is a GPU for it. PaCA has one form, full needs none."""
+    if strategy.method != "lora":
+        if impl != "auto":
+            raise UserError(f"--impl {impl}: for strategies of method lora; this one is {strategy.method}")
+        return "auto"
+    if impl == "auto":
+        return "peft" if on_cpu or version("triton") is None else "triton"
+    return impl
+
+
+def absolute(model: str) -> str:
+    """A folder's full path, so that what was trained from it finds it from anywhere; a Hub id as it is."""
+    path = Path(model)
+    return str(path.resolve()) if path.is_dir() else model

@@ -1,0 +1,130 @@
+"""One training run, in each of its processes: model, method, Trainer, result."""
+
+import shutil
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import transformers
+from torch.utils.tensorboard import SummaryWriter
+from transformers import PrinterCallback, set_seed
+from transformers.integrations import TensorBoardCallback
+
+from bench.errors import UserError
+from bench.train import checkpoint
+from bench.train.folder import CHECKPOINTS, METRICS, MODEL, RESULT
+from bench.train.load import load_checkpoint
+from bench.train.metrics import Metrics, Progress, Stopwatch, read_metrics, training_time
+from bench.train.plan import Plan, absolute
+from bench.train.result import write_result
+from bench.train.tokens import collator, encode
+from bench.train.trainer import PartTrainer, arguments
+from bench.train.tune import save_tuned, tune, weights_dtype
+
+
+def train_model(plan: Plan, say: Callable[[str], None]) -> None:
+    """Trains to the end and writes model and train.json. Raises UserError where model and strategy do not fit."""
+    strategy, out, seed = plan.strategy, plan.request.out, plan.request.seed
+    transformers.utils.logging.set_verbosity_error()
+    if plan.rank != 0:
+        transformers.utils.logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # PEFT asks for it
+    set_seed(seed)
+    options = arguments(
+        strategy,
+        out / CHECKPOINTS,
+        seed=seed,
+        checkpoint_every=plan.request.checkpoint_every,
+        on_cpu=plan.on_cpu,
+    )
+    done, resumed = _start(plan, say)
+    if done:
+        say(f"{out}: trained already; --fresh trains anew")
+        return
+    source = absolute(plan.request.model)  # what is saved names it
+    model, tokenizer = load_checkpoint(source, weights_dtype(strategy.precision))
+    model.config.use_cache, caches = False, model.config.use_cache  # of use in inference alone
+    length = min(strategy.length, getattr(model.config, "max_position_embeddings", None) or strategy.length)
+    encoded = encode(plan.items, tokenizer, length, strategy.loss_on)
+    if encoded.shortened:
+        say(f"{encoded.shortened} of {len(plan.items)} examples exceed {length} tokens; they lose their beginning")
+    try:
+        model = tune(model, strategy, seed, plan.impl, say)
+    except (ValueError, TypeError) as e:
+        raise UserError(f"strategy {plan.name} does not fit {plan.request.model}: {e}") from e
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    per_step = strategy.batch * strategy.accumulation * plan.world_size
+    watch = Stopwatch(resumed.elapsed_s if resumed else 0.0)
+    metrics = Metrics(out / METRICS, watch, len(plan.items), per_step, resumed.step if resumed else 0)
+    steps = strategy.epochs * -(-len(plan.items) // per_step)
+    if steps <= strategy.warmup_steps:
+        say(f"{steps} steps in all and {strategy.warmup_steps} warmup_steps: the learning rate never gets to its value")
+    say(f"{strategy.description}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
+    try:
+        trainer = PartTrainer(  # moves the model to its device
+            watch,
+            model=model,
+            args=options,
+            train_dataset=encoded.examples,
+            data_collator=collator(pad_id, length),
+            callbacks=[metrics, Progress()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if plan.rank == 0:
+            writer = SummaryWriter(str(out / "tensorboard"), purge_step=resumed.step + 1 if resumed else None)
+            trainer.add_callback(TensorBoardCallback(writer))
+        watch.start()
+        trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
+    except torch.OutOfMemoryError as e:
+        raise UserError(
+            f"out of GPU memory ({str(e).splitlines()[0]}). Pass --precision bf16, a smaller --batch with a larger"
+            " --accumulation, or a strategy file with gradient_checkpointing: true; with --fresh"
+        ) from None
+    elapsed = watch.elapsed_s
+    model.config.use_cache = caches
+    if plan.rank == 0:
+        _finish(plan, trainer, tokenizer, elapsed)
+        say(f"trained in {training_time(elapsed)}")
+    trainer.accelerator.end_training()
+
+
+def _start(plan: Plan, say: Callable[[str], None]) -> tuple[bool, checkpoint.Checkpoint | None]:
+    """Whether all is done, and where training goes on. Process 0 looks and tells the others, which may see the folder
+    as it was before."""
+    found: list[Any] = [None]
+    if plan.rank == 0:
+        folder = plan.request.out / CHECKPOINTS
+        for name in checkpoint.drop_torn(folder):
+            say(f"{folder / name}: torn; dropped")
+        newest = checkpoint.newest(folder)
+        if newest:
+            say(f"going on after step {newest.step}, {training_time(newest.elapsed_s)} into the training")
+        found = [((plan.request.out / RESULT).is_file(), newest)]
+    if plan.world_size > 1:
+        dist.broadcast_object_list(found)
+    done, resumed = found[0]
+    return done, resumed
+
+
+def _count(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) -> None:
+    out = plan.request.out
+    losses = [m["loss"] for m in read_metrics(out / METRICS)]
+    last = losses[-max(1, len(losses) // 10) :]
+    elapsed = round(elapsed, 3)
+    told = {
+        "steps": trainer.state.global_step,
+        "wall_s": elapsed,
+        "training_time": training_time(elapsed),
+        "final_loss": sum(last) / len(last),  # mean over the last tenth of the steps
+        "gpu": None if plan.on_cpu else torch.cuda.get_device_name(),
+        "trainable_params": _count(trainer.model),
+    }
+    save_tuned(trainer.model, plan.strategy, tokenizer, out / MODEL, plan.request.save == "full")
+    write_result(plan, told)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

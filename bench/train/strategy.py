@@ -1,0 +1,87 @@
+"""A strategy: what trains, by which method, on which schedule. The files in strategies/ are the paper's Table 3."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from bench.case.shapes import is_there, trainable_blocks
+from bench.errors import UserError
+from bench.yamlfile import Strict, read_strict
+
+STRATEGIES = Path(__file__).parent / "strategies"
+
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+
+
+def _blocks(value: Any) -> Any:
+    """A plain count of top blocks is meant as the word for it. The word itself is checked against no model yet."""
+    word = str(value) if type(value) is int else value
+    if isinstance(word, str):
+        try:
+            trainable_blocks(word, 2**31)
+        except ValueError as e:
+            raise ValueError(f"{e}; valid are: all, upper-1/2, upper-3/4, a count of top blocks") from None
+    return word
+
+
+class Strategy(Strict):
+    """One way of fine-tuning. Where a key is left out, Table 3's value common to all strategies stands."""
+
+    description: str
+    method: Literal["none", "full", "lora", "paca"]
+    trainable_layers: Annotated[str, BeforeValidator(_blocks)] = "all"
+    rank: Count | None = None
+    alpha: Annotated[float, Field(gt=0, lt=1e6)] | None = None
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the adapter's input; LoRA only
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    precision: Literal["amp-fp16", "amp-bf16", "bf16", "fp32"] = "amp-fp16"
+    optimizer: Literal["adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0, lt=1e3)] | None = None
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0, lt=2**31)] = 100
+    epochs: Count = 1
+    batch: Count = 8  # per process
+    accumulation: Count = 4
+    length: Annotated[int, Field(ge=2, lt=2**31)] = 512  # tokens; longer examples lose their beginning
+    loss_on: Literal["answer", "all"] = "answer"
+    gradient_checkpointing: bool = False
+
+    @model_validator(mode="after")
+    def _fits_its_method(self) -> "Strategy":
+        adapts = self.method in ("lora", "paca")
+        for key in ("rank", "alpha"):
+            if (getattr(self, key) is None) == adapts:
+                raise ValueError(f"method {self.method} {'needs a' if adapts else 'has no'} {key}")
+        if self.method != "none" and self.learning_rate is None:
+            raise ValueError(f"method {self.method} needs a learning_rate")
+        if self.dropout and self.method != "lora":
+            raise ValueError(f"method {self.method} has no dropout of its own; lora has")
+        if self.weight_decay and self.method == "paca":
+            raise ValueError("method paca takes no weight_decay: it would pull pretrained columns to zero")
+        return self
+
+
+def strategy_names() -> list[str]:
+    """The strategies that come with the suite."""
+    return sorted(p.stem for p in STRATEGIES.glob("*.yaml"))
+
+
+def read_strategy(strategy: str, **changes: Any) -> tuple[str, Strategy]:
+    """The name (the file's stem) and content of a strategy given by name or by path, with `changes` of single keys.
+
+    Raises UserError naming file, line, key, what was found and what would be valid.
+    """
+    path = STRATEGIES / f"{strategy}.yaml" if strategy in strategy_names() else Path(strategy)
+    if not is_there(path.is_file):
+        raise UserError(f"--strategy {strategy!r} is neither a file nor one of: {', '.join(strategy_names())}")
+    read, _ = read_strict(path, Strategy, "a strategy")
+    given = {key: value for key, value in changes.items() if value is not None}
+    try:
+        return path.stem, Strategy.model_validate({**read.model_dump(), **given})
+    except ValidationError as e:  # the file was fine, so it is a change
+        first = e.errors(include_url=False)[0]
+        flag = f"--{first['loc'][0]}: {first['input']!r}: " if first["loc"] else ""
+        raise UserError(f"{flag.replace('_', '-')}{first['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,103 @@
+"""transformers' Trainer with checkpoints of what trains alone, complete or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import Trainer, TrainingArguments
+
+from bench.train import checkpoint
+from bench.train.metrics import Stopwatch
+from bench.train.strategy import Strategy
+from bench.train.tune import autocast_dtype
+from kernels import PaCALinear
+
+_TRAINED = "trained.safetensors"
+
+
+class PartTrainer(Trainer):
+    """Saves and loads the trained values alone: the frozen rest is the model's, and may be many gigabytes."""
+
+    def __init__(self, watch: Stopwatch, **options: Any) -> None:
+        super().__init__(**options)
+        self._watch = watch
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Trainer's place for writing the model into a checkpoint; only process 0 comes here."""
+        assert output_dir is not None
+        Path(output_dir).mkdir(parents=True, exist_ok=True)
+        values = {name: p.detach().cpu().contiguous() for name, p in _trained(self.model).items()}
+        save_file(values, str(Path(output_dir) / _TRAINED))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Trainer's place for reading it back, in every process."""
+        load_trained(self.model, Path(resume_from_checkpoint) / _TRAINED)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process writes its own random state
+        if self.is_world_process_zero():
+            assert self.args.output_dir is not None
+            step = self.state.global_step
+            checkpoint.complete(Path(self.args.output_dir) / f"checkpoint-{step}", step, self._watch.elapsed_s)
+
+
+def _trained(model: Any) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_trained(model: Any, path: Path) -> None:
+    """Puts the values of a checkpoint into the parameters that train. Raises ValueError where names do not fit."""
+    values = load_file(str(path))
+    trained = _trained(model)
+    if values.keys() != trained.keys():
+        raise ValueError(f"{path}: {min(values.keys() ^ trained.keys())} is on one side only")
+    for name, parameter in trained.items():
+        parameter.copy_(values[name])
+    for module in model.modules():
+        if isinstance(module, PaCALinear):
+            module.refresh()
+
+
+def arguments(
+    strategy: Strategy, checkpoints: Path, *, seed: int, checkpoint_every: int, on_cpu: bool
+) -> TrainingArguments:
+    """The schedule of a strategy as Trainer's arguments; in every other respect as Trainer has it."""
+    autocast = autocast_dtype(strategy)
+    assert strategy.learning_rate is not None
+    options = TrainingArguments(
+        output_dir=str(checkpoints),
+        per_device_train_batch_size=strategy.batch,
+        gradient_accumulation_steps=strategy.accumulation,
+        num_train_epochs=strategy.epochs,
+        learning_rate=strategy.learning_rate,
+        weight_decay=strategy.weight_decay,
+        max_grad_norm=strategy.max_grad_norm,
+        lr_scheduler_type=strategy.schedule,
+        warmup_steps=strategy.warmup_steps,
+        optim="adamw_torch",
+        fp16=autocast == "fp16",
+        bf16=autocast == "bf16",
+        seed=seed,
+        use_cpu=on_cpu,
+        ddp_backend="gloo" if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,  # none changes
+        # Every step: a resumed run then has the same loss curve wherever it was cut off. One read of the loss a step.
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=checkpoint_every,
+        save_total_limit=2,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+    )
+    # Several GPUs work by torchrun. Trainer's own default, one process that copies the model to all of them in every
+    # step, would multiply the strategy's batch.
+    options._n_gpu = min(options.n_gpu, 1)
+    return options
