@@ -42,6 +42,16 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     machine_info["gpu"] = {"name": device.name, "driver": device.driver, "key": device.key}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread(request: pytest.FixtureRequest) -> None:
+    """Tests compute on one thread, and so do the processes they start: their tensors are small, and on a busy machine
+    more threads only wait for one another. Benchmarks keep all threads."""
+    if not request.config.getoption("benchmark_only"):
+        os.environ["OMP_NUM_THREADS"] = "1"
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(1)
+
+
 @pytest.fixture
 def sweep_file(tmp_path: Path) -> Path:
     """A sweep of six cases that takes a second to measure."""

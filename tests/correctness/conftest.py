@@ -1,25 +1,15 @@
 """One thread, small models, and a place to register an implementation."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
 from bench.methods.registry import IMPLS, Impl
-from tests.gate.planted import FIELDS
+from tests.correctness.planted import FIELDS
 from tests.models.tiny import write_config
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """The tensors are small: on a busy machine more threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT, Bench, wait_for
-from tests.finetune.conftest import curve_of, metrics_of
+from tests.train.conftest import curve_of, metrics_of
 
 pytestmark = pytest.mark.slow
 

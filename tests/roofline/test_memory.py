@@ -146,7 +146,7 @@ def test_what_cannot_fit_is_oom_before_a_child_is_started(tmp_path: Path) -> Non
 def test_list_says_what_would_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from bench import listing
+    from bench.commands import list as listing
 
     path = tmp_path / "large.yaml"
     plan_of(tmp_path)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from bench.train.strategy import STRATEGIES
@@ -56,12 +55,6 @@ def strategy_file(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """More threads add in another order, and these models are too small for them."""
-    torch.set_num_threads(1)
 
 
 def metrics_of(out: Path) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from bench.methods import IMPLS, unsupported
 from bench.methods.adapt import trained
 from bench.models.build import build
 from kernels import LoRALinear, PaCALinear
-from tests.gate.planted import FIELDS, case_of, lora_impl, paca_impl, paca_of
+from tests.correctness.planted import FIELDS, case_of, lora_impl, paca_impl, paca_of
 from tests.models.tiny import LLAMA, make_case, write_config
 
 THIRD = {"rank": 4, "alpha": 4 / 3}

@@ -15,8 +15,8 @@ from bench.models import attention
 from bench.models.build import build
 from bench.roofline.roofline import compulsory_bytes
 from kernels import LoRALinear, PaCALinear
-from tests.floors.families import GROUPS, METHODS, TARGETS
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
+from tests.roofline.families import GROUPS, METHODS, TARGETS
 
 
 def size(*tensors: Tensor | None) -> int:

@@ -15,8 +15,8 @@ from bench.train.data import LETTERS, Item, prompt
 from bench.train.load import load_tuned
 from bench.train.metrics import training_time
 from bench.train.plan import Request
-from tests.finetune.conftest import curve_of, metrics_of
 from tests.mcq import WORDS, make_items
+from tests.train.conftest import curve_of, metrics_of
 
 TUNED = ("lora", "paca", "upper-half-paca", "three-quarters-paca")
 FIRST = {"lora": 0, "paca": 0, "upper-half-paca": 2, "three-quarters-paca": 1}  # the lowest of 4 blocks that trains

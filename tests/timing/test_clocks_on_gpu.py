@@ -105,7 +105,7 @@ SYNCHRONIZES = """
 import torch
 from bench.timing.clocks import make_clock
 from bench.timing.sampler import measure
-from tests.gpu.test_clocks import CASES, SETTINGS, work_of
+from tests.timing.test_clocks_on_gpu import CASES, SETTINGS, work_of
 work = work_of(CASES[0])
 call = work.call
 work.call = lambda: call() * float(call().isfinite().all())

@@ -18,7 +18,7 @@ from bench.methods.paca.eager import EagerPaCALinear
 from bench.methods.paca.official import OfficialPaCALinear
 from bench.methods.paca.swap import SwapPaCALinear
 from kernels import LoRALinear
-from tests.gate.planted import Forward, case_of, lora_formula, lora_impl, paca_impl, paca_layer, paca_of
+from tests.correctness.planted import Forward, case_of, lora_formula, lora_impl, paca_impl, paca_layer, paca_of
 from tests.models.tiny import make_case
 
 

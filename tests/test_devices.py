@@ -1,58 +1,13 @@
 """Which GPU is here: a fake NVML, keys, --gpu, CUDA_VISIBLE_DEVICES."""
 
-from typing import Any
-
 import pytest
 
 from bench.devices import board_key, choose, cpu_device, gpus
 from bench.errors import UserError
+from tests.fake_nvml import FakeNvml
 
 A100 = ("NVIDIA A100-SXM4-80GB", (8, 0), 6912, "GPU-aaaa")
 H200 = ("NVIDIA H200", (9, 0), 16896, "GPU-hhhh")
-
-
-class FakeNvml:
-    """As much of pynvml as is asked for."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *boards: tuple[str, tuple[int, int], int, str], broken: bool = False) -> None:
-        self.boards, self.broken, self.opened = boards, broken, 0
-
-    def nvmlInit(self) -> None:
-        if self.broken:
-            raise self.NVMLError("driver not loaded")
-        self.opened += 1
-
-    def nvmlShutdown(self) -> None:
-        self.opened -= 1
-
-    def nvmlSystemGetDriverVersion(self) -> bytes:
-        return b"580.159.03"
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.boards)
-
-    def nvmlDeviceGetHandleByIndex(self, i: int) -> Any:
-        return self.boards[i]
-
-    def nvmlDeviceGetName(self, board: Any) -> str:
-        return board[0]
-
-    def nvmlDeviceGetCudaComputeCapability(self, board: Any) -> tuple[int, int]:
-        return board[1]
-
-    def nvmlDeviceGetNumGpuCores(self, board: Any) -> int:
-        if board[2] < 0:
-            raise self.NVMLError("not supported")
-        return board[2]
-
-    def nvmlDeviceGetMemoryInfo(self, board: Any) -> Any:
-        return type("Memory", (), {"total": 80 * 2**30})
-
-    def nvmlDeviceGetUUID(self, board: Any) -> str:
-        return board[3]
 
 
 @pytest.fixture(autouse=True)

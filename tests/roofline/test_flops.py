@@ -12,8 +12,8 @@ from bench.case import Case
 from bench.case.shapes import named_models
 from bench.models.build import build
 from bench.roofline.roofline import board, compulsory_bytes, floor_ms, flops
-from tests.floors.families import FAMILIES, METHODS, TARGETS
 from tests.models.tiny import make_case, write_config
+from tests.roofline.families import FAMILIES, METHODS, TARGETS
 
 
 def count_flops(run: Callable[[], Any]) -> tuple[int, Any]:

@@ -1,6 +1,5 @@
 """The state of the GPU, on a fake NVML: what ends a measurement, what drops a block, what is only recorded."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,63 +10,10 @@ from bench.timing.clocks import CpuClock
 from bench.timing.gpu_state import CLOCKS_SET, POWER_CAP, SLOWDOWNS, GpuState, Reading, Rests, open_state, summary
 from bench.timing.sampler import Measurement, measure
 from bench.timing.settings import MeasureSettings
-from tests.test_stop import Simulated
+from tests.fake_nvml import FakeNvml
+from tests.timing.test_stop import Simulated
 
 SETTINGS = MeasureSettings(min_samples=24, min_time_s=0.01, warmup_calls=1, warmup_s=0.01)
-
-
-class FakeNvml:
-    """One GPU; `reasons` and `pids` are what the next readings find, the last of them for ever."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, reasons: list[int] | None = None, pids: list[list[int]] | None = None, lacks: str = "") -> None:
-        self.reasons, self.pids, self.lacks = reasons or [0], pids or [[]], lacks
-        self.sm_mhz = [1980]
-        self.application_mhz = self.default_mhz = 1980
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("nvml") and object.__getattribute__(self, "lacks") in (name, "everything"):
-            raise self.NVMLError("Not Supported")
-        return object.__getattribute__(self, name)
-
-    @staticmethod
-    def _next(values: list[Any]) -> Any:
-        return values.pop(0) if len(values) > 1 else values[0]
-
-    def nvmlInit(self) -> None:
-        pass
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        return uuid
-
-    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
-        return self._next(self.sm_mhz) if kind == 1 else 3201
-
-    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:
-        return 1980 if kind == 1 else 3201
-
-    def nvmlDeviceGetApplicationsClock(self, handle: str, kind: int) -> int:
-        return self.application_mhz
-
-    def nvmlDeviceGetDefaultApplicationsClock(self, handle: str, kind: int) -> int:
-        return self.default_mhz
-
-    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
-        return 412_345
-
-    def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:
-        return 61
-
-    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:
-        return self._next(self.reasons)
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
-        return self._next(self.reasons)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[Any]:
-        return [SimpleNamespace(pid=pid) for pid in self._next(self.pids)]
 
 
 def fake_state(**options: Any) -> GpuState:

@@ -7,8 +7,8 @@ import pytest
 from bench.devices import board_table
 from bench.roofline.peaks import Board
 from bench.roofline.roofline import board, compulsory_bytes, floor_ms, flops
-from tests.floors.families import METHODS
 from tests.models.tiny import make_case
+from tests.roofline.families import METHODS
 
 BOARD = Board("x", "X", 10, 100, 50, 10, 1, 16, "made up", l2_mib=1)  # 1e14, 5e13, 1e13 FLOP/s; 1e12 B/s
 

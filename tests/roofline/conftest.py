@@ -1,7 +1,6 @@
 """What the tests of closed forms share."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,8 @@ import torch
 from bench.case import shapes
 from bench.case.shapes import ModelShape, Projection
 from bench.models.inspect import describe
-from tests.floors.families import FAMILIES
 from tests.models.tiny import write_config
-
-
-@pytest.fixture(autouse=True, scope="package")
-def one_thread() -> Iterator[None]:
-    """The tensors here are so small that on a busy machine more threads only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.roofline.families import FAMILIES
 
 
 @pytest.fixture(autouse=True)
