@@ -13,8 +13,8 @@ from bench.case import Case
 from bench.case.schema import Status
 from bench.devices import choose, gpus
 from bench.methods.registry import IMPLS, unsupported
+from bench.record.stats import summarize
 from bench.sweeps.expand import Plan, make_plan
-from bench.timing.stop import estimate
 
 DEVICE = choose("auto", gpus())
 
@@ -81,4 +81,4 @@ def test_case(benchmark: Any, case: Case, pass_: str) -> None:
     benchmark.extra_info.update(case.axes() | {"case_id": case.case_id, "pass": pass_, "clock": clock})
     benchmark.pedantic(lambda: None, rounds=len(samples))
     if benchmark.stats is not None:  # None under --benchmark-disable
-        assert benchmark.stats.stats.median * 1e3 == pytest.approx(estimate(samples).median_ms)
+        assert benchmark.stats.stats.median * 1e3 == pytest.approx(summarize(samples).median_ms)

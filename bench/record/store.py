@@ -69,6 +69,11 @@ class Record:
                 self.notes.append(f"{self.folder / name}: the last line was torn; dropped, its case is measured again")
         self._rows = {key_of(row): row for row in lines}
 
+    def samples(self) -> dict[Key, list[float]]:
+        """The samples behind the rows, in ms and in the order in which they were taken, read from disk."""
+        lines, _ = read_lines(self.folder / "samples.jsonl")
+        return {key_of(line): line["samples_ms"] for line in lines}
+
     def write_run(self) -> None:
         replace_file(self.folder / "run.json", json.dumps(self.run, indent=1) + "\n")
 

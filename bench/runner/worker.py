@@ -24,9 +24,9 @@ from typing import Any
 
 from bench.case import Case
 from bench.case.schema import Status
+from bench.record.stats import Summary
 from bench.timing.gpu_state import GpuState, open_state
 from bench.timing.settings import MeasureSettings
-from bench.timing.stop import Estimate
 
 Emit = Callable[..., None]
 
@@ -182,7 +182,7 @@ def _measure(
         begin(f"measuring {name}")
         clock = make_clock(name, device, case.l2 == "cold", settings)
 
-        def tell(pass_: str, e: Estimate) -> None:
+        def tell(pass_: str, e: Summary) -> None:
             emit("estimate", case_id=case.case_id, **{"pass": pass_}, **asdict(e))
 
         m = measure(work, clock, tuple(job["passes"]), case.level, settings, tell, state=state, never=impl.cannot)
