@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from plots.training import EXAMPLES, Run, is_run, load_run
+from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--examples", type=int, default=EXAMPLES, help="in an epoch that Table 2 projects; default: %(default)s, MMLU's"
     )
     asked = parser.parse_args(arguments)
-    from plots.load import FolderError, load
+    from plots.data.load import FolderError, load
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):

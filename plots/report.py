@@ -3,29 +3,29 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from plots.answer import answer
-from plots.arrange import Tables, arrange, groups
-from plots.cells import Book, make_book
-from plots.conditions import conditions
-from plots.figures import MAX_MODELS, Figure, draw_all, ratio_figure, times_figure
-from plots.files import staged
-from plots.load import Folder
-from plots.panels import MAX_TYPES, MAX_WIDE, Panel, Table, panels
-from plots.peers import FILES as PEERS_FILES
-from plots.peers import STEM as PEERS
-from plots.peers import write_peers
-from plots.render import Block, Heading, Items, Para, markdown, page
-from plots.sections import noise_note, progress_note, provenance, status_blocks
-from plots.split_tables import Splits, why
-from plots.splits import make_splits
-from plots.stats import MIN_PROCESSES
-from plots.steps import STEM as STEPS
+from plots.data.breakdown import make_splits
+from plots.data.length_fit import MIN_PROCESSES
+from plots.data.load import Folder
+from plots.data.panels import MAX_TYPES, MAX_WIDE, Panel, Table, panels
+from plots.data.results import Book, make_book
+from plots.data.training_runs import EXAMPLES, Run
+from plots.figures.canvas import MAX_MODELS, Figure, draw_all, ratio_figure, times_figure
+from plots.figures.steps import STEM as STEPS
+from plots.layout import Tables, arrange, groups
+from plots.render.blocks import Block, Heading, Items, Para, markdown, page
+from plots.render.files import staged
 from plots.table2_report import FILES as TABLE2
 from plots.table2_report import make_second
-from plots.tables import BESIDE
-from plots.tidy import tidy, write_tidy
-from plots.training import EXAMPLES, Run
-from plots.words import CLOCK_WORDS, listed, scene
+from plots.tables.breakdown import Splits, why
+from plots.tables.peers import FILES as PEERS_FILES
+from plots.tables.peers import STEM as PEERS
+from plots.tables.peers import write_peers
+from plots.tables.summary_csv import tidy, write_tidy
+from plots.tables.table1 import BESIDE
+from plots.text.captions import CLOCK_WORDS, listed, scene
+from plots.text.conditions import conditions
+from plots.text.headline import answer
+from plots.text.sections import noise_note, progress_note, provenance, status_blocks
 
 MAX_LINES = 80  # of a table inside the report; table1.md has all of them
 SPLIT = "split"
@@ -60,8 +60,8 @@ def shortened(table: Table, whole: str = "table1") -> Table:
 
 def draw_figures(folder: Folder, book: Book, found: list[Panel], splits: Splits, where: Path) -> list[Figure]:
     """The figures of the headline clock's panels, one set for the first panel of each level."""
-    from plots.curves import grid_figure, layers_figure, lengths_figure, peers_figure
-    from plots.stacks import split_figure
+    from plots.figures.breakdown import split_figure
+    from plots.figures.lengths import grid_figure, layers_figure, lengths_figure, peers_figure
 
     drawn: dict[str, Figure] = {}
     for panel in [p for p in found if p.clock == found[0].clock]:

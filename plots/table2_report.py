@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plots.cells import Book
-from plots.files import staged
-from plots.load import Folder
-from plots.panels import Table
-from plots.render import Block, Figure, Heading, Para, markdown
-from plots.steps import steps_figure
-from plots.table2 import answer2, parts_table, table2
-from plots.table2_csv import tidy2, write_table2
-from plots.timed import Timed, timed_cases
-from plots.training import Run
-from plots.words import place
+from plots.data.load import Folder
+from plots.data.panels import Table
+from plots.data.results import Book
+from plots.data.strategies import Timed, timed_cases
+from plots.data.training_runs import Run
+from plots.figures.steps import steps_figure
+from plots.render.blocks import Block, Figure, Heading, Para, markdown
+from plots.render.files import staged
+from plots.tables.table2 import answer2, parts_table, table2
+from plots.tables.table2_csv import tidy2, write_table2
+from plots.text.captions import place
 
 FILES = ("table2.md", "table2.csv")
 HEADING = "Training time and accuracy"

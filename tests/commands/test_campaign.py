@@ -15,7 +15,7 @@ from bench.campaign import precompile
 from bench.campaign.command import _run, _stop
 from bench.campaign.stages import Stage
 from bench.sweeps.expand import make_plan
-from plots.load import FolderError, load
+from plots.data.load import FolderError, load
 from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
 from tests.synthetic import row, write_run
 

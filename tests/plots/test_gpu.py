@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plots.__main__ import main
-from plots.load import load
+from plots.data.load import load
 from plots.report import draw
 from tests.plots.reading import PASSES, pick, row_of, samples, section
 

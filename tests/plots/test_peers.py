@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plots.load import load
+from plots.data.load import load
 from plots.report import draw
 
 LAYERS = ("self_attn.q_proj", "self_attn.qkv", "mlp.down_proj")
@@ -119,9 +119,9 @@ def test_the_mean_over_layers_is_the_geometric_one(maker: Any, make_case: Any) -
 @pytest.mark.usefixtures("no_figures")
 def test_the_interval_of_a_mean_is_as_wide_as_the_mean_scatters(tmp_path: Path, make_case: Any, maker: Any) -> None:
     """Over 60 folders of independent noise: 95 % of the means lie within 1.96 standard deviations of the truth."""
-    from plots.cells import make_book
-    from plots.panels import panels
-    from plots.peers import mean
+    from plots.data.panels import panels
+    from plots.data.results import make_book
+    from plots.tables.peers import mean
 
     means, halves = [], []
     for i in range(60):

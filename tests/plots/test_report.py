@@ -227,7 +227,7 @@ def test_it_imports_nothing_of_the_benchmark_and_help_is_quick() -> None:
         "import sys, plots.__main__ as m, contextlib\n"
         "with contextlib.suppress(SystemExit): m.main(['--help'])\n"
         "heavy = {'numpy', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
-        "import plots.report, plots.curves\n"
+        "import plots.report, plots.figures.lengths\n"
         "import json; print(json.dumps([sorted(heavy), sorted({'bench', 'torch', 'kernels'} & set(sys.modules))]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from plots.__main__ import main
-from plots.load import load
+from plots.data.breakdown import Drawn
+from plots.data.length_fit import Estimate, median_draws
+from plots.data.load import load
 from plots.report import draw
-from plots.splits import Drawn
-from plots.stats import Estimate, median_draws
-from plots.words import difference_word
+from plots.text.captions import difference_word
 from tests.plots.reading import PASSES, pick, row_of, samples, section, tidy
 
 TYPES = [("full", "eager"), ("lora", "eager"), ("paca", "eager")]

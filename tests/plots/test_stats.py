@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from plots.stats import (
+from plots.data.length_fit import (
     MIN_SAMPLES,
     Estimate,
     draws_from_interval,

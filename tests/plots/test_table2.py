@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from plots.__main__ import main
-from plots.load import load
+from plots.data.load import load
+from plots.data.training_runs import EXAMPLES, clock_word, is_papers, paper_ratio, published, steps_of
 from plots.report import draw
-from plots.training import EXAMPLES, clock_word, is_papers, paper_ratio, published, steps_of
 from tests.plots.reading import row_of, section
 
 # (method, layers) -> rank, forward and backward of a micro-step, optimizer, refresh, in ms

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plots.cells import make_book, read_case
-from plots.load import load
+from plots.data.load import load
+from plots.data.results import make_book, read_case
 from plots.report import draw
-from plots.words import decimals, with_interval
+from plots.text.captions import decimals, with_interval
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 TYPES = [("full", "eager"), ("lora", "eager"), ("paca", "eager")]
@@ -226,7 +226,7 @@ def test_layers_get_a_table_of_their_own(maker: Any, make_case: Callable[..., An
 
 
 def test_numbers_show_their_uncertainty_and_no_more() -> None:
-    from plots.stats import Estimate
+    from plots.data.length_fit import Estimate
 
     assert with_interval(Estimate(61.888, 61.77, 62.004)) == "61.89 ± 0.12"
     assert with_interval(Estimate(97.73, 97.7297, 97.7303)) == "97.73 ± 0.01"  # rounded up, never to nothing

@@ -4,10 +4,10 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from plots.case import METHODS, OWN_AXES, Case
-from plots.cells import Book, Cell, Ratio
-from plots.load import Folder, text
-from plots.stats import Estimate
+from plots.data.case import METHODS, OWN_AXES, Case
+from plots.data.length_fit import Estimate
+from plots.data.load import Folder, text
+from plots.data.results import Book, Cell, Ratio
 
 LEVELS = {
     "linear": "single linear layers",

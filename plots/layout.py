@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from plots.cells import Book
-from plots.fits import fits_table
-from plots.hardware import efficiency_table, memory_table
-from plots.load import Folder
-from plots.panels import MAX_TYPES, Panel, Table
-from plots.peers import is_peers, peers_summary, peers_table
-from plots.split_tables import Splits, split_tables
-from plots.splits import GPU_CLOCKS, has_both
-from plots.tables import layers_table, paper_table, step_table, table1
+from plots.data.breakdown import GPU_CLOCKS, has_both
+from plots.data.load import Folder
+from plots.data.panels import MAX_TYPES, Panel, Table
+from plots.data.results import Book
+from plots.tables.breakdown import Splits, split_tables
+from plots.tables.efficiency import efficiency_table, memory_table
+from plots.tables.lengths import fits_table
+from plots.tables.peers import is_peers, peers_summary, peers_table
+from plots.tables.table1 import layers_table, paper_table, step_table, table1
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from plots.case import METHODS, Case
-from plots.cells import Book, Cell
-from plots.stats import Estimate
-from plots.training import LENGTH, Published, clock_word, line_of, steps_of
+from plots.data.case import METHODS, Case
+from plots.data.length_fit import Estimate
+from plots.data.results import Book, Cell
+from plots.data.training_runs import LENGTH, Published, clock_word, line_of, steps_of
 
 NAMED = {"upper-1/2": "Upper Half", "upper-3/4": "Three Quarters"}
 PEFT = ("peft-fp32", "peft")  # the first that was timed: with its own fp32 adapters, as the paper most likely had it

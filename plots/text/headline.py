@@ -1,10 +1,10 @@
 """The answer in one plain sentence."""
 
-from plots.case import METHODS, Case
-from plots.cells import Book, Ratio
-from plots.load import Folder
-from plots.panels import Panel
-from plots.words import RATIO_PLACES, distinct, listed, place, shape_word, with_interval
+from plots.data.case import METHODS, Case
+from plots.data.load import Folder
+from plots.data.panels import Panel
+from plots.data.results import Book, Ratio
+from plots.text.captions import RATIO_PLACES, distinct, listed, place, shape_word, with_interval
 
 
 def answer(folder: Folder, book: Book, all_panels: list[Panel]) -> str:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from plots.case import Case
-from plots.cells import Book
-from plots.hardware import of_ceiling, over_floor, tflops
-from plots.load import Folder, text
-from plots.panels import panels
-from plots.paper import PaperRow, paper_row
-from plots.split_tables import Splits
-from plots.splits import GPU_CLOCKS, Extra, Split
-from plots.stats import Estimate
+from plots.data.breakdown import GPU_CLOCKS, Extra, Split
+from plots.data.case import Case
+from plots.data.length_fit import Estimate
+from plots.data.load import Folder, text
+from plots.data.panels import panels
+from plots.data.paper import PaperRow, paper_row
+from plots.data.results import Book
+from plots.tables.breakdown import Splits
+from plots.tables.efficiency import of_ceiling, over_floor, tflops
 
 
 def tidy(folder: Folder, book: Book, splits: Splits) -> list[dict[str, object]]:

@@ -1,12 +1,12 @@
 """How close to what the hardware allows: time over the physical floor, achieved rates, and peak memory."""
 
-from plots.case import Case
-from plots.cells import Book, Cell, Facts
-from plots.load import Folder, number
-from plots.panels import Panel, Table, title
-from plots.splits import GPU_CLOCKS
-from plots.stats import Estimate
-from plots.words import NOISY, OTHER_CLOCK, caption, listed, shape_word, with_interval
+from plots.data.breakdown import GPU_CLOCKS
+from plots.data.case import Case
+from plots.data.length_fit import Estimate
+from plots.data.load import Folder, number
+from plots.data.panels import Panel, Table, title
+from plots.data.results import Book, Cell, Facts
+from plots.text.captions import NOISY, OTHER_CLOCK, caption, listed, shape_word, with_interval
 
 PASSES = ("forward", "backward", "forward-backward")
 

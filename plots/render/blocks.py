@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from plots.panels import Table
+from plots.data.panels import Table
 
 NUMBER = re.compile(r"^([+-]?[\d.:]+)((?: ± [\d.:]+| \[[-\d., ]+\]| to [\d.]+)?(?: %)?)((?: [†‡])*)$")
 WIDE = 135  # characters in a line; a wider table is set smaller

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from plots.case import Case
-from plots.cells import Book, Cell
-from plots.stats import Array, Estimate, interval
+from plots.data.case import Case
+from plots.data.length_fit import Array, Estimate, interval
+from plots.data.results import Book, Cell
 
 GPU_CLOCKS = ("graph", "device")  # GPU work is the first of these that has a time
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from plots.load import number, text
+from plots.data.load import number, text
 
 METHODS = {"full": "Full-FT", "lora": "LoRA", "paca": "PaCA"}
 PASSES = ("forward", "backward", "forward-backward", "step")

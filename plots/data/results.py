@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from plots.case import PASSES, Case, read_case
-from plots.load import Folder, flag, number, row_key, text
-from plots.stats import (
+from plots.data.case import PASSES, Case, read_case
+from plots.data.length_fit import (
     MIN_PROCESSES,
     Array,
     Estimate,
@@ -18,6 +17,7 @@ from plots.stats import (
     median_draws,
     process_draws,
 )
+from plots.data.load import Folder, flag, number, row_key, text
 
 CLOCKS = ("eager", "cpu", "graph", "device", "host")  # the first of these that a folder has is its headline
 

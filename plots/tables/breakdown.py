@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from plots.answer import told
-from plots.case import Case
-from plots.cells import Book
-from plots.load import Folder
-from plots.panels import Panel, Table, title
-from plots.splits import GPU_CLOCKS, Extra, Split, make_split
-from plots.words import NOISY, OTHER_CLOCK, caption, difference_word, listed, shape_word, time_word
+from plots.data.breakdown import GPU_CLOCKS, Extra, Split, make_split
+from plots.data.case import Case
+from plots.data.load import Folder
+from plots.data.panels import Panel, Table, title
+from plots.data.results import Book
+from plots.text.captions import NOISY, OTHER_CLOCK, caption, difference_word, listed, shape_word, time_word
+from plots.text.headline import told
 
 Splits = Mapping[tuple[Case, str], Split]
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from plots.case import Case, read_case
-from plots.cells import Book, Ratio
-from plots.load import Folder, text
-from plots.panels import Panel, Table, title
-from plots.render import Block, Heading, Items, markdown
-from plots.stats import Estimate, interval
-from plots.tables import ratio_note
-from plots.words import NOISY, RATIO_PLACES, caption, labels, listed, ratio_word, time_word, with_interval
+from plots.data.case import Case, read_case
+from plots.data.length_fit import Estimate, interval
+from plots.data.load import Folder, text
+from plots.data.panels import Panel, Table, title
+from plots.data.results import Book, Ratio
+from plots.render.blocks import Block, Heading, Items, markdown
+from plots.tables.table1 import ratio_note
+from plots.text.captions import NOISY, RATIO_PLACES, caption, labels, listed, ratio_word, time_word, with_interval
 
 STEM = "peers"
 FILES = (f"{STEM}.md", f"{STEM}.csv")

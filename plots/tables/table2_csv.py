@@ -3,10 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from plots.cells import Book, Ratio
-from plots.stats import Estimate
-from plots.timed import Timed, epoch, timed_cases
-from plots.training import SCORES, Published, Run, is_papers, line_of, lora_run, paper_ratio, published, steps_of
+from plots.data.length_fit import Estimate
+from plots.data.results import Book, Ratio
+from plots.data.strategies import Timed, epoch, timed_cases
+from plots.data.training_runs import (
+    SCORES,
+    Published,
+    Run,
+    is_papers,
+    line_of,
+    lora_run,
+    paper_ratio,
+    published,
+    steps_of,
+)
 
 NONE = Estimate(float("nan"))
 

@@ -5,11 +5,11 @@ import re
 import shlex
 from pathlib import Path
 
-from plots.cells import Book
-from plots.conditions import conditions, spent
-from plots.load import Folder, text
-from plots.render import Block, Code, Facts, Heading, Items, Para
-from plots.words import listed
+from plots.data.load import Folder, text
+from plots.data.results import Book
+from plots.render.blocks import Block, Code, Facts, Heading, Items, Para
+from plots.text.captions import listed
+from plots.text.conditions import conditions, spent
 
 MAX_ITEMS = 80  # of a list
 

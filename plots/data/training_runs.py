@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plots.load import ROW_FILES, FolderError, number, text
+from plots.data.load import ROW_FILES, FolderError, number, text
 
-PAPER = Path(__file__).resolve().parents[1] / "results" / "paper" / "table2.csv"
+PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
 MODEL = "llama2-7b"  # the paper's
 LENGTH = 512  # the paper's: a step at another length says nothing about its epoch
 

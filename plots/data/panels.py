@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from plots.case import METHODS, Case
-from plots.cells import Book
-from plots.load import Folder
-from plots.words import labels, place, shape_word
+from plots.data.case import METHODS, Case
+from plots.data.load import Folder
+from plots.data.results import Book
+from plots.text.captions import labels, place, shape_word
 
 MAX_TYPES = 8  # training types side by side in a table or a figure of layers
 MAX_WIDE = 3  # shapes that stand side by side, as in the paper; with more of them each gets a line of its own

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from plots.case import Case
-from plots.cells import Book, Cell
-from plots.load import Folder
-from plots.panels import MAX_WIDE, Panel, Table, title
-from plots.paper import paper_row
-from plots.stats import Estimate, interval
-from plots.words import NOISY, caption, difference_word, ratio_word, shape_word, time_word
+from plots.data.case import Case
+from plots.data.length_fit import Estimate, interval
+from plots.data.load import Folder
+from plots.data.panels import MAX_WIDE, Panel, Table, title
+from plots.data.paper import paper_row
+from plots.data.results import Book, Cell
+from plots.text.captions import NOISY, caption, difference_word, ratio_word, shape_word, time_word
 
 BESIDE = "Beside the paper"
 TABLE_PASSES = (

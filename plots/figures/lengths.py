@@ -4,14 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
-from plots.cells import Book
-from plots.figures import FAILED, HUES, INK, MAX_MODELS, OTHER, colours, finish, legend, plt_canvas, point
-from plots.fits import fits
-from plots.load import Folder
-from plots.panels import MAX_TYPES, Panel
-from plots.peers import is_peers
-from plots.render import Figure
-from plots.words import caption, place, shape_word
+from plots.data.load import Folder
+from plots.data.panels import MAX_TYPES, Panel
+from plots.data.results import Book
+from plots.figures.canvas import FAILED, HUES, INK, MAX_MODELS, OTHER, colours, finish, legend, plt_canvas, point
+from plots.render.blocks import Figure
+from plots.tables.lengths import fits
+from plots.tables.peers import is_peers
+from plots.text.captions import caption, place, shape_word
 
 MAX_LAYERS = 40
 # Marker and dash of a training type: two lines that lie on each other stay two.

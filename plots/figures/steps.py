@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plots.cells import Book
-from plots.figures import FAILED, INK, MAX_MODELS, SOFT, finish, plt_canvas
-from plots.load import Folder
-from plots.render import Figure
-from plots.timed import Timed
-from plots.words import NOISY, RATIO_PLACES, caption, distinct, listed, place, with_interval
+from plots.data.load import Folder
+from plots.data.results import Book
+from plots.data.strategies import Timed
+from plots.figures.canvas import FAILED, INK, MAX_MODELS, SOFT, finish, plt_canvas
+from plots.render.blocks import Figure
+from plots.text.captions import NOISY, RATIO_PLACES, caption, distinct, listed, place, with_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

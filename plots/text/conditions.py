@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from plots.load import Folder, number
+from plots.data.load import Folder, number
 
 GAUGES = (("sm_clock_mhz", "SM clock", "MHz"), ("mem_clock_mhz", "memory clock", "MHz"), ("power_w", "power", "W"),
           ("temperature_c", "temperature", "°C"))  # fmt: skip

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plots.cells import Book, Ratio
-from plots.load import Folder
-from plots.panels import MAX_TYPES, MAX_WIDE, Panel
-from plots.paper import paper_row
-from plots.render import Figure
-from plots.words import caption, place, ratio_word, shape_word
+from plots.data.load import Folder
+from plots.data.panels import MAX_TYPES, MAX_WIDE, Panel
+from plots.data.paper import paper_row
+from plots.data.results import Book, Ratio
+from plots.render.blocks import Figure
+from plots.text.captions import caption, place, ratio_word, shape_word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from plots.case import Case
+from plots.data.case import Case
 
-PAPER = Path(__file__).resolve().parents[1] / "results" / "paper" / "table1.csv"
+PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table1.csv"
 # The paper's clock is eager, and what it timed was textbook code or Hugging Face's: nothing else is put beside it.
 IMPLS = ("eager", "peft", "peft-fp32")
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from plots.case import METHODS, Case
-from plots.cells import Book, Cell
-from plots.load import Folder
-from plots.panels import Table
-from plots.timed import Timed, epoch, epoch_word, timed_cases
-from plots.training import (
+from plots.data.case import METHODS, Case
+from plots.data.load import Folder
+from plots.data.panels import Table
+from plots.data.results import Book, Cell
+from plots.data.strategies import Timed, epoch, epoch_word, timed_cases
+from plots.data.training_runs import (
     EXAMPLES,
     LENGTH,
     MODEL,
@@ -22,7 +22,7 @@ from plots.training import (
     published,
     steps_of,
 )
-from plots.words import NOISY, caption, distinct, listed, place, ratio_word, time_word
+from plots.text.captions import NOISY, caption, distinct, listed, place, ratio_word, time_word
 
 Line = tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]  # lead cells, groups of cells
 

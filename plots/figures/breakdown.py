@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plots.case import Case
-from plots.cells import Book
-from plots.figures import FAILED, INK, MAX_MODELS, SOFT, colours, finish, legend, plt_canvas
-from plots.load import Folder
-from plots.panels import MAX_TYPES, MAX_WIDE, Panel
-from plots.render import Figure
-from plots.split_tables import Splits
-from plots.splits import GPU_CLOCKS, Split
-from plots.stats import Estimate
-from plots.words import NOISY, OTHER_CLOCK, caption, listed, place, shape_word
+from plots.data.breakdown import GPU_CLOCKS, Split
+from plots.data.case import Case
+from plots.data.length_fit import Estimate
+from plots.data.load import Folder
+from plots.data.panels import MAX_TYPES, MAX_WIDE, Panel
+from plots.data.results import Book
+from plots.figures.canvas import FAILED, INK, MAX_MODELS, SOFT, colours, finish, legend, plt_canvas
+from plots.render.blocks import Figure
+from plots.tables.breakdown import Splits
+from plots.text.captions import NOISY, OTHER_CLOCK, caption, listed, place, shape_word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,11 +1,11 @@
 """Fixed cost and slope: straight lines through the times of at least three lengths."""
 
-from plots.case import Case
-from plots.cells import Book
-from plots.load import Folder
-from plots.panels import Panel, Table, title
-from plots.stats import Line, straight_line
-from plots.words import caption, with_interval
+from plots.data.case import Case
+from plots.data.length_fit import Line, straight_line
+from plots.data.load import Folder
+from plots.data.panels import Panel, Table, title
+from plots.data.results import Book
+from plots.text.captions import caption, with_interval
 
 
 def fits(book: Book, panel: Panel) -> dict[tuple[str, int, str, str], Line]:
