@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from bench.case.schema import PASSES as PASSES
 from plots.data.load import number, text
 
 METHODS = {"full": "Full-FT", "lora": "LoRA", "paca": "PaCA"}
-PASSES = ("forward", "backward", "forward-backward", "step")
+MICRO_PASSES = ("forward", "backward", "forward-backward")  # all but the optimizer step
 OWN_AXES = ("trainable_layers", "rank", "alpha", "dropout", "targets", "adapter_dtype")  # what a method sets for itself
 
 

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1  # the only layout of a results folder that this code reads
+from bench.case.schema import SCHEMA
+from bench.errors import UserError
+
 ROW_FILES = ("rows.jsonl", "rows.csv")  # the record first; the CSV is derived from it
 SAMPLE_FILES = ("samples.jsonl", "samples.jsonl.gz")  # the second: as `make publish` leaves many samples
 
 Key = tuple[str, str, str, str]  # case_id, pass, clock, repeat
-
-
-class FolderError(Exception):
-    """A folder that cannot be drawn. The message is one sentence for the person who asked."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _json_lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise FolderError(f"{path}: cannot be unpacked ({error})") from error
+        raise UserError(f"{path}: cannot be unpacked ({error})") from error
     lines = data.split(b"\n")
     filled = [i for i, line in enumerate(lines) if line.strip()]
     for i in filled:
@@ -117,7 +115,7 @@ def _json_lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
                 raise ValueError("no object")
         except ValueError as error:
             if i != filled[-1]:
-                raise FolderError(f"{path}, line {i + 1}: no JSON object; only the last line may be torn") from error
+                raise UserError(f"{path}, line {i + 1}: no JSON object; only the last line may be torn") from error
             notes.append(f"{path.name}: its last line (line {i + 1}) is torn and was passed over")
             return
         yield found
@@ -130,21 +128,21 @@ def _read_run(path: Path) -> dict[str, Any]:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FolderError(f"{path}: no valid JSON ({error})") from error
+        raise UserError(f"{path}: no valid JSON ({error})") from error
     if not isinstance(run, dict):
-        raise FolderError(f"{path}: found {type(run).__name__}, valid: an object")
+        raise UserError(f"{path}: found {type(run).__name__}, valid: an object")
     if run.get("schema", SCHEMA) != SCHEMA:
-        raise FolderError(f"{path}: found schema {run['schema']!r}, valid: {SCHEMA}")
+        raise UserError(f"{path}: found schema {run['schema']!r}, valid: {SCHEMA}")
     return run
 
 
 def load(path: Path) -> Folder:
-    """Reads one results folder. Raises FolderError where there is none, or one of another schema."""
+    """Reads one results folder. Raises UserError where there is none, or one of another schema."""
     looked_for = (*ROW_FILES, "run.json")
     if not path.is_dir():
-        raise FolderError(f"{path}: no such folder; looked for a results folder with one of {', '.join(looked_for)}")
+        raise UserError(f"{path}: no such folder; looked for a results folder with one of {', '.join(looked_for)}")
     if not any((path / name).exists() for name in looked_for):
-        raise FolderError(f"{path}: no results folder: none of {', '.join(looked_for)} is in it")
+        raise UserError(f"{path}: no results folder: none of {', '.join(looked_for)} is in it")
     notes: list[str] = []
     run = _read_run(path / "run.json")
     rows: dict[Key, dict[str, Any]] = {}

@@ -1,25 +1,18 @@
-"""Rows and samples become cells: one case x pass x clock, over all of its processes."""
+"""Rows and samples become results: the time of one case x pass x clock, over all of its processes."""
 
-import zlib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from bench.record.stats import Estimate, Measured, Repeat, generator, measured
 from plots.data.case import PASSES, Case, read_case
-from plots.data.length_fit import (
-    MIN_PROCESSES,
-    Array,
-    Estimate,
-    draws_from_interval,
-    interval,
-    median_draws,
-    process_draws,
-)
 from plots.data.load import Folder, flag, number, row_key, text
 
 CLOCKS = ("eager", "cpu", "graph", "device", "host")  # the first of these that a folder has is its headline
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -32,37 +25,30 @@ class Cell:
     status: str
     detail: str = ""
     time: Estimate | None = None
-    draws: Array | None = field(default=None, repr=False, compare=False)
+    measured: Measured | None = None  # the same time, for what is made of it; there where `time` is
     n: int = 0
-    processes: int = 0
     noisy: bool = False
     refresh_ms: float | None = None
     optimizer_ms: float | None = None  # of a step: the optimizer alone
     parts_ms: float | None = None  # of a step: its parts, timed apart and added up
     source: str = "measured"  # or 'forward + backward' for a sum that was not measured as one
 
-    @property
-    def scope(self) -> str:
-        """What the interval speaks for."""
-        return f"across {self.processes} processes" if self.processes >= MIN_PROCESSES else "within process"
-
 
 @dataclass(frozen=True)
-class Facts:
-    """What a case x pass is, whichever clock timed it. None where it is not on record."""
+class Work:
+    """What a case x pass has to do, whichever clock timed it. None where it is not on record."""
 
     launches: float | None = None  # nodes of the CUDA graph
     flops: float | None = None
-    bytes: float | None = None  # compulsory
-    floor_ms: float | None = None
+    floor_ms: float | None = None  # roofline time
 
-    def __add__(self, other: "Facts") -> "Facts":
+    def __add__(self, other: "Work") -> "Work":
         """Of two passes run one after the other."""
-        pairs = [(getattr(self, name), getattr(other, name)) for name in FACTS]
-        return Facts(*(None if a is None or b is None else a + b for a, b in pairs))
+        pairs = [(getattr(self, name), getattr(other, name)) for name in WORK]
+        return Work(*(None if a is None or b is None else a + b for a, b in pairs))
 
 
-FACTS = tuple(Facts.__dataclass_fields__)
+WORK = tuple(Work.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
@@ -71,63 +57,29 @@ class Ratio:
 
     word: str = ""
     value: Estimate | None = None
-    scope: str = ""
+    measured: Measured | None = None  # None of a baseline over itself, which is 1 by definition
     noisy: bool = False
-    draws: Array | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def by_definition(self) -> bool:
+        return self.value is not None and self.measured is None
+
+    @property
+    def scope(self) -> str:
+        """What the interval speaks for."""
+        if self.by_definition:
+            return "by definition"
+        return self.measured.scope if self.measured else ""
 
 
-def _cell(folder: Folder, case: Case, rows: list[dict[str, Any]]) -> Cell:
-    """One cell from the rows of its repeats. The cell is ok where at least one repeat is."""
-    pass_, clock = text(rows[0].get("pass")) or "", text(rows[0].get("clock")) or ""
-    good = [row for row in rows if row.get("status", "ok") == "ok" and number(row.get("median_ms")) is not None]
-    if not good:
-        status = text(rows[-1].get("status")) or "error"
-        status = "error" if status == "ok" else status  # ok without a time is no time
-        return Cell(case, pass_, clock, status, text(rows[-1].get("detail")) or "")
-    rng = np.random.default_rng(zlib.crc32(repr((case, pass_, clock)).encode()))  # a redraw gives the same digits
-    medians = [number(row.get("median_ms")) or 0.0 for row in good]
-    processes = len({text(row.get("process")) or text(row.get("repeat")) or "" for row in good})
-    drawn = [_draws(folder, row, rng) for row in good]
-    value = float(np.median(medians))
-    if processes >= MIN_PROCESSES:
-        draws: Array | None = process_draws(medians, rng)
-    else:
-        known = [d for d in drawn if d is not None]
-        draws = np.median(np.stack(known), axis=0) if len(known) == len(good) else None
-    low, high = number(good[0].get("ci_low_ms")), number(good[0].get("ci_high_ms"))
-    alone = len(good) == 1 and draws is not None and low is not None and high is not None
-    time = Estimate(value, low, high) if alone else interval(value, draws)
-    refresh, optimizer, parts = (_middle(good, name) for name in ("refresh_ms", "optimizer_ms", "parts_ms"))
-    return Cell(
-        case, pass_, clock, "ok", "", time, draws, sum(int(number(row.get("n")) or 0) for row in good), processes,
-        any(flag(row.get("noisy")) for row in good), refresh, optimizer, parts,
-    )  # fmt: skip
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What a folder holds, to be looked up by case, pass and clock."""
 
-
-def _middle(rows: list[dict[str, Any]], name: str) -> float | None:
-    """The median of a column over repeats, of those that have it."""
-    known = [value for value in (number(row.get(name)) for row in rows) if value is not None]
-    return float(np.median(known)) if known else None
-
-
-def _draws(folder: Folder, row: dict[str, Any], rng: np.random.Generator) -> Array | None:
-    """Draws of a row's median: from its samples where they are there, else from its interval."""
-    samples = folder.samples_ms.get(row_key(row))
-    if samples:
-        return median_draws(samples, rng)
-    value, low, high = (number(row.get(name)) for name in ("median_ms", "ci_low_ms", "ci_high_ms"))
-    if value is None or low is None or high is None:
-        return None
-    return draws_from_interval(value, low, high, rng)
-
-
-@dataclass(frozen=True)
-class Book:
-    """All cells of a folder, to be looked up by case, pass and clock."""
-
+    folder: Folder
     cells: dict[tuple[Case, str, str], Cell]
     failures: dict[Case, Cell]  # cases of which nothing could be timed
-    facts: dict[tuple[Case, str], Facts] = field(default_factory=dict)
+    work: dict[tuple[Case, str], Work] = field(default_factory=dict)
     peaks_mib: dict[Case, float] = field(default_factory=dict)  # the largest of any row
 
     @cached_property
@@ -158,19 +110,19 @@ class Book:
         """Whether anything is on record for a case under a clock."""
         return any((case, pass_, clock) in self.cells for pass_ in PASSES)
 
-    def get_facts(self, case: Case, pass_: str) -> Facts:
-        """The facts of a case x pass; those of a sum that is not on record are put together."""
-        found = self.facts.get((case, pass_), Facts())
+    def get_work(self, case: Case, pass_: str) -> Work:
+        """The work of a case x pass; that of a sum that is not on record is put together."""
+        found = self.work.get((case, pass_), Work())
         if pass_ != "forward-backward":
             return found
-        both = self.get_facts(case, "forward") + self.get_facts(case, "backward")
-        pairs = [(getattr(found, name), getattr(both, name)) for name in FACTS]
-        return Facts(*(b if a is None else a for a, b in pairs))
+        both = self.get_work(case, "forward") + self.get_work(case, "backward")
+        pairs = [(getattr(found, name), getattr(both, name)) for name in WORK]
+        return Work(*(b if a is None else a for a, b in pairs))
 
     @cached_property
     def _full(self) -> dict[tuple[object, ...], Case]:
         full = [c for c in self.cases if c.method == "full"]
-        # eager last: where several implementations of Full-FT were measured, that one is the yardstick.
+        # eager last: where several implementations of Full-FT were measured, that one is the baseline.
         return {_equal_axes(c): c for c in sorted(full, key=lambda c: c.impl == "eager")}
 
     def baseline(self, case: Case) -> Case | None:
@@ -202,15 +154,12 @@ class Book:
         below = self.get(base, pass_, clock)
         if below.source != cell.source:  # one of the two was measured as a whole: put both together from their parts
             cell, below = self.summed(case, clock), self.summed(base, clock)
-        if below.time is None or cell.time is None:
-            return Ratio(f"{name} {below.status}" if below.time is None else cell.status)
+        if below.measured is None or cell.measured is None:
+            return Ratio(f"{name} {below.status}" if below.measured is None else cell.status)
         if base == case:
-            return Ratio(value=Estimate(1.0, 1.0, 1.0), scope="by definition")
-        value = cell.time.value / below.time.value
-        draws = None if cell.draws is None or below.draws is None else cell.draws / below.draws
-        fewest = min(cell.processes, below.processes)
-        scope = f"across {fewest} processes" if fewest >= MIN_PROCESSES else "within process"
-        return Ratio("", interval(value, draws), scope, cell.noisy or below.noisy, draws)
+            return Ratio(value=Estimate(1.0, 1.0, 1.0))
+        ratio = cell.measured / below.measured
+        return Ratio("", ratio.estimate, ratio, cell.noisy or below.noisy)
 
 
 def _equal_axes(case: Case) -> tuple[object, ...]:
@@ -222,43 +171,71 @@ def _equal_axes(case: Case) -> tuple[object, ...]:
 
 def _sum(forward: Cell, backward: Cell) -> Cell:
     """Forward + backward of one case."""
-    if forward.time is None or backward.time is None:
-        bad = forward if forward.time is None else backward
+    if forward.measured is None or backward.measured is None:
+        bad = forward if forward.measured is None else backward
         return replace(bad, pass_="forward-backward", source="forward + backward")
-    both = None if forward.draws is None or backward.draws is None else forward.draws + backward.draws
+    both = forward.measured + backward.measured
     return replace(
-        forward, pass_="forward-backward", time=interval(forward.time.value + backward.time.value, both), draws=both,
-        n=min(forward.n, backward.n), noisy=forward.noisy or backward.noisy, source="forward + backward",
+        forward, pass_="forward-backward", time=both.estimate, measured=both, n=min(forward.n, backward.n),
+        noisy=forward.noisy or backward.noisy, source="forward + backward",
     )  # fmt: skip
 
 
-def make_book(folder: Folder) -> Book:
+def read_results(folder: Folder) -> Results:
     """Groups the rows of a folder into cells."""
-    grouped: dict[tuple[Case, str, str], list[dict[str, Any]]] = {}
+    grouped: dict[tuple[Case, str, str], list[Row]] = {}
     for row in folder.rows:
         key = (read_case(row), text(row.get("pass")) or "", text(row.get("clock")) or "")
         grouped.setdefault(key, []).append(row)
-    cells = {key: _cell(folder, key[0], rows) for key, rows in grouped.items()}
+    cells = {key: _cell(folder, *key, rows) for key, rows in grouped.items()}
     timed = {key[0] for key, cell in cells.items() if cell.time is not None}
     failures: dict[Case, Cell] = {}
     for (case, _, _), cell in cells.items():
         if cell.time is None and case not in timed:
             failures[case] = cell  # a case that failed as a whole may have one row, without a pass
-    return Book({key: cell for key, cell in cells.items() if key[1] and key[2]}, failures, *_facts(grouped))
+    passes = {key: cell for key, cell in cells.items() if key[1] and key[2]}
+    return Results(folder, passes, failures, *_work(grouped))
 
 
-def _facts(
-    grouped: dict[tuple[Case, str, str], list[dict[str, Any]]],
-) -> tuple[dict[tuple[Case, str], Facts], dict[Case, float]]:
-    """Facts by case and pass, the graph's first, which counted launches; and peak memory by case."""
+def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -> Cell:
+    """One cell from the rows of its repeats. The cell is ok where at least one repeat is."""
+    good = [row for row in rows if row.get("status", "ok") == "ok" and number(row.get("median_ms")) is not None]
+    if not good:
+        status = text(rows[-1].get("status")) or "error"
+        status = "error" if status == "ok" else status  # ok without a time is no time
+        return Cell(case, pass_, clock, status, text(rows[-1].get("detail")) or "")
+    repeats = [_repeat(folder, row) for row in good]
+    # Seeded as the terminal seeds it, so that both state the same interval of a ratio.
+    found, time = measured(repeats, generator(text(good[0].get("case_id")), pass_, clock))
+    refresh, optimizer, parts = (_middle(good, name) for name in ("refresh_ms", "optimizer_ms", "parts_ms"))
+    return Cell(
+        case, pass_, clock, "ok", "", time, found, sum(int(number(row.get("n")) or 0) for row in good),
+        any(flag(row.get("noisy")) for row in good), refresh, optimizer, parts,
+    )  # fmt: skip
+
+
+def _repeat(folder: Folder, row: Row) -> Repeat:
+    median, low, high = (number(row.get(name)) for name in ("median_ms", "ci_low_ms", "ci_high_ms"))
+    process = text(row.get("process")) or text(row.get("repeat")) or ""
+    return Repeat(median or 0.0, low, high, folder.samples_ms.get(row_key(row), ()), process)
+
+
+def _middle(rows: list[Row], name: str) -> float | None:
+    """The median of a column over repeats, of those that have it."""
+    known = [value for value in (number(row.get(name)) for row in rows) if value is not None]
+    return float(np.median(known)) if known else None
+
+
+def _work(grouped: dict[tuple[Case, str, str], list[Row]]) -> tuple[dict[tuple[Case, str], Work], dict[Case, float]]:
+    """Work by case and pass, the graph's first, which counted launches; and peak memory by case."""
     values: dict[tuple[Case, str], dict[str, float]] = {}
     peaks: dict[Case, float] = {}
     for (case, pass_, _), rows in sorted(grouped.items(), key=lambda item: item[0][2] != "graph"):
         known = values.setdefault((case, pass_), {})
         for row in rows:
-            for name in FACTS:
+            for name in WORK:
                 if (value := number(row.get(name))) is not None:
                     known.setdefault(name, value)
             if (mib := number(row.get("peak_mib"))) is not None:
                 peaks[case] = max(peaks.get(case, 0.0), mib)
-    return {key: Facts(**known) for key, known in values.items() if known}, peaks
+    return {key: Work(**known) for key, known in values.items() if known}, peaks

@@ -2,28 +2,31 @@
 
 from dataclasses import dataclass
 
-from plots.data.case import METHODS, Case
-from plots.data.length_fit import Estimate
-from plots.data.results import Book, Cell
-from plots.data.training_runs import LENGTH, Published, clock_word, line_of, steps_of
+from bench.record.stats import Estimate
+from plots.data.case import METHODS, MICRO_PASSES, Case
+from plots.data.results import Cell, Ratio, Results
+from plots.data.training_runs import LENGTH, Published, line_of, steps_of
 
 NAMED = {"upper-1/2": "Upper Half", "upper-3/4": "Three Quarters"}
 PEFT = ("peft-fp32", "peft")  # the first that was timed: with its own fp32 adapters, as the paper most likely had it
 
 
 @dataclass(frozen=True)
-class Timed:
+class Strategy:
     """A case of which an optimizer step was to be timed, with what it is compared with."""
 
     case: Case
     how: str  # it is computed: the impl, and the precision where the folder has several
     step: Cell
-    lora: Case | None  # on all layers, of the same impl, at equal axes
-    same_layers: Case | None  # LoRA on the layers that this case trains
-    peft: Case | None  # PEFT's LoRA on all layers
+    micro: dict[str, Cell]  # by pass: the times of a micro-step
+    peak_mib: float | None
+    to_lora: Ratio  # on all layers, of the same impl, at equal axes
+    to_same_layers: Ratio  # to LoRA on the layers that this case trains
+    to_peft: Ratio  # to PEFT's LoRA on all layers
+    peft: Case | None
 
     @property
-    def strategy(self) -> str:
+    def name(self) -> str:
         """In the paper's words: 'PaCA', 'Upper Half PaCA', 'Upper Half LoRA'."""
         layers = self.case.trainable_layers or "all"
         method = METHODS.get(self.case.method, self.case.method)
@@ -33,51 +36,51 @@ class Timed:
     def paper(self) -> Published | None:
         return line_of(None, self.case.method, self.case.trainable_layers or "all")
 
+    @property
+    def sum_off(self) -> float | None:
+        """What the parts of a step add up to, less the whole, over the whole."""
+        time, parts = self.step.time, self.step.parts_ms
+        return None if time is None or parts is None else parts / time.value - 1
 
-def timed_cases(book: Book) -> list[Timed]:
+    def epoch(self, examples: int) -> Estimate | None:
+        """Seconds of one epoch by the time of a step: steps x step. None at another length than the paper's, at which
+        an example would not be what it is there."""
+        if self.step.time is None or self.case.seq != LENGTH:
+            return None
+        return self.step.time.times(steps_of(examples, self.case.batch, self.case.micro_steps) / 1e3)
+
+
+def find_strategies(results: Results) -> list[Strategy]:
     """The cases whose gradients accumulate to a step of a whole model, in the order of the record."""
-    clock = book.clocks[0] if book.clocks else "none"
+    clock = results.clocks[0] if results.clocks else "none"
     cases = [
-        c
-        for c in book.cases
-        if c.level == "model" and c.accumulation and (c in book.failures or (c, "step", clock) in book.cells)
+        c for c in results.cases
+        if c.level == "model" and c.accumulation and (c in results.failures or (c, "step", clock) in results.cells)
     ]  # fmt: skip
+    several = len({c.precision for c in cases}) > 1
     loras = {
         (c.impl, c.trainable_layers or "all", *_conditions(c)): c for c in reversed(cases) if c.method == "lora"
     }  # reversed: of several ranks the first counts
 
-    def timed(case: Case) -> Timed:
+    def strategy(case: Case) -> Strategy:
         def lora(impl: str, layers: str) -> Case | None:
             return loras.get((impl, layers, *_conditions(case)))
 
-        layers = case.trainable_layers or "all"
-        pefts = [c for impl in PEFT if (c := lora(impl, "all")) and book.get(c, "step", clock).time]
-        step = book.get(case, "step", clock)
-        how = f"{case.impl}, {case.precision}" if several else case.impl
-        return Timed(case, how, step, lora(case.impl, "all"), lora(case.impl, layers), pefts[0] if pefts else None)
+        pefts = [c for impl in PEFT if (c := lora(impl, "all")) and results.get(c, "step", clock).time]
+        peft = pefts[0] if pefts else None
+        return Strategy(
+            case, f"{case.impl}, {case.precision}" if several else case.impl, results.get(case, "step", clock),
+            {pass_: results.get(case, pass_, clock) for pass_ in MICRO_PASSES}, results.peaks_mib.get(case),
+            results.over(case, lora(case.impl, "all"), "LoRA", "step", clock),
+            results.over(case, lora(case.impl, case.trainable_layers or "all"), "LoRA there", "step", clock),
+            results.over(case, peft, "PEFT", "step", clock), peft,
+        )  # fmt: skip
 
-    several = len({c.precision for c in cases}) > 1
-    found = [timed(c) for c in cases]
-    whole = {(t.case.method, t.case.impl) for t in found if t.step.status != "unsupported"}
-    return [t for t in found if (t.case.method, t.case.impl) in whole]
+    found = [strategy(c) for c in cases]
+    whole = {(s.case.method, s.case.impl) for s in found if s.step.status != "unsupported"}
+    return [s for s in found if (s.case.method, s.case.impl) in whole]
 
 
 def _conditions(case: Case) -> tuple[object, ...]:
     """What must be equal for two steps to be compared, beside how they are computed."""
     return case.model, case.precision, case.batch, case.seq, case.accumulation, case.l2
-
-
-def epoch(one: Timed, examples: int) -> Estimate | None:
-    """Seconds of one epoch by the time of a step: steps x step. None at another length than the paper's, at which an
-    example would not be what it is there."""
-    if one.step.time is None or one.case.seq != LENGTH:
-        return None
-    return one.step.time.times(steps_of(examples, one.case.batch, one.case.micro_steps) / 1e3)
-
-
-def epoch_word(found: Estimate | None) -> str:
-    """'6:04:30 ± 0:01:12', hours, minutes and seconds; empty where there is none."""
-    if found is None:
-        return ""
-    half = "" if found.half is None else f" ± {clock_word(found.half)}"
-    return f"{clock_word(found.value)}{half}"

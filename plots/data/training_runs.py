@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plots.data.load import ROW_FILES, FolderError, number, text
+from bench.errors import UserError
+from plots.data.load import ROW_FILES, number, text
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
 MODEL = "llama2-7b"  # the paper's
@@ -117,7 +118,7 @@ def is_run(path: Path) -> bool:
 
 
 def load_run(path: Path) -> Run:
-    """Reads train.json and accuracy.json, whichever is there. Raises FolderError where one is no JSON object."""
+    """Reads train.json and accuracy.json, whichever is there. Raises UserError where one is no JSON object."""
     train, accuracy = _read(path / "train.json"), _read(path / "accuracy.json")
     both = accuracy | train
     categories = accuracy.get("categories")
@@ -143,9 +144,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FolderError(f"{path}: no valid JSON ({error})") from error
+        raise UserError(f"{path}: no valid JSON ({error})") from error
     if not isinstance(found, dict):
-        raise FolderError(f"{path}: found {type(found).__name__}, valid: an object")
+        raise UserError(f"{path}: found {type(found).__name__}, valid: an object")
     return found
 
 

@@ -4,44 +4,60 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plots.data.breakdown import GPU_CLOCKS, Split
+from plots.data.breakdown import GPU_CLOCKS, Breakdown, has_both
 from plots.data.case import Case
-from plots.data.length_fit import Estimate
-from plots.data.load import Folder
-from plots.data.panels import MAX_TYPES, MAX_WIDE, Panel
-from plots.data.results import Book
-from plots.figures.canvas import FAILED, INK, MAX_MODELS, SOFT, colours, finish, legend, plt_canvas
+from plots.data.labels import listed, shape_word
+from plots.data.panels import MAX_TYPES, Panel
+from plots.figures.canvas import (
+    INK,
+    MAX_MODELS,
+    MAX_WIDE,
+    SOFT,
+    colours,
+    finish,
+    legend,
+    mark_bar,
+    mark_missing,
+    new_canvas,
+    offset,
+    slots,
+    whisker,
+)
 from plots.render.blocks import Figure
-from plots.tables.breakdown import Splits
-from plots.text.captions import NOISY, OTHER_CLOCK, caption, listed, place, shape_word
+from plots.text.captions import caption, panel_place
+from plots.text.numbers import OTHER_CLOCK, marked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 GAP = "//////"  # hatch of the launch gap
 MAX_BARS = 96  # in one row of axes; narrower ones have no room for their numbers
+WIDTH = 0.84  # of all bars of a slot
 
 Slot = tuple[str, dict[str, Case]]  # name below the axis, cases by training type
 
 
-def split_figure(folder: Folder, book: Book, panel: Panel, splits: Splits, where: Path) -> Figure | None:
+def breakdown_figure(panel: Panel, path: Path) -> Figure | None:
     """Bars of forward and backward: GPU work below, launch gap above it, eager at the top."""
     from matplotlib.patches import Patch
 
+    if panel.level == "linear" and len(panel.types) > MAX_TYPES:
+        return None
     types = panel.types[:MAX_TYPES]
     drawn = panel.shapes[-1:] if panel.level == "linear" else _some(panel.shapes)
     facets = _facets(panel, types, drawn)
-    wanted = [c for _, slots in facets for _, cases in slots for c in cases.values()]
-    passes = [p for p in ("forward", "backward") if any((s := splits.get((c, p))) and s.gap for c in wanted)]
+    wanted = [c for _, bars in facets for _, cases in bars for c in cases.values()]
+    both = [c for c in wanted if has_both(panel.results, c)]
+    passes = [p for p in ("forward", "backward") if any(panel.breakdown(c, p).gap for c in both)]
     if not passes:
         return None
-    widths = [len(slots) for _, slots in facets]
-    canvas = plt_canvas(max(7.0, min(13.0, 1.2 + 0.9 * len(facets) + 0.42 * sum(widths) * len(types))), 6.6)
+    widths = [len(bars) for _, bars in facets]
+    canvas = new_canvas(max(7.0, min(13.0, 1.2 + 0.9 * len(facets) + 0.42 * sum(widths) * len(types))), 6.6)
     grid = canvas.subplots(len(passes), len(facets), squeeze=False, gridspec_kw={"width_ratios": widths})
     for row, pass_ in enumerate(passes):
-        for column, (name, slots) in enumerate(facets):
+        for column, (name, bars) in enumerate(facets):
             axes = grid[row][column]
-            _stacks(axes, panel, splits, slots, types, pass_)
+            _stacks(axes, panel, bars, types, pass_)
             axes.set_title(name if row == 0 else "", loc="left")
             if column == 0:
                 axes.set_ylabel(f"{pass_} (ms)")
@@ -55,17 +71,17 @@ def split_figure(folder: Folder, book: Book, panel: Panel, splits: Splits, where
     legend(canvas, panel, types, [gap])
     shown, every = len({c.subject for c in wanted}), len(panel.subjects)
     what = "layers" if panel.level == "linear" else "models"
-    found = [s for c in wanted for p in passes if (s := splits.get((c, p))) and s.gap]
-    gpu = [clock for clock in GPU_CLOCKS if any(s.gpu.clock == clock for s in found)]
+    found = [b for c in both for p in passes if (b := panel.breakdown(c, p)).gap]
+    gpu = [clock for clock in GPU_CLOCKS if any(b.gpu.clock == clock for b in found)]
     words = (
         "Below: GPU work, from clock graph; above: the launch gap, eager less graph, with its part of eager in percent."
-        " Whiskers: 95 % intervals of graph and, at the top, of eager. Hollow: a time whose split is not known. "
+        " Whiskers: 95 % intervals of graph and, at the top, of eager. Hollow: a time that could not be broken down. "
         + (f"{OTHER_CLOCK} GPU work from clock device. " if "device" in gpu else "")
         + (f"Drawn: {listed([shape_word(s) for s in drawn])}. " if len(drawn) < len(panel.shapes) else "")
         + (f"The first {shown} of {every} {what}; the tables have all. " if shown < every else "")
-        + caption(folder, book, panel.cases, *gpu, "eager")
+        + caption(panel, *gpu, "eager")
     )
-    return finish(canvas, where, "split", f"Where the time goes: {place(folder, panel.level)}", words)
+    return finish(canvas, path, f"Where the time goes: {panel_place(panel)}", words)
 
 
 def _some(shapes: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -85,62 +101,49 @@ def _facets(panel: Panel, types: Sequence[str], shapes: Sequence[tuple[int, int]
                 name = (first.model or "no model") if linear else subject
                 found.setdefault(name, []).append((str(first.layer) if linear else shape_word(shape), cases))
     facets, room = [], MAX_BARS // len(types)
-    for name, slots in list(found.items())[:MAX_MODELS]:
+    for name, of_name in list(found.items())[:MAX_MODELS]:
         if room > 0:
-            facets.append((name, slots[:room]))
-            room -= len(slots[:room])
+            facets.append((name, of_name[:room]))
+            room -= len(of_name[:room])
     return facets
 
 
-def _stacks(
-    axes: "Axes", panel: Panel, splits: Splits, slots: Sequence[Slot], types: Sequence[str], pass_: str
-) -> None:
-    width, top = 0.84 / len(types), 0.0
-    for i, (_, cases) in enumerate(slots):
+def _stacks(axes: "Axes", panel: Panel, bars: Sequence[Slot], types: Sequence[str], pass_: str) -> None:
+    paint, width, top = colours(panel), 0.94 * WIDTH / len(types), 0.0
+    for i, (_, cases) in enumerate(bars):
         for j, type_ in enumerate(types):
-            split = splits.get((cases[type_], pass_)) if type_ in cases else None
-            x = i + (j - (len(types) - 1) / 2) * width
-            top = max(top, _stack(axes, x, width, colours(panel)[type_], split))
+            x = i + offset(j, len(types), WIDTH)
+            if type_ in cases:
+                top = max(top, _stack(axes, x, width, paint[type_], panel.breakdown(cases[type_], pass_)))
+            else:
+                mark_missing(axes, x, "not measured")
     axes.set_ylim(0, top * 1.2 or 1.0)
-    axes.set_xticks(range(len(slots)), [name for name, _ in slots])
-    axes.set_xlim(-0.5, len(slots) - 0.5)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(False, axis="x")
+    slots(axes, [name for name, _ in bars])
 
 
-def _stack(axes: "Axes", x: float, width: float, paint: tuple[str, str], split: Split | None) -> float:
+def _stack(axes: "Axes", x: float, width: float, paint: tuple[str, str], found: Breakdown) -> float:
     """One bar, or what is known of it, or the word that stands in its place; returns its height."""
     colour, hatch = paint
-    eager = split.eager.time if split else None
-    gpu = split.gpu.time if split else None
-    for time in (t for t in (gpu, eager) if t):
-        _whisker(axes, x, time)
-    if split is None or eager is None or gpu is None:
-        word = split.word if split else "not measured"
-        for time in (t for t in (gpu, eager) if t):
-            axes.bar(x, time.value, width * 0.94, facecolor="none", edgecolor=SOFT, linewidth=0.8, linestyle="--")
-        clock = f" {split.gpu.clock}" if split and eager else " eager" if gpu else ""
-        axes.text(x, 0, f"{clock} {word}", rotation=90, ha="center", va="bottom", fontsize=7.5, color=FAILED)
-        return max((t.high or t.value for t in (gpu, eager) if t), default=0.0)
-    axes.bar(x, gpu.value, width * 0.94, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
+    eager, gpu = found.eager.time, found.gpu.time
+    timed = [t for t in (gpu, eager) if t]
+    for time in timed:
+        low, high = whisker(time)
+        axes.errorbar(
+            x, time.value, yerr=[[low], [high]], fmt="none", ecolor=INK, elinewidth=0.9, capsize=2, capthick=0.9,
+            zorder=3,
+        )  # fmt: skip
+    top = max((t.value + whisker(t)[1] for t in timed), default=0.0)
+    if eager is None or gpu is None:
+        for time in timed:
+            axes.bar(x, time.value, width, facecolor="none", edgecolor=SOFT, linewidth=0.8, linestyle="--")
+        mark_missing(axes, x, f"{f'{found.gpu.clock} ' if eager else 'eager ' if gpu else ''}{found.word}")
+        return top
+    axes.bar(x, gpu.value, width, color=colour, hatch=hatch, edgecolor="white", linewidth=0.5)
     if eager.value > gpu.value:
         axes.bar(
-            x, eager.value - gpu.value, width * 0.9, gpu.value, facecolor="white", hatch=GAP, edgecolor=colour,
+            x, eager.value - gpu.value, 0.96 * width, gpu.value, facecolor="white", hatch=GAP, edgecolor=colour,
             linewidth=0.8,
         )  # fmt: skip
-    high = max(eager.high or eager.value, gpu.high or gpu.value)
-    marks = (f" {OTHER_CLOCK}" if split.gpu.clock != GPU_CLOCKS[0] else "") + (f" {NOISY}" if split.noisy else "")
-    share = split.share.value if split.share else 0.0
-    axes.annotate(
-        f"{round(share)} %{marks}", (x, high), (0, 3), textcoords="offset points", rotation=90, ha="center",
-        va="bottom", fontsize=7.5, color=INK,
-    )  # fmt: skip
-    return high
-
-
-def _whisker(axes: "Axes", x: float, time: Estimate) -> None:
-    low, high = time.low or time.value, time.high or time.value
-    axes.errorbar(
-        x, time.value, yerr=[[max(time.value - low, 0)], [max(high - time.value, 0)]], fmt="none", ecolor=INK,
-        elinewidth=0.9, capsize=2, capthick=0.9, zorder=3,
-    )  # fmt: skip
+    share = found.share.value if found.share else 0.0
+    mark_bar(axes, x, top, marked(f"{round(share)} %", found.noisy, found.gpu.clock != GPU_CLOCKS[0]))
+    return top

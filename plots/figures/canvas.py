@@ -1,22 +1,23 @@
-"""Figures as PNG and SVG: bars of time, ratios to Full-FT, layers, lines over tokens, heat maps."""
+"""What all figures share: canvas, colours, legend, the point of a ratio, title and caption."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from plots.data.load import Folder
-from plots.data.panels import MAX_TYPES, MAX_WIDE, Panel
-from plots.data.paper import paper_row
-from plots.data.results import Book, Ratio
+from bench.record.stats import Estimate
+from plots.data.panels import Panel
+from plots.data.results import Ratio
 from plots.render.blocks import Figure
-from plots.text.captions import caption, place, ratio_word, shape_word
+from plots.text.numbers import ratio_word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Canvas
 
+MAX_WIDE = 3  # batch x length that stand side by side
 MAX_MODELS = 6  # side by side in one figure; the tables hold the rest
+MAX_LAYERS = 40
 INK, SOFT, FAILED = "#1c2024", "#66707a", "#8a3b00"
 # Okabe and Ito's palette, told apart by every kind of colour vision: one hue a method, lighter for further impls.
 HUES = {
@@ -28,7 +29,7 @@ OTHER = ("#009e73", "#cc79a7", "#7a6fac", "#b8a800")
 HATCHES = ("", "//", "..", "xx")
 
 
-def plt_canvas(width: float, height: float) -> "Canvas":
+def new_canvas(width: float, height: float) -> "Canvas":
     """An empty canvas in inches, in the house style. matplotlib is imported here, by those who draw."""
     import matplotlib
 
@@ -46,7 +47,7 @@ def plt_canvas(width: float, height: float) -> "Canvas":
     return Canvas(figsize=(width, height))
 
 
-def finish(canvas: "Canvas", where: Path, stem: str, title: str, words: str) -> Figure:
+def finish(canvas: "Canvas", path: Path, title: str, words: str) -> Figure:
     """Title above, caption below, both files on disk. Nothing in them depends on the day they were drawn."""
     width, height = canvas.get_size_inches()
     lines = textwrap.wrap(words, int(width * 19))
@@ -61,9 +62,9 @@ def finish(canvas: "Canvas", where: Path, stem: str, title: str, words: str) -> 
         found.set_bbox_to_anchor((0.005, 1 - 0.3 / height))
         legend = 0.08 + 0.2 * -(-len(found.get_texts()) // max(found._ncols, 1))  # type: ignore[attr-defined]
     canvas.tight_layout(rect=(0, low, 1, 1 - (0.32 + legend) / height), h_pad=1.2, w_pad=1.2)
-    canvas.savefig(where / f"{stem}.png", dpi=140, metadata={"Software": None})
-    canvas.savefig(where / f"{stem}.svg", metadata={"Date": None})
-    return Figure(stem, title, words)
+    canvas.savefig(path.with_suffix(".png"), dpi=140, metadata={"Software": None})
+    canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return Figure(path.name, title)
 
 
 def colours(panel: Panel) -> dict[str, tuple[str, str]]:
@@ -92,110 +93,39 @@ def legend(canvas: "Canvas", panel: Panel, types: Sequence[str], extra: Sequence
     )  # fmt: skip
 
 
-def times_figure(folder: Folder, book: Book, panel: Panel, where: Path) -> Figure | None:
-    """Bars of forward and backward time with their intervals, by model and batch x length."""
-    models, shapes, types = panel.subjects[:MAX_MODELS], panel.shapes[:MAX_WIDE], panel.types[:MAX_TYPES]
-    canvas = plt_canvas(max(7.0, min(13.0, 1.2 + len(models) * (0.9 + 0.42 * len(shapes) * len(types)))), 6.6)
-    grid = canvas.subplots(2, len(models), squeeze=False)
-    for row, pass_ in enumerate(("forward", "backward")):
-        for column, model in enumerate(models):
-            axes = grid[row][column]
-            _bars(axes, book, panel, model, pass_, shapes, types)
-            axes.set_title(model if row == 0 else "", loc="left")
-            if column == 0:
-                axes.set_ylabel(f"{pass_} (ms)")
-    legend(canvas, panel, types)
-    words = caption(folder, book, panel.cases, panel.clock) + " Whiskers: 95 % interval of the median."
-    return finish(
-        canvas, where, "times", f"Forward and backward time, lower is faster: {place(folder, panel.level)}", words
-    )
+def whisker(found: Estimate) -> tuple[float, float]:
+    """How far the interval reaches below and above the value; 0 where there is none."""
+    low, high = (found.value if end is None else end for end in (found.low, found.high))
+    return max(found.value - low, 0.0), max(high - found.value, 0.0)
 
 
-def _bars(
-    axes: "Axes", book: Book, panel: Panel, model: str, pass_: str, shapes: Sequence[tuple[int, int]],
-    types: Sequence[str],
-) -> None:  # fmt: skip
-    paint, width = colours(panel), 0.84 / len(types)
-    top = 0.0
-    for i, shape in enumerate(shapes):
-        for j, type_ in enumerate(types):
-            x = i + (j - (len(types) - 1) / 2) * width
-            case = panel.find(model, shape, type_)
-            cell = book.get(case, pass_, panel.clock) if case else None
-            if cell is None or cell.time is None:
-                word = cell.status if cell else "not measured"
-                axes.text(x, 0, f" {word}", rotation=90, ha="center", va="bottom", fontsize=7.5, color=FAILED)
-                continue
-            time = cell.time
-            low, high = time.low or time.value, time.high or time.value
-            axes.bar(
-                x, time.value, width * 0.94, color=paint[type_][0], hatch=paint[type_][1], edgecolor="white",
-                linewidth=0.5, yerr=[[max(time.value - low, 0)], [max(high - time.value, 0)]], capsize=2,
-                error_kw={"elinewidth": 0.9, "capthick": 0.9, "ecolor": INK},
-            )  # fmt: skip
-            axes.annotate(
-                f"{time.value:#.3g}".rstrip(".") if time.value < 1000 else f"{time.value:.0f}", (x, high), (0, 3),
-                textcoords="offset points", rotation=90, ha="center", va="bottom", fontsize=7.5, color=INK,
-            )  # fmt: skip
-            top = max(top, high)
-    axes.set_ylim(0, top * 1.22 or 1.0)
-    axes.set_xticks(range(len(shapes)), [shape_word(s) for s in shapes])
-    axes.set_xlim(-0.5, len(shapes) - 0.5)
+def mark_missing(axes: "Axes", x: float, word: str) -> None:
+    """The word that stands in place of a bar."""
+    axes.text(x, 0, f" {word}", rotation=90, ha="center", va="bottom", fontsize=7.5, color=FAILED)
+
+
+def mark_bar(axes: "Axes", x: float, top: float, word: str) -> None:
+    """The number above a bar."""
+    style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7.5, "color": INK}
+    axes.annotate(word, (x, top), (0, 3), textcoords="offset points", **style)
+
+
+def slots(axes: "Axes", names: Sequence[str]) -> None:
+    """Names of groups of bars below the axis."""
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.5, len(names) - 0.5)
     axes.tick_params(axis="x", length=0)
     axes.grid(False, axis="x")
 
 
-def ratio_figure(folder: Folder, book: Book, panel: Panel, where: Path) -> Figure | None:
-    """Forward-backward over Full-FT's, one point with its interval a training type, batch x length and model."""
-    from matplotlib.lines import Line2D
-
-    models, shapes = panel.subjects[:MAX_MODELS], panel.shapes[-MAX_WIDE:]
-    full = {panel.labels[c] for c in panel.cases if book.baseline(c) == c}
-    types = [t for t in panel.types if t not in full][:MAX_TYPES]
-    if not full or not types:
-        return None
-    group = len(types) + 1.3  # slots from one batch x length to the next, its name included
-    height = 1.75 + 0.25 * group * len(shapes)
-    canvas = plt_canvas(max(7.0, min(13.0, 2.2 + 3.4 * len(models))), height)
-    grid = canvas.subplots(1, len(models), squeeze=False, sharex=True, sharey=True)[0]
-    published = False
-    for axes, model in zip(grid, models, strict=True):
-        for i, shape in enumerate(shapes):
-            for j, type_ in enumerate(types):
-                case, y = panel.find(model, shape, type_), i * group + j + 1
-                ratio = book.ratio(case, "forward-backward", panel.clock) if case else Ratio("not measured")
-                point(axes, ratio, y, colours(panel)[type_][0])
-                paper = paper_row(case, panel.clock) if case else None
-                if paper and paper.ratio:
-                    axes.plot(paper.ratio, y, marker="D", mfc="none", mec=INK, ms=7, ls="", zorder=4)
-                    published = True
-        axes.axvline(1, color=INK, lw=1.1, zorder=1)
-        axes.set_title(model, loc="left")
-        axes.grid(False, axis="y")
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("time / Full-FT's")
-    names = [
-        (i * group + j, shape_word(s) if j == 0 else t)
-        for i, s in enumerate(shapes)
-        for j, t in enumerate(["", *types])
-    ]
-    grid[0].set_yticks([y for y, _ in names], [name for _, name in names])
-    for tick in grid[0].get_yticklabels()[:: len(types) + 1]:
-        tick.set_fontweight("bold")
-    grid[0].set_ylim(group * len(shapes) - 0.6, -0.6)
-    low, high = grid[0].get_xlim()
-    low, high = min(low, 0.95), max(high, 1.05)
-    grid[0].set_xlim(low - 0.03 * (high - low), high + 0.42 * (high - low))  # room for the numbers at the right
-    if published:
-        mark = Line2D([], [], marker="D", mfc="none", mec=INK, ls="", label="the paper, forward + backward on an A100")
-        legend(canvas, panel, [], [mark])
-    words = caption(folder, book, panel.cases, panel.clock) + (
-        " Forward-backward over Full-FT's at equal axes, 95 % intervals; left of the line is faster than Full-FT."
-    )
-    return finish(canvas, where, "ratio", f"Forward-backward time over Full-FT's: {place(folder, panel.level)}", words)
+def offset(i: int, of: int, width: float) -> float:
+    """Where bar `i` of so many stands, from the middle of its group of that width."""
+    return (i - (of - 1) / 2) * width / of
 
 
-def point(axes: "Axes", ratio: Ratio, y: float, colour: str, labelled: bool = True, fill: str | None = None) -> None:
+def draw_ratio(
+    axes: "Axes", ratio: Ratio, y: float, colour: str, labelled: bool = True, fill: str | None = None
+) -> None:
     """A ratio with its interval at height y, its number at the right edge, or the word that stands in its place."""
     found = ratio.value
     if labelled or found is None:
@@ -204,16 +134,8 @@ def point(axes: "Axes", ratio: Ratio, y: float, colour: str, labelled: bool = Tr
             color=FAILED if found is None else INK,
         )  # fmt: skip
     if found is not None:
-        low, high = found.low or found.value, found.high or found.value
+        low, high = whisker(found)
         axes.errorbar(
-            found.value, y, xerr=[[found.value - low], [high - found.value]], fmt="o", ms=5, color=colour, ecolor=INK,
-            elinewidth=1, capsize=2.5, mfc=fill or colour,
+            found.value, y, xerr=[[low], [high]], fmt="o", ms=5, color=colour, ecolor=INK, elinewidth=1, capsize=2.5,
+            mfc=fill or colour,
         )  # fmt: skip
-
-
-def draw_all(
-    folder: Folder, book: Book, panel: Panel, where: Path,
-    makers: Sequence[Callable[[Folder, Book, Panel, Path], Figure | None]],
-) -> list[Figure]:  # fmt: skip
-    """The figures that the data of a panel support."""
-    return [figure for figure in (make(folder, book, panel, where) for make in makers) if figure is not None]

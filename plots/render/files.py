@@ -1,7 +1,7 @@
 """Writing into a results folder: all files of a drawing at once, or none of them."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,3 +22,17 @@ def staged(folder: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())  # a disk may tell only here that it is full
         for path in written:
             path.replace(folder / path.name)
+
+
+def write_csv(
+    lines: Sequence[Mapping[str, object]], path: Path, integers: Sequence[str], head: Sequence[str] = ()
+) -> None:
+    """Tidy data, unrounded. An empty cell means not measured; `integers` names columns of numbers that may be missing;
+    `head` stands for the columns where there are no lines."""
+    import pandas as pd
+
+    frame = pd.DataFrame(list(lines)) if lines else pd.DataFrame(columns=list(head))
+    for name in integers:
+        if name in frame:
+            frame[name] = frame[name].astype("Int64")  # pandas' integers that may be missing
+    frame.to_csv(path, index=False, lineterminator="\n")

@@ -1,19 +1,17 @@
-"""'Where the time goes': launch cost and GPU work side by side, in tables and in plain sentences."""
+"""Where the time goes: launch cost and GPU work side by side."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from plots.data.breakdown import GPU_CLOCKS, Extra, Split, make_split
+from bench.record.numbers import with_interval
+from plots.data.breakdown import GPU_CLOCKS, Breakdown, Difference
 from plots.data.case import Case
-from plots.data.load import Folder
-from plots.data.panels import Panel, Table, title
-from plots.data.results import Book
-from plots.text.captions import NOISY, OTHER_CLOCK, caption, difference_word, listed, shape_word, time_word
-from plots.text.headline import told
+from plots.data.labels import listed
+from plots.data.panels import Panel
+from plots.render.blocks import Table
+from plots.text.captions import caption, title
+from plots.text.numbers import OTHER_CLOCK, difference_word, marked, time_word
 
-Splits = Mapping[tuple[Case, str], Split]
-
-# The whole first: it is what a person waits for.
-SPLIT_PASSES = ("forward-backward", "forward", "backward", "step")
+PASSES = ("forward-backward", "forward", "backward", "step")  # the whole first: it is what a person waits for
 WHAT = (
     "Eager = GPU work + launch gap. GPU work is clock graph: the same work replayed as a CUDA graph, so without any "
     "launch cost. The launch gap is what eager takes beyond it: the GPU waits for Python, C++ and the driver."
@@ -21,106 +19,85 @@ WHAT = (
 SAME = "Columns as in the first of these tables."
 
 
-def split_tables(folder: Folder, book: Book, panel: Panel, splits: Splits) -> list[Table]:
+def breakdown_tables(panel: Panel) -> list[Table]:
     """One table a pass: a line for each model or layer, batch x length and training type."""
-    wanted = set(panel.cases)
-    known = {s.pass_ for s in splits.values() if s.case in wanted and (s.gap or s.eager.time)}
-    passes = [pass_ for pass_ in SPLIT_PASSES if pass_ in known]
-    return [_table(folder, book, panel, splits, pass_, pass_ == passes[0]) for pass_ in passes]
+    found = {pass_: [panel.breakdown(case, pass_) for case in panel.in_order] for pass_ in PASSES}
+    if not any((case, "step", clock) in panel.results.cells for case in panel.cases for clock in GPU_CLOCKS):
+        del found["step"]
+    passes = [pass_ for pass_, all_cases in found.items() if any(b.gap or b.eager.time for b in all_cases)]
+    return [_table(panel, pass_, found[pass_], pass_ == passes[0]) for pass_ in passes]
 
 
-def _table(folder: Folder, book: Book, panel: Panel, splits: Splits, pass_: str, first: bool) -> Table:
-    unit, by = ("us", 1e3) if panel.level == "linear" else ("ms", 1.0)  # one layer takes less than a few ms
-    clocks = [c for c in (*GPU_CLOCKS, "eager", "host") if any(book.has(case, c) for case in panel.cases)]
-    counted = any(book.get_facts(case, pass_).launches is not None for case in panel.cases)
+def _table(panel: Panel, pass_: str, found: Sequence[Breakdown], first: bool) -> Table:
+    results, linear = panel.results, panel.level == "linear"
+    unit, by = ("us", 1e3) if linear else ("ms", 1.0)  # one layer takes less than a few ms
+    clocks = [c for c in (*GPU_CLOCKS, "eager", "host") if any(results.has(case, c) for case in panel.cases)]
+    counted = any(results.get_work(case, pass_).launches is not None for case in panel.cases)
     compared = any(case.method != "full" for case in panel.cases)
     lines = []
-    for case in panel.in_order:
-        split = splits.get((case, pass_)) or make_split(book, case, pass_)
-        groups: list[tuple[str, ...]] = [(time_word(book.get(case, pass_, clock), by),) for clock in clocks]
-        groups.append(_gap_words(split, by))
-        if counted:
-            launches = book.get_facts(case, pass_).launches
-            groups.append((f"{launches:.0f}" if launches is not None else split.word or "not measured",))
-        if compared:
-            groups.append(_extra_words(split.extra, by))
-        lines.append((panel.where(case), tuple(groups)))
-    shown = [splits[case, pass_] for case in panel.cases if (case, pass_) in splits]
-    notes = [*(_columns(book, panel, counted, compared) if first else [SAME]), *_notes(shown)]
+    for one in found:
+        words = [time_word(results.get(one.case, pass_, clock), by) for clock in clocks]
+        words += _gap_words(one, by)
+        words += [_launches(panel, one.case, pass_, one.word)] * counted
+        words += _difference_words(one.beyond, by) if compared else ()
+        lines.append((*panel.where(one.case), *words))
+    notes = [*(_columns(panel, counted, compared) if first else [SAME]), *_notes(found)]
     return Table(
-        title(folder, f"Where the time goes in {pass_}", panel, clocks=False),
-        " ".join([*notes, caption(folder, book, panel.cases, *clocks)]),
+        title(f"Where the time goes in {pass_}", panel, clocks=False),
+        " ".join([*notes, caption(panel, *clocks)]),
         panel.lead,
         (
-            *((f"{clock.capitalize()} ({unit})", ("",)) for clock in clocks),
-            ("Launch gap", (unit, "of eager")),
-            *([("Launches", ("",))] if counted else []),
+            *((f"{clock.capitalize()} ({unit})", ()) for clock in clocks),
+            ("Launch gap", (unit, "% of eager")),
+            *([("Launches", ())] if counted else []),
             *([(f"More than Full-FT ({unit})", ("eager", "GPU work", "launch gap"))] if compared else []),
         ),
         tuple(lines),
     )
 
 
-def _columns(book: Book, panel: Panel, counted: bool, compared: bool) -> list[str]:
+def _launches(panel: Panel, case: Case, pass_: str, word: str) -> str:
+    launches = panel.results.get_work(case, pass_).launches
+    return f"{launches:.0f}" if launches is not None else word or "not measured"
+
+
+def _columns(panel: Panel, counted: bool, compared: bool) -> list[str]:
     """What the columns mean."""
     notes = [WHAT]
-    notes += ["Host is the time to enqueue the work."] if any(book.has(c, "host") for c in panel.cases) else []
+    notes += ["Host is the time to enqueue the work."] if any(panel.results.has(c, "host") for c in panel.cases) else []
     notes += ["Launches are the nodes of the graph."] if counted else []
-    base = list(dict.fromkeys(panel.labels[b] for b in map(book.baseline, panel.cases) if b in panel.labels))
-    if compared and base:
-        notes.append(f"More than Full-FT: the time less that of {listed(base)} at equal axes, split the same way.")
+    if compared and panel.baselines:
+        base = listed(panel.baselines)
+        notes.append(f"More than Full-FT: the time less that of {base} at equal axes, broken down the same way.")
     return [*notes, "Intervals of differences are put together from the draws of both sides."]
 
 
-def _notes(shown: Sequence[Split]) -> list[str]:
+def _notes(found: Sequence[Breakdown]) -> list[str]:
     """What the marks of this table mean, and what is odd in it."""
     notes = []
-    if any(s.gap and s.eager.source != "measured" for s in shown if s.pass_ == "forward-backward"):
-        notes.append("The split takes forward + backward, added up, where a clock did not measure both in one go.")
-    if any(s.gap and s.gpu.clock != GPU_CLOCKS[0] for s in shown):
+    if any(b.gap and b.eager.source != "measured" for b in found):
+        notes.append("The breakdown takes forward + backward, added up, where a clock did not measure both in one go.")
+    if any(b.gap and b.gpu.clock != GPU_CLOCKS[0] for b in found):
         notes.append(f"{OTHER_CLOCK} GPU work is clock device, gap-free eager GPU time, where graph has no time.")
-    if odd := sum(s.below_zero for s in shown):
+    if odd := sum(b.below_zero for b in found):
         notes.append(
-            f"{odd} of {len(shown)} launch gaps lie below zero beyond their intervals: there the two clocks did not "
-            "see the same work, or the GPU ran at another clock rate. Do not trust those splits."
+            f"{odd} of {sum(bool(b.gap) for b in found)} launch gaps lie below zero beyond their intervals: there the "
+            "two clocks did not see the same work, or the GPU ran at another clock rate. Do not trust those lines."
         )
-    return notes + ([f"{NOISY} marks rows that were noisy."] if any(s.noisy for s in shown) else [])
+    return notes
 
 
-def _marks(clock: str, noisy: bool) -> str:
-    return (f" {OTHER_CLOCK}" if clock != GPU_CLOCKS[0] else "") + (f" {NOISY}" if noisy else "")
+def _gap_words(found: Breakdown, by: float) -> tuple[str, str]:
+    if found.gap is None or found.share is None:
+        return (found.word,) * 2
+    words = with_interval(found.gap.times(by)), with_interval(found.share, 1)
+    gap, share = (marked(word, found.noisy, found.gpu.clock != GPU_CLOCKS[0]) for word in words)
+    return gap, share
 
 
-def _gap_words(split: Split, by: float) -> tuple[str, str]:
-    if split.gap is None or split.share is None:
-        return (split.word,) * 2
-    marks = _marks(split.gpu.clock, split.noisy)
-    return difference_word(split.gap.times(by), "") + marks, difference_word(split.share, "", 1) + " %" + marks
-
-
-def _extra_words(extra: Extra, by: float) -> tuple[str, str, str]:
-    if extra.eager is None or extra.gpu is None or extra.gap is None:
-        return (extra.word,) * 3
-    marks = _marks(extra.clock, extra.noisy)
-    eager, gpu, gap = (difference_word(found.times(by)) + marks for found in (extra.eager, extra.gpu, extra.gap))
-    return eager, gpu, gap
-
-
-def why(book: Book, panels: Sequence[Panel], splits: Splits) -> list[str]:
-    """A sentence a method on where its difference to Full-FT comes from, for the cases that the answer tells of."""
-    for panel in panels:
-        lines, cases = [], told(book, panel)
-        for case in cases:
-            split, base = splits.get((case, "forward-backward")), book.baseline(case)
-            extra = split.extra if split else Extra()
-            if split and base and split.share and extra.eager and extra.gpu and extra.gap:
-                share = difference_word(split.share, "", 1)
-                lines.append(
-                    f"{panel.labels[case]}'s forward-backward on {case.subject} at {shape_word(case.shape)} differs "
-                    f"from {panel.labels[base]}'s by {difference_word(extra.eager)} ms: {difference_word(extra.gpu)} "
-                    f"ms of GPU work and {difference_word(extra.gap)} ms of launch gap. Launch gaps are {share} % of "
-                    f"its own time{' (noisy)' if extra.noisy else ''}."
-                )
-        if cases:  # the answer tells of this panel, and so does this
-            return lines
-    return []
+def _difference_words(found: Difference, by: float) -> tuple[str, ...]:
+    parts = [one for one in (found.eager, found.gpu, found.gap) if one]
+    if not parts:
+        return (found.word,) * 3
+    other = found.clock != GPU_CLOCKS[0]
+    return tuple(marked(difference_word(one.times(by)), found.noisy, other) for one in parts)

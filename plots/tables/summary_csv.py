@@ -1,82 +1,94 @@
-"""table1.csv: the numbers of the tables as tidy data, unrounded."""
+"""The numbers of the tables as tidy data, unrounded."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from plots.data.breakdown import GPU_CLOCKS, Extra, Split
-from plots.data.case import Case
-from plots.data.length_fit import Estimate
-from plots.data.load import Folder, text
-from plots.data.panels import panels
+from bench.record.stats import Estimate
+from plots.data.breakdown import GPU_CLOCKS, has_both
+from plots.data.case import MICRO_PASSES, Case
+from plots.data.hardware import over_roofline, percent_of_peak, tflops
+from plots.data.load import text
+from plots.data.panels import Panel
 from plots.data.paper import PaperRow, paper_row
-from plots.data.results import Book
-from plots.tables.breakdown import Splits
-from plots.tables.efficiency import of_ceiling, over_floor, tflops
+from plots.data.results import Cell
+
+INTEGERS = ("n", "processes", "launches")  # columns of numbers that may be missing
+HEAD = (*Case.__dataclass_fields__, "pass", "clock", "median_ms", "status")  # where there is no line
+
+Row = dict[str, object]
 
 
-def tidy(folder: Folder, book: Book, splits: Splits) -> list[dict[str, object]]:
+def ends(found: Estimate | None, *names: str) -> Row:
+    """Value, low and high under three names; None where there is no estimate."""
+    values = (None,) * 3 if found is None else (found.value, found.low, found.high)
+    return dict(zip(names, values, strict=True))
+
+
+def cell_columns(cell: Cell) -> Row:
+    """The time of a cell, how it was measured and how it ended."""
+    return ends(cell.time, "median_ms", "ci_low_ms", "ci_high_ms") | {
+        "n": cell.n or None, "processes": cell.measured.processes if cell.measured else None,
+        "noisy": cell.noisy if cell.time else None, "status": cell.status, "detail": cell.detail or None,
+    }  # fmt: skip
+
+
+def summary_rows(panels: Sequence[Panel]) -> list[Row]:
     """One line per case x pass x clock, numbers unrounded, with the ratio to Full-FT and the paper's own time.
 
     What only a GPU tells has columns where there is any.
     """
-    lines: list[dict[str, object]] = []
-    more: list[dict[str, object]] = []
-    for panel in panels(book):
+    lines: list[Row] = []
+    more: list[Row] = []
+    for panel in panels:
         for case in panel.cases:
-            recorded = [p for p in ("step",) if (case, p, panel.clock) in book.cells]
-            for pass_ in ("forward", "backward", "forward-backward", *recorded):
-                lines.append(_tidy_line(folder, book, case, pass_, panel.clock))
-                split = splits.get((case, pass_)) if panel.clock == "eager" else None
-                more.append(_hardware(folder, book, case, pass_, panel.clock) | _split(split))
+            recorded = [p for p in ("step",) if (case, p, panel.clock) in panel.results.cells]
+            for pass_ in (*MICRO_PASSES, *recorded):
+                lines.append(_times(panel, case, pass_))
+                more.append(_hardware(panel, case, pass_) | _breakdown(panel, case, pass_))
     filled = {name for line in more for name, value in line.items() if value is not None}
     return [line | {k: v for k, v in extra.items() if k in filled} for line, extra in zip(lines, more, strict=True)]
 
 
-def _tidy_line(folder: Folder, book: Book, case: Case, pass_: str, clock: str) -> dict[str, object]:
-    cell, ratio, paper = book.get(case, pass_, clock), book.ratio(case, pass_, clock), paper_row(case, clock)
-    time, over = cell.time or Estimate(float("nan")), ratio.value or Estimate(float("nan"))
-    axes = {name: getattr(case, name) for name in Case.__dataclass_fields__}
+def _times(panel: Panel, case: Case, pass_: str) -> Row:
+    folder, cell, ratio = panel.results.folder, panel.time(case, pass_), panel.ratio(case, pass_)
+    paper = paper_row(case, panel.clock)
+    gpu = folder.run.get("gpu") or text(next((r.get("gpu") for r in folder.rows if r.get("gpu")), None))
     return {
-        "gpu": folder.run.get("gpu") or text(next((r.get("gpu") for r in folder.rows if r.get("gpu")), None)),
-        **axes, "pass": pass_, "clock": clock,
-        "median_ms": time.value, "ci_low_ms": time.low, "ci_high_ms": time.high, "n": cell.n or None,
-        "processes": cell.processes or None, "noisy": cell.noisy if cell.time else None, "status": cell.status,
-        "detail": cell.detail or None, "source": cell.source if cell.time else None,
-        "ratio_to_full": over.value, "ratio_ci_low": over.low, "ratio_ci_high": over.high,
-        "ratio_scope": ratio.scope or None, "refresh_ms": cell.refresh_ms,
-        "paper_ms": _paper_ms(paper, pass_), "paper_ratio_to_full": paper.ratio if paper and "-" in pass_ else None,
+        "gpu": gpu, **{name: getattr(case, name) for name in Case.__dataclass_fields__}, "pass": pass_,
+        "clock": panel.clock, **cell_columns(cell), "source": cell.source if cell.time else None,
+        **ends(ratio.value, "ratio_to_full", "ratio_ci_low", "ratio_ci_high"), "ratio_scope": ratio.scope or None,
+        "refresh_ms": cell.refresh_ms, "paper_ms": _paper_ms(paper, pass_),
+        "paper_ratio_to_full": paper.ratio if paper and "-" in pass_ else None,
         "paper_gpu": paper.gpu if paper else None,
     }  # fmt: skip
 
 
-def _hardware(folder: Folder, book: Book, case: Case, pass_: str, clock: str) -> dict[str, object]:
+def _hardware(panel: Panel, case: Case, pass_: str) -> Row:
     """What the work is, and on the GPU clocks how close it comes to what the hardware allows."""
-    cell, facts, gpu = book.get(case, pass_, clock), book.get_facts(case, pass_), clock in GPU_CLOCKS
+    results, cell, work = panel.results, panel.time(case, pass_), panel.results.get_work(case, pass_)
     floor, rate, part = (
-        found.value if gpu and found else None
-        for found in (over_floor(cell, facts), tflops(cell, facts), of_ceiling(folder, cell, facts))
+        found.value if panel.clock in GPU_CLOCKS and found else None
+        for found in (over_roofline(cell, work), tflops(cell, work), percent_of_peak(results.folder, cell, work))
     )
-    known: dict[str, object] = {
-        "launches": None if facts.launches is None else round(facts.launches),
-        "flops": facts.flops,
-        "floor_ms": facts.floor_ms,
-    }
-    known["peak_mib"] = book.peaks_mib.get(case)
-    return known | {"times_floor": floor, "tflops": rate, "of_ceiling_percent": part}
-
-
-def _split(split: Split | None) -> dict[str, object]:
-    """Launch gap and difference to Full-FT, on the lines of clock eager."""
-    extra = split.extra if split else Extra()
-    found = {
-        "launch_gap": split.gap if split else None, "more_eager": extra.eager, "more_gpu_work": extra.gpu,
-        "more_launch_gap": extra.gap,
+    return {
+        "launches": None if work.launches is None else round(work.launches), "flops": work.flops,
+        "floor_ms": work.floor_ms, "peak_mib": results.peaks_mib.get(case), "times_floor": floor, "tflops": rate,
+        "of_ceiling_percent": part,
     }  # fmt: skip
-    line: dict[str, object] = {"gpu_clock": split.gpu.clock if split and split.gap else None}
-    for name, one in found.items():
-        ends = (None,) * 3 if one is None else (one.value, one.low, one.high)
-        line |= dict(zip((f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms"), ends, strict=True))
-    return line | {"launch_gap_percent": split.share.value if split and split.share else None}
+
+
+def _breakdown(panel: Panel, case: Case, pass_: str) -> Row:
+    """Launch gap and difference to Full-FT, on the lines of clock eager."""
+    if panel.clock != "eager" or not has_both(panel.results, case):
+        return {}
+    found = panel.breakdown(case, pass_)
+    line: Row = {"gpu_clock": found.gpu.clock if found.gap else None}
+    parts = (
+        ("launch_gap", found.gap), ("more_eager", found.beyond.eager), ("more_gpu_work", found.beyond.gpu),
+        ("more_launch_gap", found.beyond.gap),
+    )  # fmt: skip
+    for name, part in parts:
+        line |= ends(part, f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms")
+    return line | {"launch_gap_percent": found.share.value if found.share else None}
 
 
 def _paper_ms(paper: PaperRow | None, pass_: str) -> float | None:
@@ -85,15 +97,3 @@ def _paper_ms(paper: PaperRow | None, pass_: str) -> float | None:
         return None
     times = {"forward": paper.forward_ms, "backward": paper.backward_ms}
     return times.get(pass_, paper.total_ms if pass_ == "forward-backward" else None)
-
-
-def write_tidy(lines: Sequence[dict[str, object]], path: Path) -> None:
-    """Writes table1.csv. An empty cell means not measured."""
-    import pandas as pd
-
-    head = [*Case.__dataclass_fields__, "pass", "clock", "median_ms", "status"]
-    frame = pd.DataFrame(list(lines)) if lines else pd.DataFrame(columns=head)
-    for name in ("n", "processes", "launches"):
-        if name in frame:
-            frame[name] = frame[name].astype("Int64")  # pandas' integers that may be missing
-    frame.to_csv(path, index=False, lineterminator="\n")

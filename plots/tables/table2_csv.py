@@ -1,12 +1,10 @@
 """table2.csv: the numbers of table2.md as tidy data, unrounded. An empty cell means not measured or not published."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from plots.data.length_fit import Estimate
-from plots.data.results import Book, Ratio
-from plots.data.strategies import Timed, epoch, timed_cases
+from plots.data.strategies import Strategy
 from plots.data.training_runs import (
+    MODEL,
     SCORES,
     Published,
     Run,
@@ -17,50 +15,40 @@ from plots.data.training_runs import (
     published,
     steps_of,
 )
+from plots.tables.summary_csv import ends
 
-NONE = Estimate(float("nan"))
+INTEGERS = ("n", "examples", "steps", "batch", "accumulation", "seq")  # columns of numbers that may be missing
 
 
-def tidy2(book: Book | None, runs: Sequence[Run], examples: int) -> list[dict[str, object]]:
+def table2_rows(strategies: Sequence[Strategy], runs: Sequence[Run], examples: int) -> list[dict[str, object]]:
     """One line a timed strategy, one a real run, and the paper's own lines, marked by the column `source`."""
-    timed = timed_cases(book) if book else []
-    lines = [_timed_line(book, one, examples) for one in timed] if book else []
-    lines += [_run_line(run, runs) for run in runs]
-    return lines + [{"source": "paper", "model": "llama2-7b", **_paper(line, everything=True)} for line in published()]
+    lines = [_strategy_row(strategy, examples) for strategy in strategies]
+    lines += [_run_row(run, runs) for run in runs]
+    return lines + [{"source": "paper", "model": MODEL, **_paper(line, everything=True)} for line in published()]
 
 
-def _timed_line(book: Book, one: Timed, examples: int) -> dict[str, object]:
-    case, step, clock = one.case, one.step, one.step.clock
-    parts = {p: book.get(case, p, clock).time or NONE for p in ("forward", "backward", "forward-backward")}
-    whole, whole_epoch = step.time or NONE, epoch(one, examples) or NONE
-    ratios = {
-        "ratio_to_lora": book.over(case, one.lora, "LoRA", "step", clock),
-        "ratio_to_lora_on_the_same_layers": book.over(case, one.same_layers, "LoRA", "step", clock),
-    }
+def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
+    case, step, epoch = strategy.case, strategy.step, strategy.epoch(examples)
     line: dict[str, object] = {
-        "source": "sweep", "model": case.model, "strategy": one.strategy, "method": case.method,
+        "source": "sweep", "model": case.model, "strategy": strategy.name, "method": case.method,
         "trainable_layers": case.trainable_layers, "impl": case.impl, "rank": case.rank, "alpha": case.alpha,
         "dropout": case.dropout, "precision": case.precision, "batch": case.batch, "accumulation": case.micro_steps,
-        "seq": case.seq, "clock": clock, "status": step.status, "detail": step.detail or None,
-        **{f"{p.replace('-', '_')}_ms": found.value for p, found in parts.items()},
+        "seq": case.seq, "clock": step.clock, "status": step.status, "detail": step.detail or None,
+        **{f"{p.replace('-', '_')}_ms": cell.time.value if cell.time else None for p, cell in strategy.micro.items()},
         "optimizer_ms": step.optimizer_ms, "refresh_ms": step.refresh_ms, "parts_ms": step.parts_ms,
-        "step_ms": whole.value, "step_ci_low_ms": whole.low, "step_ci_high_ms": whole.high, "n": step.n or None,
-        "noisy": step.noisy if step.time else None, "peak_mib": book.peaks_mib.get(case),
-        "examples": examples if whole_epoch is not NONE else None,
-        "steps": steps_of(examples, case.batch, case.micro_steps) if whole_epoch is not NONE else None,
-        "epoch_s": whole_epoch.value, "epoch_ci_low_s": whole_epoch.low, "epoch_ci_high_s": whole_epoch.high,
+        **ends(step.time, "step_ms", "step_ci_low_ms", "step_ci_high_ms"), "n": step.n or None,
+        "noisy": step.noisy if step.time else None, "peak_mib": strategy.peak_mib,
+        "examples": examples if epoch else None,
+        "steps": steps_of(examples, case.batch, case.micro_steps) if epoch else None,
+        **ends(epoch, "epoch_s", "epoch_ci_low_s", "epoch_ci_high_s"),
     }  # fmt: skip
+    ratios = {"ratio_to_lora": strategy.to_lora, "ratio_to_lora_on_the_same_layers": strategy.to_same_layers}
     for name, ratio in ratios.items():
-        line |= _ratio(name, ratio)
-    return line | _paper(one.paper, is_papers(str(case.model)))
+        line |= ends(ratio.value, name, f"{name}_ci_low", f"{name}_ci_high")
+    return line | _paper(strategy.paper, is_papers(str(case.model)))
 
 
-def _ratio(name: str, ratio: Ratio) -> dict[str, object]:
-    found = ratio.value or NONE
-    return {name: found.value, f"{name}_ci_low": found.low, f"{name}_ci_high": found.high}
-
-
-def _run_line(run: Run, runs: Sequence[Run]) -> dict[str, object]:
+def _run_row(run: Run, runs: Sequence[Run]) -> dict[str, object]:
     base, paper = lora_run(run, runs), line_of(run.strategy, run.method, run.layers)
     line: dict[str, object] = {
         "source": f"run {run.path.name}", "model": run.model, "strategy": run.strategy, "method": run.method,
@@ -83,14 +71,3 @@ def _paper(line: Published | None, everything: bool) -> dict[str, object]:
 
 def _column(name: str) -> str:
     return name.replace(" ", "_")
-
-
-def write_table2(lines: Sequence[dict[str, object]], path: Path) -> None:
-    """Writes table2.csv."""
-    import pandas as pd
-
-    frame = pd.DataFrame(list(lines))
-    for name in ("n", "examples", "steps", "batch", "accumulation", "seq"):
-        if name in frame:
-            frame[name] = frame[name].astype("Int64")  # pandas' integers that may be missing
-    frame.to_csv(path, index=False, lineterminator="\n")

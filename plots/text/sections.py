@@ -5,11 +5,12 @@ import re
 import shlex
 from pathlib import Path
 
+from plots.data.labels import listed
 from plots.data.load import Folder, text
-from plots.data.results import Book
-from plots.render.blocks import Block, Code, Facts, Heading, Items, Para
-from plots.text.captions import listed
+from plots.data.results import Results
+from plots.render.blocks import Block, Code, Heading, Items, Para
 from plots.text.conditions import conditions, spent
+from plots.text.numbers import NOISY
 
 MAX_ITEMS = 80  # of a list
 
@@ -46,14 +47,14 @@ def commands(folder: Folder) -> tuple[str, str]:
     return asked, f"{kept} --retry {','.join(statuses)}"
 
 
-def status_blocks(folder: Folder) -> list[Block]:
+def status_blocks(folder: Folder, csv_name: str) -> list[Block]:
     """What was not timed, why, and the command that tries again."""
     items = failed_items(folder)
     blocks: list[Block] = [Heading("What could not be timed")]
     if items:
         blocks.append(Items(tuple(items[:MAX_ITEMS])))
         if len(items) > MAX_ITEMS:
-            blocks.append(Para(f"{len(items) - MAX_ITEMS} more are in table1.csv."))
+            blocks.append(Para(f"{len(items) - MAX_ITEMS} more are in {csv_name}."))
     else:
         blocks.append(Para("Every recorded row has a time."))
     if any((text(r.get("status")) or "") == "unsupported" for r in folder.rows):
@@ -77,7 +78,11 @@ def provenance(folder: Folder) -> list[Block]:
     pairs += [("note", note) for note in folder.notes]
     asked, _ = commands(folder)
     redraw = f"python -m plots {shlex.quote(_shown(folder.path))}"
-    blocks: list[Block] = [Heading("Where it comes from"), Facts(tuple(pairs)), Heading("To get it again")]
+    blocks: list[Block] = [
+        Heading("Where it comes from"),
+        Items(tuple(f"{name}: {value}" for name, value in pairs)),
+        Heading("To get it again"),
+    ]
     blocks.append(Code(f"{asked}\n{redraw}"))
     sweep = folder.invocations[-1].get("sweep") if folder.invocations else None
     if isinstance(sweep, dict) and isinstance(sweep.get("text"), str):
@@ -102,13 +107,16 @@ def progress_note(folder: Folder) -> str:
     return f"Half-finished: {recorded} of {planned} measurements are on record. The same command goes on with them."
 
 
-def noise_note(book: Book) -> str:
-    """A warning where many of the times are noisy."""
-    timed = [cell for cell in book.cells.values() if cell.time]
+def noise_note(results: Results) -> str:
+    """How many of the times are noisy, what marks them, and what to do where they are many."""
+    timed = [cell for cell in results.cells.values() if cell.time]
     noisy = sum(cell.noisy for cell in timed)
-    if 4 * noisy <= len(timed):
+    if not noisy:
         return ""
+    told = f"{noisy} of {len(timed)} times are noisy ({NOISY}): their intervals are wider than the sweep allows."
+    if 4 * noisy <= len(timed):
+        return told
     return (
-        f"{noisy} of {len(timed)} times are noisy: their intervals are wider than the sweep allows. Other work on the "
-        "machine does that. Measure again on a quiet one (--fresh) before you conclude anything."
+        f"{told} Other work on the machine does that. Measure again on a quiet one (--fresh) before you conclude "
+        "anything."
     )
