@@ -53,7 +53,14 @@ def finish(canvas: "Canvas", path: Path, title: str, words: str) -> Figure:
     lines = textwrap.wrap(words, int(width * 19))
     low = (0.118 * len(lines) + 0.14) / height
     head = canvas.suptitle(
-        title, x=0.01, y=1 - 0.08 / height, ha="left", va="top", fontsize=12, fontweight="bold", color=INK
+        title,
+        x=0.01,
+        y=1 - 0.08 / height,
+        ha="left",
+        va="top",
+        fontsize=min(12, 114 * width / len(title)),
+        fontweight="bold",
+        color=INK,
     )
     canvas.text(0.01, 0.06 / height, "\n".join(lines), ha="left", va="bottom", fontsize=7, color=SOFT)
     head.set_in_layout(False)
@@ -86,7 +93,8 @@ def legend(canvas: "Canvas", panel: Panel, types: Sequence[str], extra: Sequence
 
     paint = colours(panel)
     patches: list[object] = [Patch(facecolor=paint[t][0], hatch=paint[t][1], edgecolor="white", label=t) for t in types]
-    columns = max(6, int(canvas.get_size_inches()[0] / 1.7))
+    widest = max((len(t) for t in types), default=0)
+    columns = max(1, int(canvas.get_size_inches()[0] / max(0.075 * widest + 0.45, 1.7)))
     canvas.legend(
         handles=[*patches, *extra], loc="upper left", ncols=min(columns, len(types) + len(extra)), frameon=False,
         fontsize=9, handlelength=1.2, columnspacing=1.4,

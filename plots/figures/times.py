@@ -35,7 +35,7 @@ def times_figure(panel: Panel, path: Path) -> Figure | None:
         return None
     models, types = panel.subjects[:MAX_MODELS], panel.types[:MAX_TYPES]
     wide = 1.2 + len(models) * (0.9 + 0.42 * len(panel.shapes) * len(types))
-    canvas = new_canvas(max(7.0, min(13.0, wide)), 6.6)
+    canvas = new_canvas(max(9.5, min(13.0, wide)), 6.6)
     grid = canvas.subplots(2, len(models), squeeze=False)
     for row, pass_ in enumerate(("forward", "backward")):
         for column, model in enumerate(models):

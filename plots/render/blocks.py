@@ -1,8 +1,8 @@
 """What a report is made of: a list of blocks, of plain text. Markdown and the page are written from it."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import accumulate, groupby
+from dataclasses import dataclass, replace
+from itertools import accumulate, compress, groupby
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,15 @@ class Table:
             *(", ".join(filter(None, (name, sub))) for name, subs in self.groups for sub in subs or [""]),
         ]
 
+    def without_empty_columns(self) -> "Table":
+        """Without the columns after the lead that are empty in every line, and without groups of such."""
+        filled = [any(column) for column in zip(*self.lines, strict=True)]
+        rest = iter(filled[len(self.lead) :])
+        groups = [(name, [sub for sub in subs or [""] if next(rest)]) for name, subs in self.groups]
+        kept = tuple((name, tuple(filter(None, subs))) for name, subs in groups if subs)
+        shown = [*[True] * len(self.lead), *filled[len(self.lead) :]]
+        return replace(self, groups=kept, lines=tuple(tuple(compress(line, shown)) for line in self.lines))
+
     @property
     def starts(self) -> list[int]:
         """The columns with which groups begin."""
@@ -65,8 +74,9 @@ class Table:
 
     @property
     def width(self) -> int:
-        """Characters of the widest cells of all columns, side by side."""
-        return sum(max(map(len, column)) for column in zip(*self.lines, strict=True))
+        """Characters of the widest cells of all columns, side by side, with the heads right above them."""
+        above = [*self.lead, *(sub for name, subs in self.groups for sub in subs or [name])]
+        return sum(max(map(len, column)) for column in zip(above, *self.lines, strict=True))
 
 
 Block = Heading | Para | Items | Code | Figure | Table

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from plots.render.blocks import Block, Code, Figure, Heading, Items, Para, Table
 
+# Brackets around an interval stay as they are, for those who read the file itself: a link would need more.
+SPECIAL = re.compile(r"[\\`*|~]|\[(?![-+\d])|(?<!\d)\]|\](?=[(:\[])|(?<!\w)_|_(?!\w)")
+
 
 def markdown(blocks: Sequence[Block]) -> str:
     return "\n\n".join(map(_block, blocks)) + "\n"
@@ -14,7 +17,7 @@ def markdown(blocks: Sequence[Block]) -> str:
 def escaped(value: str) -> str:
     """Text that Markdown shows as it is, in a paragraph or a table cell."""
     plain = html.escape(" ".join(value.split()), quote=False)
-    return re.sub(r"([\\`*\[\]|~])|(?<!\w)(_)|(_)(?!\w)", lambda m: "\\" + m.group(0), plain)
+    return SPECIAL.sub(lambda m: "\\" + m.group(0), plain)
 
 
 def _block(block: Block) -> str:
