@@ -4,15 +4,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.case import AXES
 from bench.devices import choose, gpus
-from bench.methods.registry import unsupported
+from bench.methods.registry import trainable_params, unsupported
 from bench.roofline.memory import need, size_text, too_large
 from bench.sweeps.expand import make_plan, text_of
-
-SHOWN = (
-    "level", "model", "layer", "method", "impl", "trainable_layers", "rank", "alpha", "dropout", "precision",
-    "batch", "seq", "accumulation", "l2",
-)  # fmt: skip
 
 
 def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
@@ -20,7 +16,7 @@ def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
     device = choose(gpu, gpus())
     plan = make_plan(sweep, device.is_cpu, where)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    shown = [a for a in SHOWN if any(getattr(c, a) is not None for c in plan.cases)]
+    shown = [a for a, axis in AXES.items() if axis.listed and any(getattr(c, a) is not None for c in plan.cases)]
     step = "step" in plan.passes
     for column in ("case_id", *shown, "trained", "needs", "about", ""):
         table.add_column(column, no_wrap=True, justify="right" if column in ("trained", "needs", "about") else "left")
@@ -34,7 +30,7 @@ def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
         row = [
             case.case_id,
             *values,
-            f"{case.trainable_params:,}",
+            f"{trainable_params(case):,}",
             size_text(needs.at_least),
             size_text(needs.about),
             last,

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.case import Case, schema
+from bench.case import AXES, Case, schema
 from bench.compare.verdict import Process
 from bench.errors import UserError
 from bench.record.store import Row, key_of, read_lines
@@ -21,7 +21,7 @@ Key = tuple[str, str, str]  # case_id, pass, clock
 
 # What else than the sources may explain a difference; a difference here is said, not refused.
 ENVIRONMENT = ("driver", "torch", "triton", "transformers", "python", "platform", "cores", "threads", "gpu_uuid")
-CONDITIONS = (*schema.AXES, "case_id", "pass", "clock")
+CONDITIONS = (*AXES, "case_id", "pass", "clock")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def match(a: Side, b: Side) -> tuple[list[Pair], list[LeftOut]]:
     pairs, left = [], []
     for key in [*in_a, *(k for k in in_b if k not in in_a)]:
         rows = in_a.get(key, []), in_b.get(key, [])
-        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in schema.AXES}
+        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in AXES}
         for name, mine, others in ((a.name, *rows), (b.name, rows[1], rows[0])):
             if not others:
                 left.append(LeftOut(name, key, axes, f"only in {name}"))

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.case.schema import COLUMNS, SCHEMA
+from bench.case.columns import COLUMNS
+from bench.case.schema import SCHEMA
 from bench.errors import UserError
 from bench.record.environment import IDENTITY
 

@@ -6,14 +6,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.case import Case, schema
+from bench.case import AXES, Case
 from bench.case.shapes import model_shape, square, trainable_blocks
 from bench.errors import UserError
-from bench.methods.registry import IMPLS
+from bench.methods.registry import method_of, methods
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
 from bench.timing.clocks import clocks_of
 from bench.timing.settings import MeasureSettings
 from bench.yamlfile import Where, YamlFile, place
+
+# What only some methods have: it differs within a comparison.
+ADAPTER_AXES = {name for name, axis in AXES.items() if axis.trains and not axis.compared} - {"method", "impl"}
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: W
                 return place(read, candidate)
         return place(read, where)
 
-    ordered = [a for a in schema.AXES if a in values]
+    ordered = [a for a in AXES if a in values]
     for combination in product(*(values[a] for a in ordered)):
         point = dict(zip(ordered, combination, strict=True))
         try:
@@ -118,19 +121,20 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     p: dict[str, Any] = {f.name: point.get(f.name) for f in fields(Case)}
     method, level, precision = p["method"], p["level"], p["precision"] or ("fp32" if on_cpu else "bf16")
     p["precision"], p["impl"] = precision, p["impl"] or "eager"
-    if p["impl"] not in IMPLS[method]:
-        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}; valid are: {', '.join(IMPLS[method])}")
-    if method == "full":
-        p |= dict.fromkeys(("rank", "alpha", "dropout", "targets", "adapter_dtype"))
-    else:
+    found = methods()[method]
+    if p["impl"] not in found.impls:
+        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}; valid are: {', '.join(found.impls)}")
+    p |= dict.fromkeys(ADAPTER_AXES - set(found.axes))
+    if found.adapts:
         for key in ("rank", "alpha"):
             if p[key] is None:
                 raise _Bad("method", f"method {method} needs a value for {key!r}")
-        p["dropout"] = (p["dropout"] or 0.0) if method == "lora" else None
-        p["targets"] = (p["targets"] or "all-linear") if level != "linear" else None
-        wide = precision.startswith("amp-") or IMPLS[method][p["impl"]].fp32_adapters
-        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
         p["alpha"] = float(p["alpha"])
+        wide = precision.startswith("amp-") or found.impls[p["impl"]].fp32_adapters
+        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
+        p["targets"] = (p["targets"] or "all-linear") if level != "linear" else None
+    if "dropout" in found.axes:
+        p["dropout"] = p["dropout"] or 0.0
     p["accumulation"] = None if p["accumulation"] == 1 else p["accumulation"]
     p["l2"] = None if on_cpu else p["l2"] or ("cold" if level == "linear" else "warm")
     for layer, model in _layers(p, models):
@@ -191,10 +195,8 @@ def _check(case: Case) -> None:
             if not shape.match(target):
                 names = ", ".join(x.name for x in shape.projections)
                 raise _Bad("targets", f"{target!r} is no linear layer of {case.model}; valid are: all-linear, {names}")
-    if case.method == "paca":
-        least = min(x.in_features for x in case.target_projections)
-        if case.rank and case.rank > least:
-            raise _Bad("rank", f"{case.rank} columns are more than the {least} that the narrowest layer has")
+    if complaint := method_of(case).complaint(case):
+        raise _Bad(*complaint)
 
 
 def text_of(value: object) -> str:
@@ -213,7 +215,7 @@ def _narrow(
     """The cases that every --where lets through: axis=value, or axis=value,value for any of them."""
     for condition in where:
         axis, equals, wanted = condition.partition("=")
-        valid = (*schema.AXES, "case_id", "pass")
+        valid = (*AXES, "case_id", "pass")
         if not equals or axis not in valid:
             raise UserError(f"--where {condition}: {axis!r}; valid is axis=value with an axis of: {', '.join(valid)}")
         options = passes if axis == "pass" else tuple(dict.fromkeys(text_of(getattr(c, axis)) for c in cases))
