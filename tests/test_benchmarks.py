@@ -12,7 +12,7 @@ import pytest
 from bench.case import Case
 from bench.case.schema import Status
 from bench.devices import choose, gpus
-from bench.methods.registry import IMPLS, unsupported
+from bench.methods.registry import impl_of, unsupported
 from bench.record.stats import summarize
 from bench.sweeps.expand import Plan, make_plan
 
@@ -72,7 +72,7 @@ def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
 @pytest.mark.parametrize("case", plan().cases, ids=lambda c: c.describe().replace(" ", "-"))
 def test_case(benchmark: Any, case: Case, pass_: str) -> None:
     where = "cpu" if DEVICE.is_cpu else "cuda"
-    if reason := unsupported(case, where) or IMPLS[case.method][case.impl].cannot.get(pass_):
+    if reason := unsupported(case, where) or impl_of(case).cannot.get(pass_):
         pytest.skip(reason)
     clock, found = measured(case)
     samples = found[pass_]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bench.case import Case
 from bench.methods.method import INT64, Widths
-from bench.methods.registry import trainable_params
+from bench.methods.registry import method_of, trainable_params
 from bench.roofline.gemm_shapes import GemmShapes
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "amp-bf16": 2, "amp-fp16": 2}  # of a value that is computed with
@@ -27,7 +27,7 @@ def widths(case: Case) -> Widths:
     compute = BYTES[case.precision]
     amp = case.precision.startswith("amp-")
     param = 4 if amp else compute
-    adapter = param if case.adapter_dtype is None else BYTES[case.adapter_dtype]
+    adapter = BYTES[case.adapter_dtype] if case.adapter_dtype and method_of(case).adapts else param
     return Widths(compute, param, adapter, compute if amp else adapter, param if case.level == "linear" else compute)
 
 

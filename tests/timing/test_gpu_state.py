@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.case.schema import COLUMNS, Status
+from bench.case.columns import COLUMNS
+from bench.case.schema import Status
 from bench.timing.clocks import CpuClock
 from bench.timing.gpu_state import CLOCKS_SET, POWER_CAP, SLOWDOWNS, GpuState, Reading, Rests, open_state, summary
 from bench.timing.sampler import Measurement, measure
