@@ -46,9 +46,7 @@ def test_a_method_from_outside_is_checked_timed_and_drawn(bench: Bench, sweep: P
     if level == "linear":
         forward = next(r for r in toy if r["pass"] == "forward")
         assert (forward["trainable_params"], forward["flops"]) == (4 * 32, 2 * 16 * 32 * 32 + 2 * 16 * 4 * 64)
-    drawn = subprocess.run(
-        [sys.executable, "-m", "plots", out], cwd=ROOT, env=bench.env, capture_output=True, text=True
-    )
+    drawn = bench.plots(out)
     assert drawn.returncode == 0, drawn.stderr
     assert "Toy eager" in (out / "tables.md").read_text()
     with open(out / "summary.csv", newline="") as f:
@@ -59,13 +57,9 @@ def test_a_method_from_outside_is_checked_timed_and_drawn(bench: Bench, sweep: P
 def test_a_folder_of_an_unknown_method_is_still_drawn(bench: Bench, sweep: Path) -> None:
     """Its reader may not have the method's folder: the word itself is the label then."""
     out = sweep / "out"
-    assert (
-        bench("run", sweep / "linear.yaml", "--out", out, env=bench.env | {"LORABENCH_METHODS": str(TOY)}).returncode
-        == 0
-    )
-    drawn = subprocess.run(
-        [sys.executable, "-m", "plots", out], cwd=ROOT, env=bench.env, capture_output=True, text=True
-    )
+    done = bench("run", sweep / "linear.yaml", "--out", out, env=bench.env | {"LORABENCH_METHODS": str(TOY)})
+    assert done.returncode == 0, done.stderr
+    drawn = bench.plots(out)
     assert drawn.returncode == 0, drawn.stderr
     assert "toy eager" in (out / "tables.md").read_text()
 
