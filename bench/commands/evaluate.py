@@ -14,8 +14,9 @@ from bench.accuracy.progress import Watch
 from bench.accuracy.question import Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
 from bench.errors import UserError
+from bench.files import replace_file
 from bench.record.environment import command_line, version
-from bench.record.store import now, replace_file
+from bench.record.store import now
 from bench.train.load import load_tuned, stands_on
 
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets")

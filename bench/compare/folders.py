@@ -14,7 +14,8 @@ from typing import Any
 from bench.case import Case, schema
 from bench.compare.verdict import Process
 from bench.errors import UserError
-from bench.record.store import Row, key_of, read_lines
+from bench.files import read_json_lines
+from bench.record.store import Row, key_of
 from bench.sweeps.expand import text_of
 
 Key = tuple[str, str, str]  # case_id, pass, clock
@@ -79,7 +80,7 @@ def read_side(name: str, folder: Path) -> Side:
     found = run.get("schema") if isinstance(run, dict) else None
     if found != schema.SCHEMA:
         raise UserError(f"{path}: schema {found!r}; this version reads schema {schema.SCHEMA}")
-    lines, torn = read_lines(folder / "rows.jsonl")
+    lines, torn = read_json_lines(folder / "rows.jsonl", key_of)
     rows = tuple({key_of(row): row for row in lines}.values())
     if not rows:
         raise UserError(f"{name}, {folder / 'rows.jsonl'}: no rows; nothing was measured there yet")

@@ -16,7 +16,7 @@ from bench.compare.folders import LeftOut, Side, describe
 from bench.compare.sentence import Headline, Judged, tally
 from bench.compare.verdict import Outcome, Verdict
 from bench.errors import UserError
-from bench.record.store import replace_file
+from bench.files import replace_file
 
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.SAME: "", Verdict.UNCLEAR: "yellow", None: "dim"}
 NOTHING = "No row has times on both sides: there is nothing to compare."

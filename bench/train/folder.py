@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
-from bench.record.store import replace_file
+from bench.files import EARLIER, replace_file, set_aside
 
 SETTINGS, RESULT, METRICS, MODEL, CHECKPOINTS = "settings.json", "train.json", "metrics.jsonl", "model", "checkpoints"
-_EARLIER, _LOCK = "earlier", ".lock"
+_LOCK = ".lock"
 
 
 def claim(folder: Path, settings: dict[str, Any], fresh: bool) -> int:
@@ -32,7 +32,7 @@ def claim(folder: Path, settings: dict[str, Any], fresh: bool) -> int:
         os.close(lock)
         raise UserError(f"--out {folder}: another process is training into it") from None
     if fresh:
-        _move_aside(folder)
+        _aside(folder)
     if fresh or not begun:
         replace_file(folder / SETTINGS, json.dumps(settings, indent=1) + "\n")
     return lock
@@ -41,7 +41,7 @@ def claim(folder: Path, settings: dict[str, Any], fresh: bool) -> int:
 def _begun(folder: Path, settings: dict[str, Any], fresh: bool) -> bool:
     """Whether training has begun in the folder; settings alone, of a run that failed before, bind nobody."""
     try:
-        names = {p.name for p in folder.iterdir()} - {_EARLIER, _LOCK, SETTINGS + ".new"}
+        names = {p.name for p in folder.iterdir()} - {EARLIER, _LOCK, SETTINGS + ".new"}
     except FileNotFoundError:
         return False
     except OSError as e:
@@ -56,22 +56,20 @@ def _begun(folder: Path, settings: dict[str, Any], fresh: bool) -> bool:
     with suppress(OSError, ValueError):
         there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
     if not isinstance(there, dict):
-        raise UserError(f"{folder / SETTINGS}: cannot be read; --fresh starts anew and keeps it in {_EARLIER}/")
+        raise UserError(f"{folder / SETTINGS}: cannot be read; --fresh starts anew and keeps it in {EARLIER}/")
     here = json.loads(json.dumps(settings))
     odd = [key for key in {**here, **there} if here.get(key) != there.get(key)]
     if odd:
         told = ", ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in odd[:3])
         raise UserError(
             f"--out {folder}: holds another run: {told}. Give another folder, or --fresh: what is there moves to"
-            f" {_EARLIER}/ then"
+            f" {EARLIER}/ then"
         )
     return True
 
 
-def _move_aside(folder: Path) -> None:
-    old = [path for path in folder.iterdir() if path.name not in (_EARLIER, _LOCK)]
-    if old:
-        aside = folder / _EARLIER / datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        aside.mkdir(parents=True)
-        for path in sorted(old, key=lambda p: p.name == SETTINGS):  # last: cut off, the folder still says whose it is
-            path.replace(aside / path.name)
+def _aside(folder: Path) -> None:
+    old = [path for path in folder.iterdir() if path.name not in (EARLIER, _LOCK)]
+    if old:  # the settings last: cut off, the folder still says whose it is
+        name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        set_aside(folder, name, sorted(old, key=lambda p: p.name == SETTINGS))
