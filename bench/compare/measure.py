@@ -21,6 +21,7 @@ from bench.files import read_json_lines, replace_file, set_aside
 from bench.record.environment import command_line, source_hash
 from bench.runner.signals import end_with_parent, terminate_as_interrupt
 from bench.sweeps.file import sweep_names
+from bench.terminal import say
 
 STATE = "compare.json"  # which sources the folders a and b beside it were measured from
 
@@ -31,10 +32,6 @@ class Interrupted(Exception):
     def __init__(self, status: int) -> None:
         super().__init__()
         self.status = status
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def measure_both(
@@ -72,7 +69,7 @@ def _sources(side: str, checkout: Path) -> str:
     """The hash of a checkout's sources. Raises UserError for a folder that is no checkout."""
     if not (checkout / "bench" / "__main__.py").is_file():
         found = "no bench/__main__.py in it" if checkout.is_dir() else "no such folder"
-        raise UserError(f"checkout {side.upper()}, {checkout}: {found}; valid is a folder with this suite's bench/")
+        raise UserError(f"checkout {side.upper()}, {checkout}: {found}. Pass a folder with this suite's bench/.")
     try:
         return source_hash(checkout)
     except OSError as e:

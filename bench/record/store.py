@@ -114,7 +114,7 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
 def _read_run(folder: Path) -> dict[str, Any] | None:
     path = folder / "run.json"
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: a file stands there; valid is a folder, new or from an earlier run")
+        raise UserError(f"--out {folder}: this is a file. Pass a folder, new or from an earlier run.")
     if not path.exists():
         for name in ("rows.jsonl", "samples.jsonl"):
             if (folder / name).exists():

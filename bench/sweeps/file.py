@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from bench.case import schema
 from bench.case.shapes import is_there
-from bench.errors import UserError, one_of
+from bench.errors import UserError, did_you_mean, one_of
 from bench.timing.settings import MeasureSettings
 from bench.yamlfile import Strict, YamlFile, read_strict
 
@@ -38,7 +38,7 @@ def _words(valid: tuple[str, ...]) -> Any:
     def check(values: list[str]) -> list[str]:
         for v in values:
             if v not in valid:
-                raise ValueError(one_of("value", v, valid).removeprefix("value: "))
+                raise ValueError(one_of("", v, valid).removeprefix(": "))
         return values
 
     return Annotated[list[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(check)]
@@ -106,7 +106,8 @@ def sweep_path(sweep: str) -> Path:
     path = Path(sweep)
     if is_there(path.is_file):
         return path
-    raise UserError(f"sweep {sweep!r} is neither a file nor one of: {', '.join(sweep_names())}")
+    names = sweep_names()
+    raise UserError(f"sweep {sweep}: no such file or sweep.{did_you_mean(sweep, names)} Sweeps: {', '.join(names)}.")
 
 
 def read_sweep(path: Path) -> tuple[SweepFile, YamlFile]:

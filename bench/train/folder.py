@@ -1,12 +1,12 @@
 """The folder of a training run: whose it is, whether it can go on, and what gives way to a fresh start."""
 
-import fcntl
 import json
-import os
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from bench.errors import UserError
 from bench.files import EARLIER, replace_file, set_aside
@@ -15,22 +15,20 @@ SETTINGS, RESULT, METRICS, MODEL, CHECKPOINTS = "settings.json", "train.json", "
 _LOCK = ".lock"
 
 
-def claim(folder: Path, settings: dict[str, Any], fresh: bool) -> int:
-    """Makes the folder that of a run with these settings, new or to go on; returns the lock, held until it is closed.
+def claim(folder: Path, settings: dict[str, Any], fresh: bool) -> FileLock:
+    """Makes the folder that of a run with these settings, new or to go on; returns the lock, which is held.
 
     Raises UserError, with nothing changed, where it holds anything else or another process trains into it.
     """
     begun = _begun(folder, settings, fresh)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        lock = FileLock(folder / _LOCK, mode=0o666)
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"--out {folder}: another process is training into it.") from None
     except OSError as e:
         raise UserError(f"--out {folder}: {e.strerror}") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise UserError(f"--out {folder}: another process is training into it") from None
     if fresh:
         _aside(folder)
     if fresh or not begun:
