@@ -11,7 +11,7 @@ import pytest
 
 from bench.case import Case
 from bench.case.schema import Status
-from bench.devices import choose, gpus
+from bench.devices import choose, gpus, visible_index
 from bench.methods.registry import impl_of, unsupported
 from bench.record.stats import summarize
 from bench.sweeps.expand import Plan, make_plan
@@ -57,8 +57,8 @@ def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
     from bench.timing.sampler import measure
 
     if not DEVICE.is_cpu:
-        torch.cuda.set_device([d.uuid for d in gpus()].index(DEVICE.uuid))
-    device = torch.device("cpu" if DEVICE.is_cpu else f"cuda:{[d.uuid for d in gpus()].index(DEVICE.uuid)}")
+        torch.cuda.set_device(visible_index(DEVICE))
+    device = torch.device("cpu" if DEVICE.is_cpu else f"cuda:{visible_index(DEVICE)}")
     for name in sorted(plan().clocks, key=lambda name: name != "graph"):
         work = build(case, str(device))
         clock = make_clock(name, device, case.l2 == "cold", plan().settings)

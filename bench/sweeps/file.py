@@ -10,7 +10,7 @@ from bench.case import AXES, schema
 from bench.case.case import TYPES
 from bench.case.schema import Axis
 from bench.case.shapes import is_there
-from bench.errors import UserError, one_of
+from bench.errors import UserError, did_you_mean, one_of
 from bench.methods.registry import methods
 from bench.timing.settings import MeasureSettings
 from bench.yamlfile import Strict, YamlFile, read_strict
@@ -25,7 +25,7 @@ def _words(valid: Sequence[str] | Callable[[], Iterable[str]]) -> Any:
         words = tuple(valid() if callable(valid) else valid)
         for v in values:
             if v not in words:
-                raise ValueError(one_of("value", v, words).removeprefix("value: "))
+                raise ValueError(one_of("", v, words).removeprefix(": "))
         return values
 
     return Annotated[list[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(check)]
@@ -93,7 +93,8 @@ def sweep_path(sweep: str) -> Path:
     path = Path(sweep)
     if is_there(path.is_file):
         return path
-    raise UserError(f"sweep {sweep!r} is neither a file nor one of: {', '.join(sweep_names())}")
+    names = sweep_names()
+    raise UserError(f"sweep {sweep}: no such file or sweep.{did_you_mean(sweep, names)} Sweeps: {', '.join(names)}.")
 
 
 def read_sweep(path: Path) -> tuple[SweepFile, YamlFile]:

@@ -134,7 +134,7 @@ def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     """Runs the small sweep with clocks eager and graph, on a GPU that is none, under a script of events a case."""
     sweep_path.write_text(SWEEP + "clocks: [eager, graph]\n")
     monkeypatch.setattr("bench.runner.scheduler.Child", StubChild)
-    monkeypatch.setattr(Runner, "_cuda_index", lambda self: 0)
+    monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
     monkeypatch.setattr(StubChild, "made", [])
 
     def start(*script: dict[str, Any], ends: tuple[int, ...] = (), cases: int = 6) -> tuple[Record, Any]:
