@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from bench.case.case import AXES
+from bench.case.clocks import CLOCKS
 from bench.case.schema import Status
 
 
@@ -23,7 +24,7 @@ _FIRST = (
 )
 _PASS = (
     Column("pass", "forward, backward, forward-backward or step (micro-steps, optimizer and refresh in one go)"),
-    Column("clock", "eager, host, device, graph or cpu: see docs/methodology.md"),
+    Column("clock", "; ".join(f"{name}: {clock.meaning}" for name, clock in CLOCKS.items())),
 )
 _FOUND = (
     Column("median_ms", "median of the samples", "ms"),

@@ -150,10 +150,11 @@ def _measure(
 ) -> bool:
     """Measures one case under every clock; what one clock found is told before the next begins. False as in _one."""
     started = perf_counter()
+    from bench.case.clocks import in_order
     from bench.correctness.check import check, default_tokens, finite, shrink
     from bench.methods.registry import impl_of, note
     from bench.models.build import build
-    from bench.timing.clocks import in_order, make_clock
+    from bench.timing.clocks import make_clock
     from bench.timing.peak_memory import peak_mib
     from bench.timing.sampler import measure
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.case import AXES, Case
+from bench.case.clocks import clocks_of
 from bench.case.shapes import model_shape, square, trainable_blocks
 from bench.errors import UserError
 from bench.methods.registry import method_of, methods
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
-from bench.timing.clocks import clocks_of
 from bench.timing.settings import MeasureSettings
 from bench.where import Condition, parse_where, text_of
 from bench.yamlfile import Where, YamlFile, place

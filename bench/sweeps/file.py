@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from bench.case import AXES, schema
 from bench.case.case import TYPES
+from bench.case.clocks import CLOCKS
 from bench.case.schema import Axis
 from bench.case.shapes import is_there
 from bench.errors import UserError, did_you_mean, one_of
@@ -75,7 +76,7 @@ class SweepFile(Strict):
     axes: Axes
     methods: Annotated[list[Axes], Field(min_length=1)]
     passes: _words(schema.PASSES) = Field(default=["forward", "backward", "forward-backward"])  # type: ignore[valid-type]
-    clocks: _words(("eager", "device", "graph")) = Field(default=["eager"])  # type: ignore[valid-type]
+    clocks: _words([name for name, clock in CLOCKS.items() if clock.in_sweeps]) = Field(default=["eager"])  # type: ignore[valid-type]
     measure: MeasureSettings = MeasureSettings()
     on_request: Axes = Axes()  # further values of axes, measured only where --where names them
     cpu: CpuPart = CpuPart()
