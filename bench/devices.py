@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from bench.errors import UserError, did_you_mean
 from bench.yamlfile import load_yaml
 
 # CUDA cores of a streaming multiprocessor by compute capability (CUDA C++ Programming Guide, 'Compute Capabilities').
@@ -20,7 +20,7 @@ class Device:
     """The device a run measures on."""
 
     key: str  # cpu, a100, ...: names the results folder
-    name: str  # the board's full name, or the CPU's
+    name: str  # the GPU's full name, or the CPU's
     index: int | None = None  # of the GPU in PCI order; None for the CPU
     uuid: str = "cpu"
     driver: str | None = None
@@ -33,18 +33,30 @@ class Device:
 
 
 @cache
-def board_table() -> dict[str, list[dict[str, Any]]]:
-    """gpus.yaml: for each key its boards."""
+def known_devices() -> dict[str, list[dict[str, Any]]]:
+    """gpus.yaml: for each key its devices."""
     return load_yaml(Path(__file__).parent / "gpus.yaml").value
 
 
-def board_key(name: str, sm_count: int | None) -> str:
-    """The key of a board; one made from its name where gpus.yaml does not know it."""
-    for key, boards in board_table().items():
-        for board in boards:
-            whole = rf"\b{re.escape(board['name'])}\b"  # H200 is no part of GH200
-            if re.search(whole, name) and sm_count in (None, board["sm_count"]):
-                return key
+def find_known(name: str, sm_count: int | None, exact: bool = False) -> tuple[str, dict[str, Any]] | None:
+    """The key and the entry of gpus.yaml for a device of that name, as NVML gives it; None where there is none.
+
+    sm_count: its count of SMs, None where NVML does not tell it. An entry's name is found as whole words anywhere in
+    the device's: H200 is no part of GH200. exact: at its end alone, so that a MIG slice, a laptop's namesake or a
+    cut-down sibling is not taken for the device itself.
+    """
+    start, end = (r"(?<!\S)", r"$") if exact else (r"\b", r"\b")
+    for key, entries in known_devices().items():
+        for entry in entries:
+            if re.search(start + re.escape(entry["name"]) + end, name) and sm_count in (None, entry["sm_count"]):
+                return key, entry
+    return None
+
+
+def device_key(name: str, sm_count: int | None) -> str:
+    """The key of a device; one made from its name where gpus.yaml does not know it."""
+    if known := find_known(name, sm_count):
+        return known[0]
     plain = re.sub(r"\b(nvidia|geforce|graphics|gpu)\b", "", name.lower())
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "unknown-gpu"
 
@@ -97,7 +109,7 @@ def _describe(nvml: Any, index: int, driver: str) -> Device:
         sm_count = None
     memory = nvml.nvmlDeviceGetMemoryInfo(handle).total // 2**20
     uuid = _text(nvml.nvmlDeviceGetUUID(handle))
-    return Device(board_key(name, sm_count), name, index, uuid, driver, sm_count, memory)
+    return Device(device_key(name, sm_count), name, index, uuid, driver, sm_count, memory)
 
 
 def _visible(found: list[Device], setting: str | None) -> list[Device]:
@@ -127,9 +139,13 @@ def choose(flag: str, found: list[Device]) -> Device:
         if device.key == flag:
             return device
     here = ", ".join(f"{d.name} (--gpu {d.key})" for d in found) or f"no NVIDIA GPU, only the CPU {cpu_device().name}"
-    known = "" if flag in board_table() else f"; known keys: {', '.join(board_table())}"
-    raise UserError(f"--gpu {flag}: not on this machine; found {here}; valid here: auto, {_keys(found)}{known}")
+    valid = ["auto", *dict.fromkeys(d.key for d in found), "cpu"]
+    known = list(known_devices())
+    hint = did_you_mean(flag, [*valid, *known]) if flag not in known else ""
+    keys = f" Known keys: {', '.join(known)}." if flag not in known else ""
+    raise UserError(f"--gpu {flag}: not on this machine.{hint} Found: {here}. Valid here: {', '.join(valid)}.{keys}")
 
 
-def _keys(found: list[Device]) -> str:
-    return ", ".join([*dict.fromkeys(d.key for d in found), "cpu"])
+def visible_index(device: Device, nvml: Any = None) -> int:
+    """The GPU's place among the visible ones, which is how torch counts where CUDA_DEVICE_ORDER is PCI_BUS_ID."""
+    return [d.uuid for d in gpus(nvml)].index(device.uuid)

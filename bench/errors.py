@@ -1,4 +1,7 @@
-"""The one exception whose text is meant for the person at the keyboard."""
+"""The one exception whose text is meant for the person at the keyboard, and the usual sentences of it."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -8,10 +11,16 @@ class UserError(Exception):
     """
 
 
-def one_of(what: str, found: object, valid: object) -> str:
-    """The usual sentence for a value outside its vocabulary."""
-    options = ", ".join(str(v) for v in valid)  # type: ignore[attr-defined]
-    return f"{what}: {found!r} is not valid; valid are: {options}"
+def one_of(what: str, found: object, valid: Iterable[object]) -> str:
+    """The usual sentences for a value outside its vocabulary."""
+    words = [str(v) for v in valid]
+    return f"{what}: {found!r} is not valid.{did_you_mean(found, words)} Valid: {', '.join(words)}."
+
+
+def did_you_mean(found: object, valid: Iterable[str]) -> str:
+    """A hint, " Did you mean 'model'?", where one of the valid words is close to what was found, else nothing."""
+    close = get_close_matches(str(found), list(valid), 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def short(value: object, width: int = 60) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from bench.errors import UserError, short
+from bench.errors import UserError, did_you_mean, short
 
 Where = tuple[str | int, ...]
 
@@ -156,7 +156,8 @@ def _sentence(read: YamlFile, e: ValidationError, model: type[BaseModel]) -> str
     where: Where = tuple(first["loc"])
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        return f"{place(read, where)}: unknown key; valid here: {', '.join(_valid_keys(model, where))}"
+        valid = _valid_keys(model, where)
+        return f"{place(read, where)}: unknown key.{did_you_mean(where[-1], valid)} Keys here: {', '.join(valid)}."
     if first["type"] == "missing" or not where:
         return f"{place(read, where)}: {message}"
     found = short(first["input"])

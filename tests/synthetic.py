@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.case import Case
-from bench.case.schema import COLUMNS, SCHEMA
+from bench.case.columns import COLUMNS
+from bench.case.schema import SCHEMA
 from bench.record.stats import summarize
 
 Array = NDArray[np.float64]

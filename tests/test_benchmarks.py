@@ -11,8 +11,8 @@ import pytest
 
 from bench.case import Case
 from bench.case.schema import Status
-from bench.devices import choose, gpus
-from bench.methods.registry import IMPLS, unsupported
+from bench.devices import choose, gpus, visible_index
+from bench.methods.registry import impl_of, unsupported
 from bench.record.stats import summarize
 from bench.sweeps.expand import Plan, make_plan
 
@@ -57,8 +57,8 @@ def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
     from bench.timing.sampler import measure
 
     if not DEVICE.is_cpu:
-        torch.cuda.set_device([d.uuid for d in gpus()].index(DEVICE.uuid))
-    device = torch.device("cpu" if DEVICE.is_cpu else f"cuda:{[d.uuid for d in gpus()].index(DEVICE.uuid)}")
+        torch.cuda.set_device(visible_index(DEVICE))
+    device = torch.device("cpu" if DEVICE.is_cpu else f"cuda:{visible_index(DEVICE)}")
     for name in sorted(plan().clocks, key=lambda name: name != "graph"):
         work = build(case, str(device))
         clock = make_clock(name, device, case.l2 == "cold", plan().settings)
@@ -72,7 +72,7 @@ def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
 @pytest.mark.parametrize("case", plan().cases, ids=lambda c: c.describe().replace(" ", "-"))
 def test_case(benchmark: Any, case: Case, pass_: str) -> None:
     where = "cpu" if DEVICE.is_cpu else "cuda"
-    if reason := unsupported(case, where) or IMPLS[case.method][case.impl].cannot.get(pass_):
+    if reason := unsupported(case, where) or impl_of(case).cannot.get(pass_):
         pytest.skip(reason)
     clock, found = measured(case)
     samples = found[pass_]

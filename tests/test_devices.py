@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.devices import board_key, choose, cpu_device, gpus
+from bench.devices import choose, cpu_device, device_key, gpus
 from bench.errors import UserError
 from tests.fake_nvml import FakeNvml
 
@@ -43,7 +43,7 @@ def test_boards_are_described() -> None:
     ],
 )
 def test_a_board_has_a_key(name: str, sm_count: int | None, key: str) -> None:
-    assert board_key(name, sm_count) == key
+    assert device_key(name, sm_count) == key
 
 
 def test_no_driver_and_old_drivers() -> None:
@@ -66,10 +66,10 @@ def test_the_flag_chooses() -> None:
     assert choose("auto", found).key == "a100"
     assert choose("h200", found).uuid == "GPU-hhhh"
     assert choose("cpu", found).is_cpu and choose("auto", []).is_cpu
-    with pytest.raises(UserError, match=r"--gpu h100: .*A100-SXM4-80GB.*valid here: auto, a100, h200, cpu"):
+    with pytest.raises(UserError, match=r"--gpu h100: .*A100-SXM4-80GB.*Valid here: auto, a100, h200, cpu"):
         choose("h100", found)
     with pytest.raises(UserError, match="--gpu a100: ") as e:
         choose("a100", [])
     assert "no NVIDIA GPU" in str(e.value) and cpu_device().name in str(e.value)
-    with pytest.raises(UserError, match=r"--gpu zx81: .*known keys: a100"):
+    with pytest.raises(UserError, match=r"--gpu zx81: .*Known keys: a100"):
         choose("zx81", [])

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from bench.accuracy.categories import category_of
-from bench.errors import UserError
+from bench.errors import UserError, did_you_mean
 from bench.train.data import LETTERS, Item, prompt, read_items, target
 
 
@@ -64,8 +64,8 @@ def read_pieces(source: str, shots: int, limit: int | None, size: int) -> list[P
     for number, item in enumerate(items):
         if item.subject not in category_of():
             raise UserError(
-                f"{_place(source, number)}: field 'subject' is {item.subject!r}, none of MMLU's 57 subjects"
-                f" (bench/accuracy/subjects.yaml); valid are: {', '.join(sorted(category_of())[:3])} ..."
+                f"{_place(source, number)}: field 'subject' is {item.subject!r}, which is none of MMLU's 57 subjects."
+                f"{did_you_mean(item.subject, category_of())} They are listed in bench/accuracy/subjects.yaml."
             )
     chosen = {s: [i for i in items if i.subject == s][:limit] for s in category_of()}
     examples = _examples(source, shots, [s for s in chosen if chosen[s]])
@@ -92,8 +92,8 @@ def _examples(source: str, shots: int, subjects: list[str]) -> dict[str, tuple[I
     for subject in subjects:
         if there[subject] < shots:
             raise UserError(
-                f"--shots {shots}: the dev split of {source} has {there[subject]} items with subject {subject!r};"
-                f" valid here: --shots 0 to {min(there[s] for s in subjects)}"
+                f"--shots {shots}: the dev split of {source} has {there[subject]} items with subject {subject!r}."
+                f" Pass --shots 0 to {min(there[s] for s in subjects)}."
             )
     return {s: tuple(item for item in dev if item.subject == s)[:shots] for s in subjects}
 

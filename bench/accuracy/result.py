@@ -8,6 +8,7 @@ from rich.table import Table
 
 from bench.accuracy.categories import CATEGORIES, category_table
 from bench.accuracy.partial import Count
+from bench.terminal import plain_table
 
 HEADS = ("Hums.", "STEM", "Social", "Other", "Avg.")  # Table 2's words for the categories, and the average
 
@@ -59,9 +60,7 @@ def _stderr(correct: int, items: int) -> float | None:
 
 def table_row(result: dict[str, Any]) -> Table:
     """One row as in Table 2, each share with its standard error."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("Strategy", "Model", *HEADS):
-        table.add_column(head, justify="right" if head in HEADS else "left", no_wrap=True)
+    table = plain_table(("Strategy", "Model", *HEADS), right=HEADS)
     shares = [result["categories"][c] for c in CATEGORIES] + [result["average"]]
     errors = [result["stderr"][c] for c in (*CATEGORIES, "average")]
     cells = ["" if s is None else f"{s:.2f} ± {e:.2f}" for s, e in zip(shares, errors, strict=True)]

@@ -8,8 +8,9 @@ from typing import Any
 
 from bench.devices import Device
 from bench.errors import UserError
+from bench.files import replace_file
 from bench.record.environment import version
-from bench.record.store import now, replace_file
+from bench.record.store import now
 
 DONE, PARTIAL, FAILED, SKIPPED, OPEN = "done", "partial", "failed", "skipped", "open"
 

@@ -15,14 +15,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from bench.case import Case
-from bench.devices import Device, choose, gpus
+from bench.devices import Device, choose, gpus, visible_index
 from bench.errors import UserError
 from bench.runner.lock import only_run_on
 from bench.sweeps.expand import make_plan
+from bench.terminal import output, plain_table, say
 from bench.timing.settings import MeasureSettings
 
 PASSES = ("forward", "forward-backward")
@@ -49,7 +47,7 @@ def compare(sweep: str, gpu: str, where: tuple[str, ...]) -> int:
     # Both are read when CUDA starts, which is later: nothing so far has imported torch.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ.setdefault("CUDA_SCALE_LAUNCH_QUEUES", "4x")
-    with only_run_on(device, lambda text: print(text, file=sys.stderr, flush=True)):
+    with only_run_on(device, say):
         times = _measure(cases, device, plan.settings)
     _show(cases, times, device)
     return 0
@@ -58,7 +56,7 @@ def compare(sweep: str, gpu: str, where: tuple[str, ...]) -> int:
 def _measure(cases: list[Case], device: Device, settings: MeasureSettings) -> Times:
     import torch
 
-    where = torch.device("cuda", [d.uuid for d in gpus()].index(device.uuid))
+    where = torch.device("cuda", visible_index(device))
     torch.cuda.set_device(where)
     times: Times = {(c.case_id, p): {} for c in cases for p in PASSES}
     # A capture that fails may spoil the process: graph comes last.
@@ -70,7 +68,7 @@ def _measure(cases: list[Case], device: Device, settings: MeasureSettings) -> Ti
         for key, ms in _nvbench(cases, where).items():
             times[key]["nvbench"] = ms
     else:
-        print("nvbench is not installed (pip install cuda-bench): compared with do_bench alone", file=sys.stderr)
+        say("nvbench is not installed (pip install cuda-bench): compared with do_bench alone")
     for case in cases:
         for pass_, ms in _ours("graph", _work(case, where), where, settings).items():
             times[case.case_id, pass_]["graph"] = ms
@@ -90,7 +88,7 @@ def _ours(name: str, work: Any, where: Any, settings: MeasureSettings) -> dict[s
 
     m = measure(work, make_clock(name, where, True, settings), PASSES, "linear", settings)
     if not m.samples_ms:
-        print(f"{work.case.describe()}: clock {name} is {m.status}: {m.detail}", file=sys.stderr)
+        say(f"{work.case.describe()}: clock {name} is {m.status}: {m.detail}")
     return {p: summarize(m.samples_ms[p, name]).median_ms for p in PASSES if m.samples_ms}
 
 
@@ -193,13 +191,8 @@ def closing_sentence(times: Times, device: Device) -> str:
 
 def _show(cases: list[Case], times: Times, device: Device) -> None:
     names = list(dict.fromkeys(name for found in times.values() for name in found))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("case", no_wrap=True)
-    table.add_column("pass", no_wrap=True)
-    for name in names:
-        table.add_column(
-            f"{name}, ms" if name == "device" else f"{name}, ms (to device)", justify="right", no_wrap=True
-        )
+    heads = [f"{name}, ms" if name == "device" else f"{name}, ms (to device)" for name in names]
+    table = plain_table(("case", "pass", *heads), right=heads)
     apart = differences(times)
     for case in cases:
         for pass_ in PASSES:
@@ -210,8 +203,6 @@ def _show(cases: list[Case], times: Times, device: Device) -> None:
                 for name in names
             ]  # fmt: skip
             table.add_row(case.describe(), pass_, *cells)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 400  # a pipe has no width to fit into
+    console = output()
     console.print(table)
     console.print(closing_sentence(times, device), markup=False)

@@ -12,17 +12,16 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from bench.devices import Device, cpu_device, gpus
 from bench.record.environment import version
+from bench.terminal import output, plain_table
 
 # Oldest driver for each major CUDA version (CUDA Toolkit Release Notes, table 'Minor Version Compatibility').
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 NEEDED = ("torch", "transformers", "numpy", "pandas", "scipy", "matplotlib", "pyyaml", "pydantic", "typer", "rich",
-          "nvidia-ml-py", "pytest", "pytest-benchmark")  # fmt: skip
+          "nvidia-ml-py", "filelock", "pytest", "pytest-benchmark")  # fmt: skip
 # Package -> its extra in pyproject.toml, and what it is for.
 OPTIONAL = {
     "peft": ("peft", "the impls of PEFT, and accelerate"),
@@ -154,15 +153,12 @@ def _gpu(facts: Facts) -> list[Finding]:
 def report() -> int:
     """Prints the findings; 1 where something is missing that runs need, else 0."""
     findings = judge(look())
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("", "what", "found", "to mend it"):
-        table.add_column(column, overflow="fold")
+    columns = ("verdict", "what", "found", "to mend it")
+    table = plain_table(columns, wrap=columns)
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
     for f in findings:
         table.add_row(Text(f.verdict, style=colours[f.verdict]), f.what, Text(f.found), Text(f.mend))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 240
+    console = output()
     console.print(table)
     missing = [f.what for f in findings if f.verdict == "missing"]
     console.print(f"missing: {', '.join(missing)}" if missing else "make bench can run here", markup=False)

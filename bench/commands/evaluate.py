@@ -2,20 +2,19 @@
 
 import json
 import os
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from bench.accuracy.partial import Count, Partial
 from bench.accuracy.progress import Watch
 from bench.accuracy.question import Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
 from bench.errors import UserError
+from bench.files import replace_file
 from bench.record.environment import command_line, version
-from bench.record.store import now, replace_file
+from bench.record.store import now
+from bench.terminal import output, say
 from bench.train.load import load_tuned, stands_on
 
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets")
@@ -35,7 +34,7 @@ def evaluate(
     if folder is None:
         raise UserError(f"{source}: {_why_not_trained(Path(source))}; say with --out where accuracy.json goes")
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: a file stands there; valid is a folder")
+        raise UserError(f"--out {folder}: this is a file. Pass a folder.")
     if by == "lm-eval" and find_spec("lm_eval") is None:
         raise UserError(
             "--by lm-eval: the package lm_eval is not installed; pip install 'lorabench[accuracy]',"
@@ -143,7 +142,7 @@ def _device(flag: str) -> str:
 
     here = "cuda" if torch.cuda.is_available() else "cpu"
     if flag == "cuda" and here == "cpu":
-        raise UserError("--device cuda: torch sees no GPU here; valid are: auto, cpu")
+        raise UserError("--device cuda: torch finds no GPU here. Pass --device cpu, or auto.")
     return here if flag == "auto" else flag
 
 
@@ -183,19 +182,12 @@ def _is_out_of_memory(e: Exception) -> bool:
 
 
 def _show(result: dict[str, Any], folder: Path) -> None:
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 400  # a pipe has no width to fit into
-    console.print(table_row(result))
+    output().print(table_row(result))
     how = f"{result['shots']}-shot, by {result['by']}"
     part = f", the first {result['limit']} of each subject" if result["limit"] else ""
-    say = Console(stderr=True, highlight=False)
-    sentence = (
+    say(
         f"{result['correct']} of {result['items']} items right{part} ({how}; percent ± standard error; the average is"
         f" over items, the mean of the categories is {result['category_mean']:.2f}): {folder / 'accuracy.json'}"
     )
-    say.print(sentence, markup=False, soft_wrap=True)
     if result["cut"]:
-        text = f"{result['cut']} prompts were longer than the model's window and lost their beginning"
-        say.print(text, markup=False, soft_wrap=True)
-    sys.stderr.flush()
+        say(f"{result['cut']} prompts were longer than the model's window and lost their beginning")

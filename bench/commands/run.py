@@ -1,7 +1,6 @@
 """python -m bench run, from its flags to its exit status."""
 
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from bench.runner.scheduler import Runner, default_folder, exit_status, open_tas
 from bench.runner.signals import terminate_as_interrupt
 from bench.runner.summary import closing_lines
 from bench.sweeps.expand import Plan, make_plan
+from bench.terminal import say
 
 
 def run_sweep(
@@ -38,7 +38,7 @@ def run_sweep(
         raise UserError(f"--where {' '.join(where)}: no case is left to measure")
     folder = out or default_folder(device, plan)
     try:
-        with only_run_on(device, lambda text: print(text, file=sys.stderr, flush=True)):
+        with only_run_on(device, say):
             record = open_record(folder, provenance(device), fresh)
             status = _measure(plan, device, record, retry, repeats, strict)
             print(folder)

@@ -1,10 +1,10 @@
 """python -m bench train, from its flags to its exit status."""
 
 import os
-import sys
 
 from bench.errors import UserError
 from bench.record.environment import command_line
+from bench.terminal import say
 from bench.train.folder import claim
 from bench.train.plan import Plan, Request, make_plan
 from bench.train.result import write_result
@@ -25,11 +25,11 @@ def train(request: Request) -> int:
         if rank == 0:
             raise
         if plan:  # its own GPU or disk may be at fault; what is wrong with a request, process 0 says
-            _say(f"error: process {rank}: {e}")
+            say(f"error: process {rank}: {e}")
         return 2
     except KeyboardInterrupt:
         if rank == 0:
-            _say(f"interrupted. To go on from the last checkpoint: {_again()}")
+            say(f"interrupted. To go on from the last checkpoint: {_again()}")
         return 130
 
 
@@ -40,7 +40,7 @@ def _train(plan: Plan) -> int:
         if plan.strategy.method != "none":
             from bench.train.run import train_model
 
-            train_model(plan, _say if plan.rank == 0 else lambda _: None)
+            train_model(plan, say if plan.rank == 0 else lambda _: None)
         elif plan.rank == 0:
             write_result(plan, {})
         if plan.rank == 0:
@@ -50,7 +50,7 @@ def _train(plan: Plan) -> int:
         raise UserError(f"{e.filename or out}: {e.strerror or e}. To go on from the last checkpoint: {_again()}") from e
     finally:
         if lock is not None:
-            os.close(lock)
+            lock.release()
 
 
 def _again() -> str:
@@ -60,7 +60,3 @@ def _again() -> str:
     nodes, each = (os.environ.get(name, "1") for name in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     flags = "" if nodes == "1" else f"--nnodes {nodes} "
     return f"torchrun {flags}--nproc-per-node {each} {command_line().removeprefix('python ')}"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -11,17 +11,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.case import Case, schema
+from bench.case import AXES, Case, schema
 from bench.compare.verdict import Process
 from bench.errors import UserError
-from bench.record.store import Row, key_of, read_lines
-from bench.sweeps.expand import text_of
+from bench.files import read_json_lines
+from bench.record.store import Row, key_of
+from bench.where import parse_where, text_of
 
 Key = tuple[str, str, str]  # case_id, pass, clock
 
 # What else than the sources may explain a difference; a difference here is said, not refused.
 ENVIRONMENT = ("driver", "torch", "triton", "transformers", "python", "platform", "cores", "threads", "gpu_uuid")
-CONDITIONS = (*schema.AXES, "case_id", "pass", "clock")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def read_side(name: str, folder: Path) -> Side:
     """Reads a results folder. Raises UserError where it is none."""
     path = folder / "run.json"
     if not folder.is_dir():
-        raise UserError(f"{name}, {folder}: no such folder; valid is one that `python -m bench run` has filled")
+        raise UserError(f"{name}, {folder}: no such folder. Pass one that `python -m bench run` has filled.")
     if not path.is_file():
         inside = sorted(p.parent.relative_to(folder).as_posix() for p in folder.glob("*/run.json"))
         hint = f"; results folders in it: {', '.join(inside)}" if inside else ""
@@ -79,7 +79,7 @@ def read_side(name: str, folder: Path) -> Side:
     found = run.get("schema") if isinstance(run, dict) else None
     if found != schema.SCHEMA:
         raise UserError(f"{path}: schema {found!r}; this version reads schema {schema.SCHEMA}")
-    lines, torn = read_lines(folder / "rows.jsonl")
+    lines, torn = read_json_lines(folder / "rows.jsonl", key_of)
     rows = tuple({key_of(row): row for row in lines}.values())
     if not rows:
         raise UserError(f"{name}, {folder / 'rows.jsonl'}: no rows; nothing was measured there yet")
@@ -90,23 +90,15 @@ def check_same_device(a: Side, b: Side) -> None:
     """Raises UserError where the two were measured on different devices."""
     if a.run.get("gpu") != b.run.get("gpu"):
         where = " and ".join(f"{s.name}, {s.folder}, on {s.run.get('gpu')!r}" for s in (a, b))
-        raise UserError(f"measured on different devices: {where}; valid are two runs on one kind of GPU or CPU")
+        raise UserError(f"Measured on different devices: {where}. Pass two runs on one kind of GPU or CPU.")
 
 
 def narrow(sides: tuple[Side, Side], where: tuple[str, ...]) -> tuple[Side, Side]:
-    """The rows that every --where lets through: axis=value, or axis=value,value for any of them."""
+    """The rows that every --where lets through."""
     a, b = (list(s.rows) for s in sides)
-    for condition in where:
-        axis, equals, wanted = condition.partition("=")
-        if not equals or axis not in CONDITIONS:
-            valid = ", ".join(CONDITIONS)
-            raise UserError(f"--where {condition}: {axis!r}; valid is axis=value with an axis of: {valid}")
-        options = list(dict.fromkeys(text_of(r.get(axis)) for r in (*a, *b)))
-        chosen = {wanted} if wanted in options else set(wanted.split(","))
-        for value in sorted(chosen - set(options)):
-            shown = ", ".join(o or "''" for o in options[:20]) or "none: the other conditions leave no row"
-            raise UserError(f"--where {condition}: {value!r} is in neither folder; their values of {axis}: {shown}")
-        a, b = ([r for r in rows if text_of(r.get(axis)) in chosen] for rows in (a, b))
+    for c in parse_where(where, (*AXES, "case_id", "pass", "clock")):
+        chosen = c.chosen(list(dict.fromkeys(text_of(r.get(c.axis)) for r in (*a, *b))), "is in neither folder")
+        a, b = ([r for r in rows if text_of(r.get(c.axis)) in chosen] for rows in (a, b))
     return replace(sides[0], rows=tuple(a)), replace(sides[1], rows=tuple(b))
 
 
@@ -121,7 +113,7 @@ def match(a: Side, b: Side) -> tuple[list[Pair], list[LeftOut]]:
     pairs, left = [], []
     for key in [*in_a, *(k for k in in_b if k not in in_a)]:
         rows = in_a.get(key, []), in_b.get(key, [])
-        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in schema.AXES}
+        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in AXES}
         for name, mine, others in ((a.name, *rows), (b.name, rows[1], rows[0])):
             if not others:
                 left.append(LeftOut(name, key, axes, f"only in {name}"))

@@ -17,10 +17,11 @@ from typing import Any
 from bench.compare.verdict import MIN_PROCESSES
 from bench.devices import choose, gpus
 from bench.errors import UserError
+from bench.files import read_json_lines, replace_file, set_aside
 from bench.record.environment import command_line, source_hash
-from bench.record.store import read_lines, replace_file
 from bench.runner.signals import end_with_parent, terminate_as_interrupt
 from bench.sweeps.file import sweep_names
+from bench.terminal import say
 
 STATE = "compare.json"  # which sources the folders a and b beside it were measured from
 
@@ -31,10 +32,6 @@ class Interrupted(Exception):
     def __init__(self, status: int) -> None:
         super().__init__()
         self.status = status
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def measure_both(
@@ -72,7 +69,7 @@ def _sources(side: str, checkout: Path) -> str:
     """The hash of a checkout's sources. Raises UserError for a folder that is no checkout."""
     if not (checkout / "bench" / "__main__.py").is_file():
         found = "no bench/__main__.py in it" if checkout.is_dir() else "no such folder"
-        raise UserError(f"checkout {side.upper()}, {checkout}: {found}; valid is a folder with this suite's bench/")
+        raise UserError(f"checkout {side.upper()}, {checkout}: {found}. Pass a folder with this suite's bench/.")
     try:
         return source_hash(checkout)
     except OSError as e:
@@ -93,10 +90,8 @@ def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], 
         raise UserError(f"{folder}: holds {parts[0].name}/ without {STATE}: not made by --run; pass another --out")
     same = before is not None and all(before.get(s, {}).get("source_hash") == sources[s] for s in "ab")
     if parts and (fresh or not same):
-        aside = folder / "earlier" / datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        aside.mkdir(parents=True)
-        for part in (*parts, path):  # the state last: cut off in between, the rest moves the next time
-            part.replace(aside / part.name)
+        name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        aside = set_aside(folder, name, (*parts, path))  # the state last: cut off, the rest moves the next time
         say(f"{'--fresh' if fresh else 'the sources have changed'}: the earlier rounds are in {aside}")
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(state, indent=1) + "\n")
@@ -130,7 +125,7 @@ def _run(checkout: Path, command: list[str], folder: Path, repeat: int) -> None:
             child.wait()
             say(f"interrupted; what is finished is on disk. To go on: {command_line()}")
             raise Interrupted(128 + (came[0] if came else signal.SIGINT)) from None
-    measured = code in (0, 1) and any(r["repeat"] == repeat for r in read_lines(folder / "rows.jsonl")[0])
+    measured = code in (0, 1) and any(r["repeat"] == repeat for r in read_json_lines(folder / "rows.jsonl")[0])
     if not measured:
         raise UserError(
             f"{checkout}: its `python -m bench {' '.join(command[:2])}` ended with status {code}, and left no row of"

@@ -16,7 +16,8 @@ from bench.compare.folders import LeftOut, Side, describe
 from bench.compare.sentence import Headline, Judged, tally
 from bench.compare.verdict import Outcome, Verdict
 from bench.errors import UserError
-from bench.record.store import replace_file
+from bench.files import replace_file
+from bench.terminal import output, plain_table
 
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.SAME: "", Verdict.UNCLEAR: "yellow", None: "dim"}
 NOTHING = "No row has times on both sides: there is nothing to compare."
@@ -31,9 +32,7 @@ def show(
     console: Console | None = None,
 ) -> None:
     """Prints the two sides, what to know about them, the table, what was left out, the tally, and one sentence."""
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 400  # a pipe has no width to fit into
+    console = console or output()
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)
@@ -52,10 +51,8 @@ def show(
 
 
 def _table(judged: Sequence[Judged]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("case", "pass", "clock", "A ms", "B ms", "B/A", "95 % interval", "processes", "verdict"):
-        right = column in ("A ms", "B ms", "B/A", "processes")
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "case")
+    columns = ("case", "pass", "clock", "A ms", "B ms", "B/A", "95 % interval", "processes", "verdict")
+    table = plain_table(columns, right=("A ms", "B ms", "B/A", "processes"), wrap=("case",))
     names = _names([(p.key[0], p.axes) for p, _ in judged])
     for pair, o in judged:
         interval = "" if o.low is None else f"{o.low:.3f} to {o.high:.3f}"

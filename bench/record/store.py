@@ -6,22 +6,21 @@ earlier/<run_id>/.
 """
 
 import csv
+import io
 import json
-import os
 import secrets
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.case.schema import COLUMNS, SCHEMA
+from bench.case.columns import COLUMNS
+from bench.case.schema import SCHEMA
 from bench.errors import UserError
+from bench.files import EARLIER, append_json_lines, read_json_lines, replace_file, set_aside
 from bench.record.environment import IDENTITY
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, int]
-
-FILES = ("rows.jsonl", "samples.jsonl", "run.json", "rows.csv")
 
 
 def now() -> str:
@@ -55,14 +54,14 @@ class Record:
 
         Samples go first: a row that is there has its samples. Raises OSError, after undoing what was half written.
         """
-        _append(self.folder / "samples.jsonl", samples)
-        _append(self.folder / "rows.jsonl", rows)
+        append_json_lines(self.folder / "samples.jsonl", samples)
+        append_json_lines(self.folder / "rows.jsonl", rows)
         self._rows |= {key_of(r): r for r in rows}
 
     def load(self) -> None:
         """Reads rows.jsonl. A torn last line is cut off the file, with a note; any other is refused by its number."""
         for name in ("samples.jsonl", "rows.jsonl"):
-            lines, torn = read_lines(self.folder / name)
+            lines, torn = read_json_lines(self.folder / name, key_of)
             if torn is not None:
                 with open(self.folder / name, "r+b") as f:
                     f.truncate(torn)
@@ -71,7 +70,7 @@ class Record:
 
     def samples(self) -> dict[Key, list[float]]:
         """The samples behind the rows, in ms and in the order in which they were taken, read from disk."""
-        lines, _ = read_lines(self.folder / "samples.jsonl")
+        lines, _ = read_json_lines(self.folder / "samples.jsonl")
         return {key_of(line): line["samples_ms"] for line in lines}
 
     def write_run(self) -> None:
@@ -79,76 +78,11 @@ class Record:
 
     def write_csv(self) -> None:
         """rows.csv: the record as a tidy table. An empty cell means not measured."""
-        path = self.folder / "rows.csv"
-        draft = path.with_suffix(".csv.new")
-        with open(draft, "w", newline="", encoding="utf-8") as f:
-            writer = csv.DictWriter(f, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        draft.replace(path)
-
-
-def read_lines(path: Path) -> tuple[list[Row], int | None]:
-    """The objects of a JSON-lines file, and the byte at which a torn last line begins, if there is one.
-
-    Raises UserError on a damaged line that is not the last, or that is whole but no row: nobody's kill did that.
-    """
-    if not path.exists():
-        return [], None
-    data = path.read_bytes()
-    found: list[Row] = []
-    start = 0
-    for number, line in enumerate(data.split(b"\n"), 1):
-        end = start + len(line)
-        if line:
-            row = _parse(line)
-            if end == len(data) and (row is None or not data.endswith(b"\n")):
-                return found, start
-            if row is None:
-                raise UserError(f"{path}:{number}: damaged line; valid is one JSON object a line. Mend or remove it")
-            found.append(row)
-        start = end + 1
-    return found, None
-
-
-def _parse(line: bytes) -> Row | None:
-    try:
-        row = json.loads(line)
-        key_of(row)
-        return row
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def _append(path: Path, rows: Iterable[Row]) -> None:
-    data = "".join(json.dumps(r, allow_nan=False) + "\n" for r in rows).encode()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    try:
-        size = os.fstat(fd).st_size
-        try:
-            written = 0
-            while written < len(data):
-                written += os.write(fd, data[written:])
-            os.fsync(fd)
-        except OSError as e:
-            os.ftruncate(fd, size)
-            raise OSError(e.errno, e.strerror, str(path)) from None
-    finally:
-        os.close(fd)
-
-
-def replace_file(path: Path, text: str) -> None:
-    """Writes a whole file or leaves the old one."""
-    draft = path.with_name(path.name + ".new")
-    try:
-        with open(draft, "w", encoding="utf-8") as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        replace_file(self.folder / "rows.csv", text.getvalue())
 
 
 def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) -> Record:
@@ -160,7 +94,7 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
     found = _read_run(folder)
     notes = []
     if found is not None and fresh:
-        notes.append(f"the earlier record is in {_set_aside(folder, found)}")
+        notes.append(f"the earlier record is in {_aside(folder, found)}")
         found = None
     if found is not None:
         if found.get("gpu") != environment["gpu"]:
@@ -171,7 +105,7 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
         changed = [k for k in IDENTITY if found.get(k) != environment[k]]
         if changed:
             what = ", ".join(f"{k} {found.get(k)} -> {environment[k]}" for k in changed)
-            notes.append(f"measured in another environment ({what}): that record moved to {_set_aside(folder, found)}")
+            notes.append(f"measured in another environment ({what}): that record moved to {_aside(folder, found)}")
             found = None
     if found is None:
         run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + secrets.token_hex(3)
@@ -186,7 +120,7 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
 def _read_run(folder: Path) -> dict[str, Any] | None:
     path = folder / "run.json"
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: a file stands there; valid is a folder, new or from an earlier run")
+        raise UserError(f"--out {folder}: this is a file. Pass a folder, new or from an earlier run.")
     if not path.exists():
         for name in ("rows.jsonl", "samples.jsonl"):
             if (folder / name).exists():
@@ -202,11 +136,7 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
     return run
 
 
-def _set_aside(folder: Path, run: dict[str, Any]) -> Path:
-    """Moves a whole record, drawings included, to earlier/<run_id>/."""
-    aside = folder / "earlier" / run["run_id"]
-    aside.mkdir(parents=True, exist_ok=True)
-    for path in sorted(folder.iterdir()):
-        if path.name != "earlier":
-            path.replace(aside / path.name)
-    return aside
+def _aside(folder: Path, run: dict[str, Any]) -> Path:
+    """Moves a whole record, drawings included, to earlier/<run_id>/; run.json last: cut off, it still says whose."""
+    paths = [path for path in folder.iterdir() if path.name != EARLIER]
+    return set_aside(folder, run["run_id"], sorted(paths, key=lambda p: (p.name == "run.json", p.name)))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from bench.devices import board_table
+from bench.devices import find_known
 
 PEAK_OF = {"bf16": "bf16", "amp-bf16": "bf16", "fp16": "fp16", "amp-fp16": "fp16", "fp32": "fp32"}
 
@@ -37,9 +37,5 @@ def board(name: str, sm_count: int | None) -> Board | None:
     None where gpus.yaml has no peaks for exactly this board: its name must end in the whole name that stands there, so
     that a MIG slice, a laptop's namesake or a cut-down sibling never gets another board's figures.
     """
-    for key, boards in board_table().items():
-        for entry in boards:
-            same = f" {name}".endswith(f" {entry['name']}") and sm_count in (None, entry["sm_count"])
-            if same and "memory_tbs" in entry:
-                return Board(key=key, **entry)
-    return None
+    known = find_known(name, sm_count, exact=True)
+    return Board(key=known[0], **known[1]) if known and "memory_tbs" in known[1] else None

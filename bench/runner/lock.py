@@ -1,12 +1,13 @@
 """One run at a time on a device: a second one waits, and says for whom."""
 
-import fcntl
+import contextlib
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from bench.devices import Device
 
@@ -20,21 +21,16 @@ def lock_path(device: Device) -> Path:
 def only_run_on(device: Device, say: Callable[[str], None], poll_s: float = 0.5) -> Iterator[None]:
     """Holds the device's lock; waits for whoever has it. The system drops the lock of a process that dies."""
     path = lock_path(device)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    holder = path.with_suffix(".pid")  # beside the lock file, which older versions of filelock empty
+    lock = FileLock(path, mode=0o666)
     try:
-        told = False
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not told:
-                    holder = os.pread(fd, 64, 0).decode(errors="replace").strip() or "unknown"
-                    say(f"another run (process {holder}) is measuring on {device.name}; waiting until it is done")
-                    told = True
-                time.sleep(poll_s)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        process = holder.read_text().strip() if holder.exists() else "unknown"
+        say(f"another run (process {process}) is measuring on {device.name}; waiting until it is done")
+        held = lock.acquire(poll_interval=poll_s)
+    with held:
+        with contextlib.suppress(OSError):  # another user's file, left by a run that was killed
+            holder.write_text(f"{os.getpid()}\n")
+            holder.chmod(0o666)
         yield
-    finally:
-        os.close(fd)

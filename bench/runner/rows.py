@@ -6,8 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.case import Case
-from bench.case.schema import COLUMNS, Status
+from bench.case.columns import COLUMNS
+from bench.case.schema import Status
 from bench.devices import Device
+from bench.methods.registry import trainable_params
 from bench.record.stats import summarize
 from bench.record.store import Row, now
 from bench.roofline.peaks import board
@@ -33,7 +35,7 @@ class RowMaker:
             "repeat": repeat,
             "gpu": self._device.name,
             **case.axes(),
-            "trainable_params": case.trainable_params,
+            "trainable_params": trainable_params(case),
             "process": process,
             "measured_at": now(),
             "repro": self._repro(case),

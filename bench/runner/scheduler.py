@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.case import Case
 from bench.case.schema import Status
-from bench.devices import Device
+from bench.devices import Device, visible_index
 from bench.methods.registry import unsupported
 from bench.record.store import Record, Row, now
 from bench.roofline.memory import sentence, too_large
@@ -87,7 +87,7 @@ class Runner:
 
     def _job(self, cases: list[Case]) -> dict[str, Any]:
         return {
-            "device": "cpu" if self._device.is_cpu else f"cuda:{self._cuda_index()}",
+            "device": "cpu" if self._device.is_cpu else f"cuda:{visible_index(self._device)}",
             "gpu_uuid": self._device.uuid,
             "cases": [asdict(c) for c in cases],
             "passes": self._plan.passes,
@@ -95,12 +95,6 @@ class Runner:
             "settings": self._plan.settings.model_dump(),
             "ceilings": not self._device.is_cpu and "ceilings" not in self._record.run,
         }
-
-    def _cuda_index(self) -> int:
-        """The GPU's place among the visible ones, which is how torch counts."""
-        from bench.devices import gpus
-
-        return [d.uuid for d in gpus()].index(self._device.uuid)
 
     def _log(self, case: Case) -> Path:
         name = f"{case.model or case.level}-{case.method}-{case.impl}.log".replace("/", "_")

@@ -3,15 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.case.schema import AXES, Status
+from bench.case import Case, read_case
+from bench.case.schema import BASELINE, Status
 from bench.record.numbers import with_interval
 from bench.record.stats import Measured, Repeat, generator, measured
 from bench.record.store import Key, Record, Row, key_of
 from bench.runner.progress import duration
 from bench.sweeps.expand import Plan
-
-# Axes that belong to the method itself; a ratio to Full-FT compares rows that agree on all others.
-OWN_AXES = {"method", "impl", "rank", "alpha", "dropout", "targets", "adapter_dtype"}
 
 
 def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, float]) -> Iterator[str]:
@@ -35,17 +33,15 @@ def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, flo
 def headline(rows: list[Row], samples: Mapping[Key, Sequence[float]]) -> str | None:
     """'LoRA eager took 1.31 [1.29, 1.33] times as long as Full-FT ...' for the slowest LoRA of the rows, if any."""
 
-    def others(row: Row) -> tuple[object, ...]:
-        return (*(row[a] for a in AXES if a not in OWN_AXES), row["pass"], row["clock"])
-
-    cases: dict[tuple[object, ...], dict[str, list[Row]]] = {}
+    cases: dict[tuple[object, ...], dict[Case, list[Row]]] = {}
     for row in rows:
         if row["status"] == Status.ok and row["clock"] != "host" and row["pass"] == "forward-backward":
-            cases.setdefault(others(row), {}).setdefault(row["case_id"], []).append(row)
+            case = read_case(row)
+            cases.setdefault((case.comparison, row["clock"]), {}).setdefault(case, []).append(row)
     found: list[tuple[Measured, Row]] = []
     for alike in cases.values():
         times = [(_time(repeats, samples), repeats[0]) for repeats in alike.values()]
-        full = [time for time, row in times if row["method"] == "full" and row["impl"] == "eager"]
+        full = [time for time, row in times if row["method"] == BASELINE and row["impl"] == "eager"]
         found += [(time / full[0], row) for time, row in times if full and row["method"] == "lora"]
     if not found:
         return None

@@ -9,9 +9,10 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
+from bench.case.clocks import clocks_of
 from bench.case.schema import Status
 from bench.record.stats import Summary, summarize
-from bench.timing.clocks import Clock, Timed, Unsupported, clocks_of
+from bench.timing.base import Clock, Timed, Unsupported
 from bench.timing.gpu_state import CLOCKS_SET, GpuState, Reading, Rests, summary
 from bench.timing.settings import MeasureSettings
 from bench.timing.stop import stop_reason

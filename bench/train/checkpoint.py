@@ -5,7 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.record.store import replace_file
+from bench.files import replace_file
 
 _MARK = "complete.json"
 

@@ -84,7 +84,7 @@ def _of_file(path: Path) -> Iterator[Item]:
         return _of_parquet(path)
     if path.suffix in (".jsonl", ".json"):
         return _of_jsonl(path)
-    raise UserError(f"{path}: the name ends in {path.suffix or 'nothing'!r}; valid are: .jsonl, .parquet")
+    raise UserError(f"{path}: the name ends in {path.suffix or 'nothing'!r}. It should end in .jsonl or .parquet.")
 
 
 def _of_jsonl(path: Path) -> Iterator[Item]:

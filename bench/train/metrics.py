@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from bench.errors import UserError
-from bench.record.store import replace_file
+from bench.files import append_json_lines, read_json_lines, replace_file
 
 
 class Stopwatch:
@@ -36,17 +36,6 @@ def training_time(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest // 100:02}.{rest % 100:02}"
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; what a kill tore off the end is left out."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
-
-
 class Metrics(TrainerCallback):
     """One line of metrics.jsonl for each optimizer step.
 
@@ -62,7 +51,7 @@ class Metrics(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._last = self._watch.elapsed_s
         if state.is_world_process_zero:
-            kept = [m for m in read_metrics(self._path) if m["step"] <= self._resumed]
+            kept = [m for m in read_json_lines(self._path)[0] if m["step"] <= self._resumed]
             replace_file(self._path, "".join(json.dumps(m) + "\n" for m in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -87,8 +76,7 @@ class Metrics(TrainerCallback):
                 "examples_per_s": examples / seconds if seconds > 0 else None,
                 "elapsed_s": round(now, 3),
             }
-            with open(self._path, "a", encoding="utf-8") as f:
-                f.write(json.dumps(line) + "\n")
+            append_json_lines(self._path, [line])
 
 
 class Progress(TrainerCallback):

@@ -115,7 +115,7 @@ def _on_cpu(device: str) -> bool:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch finds no GPU here; valid are: auto, cpu")
+        raise UserError("--device cuda: torch finds no GPU here. Pass --device cpu, or auto.")
     return device == "cpu" or not torch.cuda.is_available()
 
 

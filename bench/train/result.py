@@ -4,8 +4,8 @@ import json
 import platform
 from typing import Any
 
+from bench.files import replace_file
 from bench.record.environment import version
-from bench.record.store import replace_file
 from bench.train.folder import RESULT
 from bench.train.plan import Plan, absolute
 

@@ -13,10 +13,11 @@ from transformers import PrinterCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 
 from bench.errors import UserError
+from bench.files import read_json_lines
 from bench.train import checkpoint
 from bench.train.folder import CHECKPOINTS, METRICS, MODEL, RESULT
 from bench.train.load import load_checkpoint
-from bench.train.metrics import Metrics, Progress, Stopwatch, read_metrics, training_time
+from bench.train.metrics import Metrics, Progress, Stopwatch, training_time
 from bench.train.plan import Plan, absolute
 from bench.train.result import write_result
 from bench.train.tokens import collator, encode
@@ -114,7 +115,7 @@ def _count(model: Any) -> int:
 
 def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) -> None:
     out = plan.request.out
-    losses = [m["loss"] for m in read_metrics(out / METRICS)]
+    losses = [m["loss"] for m in read_json_lines(out / METRICS)[0]]
     last = losses[-max(1, len(losses) // 10) :]
     elapsed = round(elapsed, 3)
     told = {

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bench.case.shapes import is_there, trainable_blocks
-from bench.errors import UserError
+from bench.errors import UserError, did_you_mean
 from bench.yamlfile import Strict, read_strict
 
 STRATEGIES = Path(__file__).parent / "strategies"
@@ -21,7 +21,7 @@ def _blocks(value: Any) -> Any:
         try:
             trainable_blocks(word, 2**31)
         except ValueError as e:
-            raise ValueError(f"{e}; valid are: all, upper-1/2, upper-3/4, a count of top blocks") from None
+            raise ValueError(f"{e}. Valid: all, upper-1/2, upper-3/4, or a count of top blocks.") from None
     return word
 
 
@@ -76,7 +76,9 @@ def read_strategy(strategy: str, **changes: Any) -> tuple[str, Strategy]:
     """
     path = STRATEGIES / f"{strategy}.yaml" if strategy in strategy_names() else Path(strategy)
     if not is_there(path.is_file):
-        raise UserError(f"--strategy {strategy!r} is neither a file nor one of: {', '.join(strategy_names())}")
+        names = strategy_names()
+        hint = did_you_mean(strategy, names)
+        raise UserError(f"--strategy {strategy}: no such file or strategy.{hint} Strategies: {', '.join(names)}.")
     read, _ = read_strict(path, Strategy, "a strategy")
     given = {key: value for key, value in changes.items() if value is not None}
     try:

@@ -14,10 +14,11 @@ import pytest
 import torch
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
-from bench.accuracy import command, direct
+from bench.accuracy import direct
 from bench.accuracy.categories import CATEGORIES, category_of, category_table
 from bench.accuracy.partial import Count
 from bench.accuracy.result import summary
+from bench.commands import evaluate as command
 from bench.errors import UserError
 from tests.conftest import ROOT, Bench
 from tests.mcq import make_items, make_model, make_tokenizer, write_jsonl

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.campaign import precompile
 from bench.campaign.command import _run, _stop
 from bench.campaign.stages import Stage
+from bench.commands import precompile
 from bench.sweeps.expand import make_plan
 from plots.data.load import FolderError, load
 from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.case.schema import COLUMNS
+from bench.case.columns import COLUMNS
 from bench.record.environment import source_hash
 from bench.record.stats import summarize
 from tests.conftest import ROOT, Bench, rows_of

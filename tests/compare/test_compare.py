@@ -267,9 +267,9 @@ def test_what_cannot_be_compared_is_refused_with_both_sides_named(tmp_path: Path
         compare_folders(a, tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"A, .*no run\.json.*results folders in it: a, b"):
         compare_folders(tmp_path, b)
-    with pytest.raises(UserError, match=r"--where rnak=8: 'rnak'; valid is"):
+    with pytest.raises(UserError, match=r"--where rnak=8: unknown axis 'rnak'\. Did you mean 'rank'\? Axes: level, "):
         compare_folders(a, b, ("rnak=8",))
-    with pytest.raises(UserError, match=r"'square-1' is in neither folder; their values of layer: square-64"):
+    with pytest.raises(UserError, match=r"'square-1' is in neither folder\. .* Values of layer: square-64"):
         compare_folders(a, b, ("layer=square-1",))
     edit(b, lambda r: r | {"case_id": "ffffffffffff"})
     with pytest.raises(UserError, match=rf"no rows in common.*{case().case_id}.*forward.*eager.*ffffffffffff"):

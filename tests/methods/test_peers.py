@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode, addmm_flop
 from transformers.pytorch_utils import Conv1D
 
 from bench.correctness.prepare import canonical
-from bench.methods import IMPLS, apply, note
 from bench.methods.adapt import replace, target_layers
 from bench.methods.lora.merged import MergedLoRALinear
 from bench.methods.refresh import draw_lora_b
+from bench.methods.registry import apply, methods, note
 from bench.models.build import build
 from bench.models.work import Work
 from bench.roofline.roofline import flops
@@ -61,7 +61,7 @@ def _run(work: Work) -> dict[str, Tensor]:
 @pytest.mark.parametrize("family", FIELDS)
 @pytest.mark.parametrize(
     "impl",
-    [pytest.param(name, marks=pytest.mark.slow) if i.compiles else name for name, i in IMPLS["lora"].items()],
+    [pytest.param(name, marks=pytest.mark.slow) if i.compiles else name for name, i in methods()["lora"].impls.items()],
 )
 def test_equals_peft_on_a_block(impl: str, family: str, tmp_path: Path) -> None:
     work, theirs = _beside_peft(write_config(tmp_path, FIELDS[family]), impl)
@@ -348,7 +348,7 @@ def test_rows_of_peers(bench: Any, tmp_path: Path) -> None:
     assert rows["bordered", 0.0, "forward"]["status"] == "ok"
     for pass_ in ("backward", "forward-backward"):
         row = rows["bordered", 0.0, pass_]
-        assert (row["status"], row["detail"]) == ("unsupported", "bordered is a yardstick for forward alone")
+        assert (row["status"], row["detail"]) == ("unsupported", "bordered is a baseline for forward alone")
     for impl in ("merged", "bordered"):
         assert rows[impl, 0.1, "forward"]["detail"].startswith("no adapter dropout: ")
         assert rows[impl, 0.0, "forward"]["refresh_ms"] > 0

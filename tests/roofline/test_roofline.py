@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.devices import board_table
+from bench.devices import known_devices
 from bench.roofline.peaks import Board
 from bench.roofline.roofline import board, compulsory_bytes, floor_ms, flops
 from tests.models.tiny import make_case
@@ -95,7 +95,7 @@ PER_CLOCK |= {"h100": (4096, 256), "h200": (4096, 256), "b200": (8192, 256)}
 
 def test_every_peak_is_what_its_chip_does_at_a_likely_clock() -> None:
     """Sparse figures and rates with fp16 accumulation are twice as large, and would need twice the clock."""
-    boards = [entry | {"key": key} for key, entries in board_table().items() for entry in entries]
+    boards = [entry | {"key": key} for key, entries in known_devices().items() for entry in entries]
     assert len([b for b in boards if "memory_tbs" in b]) == 13
     for entry in boards:
         if "memory_tbs" in entry:

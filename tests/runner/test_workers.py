@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.case.clocks import clocks_of
 from bench.case.schema import Status
 from bench.devices import Device
 from bench.record.store import Record, open_record
@@ -16,7 +17,6 @@ from bench.runner.progress import Display
 from bench.runner.scheduler import Runner
 from bench.runner.worker_process import Child, Silent
 from bench.sweeps.expand import make_plan
-from bench.timing.clocks import clocks_of
 from tests.conftest import SWEEP, is_running, wait_for
 
 ENVIRONMENT = {"gpu": "NVIDIA Test", "source_hash": "0", "torch": "2", "triton": None, "driver": "1"}
@@ -134,7 +134,7 @@ def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     """Runs the small sweep with clocks eager and graph, on a GPU that is none, under a script of events a case."""
     sweep_path.write_text(SWEEP + "clocks: [eager, graph]\n")
     monkeypatch.setattr("bench.runner.scheduler.Child", StubChild)
-    monkeypatch.setattr(Runner, "_cuda_index", lambda self: 0)
+    monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
     monkeypatch.setattr(StubChild, "made", [])
 
     def start(*script: dict[str, Any], ends: tuple[int, ...] = (), cases: int = 6) -> tuple[Record, Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.cli import main
 from bench.errors import UserError
-from bench.methods.registry import IMPLS
+from bench.methods.registry import methods, trainable_params
 from bench.sweeps.expand import make_plan
 from bench.sweeps.file import sweep_names
 from bench.yamlfile import load_yaml
@@ -35,7 +35,7 @@ def test_every_sweep_expands(name: str, on_cpu: bool) -> None:
     assert plan.cases and len({c.case_id for c in plan.cases}) == len(plan.cases)
     assert plan.clocks == ("cpu",) if on_cpu else plan.clocks[0] == "eager", "the headline clock comes first"
     for case in plan.cases:
-        assert case.trainable_params > 0
+        assert trainable_params(case) > 0
 
 
 def test_table1_is_the_papers_on_a_gpu_and_one_block_on_a_cpu() -> None:
@@ -61,7 +61,7 @@ def test_table1_is_the_papers_on_a_gpu_and_one_block_on_a_cpu() -> None:
 def test_peers_has_every_implementation_at_every_shape_and_group() -> None:
     plan = make_plan("peers", on_cpu=False)
     kinds = {(c.method, c.impl) for c in plan.cases}
-    assert kinds == {(method, impl) for method, impls in IMPLS.items() for impl in impls}
+    assert kinds == {(method, impl) for method, found in methods().items() for impl in found.impls}
     layers = {(c.model, c.layer) for c in plan.cases}
     assert len(plan.cases) == len(kinds) * len(layers) == len(kinds) * (15 + 4 + 3)
     groups = {(m, g) for m in ("tinyllama", "llama2-7b") for g in ("self_attn.qkv", "mlp.gate_up")}

@@ -84,7 +84,7 @@ def test_flags_that_do_not_fit_are_told(
 
     assert "amp-fp16 needs a GPU; on the CPU pass --precision fp32" in told("lora")
     assert "--data: a JSONL file" in told("lora", data=None)
-    assert "--impl: 'fast' is not valid; valid are: auto, peft, triton" in told("lora", impl="fast")
+    assert "--impl: 'fast' is not valid. Valid: auto, peft, triton." in told("lora", impl="fast")
     assert "--save: 'all' is not valid" in told("lora", save="all")
     assert "for strategies of method lora" in told(strategy_file("paca"), impl="triton")
     assert "'q_proj' is no linear layer of GPT2LMHeadModel; it has c_attn" in told(
