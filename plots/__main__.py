@@ -58,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"note: {note}", file=sys.stderr)
         try:
             written, said = draw(folder, runs, asked.examples)
-        except OSError as error:
-            print(f"python -m plots: cannot write into {folder.path}: {error}", file=sys.stderr)
+        except (OSError, UserError) as error:
+            told = error if isinstance(error, UserError) else f"cannot write into {folder.path}: {error}"
+            print(f"python -m plots: {told}", file=sys.stderr)
             return 2
         print(f"{folder.path}: {', '.join(path.name for path in written)}")
         print(said)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from bench.case.clocks import CLOCKS
 from bench.record.stats import MIN_PROCESSES
 from plots.data.labels import listed
 from plots.data.load import Folder
@@ -24,7 +25,7 @@ from plots.tables.summary_csv import summary_rows
 from plots.tables.table1 import BESIDE
 from plots.tables.table2 import steps_table, table2
 from plots.tables.table2_csv import table2_rows
-from plots.text.captions import CLOCK_WORDS, scene
+from plots.text.captions import scene
 from plots.text.conditions import conditions
 from plots.text.headline import causes, headline
 from plots.text.sections import noise_note, progress_note, provenance, status_blocks
@@ -87,7 +88,7 @@ def draw(
         body += _section("Efficiency and memory", _shortened(tables.hardware, table_md))
         body += _section("Further tables", _shortened(tables.further, table_md))
         body += _section("Layer by layer", _shortened(tables.layers, PEERS[0]))
-        clocks = [f"Clock {clock}: {CLOCK_WORDS[clock]}." for clock in results.clocks if clock in CLOCK_WORDS]
+        clocks = [f"Clock {clock}: {CLOCKS[clock].meaning}." for clock in results.clocks if clock in CLOCKS]
         body += [Heading("How to read it"), Items((*READING, *clocks)), *failed, *provenance(folder)]
         _write(drafts / table_md, markdown([*head, *tables.every, *notes, *failed]))
         _write(drafts / REPORT[0], markdown(body))

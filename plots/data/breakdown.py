@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from bench.case import Case
+from bench.case.clocks import CLOCKS
 from bench.record.stats import Estimate, Measured
-from plots.data.case import Case
 from plots.data.results import Cell, Results
 
-GPU_CLOCKS = ("graph", "device")  # GPU work is the first of these that has a time
+GPU_CLOCKS = tuple(name for name, clock in CLOCKS.items() if clock.gpu_work)  # GPU work is of the first with a time
 
 
 @dataclass(frozen=True)

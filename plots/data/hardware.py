@@ -1,8 +1,8 @@
 """How close times come to what the hardware allows: over the roofline time, and over rates measured here."""
 
+from bench.case import Case
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS
-from plots.data.case import Case
 from plots.data.load import Folder, number
 from plots.data.results import Cell, Results, Work
 

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 
-from plots.data.case import METHODS, OWN_AXES, Case
+from bench.case import AXES, Case
+from bench.methods.registry import methods
 from plots.data.load import text
 
-TOLD_APART = (*OWN_AXES, "accumulation")  # axes that a label names where namesakes differ in them
+# What a table or figure tells elsewhere; the label of a training type names the other axes where namesakes differ.
+PLACED = ("level", "model", "layer", "method", "impl", "precision", "batch", "seq", "l2")
+TOLD_APART = tuple(name for name in AXES if name not in PLACED)
+SHORT = {"trainable_layers": "layers", "adapter_dtype": "adapters"}
 
 
 def distinct(values: Iterable[object]) -> list[str]:
@@ -32,7 +36,12 @@ def shapes_word(shapes: Sequence[tuple[int, int]]) -> str:
 
 
 def short_axis(axis: str) -> str:
-    return {"trainable_layers": "layers", "adapter_dtype": "adapters"}.get(axis, axis)
+    return SHORT.get(axis, AXES[axis].label)
+
+
+def method_label(name: str) -> str:
+    """'LoRA'; of a method that is not known here, its name."""
+    return methods()[name].label if name in methods() else name
 
 
 def labels(cases: Sequence[Case]) -> dict[Case, str]:
@@ -49,7 +58,7 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
     for case in cases:
         axes = seen[case.method, case.impl]
         extra = [f"{short_axis(axis)} {_value(case, axis)}" for axis in TOLD_APART if len(axes[axis]) > 1]
-        named[case] = " ".join([METHODS.get(case.method, case.method), case.impl, *extra])
+        named[case] = " ".join([method_label(case.method), case.impl, *extra])
     return named
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit  # Student's quantile; scipy.stats takes a second to import
 
+from bench.case import Case
 from bench.record.stats import Estimate
-from plots.data.case import Case
 from plots.data.panels import Panel
 
 

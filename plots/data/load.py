@@ -1,17 +1,15 @@
 """Reads a results folder: rows.jsonl (or rows.csv), samples.jsonl, run.json. Every key of every file is optional."""
 
 import csv
-import gzip
 import json
 import math
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.case.schema import SCHEMA
 from bench.errors import UserError
+from bench.files import read_json_lines
 
 ROW_FILES = ("rows.jsonl", "rows.csv")  # the record first; the CSV is derived from it
 SAMPLE_FILES = ("samples.jsonl", "samples.jsonl.gz")  # the second: as `make publish` leaves many samples
@@ -100,25 +98,11 @@ def _finite(times: list[object]) -> tuple[float, ...]:
     return tuple(t for t in map(number, times) if t is not None)
 
 
-def _json_lines(path: Path, notes: list[str]) -> Iterator[dict[str, Any]]:
+def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines. Only the last line may be torn: a write was cut off there."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be unpacked ({error})") from error
-    lines = data.split(b"\n")
-    filled = [i for i, line in enumerate(lines) if line.strip()]
-    for i in filled:
-        try:
-            found = json.loads(lines[i])
-            if not isinstance(found, dict):
-                raise ValueError("no object")
-        except ValueError as error:
-            if i != filled[-1]:
-                raise UserError(f"{path}, line {i + 1}: no JSON object; only the last line may be torn") from error
-            notes.append(f"{path.name}: its last line (line {i + 1}) is torn and was passed over")
-            return
-        yield found
+    lines, torn = read_json_lines(path)
+    notes += [f"{path.name}: its last line is torn and was passed over"] if torn is not None else []
+    return lines
 
 
 def _read_run(path: Path) -> dict[str, Any]:

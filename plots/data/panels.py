@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from bench.case import Case
+from bench.methods.registry import methods
 from plots.data.breakdown import Breakdown, make_breakdown
-from plots.data.case import METHODS, Case
 from plots.data.labels import labels, shape_word
 from plots.data.results import Cell, Ratio, Results
 
@@ -45,7 +46,7 @@ class Panel:
 
     @cached_property
     def shapes(self) -> list[tuple[int, int]]:
-        return sorted({c.shape for c in self.cases}, key=lambda s: (s[0] * s[1], s))
+        return sorted({c.size for c in self.cases}, key=lambda s: (s[0] * s[1], s))
 
     @cached_property
     def subjects(self) -> list[str]:
@@ -54,7 +55,7 @@ class Panel:
     @cached_property
     def types(self) -> list[str]:
         """Training types, Full-FT first."""
-        order = list(METHODS)
+        order = list(methods())
         by_method = sorted(self.cases, key=lambda c: order.index(c.method) if c.method in order else len(order))
         return list(dict.fromkeys(self.labels[c] for c in by_method))
 
@@ -89,7 +90,7 @@ class Panel:
 
     def where(self, case: Case) -> tuple[str, ...]:
         """The cells of a case below `lead`."""
-        return (case.subject, *([shape_word(case.shape)] if len(self.lead) == 3 else []), self.labels[case])
+        return (case.subject, *([shape_word(case.size)] if len(self.lead) == 3 else []), self.labels[case])
 
     @cached_property
     def in_order(self) -> list[Case]:
@@ -99,7 +100,7 @@ class Panel:
 
     @cached_property
     def _index(self) -> dict[tuple[str, tuple[int, int], str], Case]:
-        return {(c.subject, c.shape, self.labels[c]): c for c in self.cases}
+        return {(c.subject, c.size, self.labels[c]): c for c in self.cases}
 
 
 def make_panels(results: Results) -> list[Panel]:

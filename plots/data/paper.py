@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from plots.data.case import Case
+from bench.case import Case
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table1.csv"
 # The paper's clock is eager, and what it timed was textbook code or Hugging Face's: nothing else is put beside it.
@@ -49,7 +49,7 @@ def _key(line: dict[str, str]) -> tuple[str, str, int, int]:
 
 def paper_row(case: Case, clock: str) -> PaperRow | None:
     """The paper's numbers for a case: the whole model, the same model, method, batch and length, the eager clock."""
-    whole = case.level == "model" and (case.trainable_layers or "all") == "all"
+    whole = case.level == "model" and case.trainable_layers == "all"
     if not whole or clock != "eager" or case.impl not in IMPLS or case.model is None:
         return None
     return _published().get((case.model, case.method, case.batch, case.seq))

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from bench.case import Case, read_case
+from bench.case.clocks import CLOCKS
+from bench.case.schema import BASELINE, PASSES
 from bench.record.stats import Estimate, Measured, Repeat, generator, measured
-from plots.data.case import PASSES, Case, read_case
 from plots.data.load import Folder, flag, number, row_key, text
 
-CLOCKS = ("eager", "cpu", "graph", "device", "host")  # the first of these that a folder has is its headline
+MICRO_PASSES = tuple(p for p in PASSES if p != "step")  # all but the optimizer step
 
 Row = dict[str, Any]
 
@@ -91,7 +93,8 @@ class Results:
     def clocks(self) -> list[str]:
         """Headline first."""
         found = {cell.clock for cell in self.cells.values() if cell.clock}
-        return sorted(found, key=lambda c: (CLOCKS.index(c) if c in CLOCKS else len(CLOCKS), c))
+        order = list(CLOCKS)
+        return sorted(found, key=lambda c: (order.index(c) if c in CLOCKS else len(order), c))
 
     def get(self, case: Case, pass_: str, clock: str) -> Cell:
         """The cell; a sum that was not measured as one is put together; 'not measured' where there is nothing."""
@@ -121,24 +124,24 @@ class Results:
 
     @cached_property
     def _full(self) -> dict[tuple[object, ...], Case]:
-        full = [c for c in self.cases if c.method == "full"]
+        full = [c for c in self.cases if c.method == BASELINE]
         # eager last: where several implementations of Full-FT were measured, that one is the baseline.
-        return {_equal_axes(c): c for c in sorted(full, key=lambda c: c.impl == "eager")}
+        return {c.comparison: c for c in sorted(full, key=lambda c: c.impl == "eager")}
 
     def baseline(self, case: Case) -> Case | None:
-        """Full-FT at the same level, model, layer, trainable layers, precision, batch, length and L2 state."""
-        return self._full.get(_equal_axes(case))
+        """Full-FT at the same level, model, size and all other axes that a ratio must share."""
+        return self._full.get(case.comparison)
 
     @cached_property
     def _alike(self) -> dict[tuple[object, ...], list[Case]]:
         found: dict[tuple[object, ...], list[Case]] = {}
         for case in self.cases:
-            found.setdefault(_equal_axes(case), []).append(case)
+            found.setdefault(case.comparison, []).append(case)
         return found
 
     def alike(self, case: Case) -> list[Case]:
         """The cases at the same axes as `baseline` compares: they differ in method, impl and what a method sets."""
-        return self._alike.get(_equal_axes(case), [])
+        return self._alike.get(case.comparison, [])
 
     def ratio(self, case: Case, pass_: str, clock: str) -> Ratio:
         """Time of the case over Full-FT's in the same pass and clock."""
@@ -160,13 +163,6 @@ class Results:
             return Ratio(value=Estimate(1.0, 1.0, 1.0))
         ratio = cell.measured / below.measured
         return Ratio("", ratio.estimate, ratio, cell.noisy or below.noisy)
-
-
-def _equal_axes(case: Case) -> tuple[object, ...]:
-    return (
-        case.level, case.model, case.layer, case.trainable_layers or "all", case.precision, case.batch, case.seq,
-        case.accumulation, case.l2,
-    )  # fmt: skip
 
 
 def _sum(forward: Cell, backward: Cell) -> Cell:

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from bench.case import Case
 from bench.record.stats import Estimate
-from plots.data.case import METHODS, MICRO_PASSES, Case
-from plots.data.results import Cell, Ratio, Results
+from plots.data.labels import method_label
+from plots.data.results import MICRO_PASSES, Cell, Ratio, Results
 from plots.data.training_runs import LENGTH, Published, line_of, steps_of
 
 NAMED = {"upper-1/2": "Upper Half", "upper-3/4": "Three Quarters"}
@@ -28,13 +29,13 @@ class Strategy:
     @property
     def name(self) -> str:
         """In the paper's words: 'PaCA', 'Upper Half PaCA', 'Upper Half LoRA'."""
-        layers = self.case.trainable_layers or "all"
-        method = METHODS.get(self.case.method, self.case.method)
+        layers = self.case.trainable_layers
+        method = method_label(self.case.method)
         return method if layers == "all" else f"{NAMED.get(layers, layers)} {method}"
 
     @property
     def paper(self) -> Published | None:
-        return line_of(None, self.case.method, self.case.trainable_layers or "all")
+        return line_of(None, self.case.method, self.case.trainable_layers)
 
     @property
     def sum_off(self) -> float | None:
@@ -59,7 +60,7 @@ def find_strategies(results: Results) -> list[Strategy]:
     ]  # fmt: skip
     several = len({c.precision for c in cases}) > 1
     loras = {
-        (c.impl, c.trainable_layers or "all", *_conditions(c)): c for c in reversed(cases) if c.method == "lora"
+        (c.impl, c.trainable_layers, *_conditions(c)): c for c in reversed(cases) if c.method == "lora"
     }  # reversed: of several ranks the first counts
 
     def strategy(case: Case) -> Strategy:
@@ -72,7 +73,7 @@ def find_strategies(results: Results) -> list[Strategy]:
             case, f"{case.impl}, {case.precision}" if several else case.impl, results.get(case, "step", clock),
             {pass_: results.get(case, pass_, clock) for pass_ in MICRO_PASSES}, results.peaks_mib.get(case),
             results.over(case, lora(case.impl, "all"), "LoRA", "step", clock),
-            results.over(case, lora(case.impl, case.trainable_layers or "all"), "LoRA there", "step", clock),
+            results.over(case, lora(case.impl, case.trainable_layers), "LoRA there", "step", clock),
             results.over(case, peft, "PEFT", "step", clock), peft,
         )  # fmt: skip
 

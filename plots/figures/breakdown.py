@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.case import Case
 from plots.data.breakdown import GPU_CLOCKS, Breakdown, has_both
-from plots.data.case import Case
 from plots.data.labels import listed, shape_word
 from plots.data.panels import MAX_TYPES, Panel
 from plots.figures.canvas import (

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bench.methods.registry import methods
 from bench.record.stats import Estimate
 from plots.data.panels import Panel
 from plots.data.results import Ratio
@@ -19,12 +20,8 @@ MAX_WIDE = 3  # batch x length that stand side by side
 MAX_MODELS = 6  # side by side in one figure; the tables hold the rest
 MAX_LAYERS = 40
 INK, SOFT, FAILED = "#1c2024", "#66707a", "#8a3b00"
-# Okabe and Ito's palette, told apart by every kind of colour vision: one hue a method, lighter for further impls.
-HUES = {
-    "full": ("#5b5f63", "#a3a8ad", "#d0d3d6"),
-    "lora": ("#d55e00", "#e69f00", "#f3cf8e", "#8c3d00"),
-    "paca": ("#0072b2", "#56b4e9", "#b5ddf5", "#00436b"),
-}
+# Of methods that are not known here; methods that are bring their own. Okabe and Ito's palette throughout, told apart
+# by every kind of colour vision.
 OTHER = ("#009e73", "#cc79a7", "#7a6fac", "#b8a800")
 HATCHES = ("", "//", "..", "xx")
 
@@ -74,6 +71,11 @@ def finish(canvas: "Canvas", path: Path, title: str, words: str) -> Figure:
     return Figure(path.name, title)
 
 
+def hues_of(method: str) -> tuple[str, ...]:
+    """One hue a method, lighter for further impls."""
+    return methods()[method].colours if method in methods() else OTHER
+
+
 def colours(panel: Panel) -> dict[str, tuple[str, str]]:
     """Training type -> (colour, hatch)."""
     found: dict[str, tuple[str, str]] = {}
@@ -82,7 +84,7 @@ def colours(panel: Panel) -> dict[str, tuple[str, str]]:
     for type_ in panel.types:
         i = used.setdefault(method[type_], 0)
         used[method[type_]] += 1
-        hues = HUES.get(method[type_], OTHER)
+        hues = hues_of(method[type_])
         found[type_] = hues[i % len(hues)], HATCHES[(i // len(hues)) % len(HATCHES)]
     return found
 

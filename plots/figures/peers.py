@@ -4,7 +4,7 @@ from pathlib import Path
 
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
-from plots.figures.canvas import HUES, INK, MAX_LAYERS, OTHER, draw_ratio, finish, legend, new_canvas
+from plots.figures.canvas import INK, MAX_LAYERS, draw_ratio, finish, hues_of, legend, new_canvas
 from plots.render.blocks import Figure
 from plots.text.captions import caption, panel_place
 
@@ -22,7 +22,7 @@ def peers_figure(panel: Panel, path: Path) -> Figure | None:
     lines = -(-len(layers) // columns)
     canvas = new_canvas(3.0 + 2.6 * columns, 1.9 + lines * (0.5 + 0.19 * len(types)))
     grid = canvas.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    hue = {panel.labels[c]: HUES.get(c.method, OTHER)[0] for c in panel.cases}
+    hue = {panel.labels[c]: hues_of(c.method)[0] for c in panel.cases}
     for axes, layer in zip(grid.flat, layers, strict=False):
         for y, type_ in enumerate(types):
             case = panel.find(layer, shape, type_)

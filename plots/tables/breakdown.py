@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+from bench.case import Case
+from bench.case.schema import BASELINE
 from bench.record.numbers import with_interval
 from plots.data.breakdown import GPU_CLOCKS, Breakdown, Difference
-from plots.data.case import Case
 from plots.data.labels import listed
 from plots.data.panels import Panel
 from plots.render.blocks import Table
@@ -33,7 +34,7 @@ def _table(panel: Panel, pass_: str, found: Sequence[Breakdown], first: bool) ->
     unit, by = ("us", 1e3) if linear else ("ms", 1.0)  # one layer takes less than a few ms
     clocks = [c for c in (*GPU_CLOCKS, "eager", "host") if any(results.has(case, c) for case in panel.cases)]
     counted = any(results.get_work(case, pass_).launches is not None for case in panel.cases)
-    compared = any(case.method != "full" for case in panel.cases)
+    compared = any(case.method != BASELINE for case in panel.cases)
     lines = []
     for one in found:
         words = [time_word(results.get(one.case, pass_, clock), by) for clock in clocks]

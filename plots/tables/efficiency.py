@@ -1,13 +1,13 @@
 """How close to what the hardware allows: time over the roofline time, achieved rates, and peak memory."""
 
+from bench.case import Case
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS
-from plots.data.case import MICRO_PASSES, Case
 from plots.data.hardware import gpu_cell, measured_peaks, over_roofline, peak_name, percent_of_peak, tflops
 from plots.data.labels import listed
 from plots.data.panels import Panel
-from plots.data.results import Cell
+from plots.data.results import MICRO_PASSES, Cell
 from plots.render.blocks import Table
 from plots.text.captions import caption, title
 from plots.text.numbers import OTHER_CLOCK, marked

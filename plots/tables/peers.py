@@ -5,20 +5,20 @@ from math import exp
 
 import numpy as np
 
+from bench.case import Case, read_case
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate, Measured
-from plots.data.case import MICRO_PASSES, Case, read_case
 from plots.data.labels import labels, listed
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
-from plots.data.results import Ratio, Results
+from plots.data.results import MICRO_PASSES, Ratio, Results
 from plots.render.blocks import Block, Heading, Items, Table
-from plots.tables.summary_csv import cell_columns, ends
-from plots.text.captions import caption, ratio_note, title
+from plots.tables.summary_csv import axes_columns, cell_columns, ends
+from plots.text.captions import OWN, caption, ratio_note, title
 from plots.text.numbers import RATIO_PLACES, marked, ratio_word, time_word
 
 PEFT = "PEFT"
-OWN = ("rank", "alpha", "dropout", "targets")  # equal in a ratio to PEFT; the adapters' dtype is the impl's own
+EQUAL = tuple(axis for axis in OWN if axis != "adapter_dtype")  # in a ratio to PEFT; the dtype is the impl's own
 OTHER_METHOD = "none"
 TINY = 1e-6  # draws around a very noisy median, known by its interval alone, may fall below zero
 
@@ -30,7 +30,7 @@ def over_peft(results: Results, case: Case, pass_: str, clock: str) -> Ratio:
     if case.method != "lora":
         return Ratio(OTHER_METHOD)
     alike = [c for c in results.alike(case) if (c.method, c.impl) == ("lora", "peft")]
-    base = next((c for c in alike if all(getattr(c, axis) == getattr(case, axis) for axis in OWN)), None)
+    base = next((c for c in alike if all(getattr(c, axis) == getattr(case, axis) for axis in EQUAL)), None)
     return results.over(case, base, PEFT, pass_, clock)
 
 
@@ -154,8 +154,7 @@ def peers_rows(results: Results) -> list[dict[str, object]]:
     for (case, pass_, clock), cell in results.cells.items():
         if case.level != "linear":
             continue
-        line: dict[str, object] = {name: getattr(case, name) for name in Case.__dataclass_fields__}
-        line |= {"pass": pass_, "clock": clock} | cell_columns(cell)
+        line = axes_columns(case) | {"pass": pass_, "clock": clock} | cell_columns(cell)
         line["detail"] = cell.detail or details.get((case, pass_, clock))
         for name, ratio in (
             ("full", results.ratio(case, pass_, clock)),

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
+from bench.case import AXES, Case
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS, has_both
-from plots.data.case import MICRO_PASSES, Case
 from plots.data.hardware import over_roofline, percent_of_peak, tflops
 from plots.data.load import text
 from plots.data.panels import Panel
 from plots.data.paper import PaperRow, paper_row
-from plots.data.results import Cell
+from plots.data.results import MICRO_PASSES, Cell
 
 INTEGERS = ("n", "processes", "launches")  # columns of numbers that may be missing
-HEAD = (*Case.__dataclass_fields__, "pass", "clock", "median_ms", "status")  # where there is no line
+HEAD = (*AXES, "pass", "clock", "median_ms", "status")  # where there is no line
 
 Row = dict[str, object]
 
@@ -21,6 +21,10 @@ def ends(found: Estimate | None, *names: str) -> Row:
     """Value, low and high under three names; None where there is no estimate."""
     values = (None,) * 3 if found is None else (found.value, found.low, found.high)
     return dict(zip(names, values, strict=True))
+
+
+def axes_columns(case: Case) -> Row:
+    return {name: text(getattr(case, name)) for name in AXES}
 
 
 def cell_columns(cell: Cell) -> Row:
@@ -53,7 +57,7 @@ def _times(panel: Panel, case: Case, pass_: str) -> Row:
     paper = paper_row(case, panel.clock)
     gpu = folder.run.get("gpu") or text(next((r.get("gpu") for r in folder.rows if r.get("gpu")), None))
     return {
-        "gpu": gpu, **{name: getattr(case, name) for name in Case.__dataclass_fields__}, "pass": pass_,
+        "gpu": gpu, **axes_columns(case), "pass": pass_,
         "clock": panel.clock, **cell_columns(cell), "source": cell.source if cell.time else None,
         **ends(ratio.value, "ratio_to_full", "ratio_ci_low", "ratio_ci_high"), "ratio_scope": ratio.scope or None,
         "refresh_ms": cell.refresh_ms, "paper_ms": _paper_ms(paper, pass_),

@@ -1,11 +1,12 @@
 """Table 1: forward, backward, both and the ratio to Full-FT; the paper's beside ours; the whole step."""
 
+from bench.case import Case
+from bench.case.schema import BASELINE
 from bench.record.stats import Estimate
-from plots.data.case import MICRO_PASSES, Case
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.data.paper import paper_row
-from plots.data.results import Cell
+from plots.data.results import MICRO_PASSES, Cell
 from plots.render.blocks import Table
 from plots.text.captions import caption, ratio_note, title
 from plots.text.numbers import difference_word, marked, ratio_word, time_word
@@ -55,9 +56,9 @@ def paper_table(panel: Panel) -> Table | None:
         paper = paper_row(case, panel.clock)
         if paper is None:
             continue
-        theirs = "1" if case.method == "full" else f"{paper.ratio:.2f}" if paper.ratio else "not given"
+        theirs = "1" if case.method == BASELINE else f"{paper.ratio:.2f}" if paper.ratio else "not given"
         lines.append((
-            str(case.model), shape_word(case.shape), panel.labels[case],
+            str(case.model), shape_word(case.size), panel.labels[case],
             time_word(panel.time(case, "forward")), f"{paper.forward_ms:.2f}",
             time_word(panel.time(case, "backward")), f"{paper.backward_ms:.2f}", ratio_word(panel.ratio(case)), theirs,
         ))  # fmt: skip

@@ -15,7 +15,7 @@ from plots.data.training_runs import (
     published,
     steps_of,
 )
-from plots.tables.summary_csv import ends
+from plots.tables.summary_csv import axes_columns, ends
 
 INTEGERS = ("n", "examples", "steps", "batch", "accumulation", "seq")  # columns of numbers that may be missing
 
@@ -29,11 +29,12 @@ def table2_rows(strategies: Sequence[Strategy], runs: Sequence[Run], examples: i
 
 def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
     case, step, epoch = strategy.case, strategy.step, strategy.epoch(examples)
+    told = axes_columns(case)
     line: dict[str, object] = {
-        "source": "sweep", "model": case.model, "strategy": strategy.name, "method": case.method,
-        "trainable_layers": case.trainable_layers, "impl": case.impl, "rank": case.rank, "alpha": case.alpha,
-        "dropout": case.dropout, "precision": case.precision, "batch": case.batch, "accumulation": case.micro_steps,
-        "seq": case.seq, "clock": step.clock, "status": step.status, "detail": step.detail or None,
+        "source": "sweep", "model": case.model, "strategy": strategy.name,
+        **{axis: told[axis] for axis in ("method", "trainable_layers", "impl", "rank", "alpha", "dropout", "precision")},
+        "batch": case.batch, "accumulation": case.micro_steps, "seq": case.seq, "clock": step.clock,
+        "status": step.status, "detail": step.detail or None,
         **{f"{p.replace('-', '_')}_ms": cell.time.value if cell.time else None for p, cell in strategy.micro.items()},
         "optimizer_ms": step.optimizer_ms, "refresh_ms": step.refresh_ms, "parts_ms": step.parts_ms,
         **ends(step.time, "step_ms", "step_ci_low_ms", "step_ci_high_ms"), "n": step.n or None,

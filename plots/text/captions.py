@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from plots.data.case import METHODS, OWN_AXES, Case
-from plots.data.labels import distinct, listed, shapes_word, short_axis
+from bench.case import AXES, Case
+from bench.case.schema import BASELINE
+from plots.data.labels import PLACED, distinct, listed, method_label, shapes_word, short_axis
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results
@@ -14,13 +15,10 @@ LEVELS = {
     "block": "one decoder block of each model",
     "model": "whole models with their loss",
 }
-CLOCK_WORDS = {
-    "eager": "what a training script sees: GPU events around the call, launch cost included",
-    "cpu": "wall time on the CPU",
-    "graph": "GPU time without any launch cost, from a replayed CUDA graph",
-    "device": "gap-free GPU time of the eager call",
-    "host": "time for Python and C++ to enqueue the work, without waiting for the GPU",
-}
+# Compared axes that a caption does not tell in words of its own.
+CONDITIONS = ("l2", *(name for name, axis in AXES.items() if axis.compared and name not in {*PLACED, "accumulation"}))
+# What a method sets for itself.
+OWN = tuple(name for name, axis in AXES.items() if axis.trains and not axis.compared and name not in PLACED)
 
 
 def cut_models(models: Iterable[object]) -> str:
@@ -55,7 +53,7 @@ def scene(folder: Folder, cases: Sequence[Case]) -> str:
     levels = LEVELS | ({"model": f"{cut} at their real width, with head and loss"} if cut else {})
     what = listed([levels.get(level, level) for level in distinct(c.level for c in cases)])
     precisions = ", ".join(distinct(c.precision for c in cases))
-    words = f"{what} on {folder.device}, {precisions}, {shapes_word(list(dict.fromkeys(c.shape for c in cases)))}"
+    words = f"{what} on {folder.device}, {precisions}, {shapes_word(list(dict.fromkeys(c.size for c in cases)))}"
     return f"{words}: CPU times, no GPU times" if folder.is_cpu else words
 
 
@@ -69,8 +67,8 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
     folder, shown = results.folder, set(cases)
     steps = distinct(c.accumulation for c in cases)
     parts = [scene(folder, cases), *([f"clock{'s' if len(clocks) > 1 else ''} {listed(clocks)}"] if clocks else [])]
-    parts += [f"L2 {listed(states)}" for states in [distinct(c.l2 for c in cases)] if states]
-    parts += [f"trainable layers: {listed(t)}" for t in [distinct(c.trainable_layers for c in cases)] if t]
+    values = {name: distinct(getattr(c, name) for c in cases) for name in CONDITIONS}
+    parts += [f"{AXES[name].label}: {listed(told)}" for name, told in values.items() if told]
     if steps:
         parts.append(f"micro-steps to an optimizer step: {listed(steps)}; backward adds to gradients that are there")
     parts += _method_conditions(cases)
@@ -97,7 +95,7 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
 
 def ratio_note(panel: Panel) -> str:
     """What the ratio divides by, and what its interval speaks for."""
-    ratios = [panel.ratio(c) for c in panel.cases if c.method != "full"]
+    ratios = [panel.ratio(c) for c in panel.cases if c.method != BASELINE]
     scopes = distinct(r.scope for r in ratios if r.value)
     if not scopes:
         return "No ratio to Full-FT could be formed."
@@ -112,9 +110,9 @@ def _method_conditions(cases: Sequence[Case]) -> list[str]:
     found = []
     for method in dict.fromkeys(c.method for c in cases if c.rank is not None):
         own = [c for c in cases if c.method == method]
-        values = {axis: distinct(getattr(c, axis) for c in own) for axis in OWN_AXES[1:]}
+        values = {axis: distinct(getattr(c, axis) for c in own) for axis in OWN}
         parts = [f"{short_axis(axis)} {' or '.join(told)}" for axis, told in values.items() if told]
-        found.append(f"{METHODS.get(method, method)}: {', '.join(parts)}")
+        found.append(f"{method_label(method)}: {', '.join(parts)}")
     return found
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from bench.case import Case
+from bench.case.schema import BASELINE
+from bench.methods.registry import methods
 from bench.record.numbers import with_interval
-from plots.data.case import METHODS, Case
-from plots.data.labels import distinct, listed, shape_word
+from plots.data.labels import distinct, listed, method_label, shape_word
 from plots.data.panels import Panel
 from plots.data.results import Ratio, Results
 from plots.data.strategies import Strategy
@@ -20,7 +22,7 @@ def headline(results: Results, panels: Sequence[Panel], strategies: Sequence[Str
         return said
     for panel in panels:
         if ratios := _ratios_said(panel):
-            where = f"{panel_place(panel)}, {panel.precision or 'unknown precision'}, clock {panel.clock}"
+            where = f"{panel_place(panel)}, {panel.precision}, clock {panel.clock}"
             return f"{where[0].upper()}{where[1:]}: {listed(ratios)}."
     if not results.cases:
         return "Nothing has been measured in this folder yet."
@@ -47,7 +49,7 @@ def _cause(panel: Panel, case: Case) -> str:
     if not (base and found.share and beyond.eager and beyond.gpu and beyond.gap):
         return ""
     return (
-        f"{panel.labels[case]}'s forward-backward on {case.subject} at {shape_word(case.shape)} differs from "
+        f"{panel.labels[case]}'s forward-backward on {case.subject} at {shape_word(case.size)} differs from "
         f"{panel.labels[base]}'s by {difference_word(beyond.eager)} ms: {difference_word(beyond.gpu)} ms of GPU work "
         f"and {difference_word(beyond.gap)} ms of launch gap. Launch gaps are {with_interval(found.share, 1)} % of "
         f"its own time{' (noisy)' if beyond.noisy else ''}."
@@ -60,7 +62,7 @@ def _chosen(panel: Panel) -> dict[Case, list[Ratio]]:
     Of a method it is the first training type, at the longest time: the largest model at the largest size.
     """
     chosen: dict[Case, list[Ratio]] = {}
-    for method in [m for m in METHODS if m != "full"]:
+    for method in [m for m in methods() if m != BASELINE]:
         ratios = {c: r for c in panel.cases if c.method == method and (r := panel.ratio(c)).value}
         types = [t for t in panel.types if any(panel.labels[c] == t for c in ratios)]
         if types:
@@ -81,7 +83,7 @@ def _ratios_said(panel: Panel) -> list[str]:
         many = f"; {min(values):.2f} to {max(values):.2f} over all {len(values)} cases" if len(values) > 1 else ""
         said.append(
             f"{panel.labels[case]} took {with_interval(ratio.value, RATIO_PLACES)} times{over} on {case.subject} at "
-            f"{shape_word(case.shape)} (interval {ratio.scope}{', noisy' if ratio.noisy else ''}{many})"
+            f"{shape_word(case.size)} (interval {ratio.scope}{', noisy' if ratio.noisy else ''}{many})"
         )
     return said
 
@@ -93,7 +95,7 @@ def _strategies_said(results: Results, strategies: Sequence[Strategy]) -> str:
         if told := list(dict.fromkeys(filter(None, said))):
             first = strategies[0]
             where = f"{place(results.folder, 'model')}, {first.case.precision}, clock {first.step.clock}"
-            over = f"an optimizer step of {model} took, of {METHODS['lora']}'s time on all layers"
+            over = f"an optimizer step of {model} took, of {method_label('lora')}'s time on all layers"
             return f"{where[:1].upper()}{where[1:]}: {over}: {'; '.join(told)}."
     return ""
 
@@ -104,6 +106,6 @@ def _strategy_said(strategy: Strategy) -> str:
         return ""
     paper = paper_ratio(strategy.paper) if strategy.paper else None
     papers = f" (the paper: {paper:.3f})" if paper else ""
-    some_layers = (strategy.case.trainable_layers or "all") != "all" and strategy.to_same_layers.value is not None
+    some_layers = strategy.case.trainable_layers != "all" and strategy.to_same_layers.value is not None
     there = f", and {ratio_word(strategy.to_same_layers)} of LoRA's on the same layers" if some_layers else ""
     return f"{strategy.name} {strategy.how} {ratio_word(strategy.to_lora)}{papers}{there}"

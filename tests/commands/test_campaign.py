@@ -15,7 +15,8 @@ from bench.campaign.command import _run, _stop
 from bench.campaign.stages import Stage
 from bench.commands import precompile
 from bench.sweeps.expand import make_plan
-from plots.data.load import FolderError, load
+from bench.errors import UserError
+from plots.data.load import load
 from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
 from tests.synthetic import row, write_run
 
@@ -137,7 +138,7 @@ def test_published_samples_are_packed_where_they_are_large(checkout: Path) -> No
     assert packed == (run / "samples.jsonl").read_bytes()
     assert load(published).samples_ms == load(run).samples_ms != {}
     (published / "samples.jsonl.gz").write_bytes(packed[:100])
-    with pytest.raises(FolderError, match=r"samples\.jsonl\.gz"):
+    with pytest.raises(UserError, match=r"samples\.jsonl\.gz"):
         load(published)
 
 
