@@ -19,6 +19,8 @@ from plots.tables.summary_csv import axes_columns, ends
 
 INTEGERS = ("n", "examples", "steps", "batch", "accumulation", "seq")  # columns of numbers that may be missing
 
+TOLD = ("method", "trainable_layers", "impl", "rank", "alpha", "dropout", "precision")  # axes as text
+
 
 def table2_rows(strategies: Sequence[Strategy], runs: Sequence[Run], examples: int) -> list[dict[str, object]]:
     """One line a timed strategy, one a real run, and the paper's own lines, marked by the column `source`."""
@@ -32,7 +34,7 @@ def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
     told = axes_columns(case)
     line: dict[str, object] = {
         "source": "sweep", "model": case.model, "strategy": strategy.name,
-        **{axis: told[axis] for axis in ("method", "trainable_layers", "impl", "rank", "alpha", "dropout", "precision")},
+        **{axis: told[axis] for axis in TOLD},
         "batch": case.batch, "accumulation": case.micro_steps, "seq": case.seq, "clock": step.clock,
         "status": step.status, "detail": step.detail or None,
         **{f"{p.replace('-', '_')}_ms": cell.time.value if cell.time else None for p, cell in strategy.micro.items()},
