@@ -32,7 +32,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         projections = tuple(shapes.Projection(**p) for p in found.pop("projections"))
         return shapes.ModelShape(name=name, projections=projections, **found)
 
-    monkeypatch.setattr(shapes, "_ask_transformers", ask)
+    monkeypatch.setattr(shapes, "ask_transformers", ask)
 
 
 @pytest.mark.parametrize("level", ["linear", "block", "model"])
