@@ -12,7 +12,7 @@ from bench.accuracy.question import Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
 from bench.errors import UserError
 from bench.files import replace_file
-from bench.record.environment import command_line, version
+from bench.record.environment import command_to_go_on, version
 from bench.record.store import now
 from bench.terminal import output, say
 from bench.train.load import load_tuned, stands_on
@@ -102,7 +102,7 @@ def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int) ->
                     mine = [c for c in partial.counts.values() if c.subject == piece.subject]
                     watch.subject(piece.subject, sum(c.correct for c in mine), sum(c.items for c in mine))
         except KeyboardInterrupt:
-            watch.say(f"interrupted; finished pieces are on disk. To go on: {command_line()}")
+            watch.say(f"interrupted; finished pieces are on disk. To go on: {command_to_go_on()}")
             return False
         except Exception as e:
             if not _is_out_of_memory(e):
