@@ -160,7 +160,6 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Prompts per forward pass.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each subject.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    by: Annotated[str, typer.Option(help="lm-eval (lm-evaluation-harness) or direct (computed here).")] = "lm-eval",
     out: Annotated[Path | None, typer.Option(help="Where accuracy.json goes; default: a trained folder.")] = None,
 ) -> None:
     """MMLU accuracy by category, as in the paper's Table 2. An evaluation that was cut off goes on where it stopped.
@@ -169,10 +168,7 @@ def evaluate(
     """
     from bench.commands.evaluate import evaluate as evaluate_model
 
-    for flag, value, valid in (("--device", device, ("auto", "cpu", "cuda")), ("--by", by, ("lm-eval", "direct"))):
-        if value not in valid:
-            raise UserError(one_of(flag, value, valid))
-    raise typer.Exit(evaluate_model(source, data, shots, batch, limit, device, by, out))
+    raise typer.Exit(evaluate_model(source, data, shots, batch, limit, device, out))
 
 
 @app.command()
