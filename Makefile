@@ -31,7 +31,7 @@ bench: $(READY)  ## Measure SWEEP (Table 1) on this machine and draw its report
 	@dir=$$($(PY) -m bench run $(SWEEP) --gpu $(GPU) $(ARGS)); status=$$?; \
 	[ -z "$$dir" ] || $(PY) -m plots "$$dir" || status=$$?; exit $$status
 
-campaign: $(READY)  ## Everything a board should be measured for, in pieces of 9 minutes; give it again to go on
+campaign: $(READY)  ## Everything worth measuring on this GPU, resumable; ARGS="--time 30m" stops in between
 	$(PY) -m bench campaign --gpu $(GPU) $(ARGS)
 
 test: $(READY)  ## The fast tests, without benchmarks (a few minutes)

@@ -17,7 +17,7 @@ app = typer.Typer(
 )
 
 Sweep = Annotated[str, typer.Argument(help="A name in bench/sweeps, or the path of a sweep file.")]
-Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a board: a100, a6000, h100, h200 ...")]
+Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a GPU: a100, a6000, h100, h200 ...")]
 Where = Annotated[
     list[str] | None,
     typer.Option(help="axis=value or axis=value,value: only the cases that match. May be given several times."),
@@ -77,7 +77,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>.")
     ] = None,
-    gpu: Annotated[str | None, typer.Option(help="With --run: auto, cpu, or the key of a board.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="With --run: auto, cpu, or the key of a GPU.")] = None,
     where: Where = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With --run: start anew; earlier rounds move to earlier/.")
@@ -105,15 +105,32 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="A JSONL file, a folder with train.jsonl, or the id of a Hub dataset.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="This and the next five instead of the strategy's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(min=1e-12, max=1e3)] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Examples per process and micro-step.")] = None,
-    accumulation: Annotated[int | None, typer.Option(min=1, help="Micro-steps per optimizer step.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=2, help="Tokens; longer examples lose their beginning.")] = None,
-    precision: Annotated[str | None, typer.Option(help="amp-fp16, amp-bf16, bf16 or fp32.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of adapters, columns, order and dropout.")] = 0,
-    impl: Annotated[str, typer.Option(help="LoRA only: peft, or triton (fused); auto: triton on a GPU.")] = "auto",
-    save: Annotated[str, typer.Option(help="delta: what was trained; full: a checkpoint with it merged in.")] = "delta",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data. Default: the strategy's.")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-12, max=1e3, help="Peak learning rate. Default: the strategy's.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Examples per process and micro-step. Default: the strategy's.")
+    ] = None,
+    accumulation: Annotated[
+        int | None, typer.Option(min=1, help="Micro-steps per optimizer step. Default: the strategy's.")
+    ] = None,
+    max_length: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Longest example in tokens; longer ones lose their beginning. Default: the strategy's."
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="amp-fp16, amp-bf16, bf16 or fp32. Default: the strategy's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of adapters, columns, order of examples and dropout.")] = 0,
+    impl: Annotated[
+        str, typer.Option(help="How LoRA is computed: peft, triton (fused), or auto: triton on a GPU.")
+    ] = "auto",
+    save: Annotated[
+        str, typer.Option(help="delta: save what was trained; full: save a whole checkpoint with it merged in.")
+    ] = "delta",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = 50,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old run moves to earlier/.")] = False,
@@ -143,7 +160,6 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="Prompts per forward pass.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each subject.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    by: Annotated[str, typer.Option(help="lm-eval (lm-evaluation-harness) or direct (computed here).")] = "lm-eval",
     out: Annotated[Path | None, typer.Option(help="Where accuracy.json goes; default: a trained folder.")] = None,
 ) -> None:
     """MMLU accuracy by category, as in the paper's Table 2. An evaluation that was cut off goes on where it stopped.
@@ -152,34 +168,50 @@ def evaluate(
     """
     from bench.commands.evaluate import evaluate as evaluate_model
 
-    for flag, value, valid in (("--device", device, ("auto", "cpu", "cuda")), ("--by", by, ("lm-eval", "direct"))):
-        if value not in valid:
-            raise UserError(one_of(flag, value, valid))
-    raise typer.Exit(evaluate_model(source, data, shots, batch, limit, device, by, out))
+    raise typer.Exit(evaluate_model(source, data, shots, batch, limit, device, out))
+
+
+@app.command()
+def precompile(
+    sweeps: Annotated[list[str], typer.Argument(help="Names in bench/sweeps, or paths of sweep files.")],
+) -> None:
+    """Compile the Triton kernels of sweeps beforehand, in several processes. A run then does not wait for them.
+
+    Exit status: 0 compiled; 1 a layer failed; 2 the request cannot be carried out.
+    """
+    from bench.commands.precompile import precompile as compile_sweeps
+
+    raise typer.Exit(compile_sweeps(sweeps))
 
 
 @app.command()
 def campaign(
     gpu: Gpu = "auto",
-    budget: Annotated[str, typer.Option(help="Time for all pieces together: 18m, 1h, 900s.")] = "18m",
-    piece: Annotated[str, typer.Option(help="Time after which this command stops and says how to go on.")] = "9m",
-    stages: Annotated[
-        str | None, typer.Option(help="gpu-tests, precompile, tune, report or sweeps, joined by commas; default all.")
+    time: Annotated[
+        str | None, typer.Option(help="Stop after this long: 30m, 1h, 900s. Default: go to the end.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Results folder; default results/<key>.")] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(help="gpu-tests, precompile, tune, report or any sweeps, joined by commas. Default: all."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Results folder. Default: results/<key>.")] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Forget what is done and spent; the sweeps' rows stay.")
+        bool, typer.Option("--fresh", help="Forget which stages are done. The rows of the sweeps stay.")
     ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."),
+    ] = None,
 ) -> None:
-    """Everything a board should be measured for, in order of worth, in pieces; each piece goes on where the last ended.
+    """Everything worth measuring on a device, the most important first. The same command goes on where it stopped.
 
-    Exit status: 0 all done; 1 a stage failed, or the budget was too small; 2 the request cannot be carried out; 3 this
-    piece is over and the same command goes on.
+    Exit status: 0 all done; 1 a stage failed; 2 the request cannot be carried out; 3 the time is over, and the same
+    command goes on.
     """
-    from bench.campaign.command import campaign as run_campaign
+    from bench.commands.campaign import campaign as run_campaign
 
     names = tuple(filter(None, (s.strip() for s in (stages or "").split(","))))
-    raise typer.Exit(run_campaign(gpu, budget, piece, names, out, fresh))
+    raise typer.Exit(run_campaign(gpu, time, names, out, fresh, save))
 
 
 @app.command()

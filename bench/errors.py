@@ -23,6 +23,11 @@ def did_you_mean(found: object, valid: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def install(extra: str) -> str:
+    """The command that installs one of pyproject.toml's extras, given in a checkout."""
+    return f"pip install -c constraints.txt -e '.[{extra}]'"
+
+
 def short(value: object, width: int = 60) -> str:
     """A value as it was found, cut to what a line of text can hold."""
     text = repr(value)

@@ -24,7 +24,7 @@ def test_values_and_texts_with_commas() -> None:
         ("model", "--where model: a condition has the form axis=value. Axes: model, rank, targets."),
         (
             "model=gpt2-x",
-            "--where model=gpt2-x: 'gpt2-x' is nowhere. Did you mean 'gpt2-xl'? Values of model: gpt2-xl.",
+            "--where model=gpt2-x: 'gpt2-x' is absent. Did you mean 'gpt2-xl'? Values of model: gpt2-xl.",
         ),
     ],
 )

@@ -9,9 +9,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from bench.accuracy.direct import window
 from bench.accuracy.question import Outcome, Piece, Scorer
-from bench.errors import UserError
+from bench.errors import UserError, install
 from bench.train.data import Item
 
 
@@ -53,6 +52,15 @@ def harness_scorer(model: Any, tokenizer: Any, batch: int) -> Scorer:
         ]
 
     return score
+
+
+def window(model: Any, tokenizer: Any) -> int:
+    """How many tokens the model can see at once, from its config, else its tokenizer's limit, else 2048."""
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if value := getattr(model.config, name, None):
+            return int(value)
+    told = tokenizer.model_max_length
+    return int(told) if told < 10**9 else 2048  # a tokenizer without a limit says 1e30
 
 
 def _hush() -> None:
@@ -101,4 +109,4 @@ def _read(name: str) -> dict[str, Any]:
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise UserError(f"{path}: not in this lm_eval; pip install -c constraints.txt 'lorabench[accuracy]'") from None
+        raise UserError(f"{path}: not in this version of lm_eval. Install another: {install('accuracy')}") from None

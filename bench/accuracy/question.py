@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from bench.accuracy.categories import category_of
 from bench.errors import UserError, did_you_mean
@@ -36,6 +37,7 @@ class Outcome:
 
 
 Scorer = Callable[[Piece], list[Outcome]]
+MakeScorer = Callable[[Any, Any, int], Scorer]  # of a model in eval mode, its tokenizer, and prompts per forward pass
 
 
 def description(subject: str) -> str:

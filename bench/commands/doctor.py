@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.text import Text
 
 from bench.devices import Device, cpu_device, gpus
+from bench.errors import install
 from bench.record.environment import version
 from bench.terminal import output, plain_table
 
@@ -30,7 +31,7 @@ OPTIONAL = {
     "tensorboard": ("train", "bench train"),
     "lm-eval": ("accuracy", "bench evaluate by lm-evaluation-harness"),
 }
-INSTALL = "pip install -c constraints.txt -e '.[dev]'"
+INSTALL = install("dev")
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def _optional(facts: Facts) -> list[Finding]:
     found = []
     for name, (extra, use) in OPTIONAL.items():
         have = facts.packages.get(name)
-        mend = "" if have else f"for {use}: pip install -c constraints.txt -e '.[{extra}]'"
+        mend = "" if have else f"for {use}: {install(extra)}"
         found.append(Finding("ok" if have else "note", name, have or "not installed", mend))
     return found
 

@@ -8,50 +8,61 @@ from typing import Any
 
 from bench.accuracy.partial import Count, Partial
 from bench.accuracy.progress import Watch
-from bench.accuracy.question import Piece, Scorer, fingerprint, read_pieces
+from bench.accuracy.question import MakeScorer, Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
-from bench.errors import UserError
+from bench.errors import UserError, install, one_of
 from bench.files import replace_file
-from bench.record.environment import command_line, version
+from bench.record.environment import command_to_go_on, version
 from bench.record.store import now
 from bench.terminal import output, say
 from bench.train.load import load_tuned, stands_on
 
+DEVICES = ("auto", "cpu", "cuda")
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets")
 SIZE = 256  # items of a piece: what a cut-off costs at most, and how often the bar moves
 
 
 def evaluate(
-    source: str, data: str, shots: int, batch: int, limit: int | None, device: str, by: str, out: Path | None
+    source: str,
+    data: str,
+    shots: int,
+    batch: int,
+    limit: int | None,
+    device: str,
+    out: Path | None,
+    make_scorer: MakeScorer | None = None,
+    size: int = SIZE,
 ) -> int:
     """Evaluates a folder of `bench train`, a checkpoint folder or a Hub id on MMLU; prints Table 2's row.
 
     Writes accuracy.json into `out`, by default the folder of `bench train`. Returns the exit status: 0, or 130 where
-    it was interrupted; the same command then goes on. Raises UserError before anything is changed.
+    it was interrupted; the same command then goes on. make_scorer: what answers, by default lm-evaluation-harness;
+    size: items answered between two writes to disk. Raises UserError before anything is changed.
     """
+    if device not in DEVICES:
+        raise UserError(one_of("--device", device, DEVICES))
     trained = _trained(source)
     folder = out or (Path(source) if trained else None)
     if folder is None:
         raise UserError(f"{source}: {_why_not_trained(Path(source))}; say with --out where accuracy.json goes")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: this is a file. Pass a folder.")
-    if by == "lm-eval" and find_spec("lm_eval") is None:
+    if make_scorer is None and find_spec("lm_eval") is None:
         raise UserError(
-            "--by lm-eval: the package lm_eval is not installed; pip install 'lorabench[accuracy]',"
-            " or pass --by direct, which needs no more than transformers"
+            f"evaluate needs lm-evaluation-harness, which is not installed. Install it: {install('accuracy')}"
         )
     if all(Path(str(p)).exists() for p in (source, data, trained.get("model_path") or stands_on(source))):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is here: no library shall ask the network, and wait for it
-    pieces = read_pieces(data, shots, limit, max(SIZE, batch))
+    pieces = read_pieces(data, shots, limit, max(size, batch))
 
     place = _device(device)
     model, tokenizer = _load(source, place)
+    scorer = (make_scorer or _harness())(model, tokenizer, batch)
     settings = {
         "source": _identity(source, model),
         "data": fingerprint(pieces),
         "shots": shots,
-        "by": by,
-        "size": max(SIZE, batch),
+        "size": max(size, batch),
         "device": place,
         "dtype": str(model.dtype),
         "versions": {p: version(p) for p in PACKAGES},
@@ -59,7 +70,7 @@ def evaluate(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Partial(folder / "accuracy.partial.jsonl", settings)
-        if not _answer(pieces, _scorer(by, model, tokenizer, batch), partial, batch):
+        if not _answer(pieces, scorer, partial, batch, size):
             return 130
         result = {
             "strategy": trained.get("strategy") or _strategy(source),
@@ -68,7 +79,7 @@ def evaluate(
             "data": data,
             "shots": shots,
             "limit": limit,
-            "by": by,
+            "by": "lm-eval",
             "device": place,
             "dtype": str(model.dtype).removeprefix("torch."),
             **summary(partial.counts.values()),
@@ -83,7 +94,7 @@ def evaluate(
     return 0
 
 
-def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int) -> bool:
+def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int, size: int) -> bool:
     """Lets the model answer what is still open. Returns whether it came to the end."""
     open_pieces = [p for p in pieces if p.key not in partial.counts]
     last = {p.subject: p for p in open_pieces}
@@ -102,12 +113,12 @@ def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int) ->
                     mine = [c for c in partial.counts.values() if c.subject == piece.subject]
                     watch.subject(piece.subject, sum(c.correct for c in mine), sum(c.items for c in mine))
         except KeyboardInterrupt:
-            watch.say(f"interrupted; finished pieces are on disk. To go on: {command_line()}")
+            watch.say(f"interrupted; finished pieces are on disk. To go on: {command_to_go_on()}")
             return False
         except Exception as e:
             if not _is_out_of_memory(e):
                 raise
-            kept = "" if batch > SIZE else ", finished pieces are kept"  # the size of pieces may not change
+            kept = "" if batch > size else ", finished pieces are kept"  # the size of pieces may not change
             raise UserError(f"--batch {batch}: out of memory; pass a smaller one{kept}") from None
     return True
 
@@ -157,14 +168,10 @@ def _load(source: str, device: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def _scorer(by: str, model: Any, tokenizer: Any, batch: int) -> Scorer:
-    if by == "lm-eval":
-        from bench.accuracy.harness import harness_scorer
+def _harness() -> MakeScorer:
+    from bench.accuracy.harness import harness_scorer
 
-        return harness_scorer(model, tokenizer, batch)
-    from bench.accuracy.direct import direct_scorer
-
-    return direct_scorer(model, tokenizer, batch)
+    return harness_scorer
 
 
 def _identity(source: str, model: Any) -> dict[str, Any]:

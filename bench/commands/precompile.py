@@ -1,11 +1,10 @@
-"""python -m bench.commands.precompile SWEEP [SWEEP ...]: fills Triton's cache with what these sweeps will launch.
+"""python -m bench precompile SWEEP [SWEEP ...]: fills Triton's cache with what these sweeps will launch.
 
 Triton compiles a kernel at its first launch, one after the other, a second or so each; here processes share the layers
 and compile side by side. Nothing is timed meanwhile. Exit status 1 where a layer failed: its case will tell why.
 """
 
 import os
-import sys
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -13,6 +12,8 @@ from multiprocessing import get_context
 from time import perf_counter
 
 from bench.case import Case
+from bench.devices import gpus
+from bench.errors import UserError
 from bench.sweeps.expand import make_plan
 
 
@@ -45,9 +46,12 @@ def launch(case: Case, device: str) -> str | None:
     return None
 
 
-def main(sweeps: list[str], device: str = "cuda", on_cpu: bool = False) -> int:
+def precompile(sweeps: list[str], device: str = "cuda") -> int:
+    """Compiles for all sweeps and prints how many layers that took. Raises UserError without a GPU to compile for."""
+    if device == "cuda" and not gpus():
+        raise UserError("precompile needs an NVIDIA GPU, since Triton compiles for one. None was found.")
     started = perf_counter()
-    layers = layers_of(c for sweep in sweeps for c in make_plan(sweep, on_cpu).cases)
+    layers = layers_of(c for sweep in sweeps for c in make_plan(sweep, on_cpu=False).cases)
     jobs = max(1, min(len(layers), (os.cpu_count() or 2) - 1))
     failed = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
@@ -55,9 +59,6 @@ def main(sweeps: list[str], device: str = "cuda", on_cpu: bool = False) -> int:
             if reason := done.result():
                 failed.append(reason)
     print(f"{len(layers)} layers in {jobs} processes, {perf_counter() - started:.0f} s; {len(failed)} failed")
-    print("\n".join(failed))
+    for reason in failed:
+        print(reason)
     return int(bool(failed))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

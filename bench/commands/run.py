@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError
-from bench.record.environment import command_line, provenance
+from bench.record.environment import command_line, command_to_go_on, provenance
 from bench.record.store import Record, now, open_record
 from bench.runner.lock import only_run_on
 from bench.runner.progress import Display
@@ -74,11 +74,11 @@ def _measure(plan: Plan, device: Device, record: Record, retry: frozenset[str], 
                 runner.run(tasks)
         except KeyboardInterrupt:
             _close(record, invocation, runner)
-            display.say(f"interrupted; what is finished is on disk. To go on: {command_line()}")
+            display.say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
             return 128 + (interrupted[0] if interrupted else signal.SIGINT)
         except OSError as e:
             display.say(f"error: {e.filename or record.folder}: {e.strerror}; what was written before is whole")
-            display.say(f"To go on once there is room: {command_line()}")
+            display.say(f"To go on once there is room: {command_to_go_on()}")
             return 1
     _close(record, invocation, runner)
     for line in closing_lines(plan, record, repeats, runner.spent):

@@ -3,7 +3,7 @@
 import os
 
 from bench.errors import UserError
-from bench.record.environment import command_line
+from bench.record.environment import command_to_go_on
 from bench.terminal import say
 from bench.train.folder import claim
 from bench.train.plan import Plan, Request, make_plan
@@ -56,7 +56,7 @@ def _train(plan: Plan) -> int:
 def _again() -> str:
     """The command that goes on: by as many processes, since a run of another number is another run."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return command_line()
+        return command_to_go_on()
     nodes, each = (os.environ.get(name, "1") for name in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     flags = "" if nodes == "1" else f"--nnodes {nodes} "
-    return f"torchrun {flags}--nproc-per-node {each} {command_line().removeprefix('python ')}"
+    return f"torchrun {flags}--nproc-per-node {each} {command_to_go_on().removeprefix('python ')}"

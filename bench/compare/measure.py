@@ -6,7 +6,6 @@ the machine falls on both alike.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,8 +17,8 @@ from bench.compare.verdict import MIN_PROCESSES
 from bench.devices import choose, gpus
 from bench.errors import UserError
 from bench.files import read_json_lines, replace_file, set_aside
-from bench.record.environment import command_line, source_hash
-from bench.runner.signals import end_with_parent, terminate_as_interrupt
+from bench.record.environment import command_to_go_on, source_hash
+from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names
 from bench.terminal import say
 
@@ -108,22 +107,13 @@ def _read_state(path: Path) -> dict[str, Any] | None:
 
 
 def _run(checkout: Path, command: list[str], folder: Path, repeat: int) -> None:
-    """One `python -m bench run` in a checkout; its progress goes on to standard error.
-
-    It gets a session of its own, so that Ctrl-C reaches it once, from here, and it can finish its files.
-    """
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    """One `python -m bench run` in a checkout; its progress goes on to standard error."""
     with terminate_as_interrupt() as came:
-        child = subprocess.Popen(
-            [sys.executable, "-m", "bench", *command],
-            cwd=checkout, env=env, stdout=subprocess.DEVNULL, start_new_session=True, preexec_fn=end_with_parent(),
-        )  # fmt: skip
         try:
-            code = child.wait()
+            words = [sys.executable, "-m", "bench", *command]
+            code = run_command(words, checkout, cwd=checkout, stdout=subprocess.DEVNULL)
         except KeyboardInterrupt:
-            child.send_signal(signal.SIGINT)
-            child.wait()
-            say(f"interrupted; what is finished is on disk. To go on: {command_line()}")
+            say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
             raise Interrupted(128 + (came[0] if came else signal.SIGINT)) from None
     measured = code in (0, 1) and any(r["repeat"] == repeat for r in read_json_lines(folder / "rows.jsonl")[0])
     if not measured:

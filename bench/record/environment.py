@@ -77,3 +77,8 @@ def command_line() -> str:
 
     arguments = sys.argv[1:]
     return shlex.join(["python", "-m", "bench", *arguments])
+
+
+def command_to_go_on() -> str:
+    """The command that goes on where this one was cut off: without --fresh, which would start anew."""
+    return command_line().replace(" --fresh", "")

@@ -2,29 +2,52 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from bench.errors import UserError, short
+from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from bench.errors import UserError, install, short
 from bench.train.hub import looks_like_hub_id, offline_without_network, unreachable
 
 LETTERS = ("A", "B", "C", "D")
-FIELDS = ("question", "choices", "answer", "subject")
 
 # What a split is called where data in MMLU's layout is found; MMLU's own training split is auxiliary_train.
 _ALSO = {"train": ("train", "auxiliary_train"), "validation": ("validation", "val")}
+_EXPECTED = {
+    "question": "a text",
+    "choices": "a list of four texts",
+    "answer": "A to D, or 0 to 3",
+    "subject": "a text",
+}
+FIELDS = tuple(_EXPECTED)
+
+
+def _encodes(text: str) -> str:
+    text.encode()  # JSON may write half a character: "\ud83d" without the escape that follows
+    return text
+
+
+Text = Annotated[StrictStr, AfterValidator(_encodes)]
+
+
+def _index(value: Any) -> Any:
+    return LETTERS.index(value) if isinstance(value, str) and value in LETTERS else value
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question. answer is the index of the right choice, 0 to 3; subject may be empty, as in MMLU's own training
-    split."""
+    """One question. answer is the index of the right choice, 0 to 3, and may be given as its letter; subject may be
+    empty, as in MMLU's own training split."""
 
-    question: str
-    choices: tuple[str, str, str, str]
-    answer: int
-    subject: str
+    question: Text
+    choices: tuple[Text, Text, Text, Text]
+    answer: Annotated[StrictInt, Field(ge=0, lt=len(LETTERS)), BeforeValidator(_index)]
+    subject: Text
+
+
+_ITEM = TypeAdapter(Item)
 
 
 def prompt(item: Item) -> str:
@@ -111,7 +134,7 @@ def _of_parquet(path: Path) -> Iterator[Item]:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UserError(f"{path}: Parquet needs pyarrow; pip install 'lorabench[train]', or pass JSONL") from None
+        raise UserError(f"{path}: Parquet needs the package pyarrow. Install it: {install('train')}") from None
     try:
         rows = pyarrow.parquet.read_table(path).to_pylist()
     except (OSError, pyarrow.ArrowException) as e:
@@ -124,7 +147,9 @@ def _of_hub(name: str, split: str | None) -> Iterator[Item]:
     try:
         import datasets
     except ImportError:
-        raise UserError(f"data {name!r}: Hub datasets need: pip install 'lorabench[train]'; or pass a file") from None
+        raise UserError(
+            f"data {name!r}: Hub datasets need the package datasets. Install it: {install('train')}"
+        ) from None
     try:
         try:
             parts: Any = datasets.load_dataset(name, "all")  # MMLU's 57 subjects in one
@@ -140,31 +165,15 @@ def _of_hub(name: str, split: str | None) -> Iterator[Item]:
 
 
 def _item(value: Any, where: str) -> Item:
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: a {type(value).__name__}, where an item with {', '.join(FIELDS)} is expected")
-    for field in FIELDS:
-        if field not in value:
-            raise UserError(f"{where}: field {field!r} is missing; an item has {', '.join(FIELDS)}")
-    for field in ("question", "subject"):
-        if not isinstance(value[field], str):
-            raise UserError(f"{where}: field {field!r} is {short(value[field])}, where a text is expected")
-    choices = value["choices"]
-    if not isinstance(choices, list) or len(choices) != len(LETTERS) or not all(isinstance(c, str) for c in choices):
-        raise UserError(f"{where}: field 'choices' is {short(choices)}, where a list of four texts is expected")
-    for field, text in (("question", value["question"]), *(("choices", c) for c in choices)):
-        if not _encodes(text):  # JSON may write down half a character: "\ud83d" without the escape that follows it
-            raise UserError(f"{where}: field {field!r} is {short(text)}, which holds half of a surrogate pair")
-    answer = value["answer"]
-    if isinstance(answer, str) and answer in LETTERS:
-        answer = LETTERS.index(answer)
-    if type(answer) is not int or not 0 <= answer < len(LETTERS):
-        raise UserError(f"{where}: field 'answer' is {short(answer)}; valid are: A to D, or 0 to 3")
-    return Item(value["question"], (choices[0], choices[1], choices[2], choices[3]), answer, value["subject"])
-
-
-def _encodes(text: str) -> bool:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        return _ITEM.validate_python(value)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+    if not first["loc"]:
+        raise UserError(f"{where}: a {type(value).__name__}, where an item with {', '.join(FIELDS)} is expected.")
+    field = str(first["loc"][0])
+    if field not in value:
+        raise UserError(f"{where}: field {field!r} is missing. An item has {', '.join(FIELDS)}.")
+    if first["type"] == "value_error":
+        raise UserError(f"{where}: field {field!r} is {short(first['input'])}, which holds half of a surrogate pair.")
+    raise UserError(f"{where}: field {field!r} is {short(value[field])}. It should be {_EXPECTED[field]}.")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UserError
+from bench.errors import UserError, install
 from bench.train.folder import MODEL, RESULT, SETTINGS
 from bench.train.hub import check_checkpoint, unreachable
 
@@ -55,7 +55,9 @@ def _with_adapter(model: Any, folder: Path, kind: str) -> Any:
 
         return load_paca(model, folder, trainable=False)
     except ImportError:
-        raise UserError(f"{folder}: LoRA in PEFT's format needs: pip install 'lorabench[train]'") from None
+        raise UserError(
+            f"{folder}: LoRA in PEFT's format needs the package peft. Install it: {install('train')}"
+        ) from None
     except Exception as e:  # torn or missing files, or another model's: the libraries raise a dozen kinds
         told = " ".join(str(e).split())[:300]
         raise UserError(f"{folder}: what was trained cannot be loaded ({type(e).__name__}: {told})") from e

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError, one_of
+from bench.errors import UserError, install, one_of
 from bench.record.environment import version
 from bench.train.data import Item, read_items
 from bench.train.hub import check_checkpoint
@@ -108,7 +108,7 @@ def _check_packages(strategy: Strategy) -> None:
     wanted = ["accelerate", "tensorboard", *(["peft"] if strategy.method == "lora" else [])]
     missing = [package for package in wanted if version(package) is None]
     if missing:
-        raise UserError(f"training needs {', '.join(missing)}: pip install 'lorabench[train]'")
+        raise UserError(f"training needs {', '.join(missing)}. Install them: {install('train')}")
 
 
 def _on_cpu(device: str) -> bool:

@@ -1,25 +1,31 @@
-"""A campaign as a person runs it, on the CPU."""
+"""A campaign as a person runs it, on the CPU, through real processes."""
 
-import gzip
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bench.campaign.command import _run, _stop
-from bench.campaign.stages import Stage
-from bench.commands import precompile
-from bench.sweeps.expand import make_plan
+from bench.commands.campaign import STAGES, make_stages, seconds_of
+from bench.devices import Device
 from bench.errors import UserError
-from plots.data.load import load
+from bench.runner.signals import run_command
 from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
-from tests.synthetic import row, write_run
 
+H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.1", 132, 81559)
+CPU = Device("cpu", "a CPU")
+
+QUICK = """
+description: one case
+axes: {level: linear, layer: square-48, batch: 1, seq: 16, precision: fp32}
+methods: [{method: full}]
+measure: {min_samples: 8, budget_s: 0.05, wall_s: 1, warmup_s: 0.01, warmup_calls: 1}
+"""
 MANY = """
 description: four cases, long enough to be cut off
 axes: {level: linear, layer: [square-32, square-48], batch: 1, seq: 16, precision: fp32}
@@ -30,61 +36,71 @@ measure: {min_samples: 500000, max_samples: 500000, budget_s: 1.0, wall_s: 1.2, 
 """
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    (tmp_path / "quick.yaml").write_text(QUICK)
+    return tmp_path / "quick.yaml"
+
+
+def told(out: Path) -> dict[str, Any]:
+    return json.loads((out / "campaign.json").read_text())["stages"]
+
+
 @pytest.mark.slow
-def test_a_whole_campaign_on_the_cpu(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
-    out = tmp_path / "cpu"
-    flags = ("campaign", "--gpu", "cpu", "--stages", f"gpu-tests,precompile,tune,{sweep_file},report", "--out", out)
+def test_a_whole_campaign_on_the_cpu(bench: Bench, quick: Path, tmp_path: Path) -> None:
+    out, save = tmp_path / "cpu", tmp_path / "saved"
+    stages = f"gpu-tests,precompile,tune,{quick},report"
+    flags = ("campaign", "--gpu", "cpu", "--stages", stages, "--out", out, "--save", save)
     done = bench(*flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out), "the folder alone, for scripts"
-    assert len(rows_of(out / "small")) == 18 and (out / "small" / "report.html").is_file()
-    told = json.loads((out / "campaign.json").read_text())["stages"]
-    assert {n: p["status"] for n, p in told.items()} == {
-        "gpu-tests": "skipped", "precompile": "skipped", "tune": "skipped", str(sweep_file): "done", "report": "done"
+    assert len(rows_of(out / "quick")) == 3 and (out / "quick" / "report.html").is_file()
+    assert {n: p["status"] for n, p in told(out).items()} == {
+        "gpu-tests": "skipped", "precompile": "skipped", "tune": "skipped", str(quick): "done", "report": "done"
     }  # fmt: skip
     assert "CPU times are no GPU times" in done.stderr
-    before = (out / "small" / "rows.jsonl").read_bytes()
+    assert any(line.split()[:2] == ["tune", "skipped"] for line in done.stderr.splitlines())
+    with tarfile.open(save / "cpu.tar.gz") as tar:
+        packed = tar.extractfile("cpu/quick/rows.jsonl")
+        assert packed and packed.read() == (out / "quick" / "rows.jsonl").read_bytes()
+    assert [p.name for p in save.iterdir()] == ["cpu.tar.gz"], "no draft is left"
     again = bench(*flags)
-    assert again.returncode == 0 and "0 of 6 cases to measure" in again.stderr
-    assert (out / "small" / "rows.jsonl").read_bytes() == before, "a finished campaign measures nothing again"
+    assert again.returncode == 0 and f"== {quick}" not in again.stderr, "a finished stage is not started again"
+    record = json.loads((out / "campaign.json").read_text())
+    record["environment"]["torch"] = "0"
+    (out / "campaign.json").write_text(json.dumps(record))
+    other = bench(*flags)
+    assert other.returncode == 0 and "0 of 1 cases to measure" in other.stderr, "asked anew, and the rows stay"
 
 
 @pytest.mark.slow
-def test_a_piece_ends_in_time_and_the_next_goes_on(bench: Bench, tmp_path: Path) -> None:
-    """Pieces too short for the sweep, each twice as long as the last: whole rows at any time, and in the end all."""
+def test_time_ends_it_in_order_and_the_same_command_goes_on(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "many.yaml").write_text(MANY)
-    flags = ("campaign", "--gpu", "cpu", "--stages", f"{tmp_path / 'many.yaml'},report", "--out", tmp_path / "cpu")
-    counts, piece = [], 4
-    while (done := bench(*flags, "--piece", piece)).returncode == 3:
-        counts.append(len(rows_of(tmp_path / "cpu" / "many")))
-        assert "this piece is over" in done.stderr and "To go on: python -m bench campaign" in done.stderr
-        piece *= 2
-    assert done.returncode == 0, done.stderr
-    keys = [(r["case_id"], r["pass"]) for r in rows_of(tmp_path / "cpu" / "many")]
+    out = tmp_path / "cpu"
+    flags = ("campaign", "--gpu", "cpu", "--stages", f"{tmp_path / 'many.yaml'},report", "--out", out)
+    seconds, counts = 5, []
+    while (done := bench(*flags, *["--fresh"] * (not counts), "--time", seconds)).returncode:
+        assert done.returncode == 3, done.stderr
+        counts.append(len(rows_of(out / "many")))
+        assert "the time is over; open: " in done.stderr
+        assert done.stderr.splitlines()[-1].endswith(f"--out {out} --time {seconds}"), "and without --fresh"
+        seconds *= 2
+    keys = [(r["case_id"], r["pass"]) for r in rows_of(out / "many")]
     assert counts and counts == sorted(counts) and len(keys) == len(set(keys)) == 4 * 3, "nothing was measured twice"
 
 
-STUBBORN = """
-import signal, subprocess, sys, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-child = subprocess.Popen(["sleep", "600"], preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
-open(sys.argv[1], "w").write(str(child.pid))
-time.sleep(600)
-"""
-
-
-def test_a_stage_that_does_not_heed_is_ended_with_what_it_started(tmp_path: Path) -> None:
-    note = tmp_path / "pid"
-    process = subprocess.Popen([sys.executable, "-c", STUBBORN, str(note)], start_new_session=True)
-    started = int(wait_for(lambda: note.exists() and note.read_text()))
-    _stop(process, 0.1)
-    assert process.returncode == -signal.SIGKILL
-    wait_for(lambda: not is_running(started))
-
-
-def test_time_ends_a_stage_and_no_time_leaves_it_its_exit_status() -> None:
-    assert _run(Stage("long", 1, ("sleep", "600")), 0.2, 60) is None
-    assert _run(Stage("quick", 1, ("sh", "-c", "exit 5")), 600, 60) == 5
+@pytest.mark.slow
+def test_a_failed_stage_does_not_stop_the_rest_and_is_tried_again(bench: Bench, quick: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("description: not a sweep\n")
+    out = tmp_path / "cpu"
+    flags = ("campaign", "--gpu", "cpu", "--stages", f"{bad},{quick}", "--out", out)
+    done = bench(*flags)
+    assert done.returncode == 1 and len(rows_of(out / "quick")) == 3
+    assert told(out)[str(bad)]["detail"] == "exit status 2" and told(out)[str(quick)]["status"] == "done"
+    bad.write_text(QUICK)
+    done = bench(*flags)
+    assert done.returncode == 0 and f"== {bad}" in done.stderr and f"== {quick}" not in done.stderr
 
 
 @pytest.mark.slow
@@ -108,14 +124,81 @@ def descendants(pid: int) -> list[int]:
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+child = subprocess.Popen(["sleep", "600"])
+open(sys.argv[1], "w").write(str(child.pid))
+time.sleep(600)
+"""
+
+
+def test_a_command_that_does_not_heed_is_ended_with_what_it_started(tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    ticks = []
+
+    def meanwhile() -> None:
+        ticks.append(note.exists() and note.read_text())
+
+    command = [sys.executable, "-c", STUBBORN, str(note)]
+    assert run_command(command, ROOT, seconds=3, shutdown_s=0.1, meanwhile=meanwhile, every_s=0.2) is None
+    wait_for(lambda: not is_running(int(note.read_text())))
+    assert len(ticks) > 2
+
+
+def test_an_interrupted_command_is_interrupted_even_where_that_was_ignored(tmp_path: Path) -> None:
+    """As under nohup, whose children would not heed SIGINT."""
+    code = "import time\ntry:\n time.sleep(600)\nexcept KeyboardInterrupt:\n open('closed', 'w')"
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run_command([sys.executable, "-c", code], ROOT, seconds=2, cwd=tmp_path) is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (tmp_path / "closed").exists()
+    assert run_command(["sh", "-c", "exit 5"], ROOT, seconds=600) == 5
+
+
+def test_the_stages_are_those_of_the_device(tmp_path: Path) -> None:
+    on_gpu = {s.name: s for s in make_stages((), H100, tmp_path)}
+    assert (*on_gpu, "report") == STAGES and not any(s.skip for s in on_gpu.values())
+    assert on_gpu["table1"].command[1:] == (
+        "-m", "bench", "run", "table1", "--gpu", "h100", "--out", str(tmp_path / "table1")
+    )  # fmt: skip
+    assert any("test_on_gpu.py" in word for word in on_gpu["gpu-tests"].command)
+    assert on_gpu["precompile"].command[-4:] == ("table1", "peers", "lengths", "table2")
+    on_cpu = {s.name for s in make_stages((), CPU, tmp_path) if s.skip == "it needs an NVIDIA GPU"}
+    assert on_cpu == {"gpu-tests", "precompile", "tune"}
+    with pytest.raises(UserError, match=r"--stages: no stage 'tabel1'\. Did you mean 'table1'\? Stages: gpu-tests, "):
+        make_stages(("tabel1",), CPU, tmp_path)
+
+
 def test_what_cannot_be_carried_out_changes_nothing(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for flags, word in (
-        (("--stages", "no-such"), "no stage"), (("--piece", "soon"), "duration"), (("--gpu", "h100"), "not on this"),
+        (("--stages", "no-such"), "no stage"), (("--time", "soon"), "duration"), (("--gpu", "h100"), "not on this"),
+        (("--save", out / "saved"), "outside of"),
     ):  # fmt: skip
         done = bench("campaign", "--out", out, *flags, env=bench.env | {"CUDA_VISIBLE_DEVICES": ""})
         assert done.returncode == 2 and done.stderr.startswith("error: ") and word in done.stderr
     assert not out.exists()
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"environment": 3}'])
+def test_a_damaged_record_is_named(bench: Bench, tmp_path: Path, text: str) -> None:
+    (tmp_path / "campaign.json").write_text(text)
+    done = bench("campaign", "--gpu", "cpu", "--out", tmp_path, "--stages", "report")
+    assert done.returncode == 2 and "campaign.json: not the record of a campaign" in done.stderr
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("18m", 1080), ("540", 540), ("90s", 90), ("1.5h", 5400)])
+def test_durations(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "9 minutes", "-9m", "m"])
+def test_bad_durations_are_named(text: str) -> None:
+    with pytest.raises(UserError, match=r"--time: .* is no duration\. Write it as "):
+        seconds_of(text)
 
 
 def test_make_campaign_is_the_command() -> None:
@@ -123,70 +206,3 @@ def test_make_campaign_is_the_command() -> None:
     command = ["make", "-n", "campaign", "GPU=h100", "PYTHON=python3"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True)
     assert done.stdout.decode().strip() == "python3 -m bench campaign --gpu h100"
-
-
-def test_published_samples_are_packed_where_they_are_large(checkout: Path) -> None:
-    """A folder of more than a MiB of samples is published with them packed, and drawn as it was."""
-    run = checkout / "results" / "h100" / "table1"
-    subprocess.run(["git", "init", "-q", "."], cwd=checkout, check=True)
-    for _ in range(2):  # published again, the packed file is replaced
-        subprocess.run(["make", "publish", "GPU=h100"], cwd=checkout, check=True, capture_output=True)
-    published = checkout / "results" / "h100" / "reference" / "table1"
-    listed = subprocess.run(["git", "ls-files"], cwd=checkout, capture_output=True, text=True).stdout.split()
-    assert [Path(p).name for p in listed] == ["rows.jsonl", "run.json", "samples.jsonl.gz"]
-    packed = gzip.decompress((published / "samples.jsonl.gz").read_bytes())
-    assert packed == (run / "samples.jsonl").read_bytes()
-    assert load(published).samples_ms == load(run).samples_ms != {}
-    (published / "samples.jsonl.gz").write_bytes(packed[:100])
-    with pytest.raises(UserError, match=r"samples\.jsonl\.gz"):
-        load(published)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A checkout's Makefile with one measured folder whose samples are over a MiB."""
-    for name in ("Makefile", ".gitignore"):
-        shutil.copy(ROOT / name, tmp_path)
-    rows = [row("table1", n, n, 1.0) for n in range(60)]
-    keys = ("case_id", "run_id", "repeat", "pass", "clock")
-    samples = [{k: r[k] for k in keys} | {"samples_ms": [1.0 + n / 7e3 for n in range(1500)]} for r in rows]
-    write_run(tmp_path / "results" / "h100" / "table1", rows, samples)
-    return tmp_path
-
-
-def test_precompiling_launches_each_layer_of_the_sweeps_once(tmp_path: Path) -> None:
-    """Of whole models and of single layers; on the CPU the same calls take the reference."""
-    (tmp_path / "s.yaml").write_text("""
-description: a model and layers
-axes: {batch: 1, seq: 16, precision: fp32}
-methods:
-  - {method: full, level: model, model: tinyllama}
-  - {method: lora, impl: triton, rank: 4, alpha: 8, dropout: 0.1, level: model, model: [tinyllama, gpt2-medium]}
-  - {method: paca, impl: triton, rank: 4, alpha: 8, level: linear, layer: [square-64, square-96]}
-""")
-    layers = precompile.layers_of(make_plan(str(tmp_path / "s.yaml"), on_cpu=False).cases)
-    found = [(c.method, c.model, c.layer) for c in layers]
-    assert len(found) == len(set(found)) and ("paca", None, "square-64") in found
-    ours = {layer for method, model, layer in found if (method, model) == ("lora", "tinyllama")}
-    assert {"self_attn.q_proj", "self_attn.k_proj", "mlp.gate_proj", "mlp.down_proj"} <= ours
-    assert "self_attn.o_proj" not in ours, "of q_proj's shape"
-    assert {layer for method, model, layer in found if model == "gpt2-medium"} == {
-        "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"
-    }  # fmt: skip
-    assert [precompile.launch(c, "cpu") for c in layers if c.layer == "square-64"] == [None]
-    assert "square-64" in (precompile.launch(layers[-2], "nowhere") or "")
-
-
-@pytest.mark.slow
-def test_precompiling_in_processes(tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text("""
-description: three layers
-axes: {level: linear, layer: [square-32, square-64, square-96], batch: 1, seq: 16, precision: fp32}
-methods: [{method: lora, impl: triton, rank: 4, alpha: 8}]
-""")
-    code = f"import sys; from bench.commands.precompile import main; sys.exit(main(['{tmp_path / 's.yaml'}'], 'cpu'))"
-    (tmp_path / "m.py").write_text(f"if __name__ == '__main__':\n    {code}\n")
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, tmp_path / "m.py"], env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("3 layers in ") and "; 0 failed" in done.stdout

@@ -16,7 +16,7 @@ from bench.methods.registry import apply, note
 from bench.models.build import build
 from bench.roofline.roofline import flops
 from tests.conftest import rows_of
-from tests.models.tiny import LLAMA, Operators, make_case, write_config
+from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, Operators, make_case, write_config
 
 
 @pytest.mark.parametrize("pass_", ["forward", "forward-backward"])

@@ -12,7 +12,7 @@ from bench.cli import main
 from bench.errors import UserError
 from bench.sweeps.expand import make_plan
 from bench.yamlfile import load_yaml
-from tests.conftest import ROOT, Bench
+from tests.conftest import ROOT, SWEEP, Bench
 from tests.sweeps.test_expansion import write
 
 

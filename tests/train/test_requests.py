@@ -141,7 +141,7 @@ def test_bad_data_is_told_before_the_model_is_looked_at(bench: Bench, few: Path,
     )
     done = bench("train", "--strategy", "paca", "--model", "nowhere/at-all/x", "--data", bad, "--out", tmp_path / "out")
     assert done.returncode == 2 and not (tmp_path / "out").exists()
-    assert done.stderr == f"error: {bad}:161: field 'answer' is 'E'; valid are: A to D, or 0 to 3\n"
+    assert done.stderr == f"error: {bad}:161: field 'answer' is 'E'. It should be A to D, or 0 to 3.\n"
 
 
 def test_another_run_s_folder_is_refused(

@@ -1,10 +1,11 @@
-"""Accuracy computed here, from log-likelihoods alone: no package but transformers, and a check of the harness."""
+"""The oracle of the harness: the same accuracy from log-likelihoods alone, with no package but transformers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from bench.accuracy.harness import window
 from bench.accuracy.question import Outcome, Piece, Scorer, context, continuations
 
 Encoded = tuple[tuple[int, ...], tuple[int, ...]]  # tokens of a context and of its continuation
@@ -29,15 +30,6 @@ def direct_scorer(model: Any, tokenizer: Any, batch: int) -> Scorer:
         return outcomes
 
     return score
-
-
-def window(model: Any, tokenizer: Any) -> int:
-    """How many tokens the model can see at once, from its config, else its tokenizer's limit, else 2048."""
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if value := getattr(model.config, name, None):
-            return int(value)
-    told = tokenizer.model_max_length
-    return int(told) if told < 10**9 else 2048  # a tokenizer without a limit says 1e30
 
 
 def encode(tokenizer: Any, before: str, after: str) -> Encoded:

@@ -1,4 +1,4 @@
-"""Log-likelihoods and accuracy: the direct computation against a plain loop, and against lm-evaluation-harness."""
+"""Log-likelihoods and accuracy: lm-evaluation-harness against a direct computation, and that against a plain loop."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from bench.accuracy.categories import CATEGORIES, category_table
-from bench.accuracy.direct import direct_scorer
+from bench.accuracy.harness import harness_scorer
 from bench.accuracy.question import Outcome, Piece, context, description, read_pieces
+from tests.accuracy.direct import direct_scorer
 from tests.mcq import make_items, make_model, make_tokenizer, write_jsonl
 
 
@@ -93,8 +94,6 @@ def test_answers_of_several_tokens(data: Path) -> None:
     model = AutoModelForCausalLM.from_config(config).eval()
     pieces = read_pieces(str(data), 0, 3, 256)
     exact = [scores for piece in pieces for scores in one_by_one(model, tokenizer, piece)]
-    from bench.accuracy.harness import harness_scorer
-
     for scorer in (direct_scorer(model, tokenizer, 5), harness_scorer(model, tokenizer, 5)):
         found = torch.tensor([o.log_likelihoods for o in outcomes(scorer, pieces)])
         assert torch.allclose(found, torch.tensor(exact), rtol=1e-5, atol=1e-4)
@@ -104,8 +103,6 @@ def test_answers_of_several_tokens(data: Path) -> None:
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_lm_evaluation_harness_finds_the_same(kind: str, shots: int, data: Path, loaded: dict[str, Any]) -> None:
     """Item by item: log-likelihoods to fp32's rounding, answers and prompts cut exactly; the harness's own prompts."""
-    from bench.accuracy.harness import harness_scorer
-
     model, tokenizer = loaded[kind], loaded["tokenizer"]
     pieces = read_pieces(str(data), shots, None, 9)
     ours = outcomes(direct_scorer(model, tokenizer, 7), pieces)
@@ -118,8 +115,6 @@ def test_lm_evaluation_harness_finds_the_same(kind: str, shots: int, data: Path,
 
 
 def test_prompts_longer_than_the_window_are_cut_from_the_left_by_both(data: Path, loaded: dict[str, Any]) -> None:
-    from bench.accuracy.harness import harness_scorer
-
     model, tokenizer = loaded["llama"], loaded["tokenizer"]
     pieces = read_pieces(str(data), 3, 5, 256)
     lengths = [len(tokenizer.encode(context(p, i))) for p in pieces for i in p.items]
