@@ -39,12 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign is no reason to stop
     try:
         if asked.examples < 1:
-            raise UserError(f"--examples {asked.examples}: valid is a number of at least 1")
+            raise UserError(f"--examples {asked.examples}: an epoch has at least 1 example.")
         runs = [load_run(path) for path in asked.folders if is_run(path)]
         folders = [load(path) for path in asked.folders if not is_run(path)]
         if asked.out and folders:
             raise UserError(
-                f"--out {asked.out}: for runs alone; {folders[0].path} is a results folder, and is drawn into"
+                f"--out {asked.out}: this is for runs alone. {folders[0].path} is a results folder, and is drawn into."
             )
     except (UserError, OSError) as error:
         print(f"python -m plots: {error}", file=sys.stderr)

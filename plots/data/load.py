@@ -105,18 +105,24 @@ def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     return lines
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    """run.json, or nothing where there is none. A schema other than ours is refused."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; empty where there is no file. Raises UserError."""
     if not path.exists():
         return {}
     try:
-        run = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(run, dict):
-        raise UserError(f"{path}: found {type(run).__name__}, valid: an object")
+        raise UserError(f"{path}: the file is no valid JSON ({error}). Copy it again, or remove it.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found a {type(found).__name__}. The file should hold one JSON object.")
+    return found
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """run.json. A schema other than ours is refused."""
+    run = read_object(path)
     if run.get("schema", SCHEMA) != SCHEMA:
-        raise UserError(f"{path}: found schema {run['schema']!r}, valid: {SCHEMA}")
+        raise UserError(f"{path}: found schema {run['schema']!r}. This version reads schema {SCHEMA} alone.")
     return run
 
 
@@ -124,9 +130,9 @@ def load(path: Path) -> Folder:
     """Reads one results folder. Raises UserError where there is none, or one of another schema."""
     looked_for = (*ROW_FILES, "run.json")
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; looked for a results folder with one of {', '.join(looked_for)}")
+        raise UserError(f"{path}: no such folder. A results folder holds one of {', '.join(looked_for)}.")
     if not any((path / name).exists() for name in looked_for):
-        raise UserError(f"{path}: no results folder: none of {', '.join(looked_for)} is in it")
+        raise UserError(f"{path}: this is no results folder: none of {', '.join(looked_for)} is in it.")
     notes: list[str] = []
     run = _read_run(path / "run.json")
     rows: dict[Key, dict[str, Any]] = {}

@@ -1,17 +1,14 @@
 """What Table 2 is made of: the published one, real training runs, and a measured step projected to an epoch."""
 
 import csv
-import json
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from bench.errors import UserError
-from plots.data.load import ROW_FILES, number, text
+from plots.data.load import ROW_FILES, number, read_object, text
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
 MODEL = "llama2-7b"  # the paper's
@@ -119,7 +116,7 @@ def is_run(path: Path) -> bool:
 
 def load_run(path: Path) -> Run:
     """Reads train.json and accuracy.json, whichever is there. Raises UserError where one is no JSON object."""
-    train, accuracy = _read(path / "train.json"), _read(path / "accuracy.json")
+    train, accuracy = read_object(path / "train.json"), read_object(path / "accuracy.json")
     both = accuracy | train
     categories = accuracy.get("categories")
     given = {**(categories if isinstance(categories, dict) else {}), "average": accuracy.get("average")}
@@ -136,18 +133,6 @@ def load_run(path: Path) -> Run:
         None if steps is None else int(steps), None if examples is None else int(examples), scores,
         ", ".join(filter(None, told)) if scores else "",
     )  # fmt: skip
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: no valid JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: found {type(found).__name__}, valid: an object")
-    return found
 
 
 def line_of(strategy: str | None, method: str | None, layers: str | None) -> Published | None:

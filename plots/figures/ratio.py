@@ -47,7 +47,7 @@ def ratio_figure(panel: Panel, path: Path) -> Figure | None:
     grid[0].set_ylim(group * len(shapes) - 0.6, -0.6)
     low, high = grid[0].get_xlim()
     low, high = min(low, 0.95), max(high, 1.05)
-    grid[0].set_xlim(low - 0.03 * (high - low), high + 0.42 * (high - low))  # room for the numbers at the right
+    grid[0].set_xlim(low - 0.03 * (high - low), high + 0.62 * (high - low))  # room for the numbers at the right
     if published:
         label = "the paper, forward + backward on an A100"
         legend(canvas, panel, [], [Line2D([], [], marker="D", mfc="none", mec=INK, ls="", label=label)])

@@ -260,7 +260,7 @@ def test_a_run_that_cannot_be_read_is_named(tmp_path: Path, broken: str, capsys:
 def test_examples_and_out_are_checked(maker: Any, make_case: Any, capsys: pytest.CaptureFixture[str]) -> None:
     fill_steps(maker, make_case)
     assert main([str(maker.write()), "--examples", "0"]) == 2
-    assert "--examples 0: valid is a number of at least 1" in capsys.readouterr().err
+    assert "--examples 0: an epoch has at least 1 example" in capsys.readouterr().err
     assert main([str(maker.path), "--out", "x"]) == 2
     assert "--out x" in capsys.readouterr().err and not (maker.path / "table2.md").exists()
 
