@@ -10,7 +10,7 @@ import torch
 
 from bench.commands.train import train
 from bench.errors import UserError
-from bench.train.load import load_tuned
+from bench.train.load import load_trained_model
 from bench.train.plan import Request
 from tests.conftest import Bench
 
@@ -39,7 +39,7 @@ def test_an_incomplete_checkpoint_is_told(
     assert told in str(error.value) and str(model) in str(error.value)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=told):
-        load_tuned(str(model), "cpu")
+        load_trained_model(str(model), "cpu")
 
 
 def test_a_missing_shard_and_torn_weights_are_told(
@@ -194,11 +194,11 @@ def test_missing_or_torn_trained_values_are_told(content: bytes | None, checkpoi
         if content:
             (folder / weights).write_bytes(content)
         with pytest.raises(UserError) as error:
-            load_tuned(str(folder), "cpu")
+            load_trained_model(str(folder), "cpu")
         assert str(error.value).startswith(f"{folder}: what was trained cannot be loaded (")
 
 
 def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(UserError, match="its training is not finished"):
-        load_tuned(str(tmp_path), "cpu")
+        load_trained_model(str(tmp_path), "cpu")
