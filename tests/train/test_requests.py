@@ -125,12 +125,10 @@ def test_what_ends_one_process_of_several_is_told_by_it(
     request = Request(strategy_file("paca"), str(checkpoint("llama")), str(few), tmp_path / "out")
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("bench.train.run.train_model", fail)
-    assert train(request) == 2
+    assert train(request, fail) == 2
     assert capsys.readouterr().err == "error: process 1: out of GPU memory\n"
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr("bench.train.run.train_model", stop)
-    assert train(request) == 130
+    assert train(request, stop) == 130
     assert "checkpoint: torchrun --nproc-per-node 2 -m bench" in capsys.readouterr().err
 
 
