@@ -12,7 +12,7 @@ from bench.commands.compare import Comparison, compare_folders
 from bench.compare.verdict import Verdict
 from bench.errors import UserError
 from tests.compare.runs import CALM, WILD, scaled, two_runs
-from tests.conftest import ROOT, Bench, rows_of
+from tests.conftest import ROOT, Cli, rows_of
 from tests.synthetic import case
 
 
@@ -171,13 +171,13 @@ def test_differing_environments_and_settings_are_said(tmp_path: Path) -> None:
 # Through the command line
 
 
-def test_exit_status_table_sentence_and_json(bench: Bench, tmp_path: Path) -> None:
+def test_exit_status_table_sentence_and_json(cli: Cli, tmp_path: Path) -> None:
     a, b = two_runs(tmp_path, scaled(1.03))
-    done = bench("compare", a, b)
+    done = cli("compare", a, b)
     assert done.returncode == 0, done.stderr
     assert "1 comparison: 1 SLOWER." in done.stdout and "0123456789" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("B took 1.030 +- 0.003 times as long as A on")
-    slower = bench("compare", a, b, "--fail-on-slower", "--json", tmp_path / "c.json")
+    slower = cli("compare", a, b, "--fail-on-slower", "--json", tmp_path / "c.json")
     assert slower.returncode == 1 and slower.stdout == done.stdout
     found = json.loads((tmp_path / "c.json").read_text())
     (comparison,) = found["comparisons"]
@@ -185,10 +185,10 @@ def test_exit_status_table_sentence_and_json(bench: Bench, tmp_path: Path) -> No
     assert comparison["low"] <= comparison["ratio"] <= comparison["high"]
     assert found["counts"] == {"FASTER": 0, "SLOWER": 1, "SAME": 0, "UNCLEAR": 0}
     assert found["sentence"] == done.stdout.splitlines()[-1]
-    assert bench("compare", b, a, "--fail-on-slower").returncode == 0, "faster is fine"
+    assert cli("compare", b, a, "--fail-on-slower").returncode == 0, "faster is fine"
 
 
-def test_bad_requests_end_with_two(bench: Bench, tmp_path: Path) -> None:
+def test_bad_requests_end_with_two(cli: Cli, tmp_path: Path) -> None:
     a, b = two_runs(tmp_path, CALM)
     for arguments, said in (
         ((a, tmp_path / "nowhere"), "nowhere: no such folder"),
@@ -197,6 +197,6 @@ def test_bad_requests_end_with_two(bench: Bench, tmp_path: Path) -> None:
         ((a, b, "--json", tmp_path / "no" / "c.json"), "no such folder"),
         (("--run", "1", ROOT, b, "smoke"), f"checkout B, {b}: no bench/__main__.py"),
     ):
-        done = bench("compare", *arguments)
+        done = cli("compare", *arguments)
         assert done.returncode == 2 and said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr and not done.stdout

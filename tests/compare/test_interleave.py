@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.compare.runs import CALM, two_runs
-from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
+from tests.conftest import ROOT, Bench, Cli, children_of, is_running, rows_of, wait_for
 
 
 def checkout(path: Path) -> Path:
@@ -69,9 +69,9 @@ def test_a_cut_off_measurement_goes_on_where_it_stopped(bench: Bench, sweep_file
     assert len(rows_of(out / "a")) == len(rows_of(out / "b")) == 2 * 2 * 3
 
 
-def test_a_folder_of_another_kind_is_not_taken_for_rounds(bench: Bench, tmp_path: Path) -> None:
+def test_a_folder_of_another_kind_is_not_taken_for_rounds(cli: Cli, tmp_path: Path) -> None:
     two_runs(tmp_path, CALM)
-    done = bench("compare", "--run", "1", ROOT, ROOT, "smoke", "--out", tmp_path)
+    done = cli("compare", "--run", "1", ROOT, ROOT, "smoke", "--out", tmp_path)
     assert done.returncode == 2 and "not made by --run" in done.stderr
 
 

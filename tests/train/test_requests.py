@@ -12,7 +12,7 @@ from bench.commands.train import train
 from bench.errors import UserError
 from bench.train.load import load_trained_model
 from bench.train.plan import Request
-from tests.conftest import Bench
+from tests.conftest import Bench, Cli
 
 Checkpoint = Callable[[str], Path]
 StrategyFile = Callable[..., str]
@@ -132,12 +132,12 @@ def test_what_ends_one_process_of_several_is_told_by_it(
     assert "checkpoint: torchrun --nproc-per-node 2 -m bench" in capsys.readouterr().err
 
 
-def test_bad_data_is_told_before_the_model_is_looked_at(bench: Bench, few: Path, tmp_path: Path) -> None:
+def test_bad_data_is_told_before_the_model_is_looked_at(cli: Cli, few: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text(
         few.read_text() + '{"question": "?", "choices": ["a", "b", "c", "d"], "answer": "E", "subject": ""}\n'
     )
-    done = bench("train", "--strategy", "paca", "--model", "nowhere/at-all/x", "--data", bad, "--out", tmp_path / "out")
+    done = cli("train", "--strategy", "paca", "--model", "nowhere/at-all/x", "--data", bad, "--out", tmp_path / "out")
     assert done.returncode == 2 and not (tmp_path / "out").exists()
     assert done.stderr == f"error: {bad}:161: field 'answer' is 'E'. It should be A to D, or 0 to 3.\n"
 
