@@ -5,15 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from plots.training import EXAMPLES, Run, is_run, load_run
+from bench.errors import UserError
+from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when every folder was drawn; 2 when one of them is no folder of ours, and then nothing was written."""
     parser = argparse.ArgumentParser(
         prog="python -m plots",
-        description="Draws table1.md, table1.csv, report.md, report.html and figures from the rows of a results "
-        "folder, into that folder. Half-finished folders are drawn as far as they go.",
+        description="Draws tables, report.md, report.html and figures from the rows of a results folder, into that "
+        "folder. The tables of sweep table1 are table1.md and table1.csv, those of others tables.md and summary.csv. "
+        "Half-finished folders are drawn as far as they go.",
     )
     parser.add_argument(
         "folders",
@@ -30,21 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--examples", type=int, default=EXAMPLES, help="in an epoch that Table 2 projects; default: %(default)s, MMLU's"
     )
     asked = parser.parse_args(arguments)
-    from plots.load import FolderError, load
+    from plots.data.load import load
 
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks a sign is no reason to stop
     try:
         if asked.examples < 1:
-            raise FolderError(f"--examples {asked.examples}: valid is a number of at least 1")
+            raise UserError(f"--examples {asked.examples}: valid is a number of at least 1")
         runs = [load_run(path) for path in asked.folders if is_run(path)]
         folders = [load(path) for path in asked.folders if not is_run(path)]
         if asked.out and folders:
-            raise FolderError(
+            raise UserError(
                 f"--out {asked.out}: for runs alone; {folders[0].path} is a results folder, and is drawn into"
             )
-    except (FolderError, OSError) as error:
+    except (UserError, OSError) as error:
         print(f"python -m plots: {error}", file=sys.stderr)
         return 2
     if not folders:
@@ -56,8 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"note: {note}", file=sys.stderr)
         try:
             written, said = draw(folder, runs, asked.examples)
-        except OSError as error:
-            print(f"python -m plots: cannot write into {folder.path}: {error}", file=sys.stderr)
+        except (OSError, UserError) as error:
+            told = error if isinstance(error, UserError) else f"cannot write into {folder.path}: {error}"
+            print(f"python -m plots: {told}", file=sys.stderr)
             return 2
         print(f"{folder.path}: {', '.join(path.name for path in written)}")
         print(said)
@@ -65,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _runs_alone(where: Path, runs: Sequence[Run], examples: int) -> int:
-    from plots.table2_report import write_alone
+    from plots.report import draw_runs
 
     try:
-        written = write_alone(where, runs, examples)
+        written = draw_runs(where, runs, examples)
     except OSError as error:
         print(f"python -m plots: cannot write into {where}: {error}", file=sys.stderr)
         return 2

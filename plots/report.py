@@ -1,36 +1,41 @@
 """The report of one results folder: question, answer, tables, figures, what failed, where it comes from."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from plots.answer import answer
-from plots.arrange import Tables, arrange, groups
-from plots.cells import Book, make_book
-from plots.conditions import conditions
-from plots.figures import MAX_MODELS, Figure, draw_all, ratio_figure, times_figure
-from plots.files import staged
-from plots.load import Folder
-from plots.panels import MAX_TYPES, MAX_WIDE, Panel, Table, panels
-from plots.peers import FILES as PEERS_FILES
-from plots.peers import STEM as PEERS
-from plots.peers import write_peers
-from plots.render import Block, Heading, Items, Para, markdown, page
-from plots.sections import noise_note, progress_note, provenance, status_blocks
-from plots.split_tables import Splits, why
-from plots.splits import make_splits
-from plots.stats import MIN_PROCESSES
-from plots.steps import STEM as STEPS
-from plots.table2_report import FILES as TABLE2
-from plots.table2_report import make_second
-from plots.tables import BESIDE
-from plots.tidy import tidy, write_tidy
-from plots.training import EXAMPLES, Run
-from plots.words import CLOCK_WORDS, listed, scene
+from bench.case.clocks import CLOCKS
+from bench.record.stats import MIN_PROCESSES
+from plots.data.labels import listed
+from plots.data.load import Folder
+from plots.data.panels import Panel, by_clock, make_panels
+from plots.data.results import Results, read_results
+from plots.data.strategies import Strategy, find_strategies
+from plots.data.training_runs import EXAMPLES, Run
+from plots.figures.canvas import MAX_MODELS
+from plots.figures.registry import FIGURES
+from plots.layout import Tables, lay_out
+from plots.render.blocks import Block, Figure, Heading, Items, Para, Table
+from plots.render.files import staged, write_csv
+from plots.render.markdown import markdown
+from plots.render.page import page
+from plots.tables import summary_csv, table2_csv
+from plots.tables.peers import layers_summary, layers_table, peers_rows, remarks
+from plots.tables.summary_csv import summary_rows
+from plots.tables.table1 import BESIDE
+from plots.tables.table2 import steps_table, table2
+from plots.tables.table2_csv import table2_rows
+from plots.text.captions import scene
+from plots.text.conditions import conditions
+from plots.text.headline import causes, headline
+from plots.text.sections import noise_note, progress_note, provenance, status_blocks
 
-MAX_LINES = 80  # of a table inside the report; table1.md has all of them
-SPLIT = "split"
-FIGURES = (SPLIT, STEPS, "times", "ratio", "layers", PEERS, "lengths", "grid")
+MAX_LINES = 80  # of a table inside the report; the tables' own file has all of them
 QUESTION = "Which way of fine-tuning is really faster here, in forward and backward: all weights, LoRA or PaCA?"
+TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the paper's precision
+TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
+TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
+REPORT = ("report.md", "report.html")
 
 READING = (
     "Lower is faster. Full-FT trains every weight, LoRA two thin matrices beside each adapted layer, PaCA a few input "
@@ -45,122 +50,154 @@ READING = (
 )
 
 
-def clock_lines(book: Book) -> list[str]:
-    """What each clock of the folder measures."""
-    return [f"Clock {clock}: {CLOCK_WORDS[clock]}." for clock in book.clocks if clock in CLOCK_WORDS]
+def table_files(folder: Folder) -> tuple[str, str]:
+    """Where all tables go: table1.* of sweep table1, tables.md and summary.csv of any other."""
+    return TABLE1 if folder.sweep in TABLE1_SWEEPS else OTHER_TABLES
 
 
-def shortened(table: Table, whole: str = "table1") -> Table:
-    """The table cut to what a report can hold; all of it is in the files called `whole`."""
-    if len(table.lines) <= MAX_LINES:
-        return table
-    more = f"The first {MAX_LINES} of {len(table.lines)} lines; {whole}.md and {whole}.csv have all of them. "
-    return Table(table.title, more + table.caption, table.lead, table.groups, table.lines[:MAX_LINES])
-
-
-def draw_figures(folder: Folder, book: Book, found: list[Panel], splits: Splits, where: Path) -> list[Figure]:
-    """The figures of the headline clock's panels, one set for the first panel of each level."""
-    from plots.curves import grid_figure, layers_figure, lengths_figure, peers_figure
-    from plots.stacks import split_figure
-
-    drawn: dict[str, Figure] = {}
-    for panel in [p for p in found if p.clock == found[0].clock]:
-        few = len(panel.shapes) <= MAX_WIDE
-        many = panel.level == "linear" and len(panel.types) > MAX_TYPES  # more than one layer has room for
-        layers = [peers_figure] if many else [layers_figure, peers_figure]
-        makers = layers if panel.level == "linear" else [times_figure, ratio_figure] if few else []
-        makers += [] if panel.level == "linear" else [lengths_figure, grid_figure]
-        makers = [m for m in makers if m.__name__.removesuffix("_figure") not in drawn]
-        drawn |= {figure.stem: figure for figure in draw_all(folder, book, panel, where, makers)}
-        one = split_figure(folder, book, panel, splits, where) if SPLIT not in drawn and not many else None
-        drawn |= {SPLIT: one} if one else {}
-    return [drawn[stem] for stem in FIGURES if stem in drawn]
-
-
-def split_section(found: list[Panel], tables: Tables, figures: list[Figure]) -> list[Block]:
-    """'Where the time goes', where a GPU clock stands beside eager."""
-    if not tables.splits:
-        return []
-    blocks: list[Block] = [Heading("Where the time goes"), *figures, *map(shortened, tables.splits)]
-    if tables.aside:
-        clocks = [c for c in ("device", "host") if any(panel.clock == c for panel in found)]
-        blocks.append(Para(f"table1.md has the tables of clock{'s' if clocks[1:] else ''} {listed(clocks)}."))
-    return blocks
-
-
-def paper_note(tables: list[Table]) -> str:
-    """Where to find the paper's numbers when none stands beside ours."""
-    if any(table.title == BESIDE for table in tables):
-        return ""
-    return (
-        "The paper's own Table 1 (whole models on an A100, batch 4, lengths 512 and 1024) is in "
-        "results/paper/table1.csv. It is not shown beside these numbers, because no case here matches one of its."
-    )
-
-
-def notes_below(folder: Folder, found: list[Panel], tables: Tables) -> list[Para]:
-    """What is to be known of the times above."""
-    notes = [paper_note(tables.every)] if found else []
-    if found and {"eager", "graph"} <= {panel.clock for panel in groups(found)[0]}:
-        notes.insert(0, "The headline clock is eager, as in the paper, graph beside it: GPU time without launch cost.")
-    if state := conditions(folder):
-        notes.append(f"The GPU while measuring, over all rows: {state}.")
-    if any(len(p.subjects) > MAX_MODELS and p.level != "linear" for p in found):
-        notes.append(f"Figures show the first {MAX_MODELS} models; the tables have all of them.")
-    return [Para(words) for words in notes if words]
-
-
-def draw(folder: Folder, runs: Sequence[Run] = (), examples: int = EXAMPLES) -> tuple[list[Path], str]:
-    """Writes tables, figures and reports into the folder; returns their paths and the answer in plain sentences.
+def draw(
+    folder: Folder, runs: Sequence[Run] = (), examples: int = EXAMPLES, figures: Sequence[str] = tuple(FIGURES)
+) -> tuple[list[Path], str]:
+    """Writes tables, the figures named and reports into the folder; returns their paths and the answer in plain
+    sentences.
 
     `runs` of real training and evaluation stand in Table 2; `examples` make up one of its epochs.
     Raises OSError where they cannot be written, and then the earlier ones are as they were.
     """
-    book = make_book(folder)
-    found = panels(book) if book.cases else []
-    splits = make_splits(book)
-    tables = arrange(folder, book, found, splits)
-    second = make_second(folder, book, runs, examples)
-    said = [second.said if second and second.said else answer(folder, book, found), *why(book, found, splits)]
+    results = read_results(folder)
+    panels, strategies = make_panels(results), find_strategies(results)
+    tables = lay_out(panels)
+    said = [headline(results, panels, strategies), *causes(panels)]
     title = f"Fine-tuning times on {folder.device}" + (f", sweep {folder.sweep}" if folder.sweep else "")
-    head: list[Block] = [Heading(title, 1)]
-    if folder.is_cpu and book.cases:
-        words = scene(folder, book.cases)
-        head.append(Para(words[:1].upper() + words[1:] + ".", "notice"))
-    head += [Para(words, "notice") for words in [progress_note(folder), noise_note(book)] if words]
-    notes = notes_below(folder, found, tables)
+    head = _head(results, title)
+    notes = _notes_below(panels, tables)
     with staged(folder.path) as drafts:
-        figures = draw_figures(folder, book, found, splits, drafts) if found else []
-        steps = second.draw(folder, book, drafts) if second else []
-        apart = [figure for figure in figures if figure.stem == SPLIT]
-        others = [figure for figure in figures if figure not in apart]
-        body: list[Block] = [*head, Heading("Question"), Para(QUESTION), Heading("Answer")]
-        body += [Para(words, "answer") for words in said]
-        body += second.section(steps) if second else []
-        body += [Heading("Times"), *map(shortened, tables.times), *notes] if tables.times else []
-        body += split_section(found, tables, apart)
-        body += [Heading("Figures"), *others] if others else []
-        body += [Heading("Efficiency and memory"), *map(shortened, tables.hardware)] if tables.hardware else []
-        body += [Heading("Further tables"), *map(shortened, tables.further)] if tables.further else []
-        body += [Heading("Layer by layer"), *(shortened(t, PEERS) for t in tables.peers)] if tables.peers else []
-        body += [Heading("How to read it"), Items((*READING, *clock_lines(book)))]
-        body += [*status_blocks(folder), *provenance(folder)]
-        files = {
-            "table1.md": markdown([*head, *tables.every, *notes, *status_blocks(folder)]),
-            "report.md": markdown(body),
-            "report.html": page(body, title, drafts),
-        }
-        for name, words in files.items():
-            (drafts / name).write_text(words, encoding="utf-8")
-        write_tidy(tidy(folder, book, splits), drafts / "table1.csv")
-        if second:
-            second.write(head, drafts)
-        if tables.peers:
-            write_peers(folder, book, found, [*head, *(f for f in figures if f.stem == PEERS)], notes, drafts)
-    drawn = [f"{figure.stem}.{kind}" for figure in [*steps, *figures] for kind in ("png", "svg")]
-    drawn += PEERS_FILES if tables.peers else ()
-    known = {f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg")} | {*PEERS_FILES}
-    for old in known - {*drawn}:
+        drawn = _draw_figures(panels, drafts, figures)
+        second = _write_table2(results, strategies, runs, examples, head, drafts)
+        table_md, table_csv = table_files(folder)
+        failed = status_blocks(folder, table_csv)
+        body: list[Block] = [*head, Heading("Question"), Para(QUESTION)]
+        body += _section("Answer", [Para(words, "answer") for words in said])
+        body += _section("Training time and accuracy", second[:1], _of(drawn, "steps"), second[1:])
+        body += _section("Times", _shortened(tables.times, table_md), notes if tables.times else [])
+        body += _section(
+            "Where the time goes", _of(drawn, "split"), _shortened(tables.breakdown, table_md),
+            _aside_note(panels, tables, table_md),
+        )  # fmt: skip
+        body += _section("Figures", [f for f in drawn if f.stem not in ("split", "steps")])
+        body += _section("Efficiency and memory", _shortened(tables.hardware, table_md))
+        body += _section("Further tables", _shortened(tables.further, table_md))
+        body += _section("Layer by layer", _shortened(tables.layers, PEERS[0]))
+        clocks = [f"Clock {clock}: {CLOCKS[clock].meaning}." for clock in results.clocks if clock in CLOCKS]
+        body += [Heading("How to read it"), Items((*READING, *clocks)), *failed, *provenance(folder)]
+        _write(drafts / table_md, markdown([*head, *tables.every, *notes, *failed]))
+        _write(drafts / REPORT[0], markdown(body))
+        _write(drafts / REPORT[1], page(body, title, drafts))
+        write_csv(summary_rows(panels), drafts / table_csv, summary_csv.INTEGERS, summary_csv.HEAD)
+        if tables.layers:
+            _write_peers(results, panels, [*head, *_of(drawn, "peers")], notes, drafts)
+    names = [table_md, table_csv, *(TABLE2 if second else ()), *REPORT, *(PEERS if tables.layers else ())]
+    names += [f"{figure.stem}.{kind}" for figure in drawn for kind in ("png", "svg")]
+    every = {*TABLE1, *OTHER_TABLES, *PEERS, *(f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg"))}
+    for old in every - {*names}:
         (folder.path / old).unlink(missing_ok=True)  # of an earlier drawing, which the data no longer support
-    names = ("table1.md", "table1.csv", *(TABLE2 if second else ()), "report.md", "report.html", *drawn)
     return [folder.path / name for name in names], "\n".join(said)
+
+
+def draw_runs(where: Path, runs: Sequence[Run], examples: int) -> list[Path]:
+    """Writes table2.md and table2.csv of real runs without a sweep. Raises OSError."""
+    where.mkdir(parents=True, exist_ok=True)
+    head: list[Block] = [Heading("Table 2", 1), Para("Real training runs; no sweep was given for projected times.")]
+    with staged(where) as drafts:
+        _write_table2(None, [], runs, examples, head, drafts)
+    return [where / name for name in TABLE2]
+
+
+def _write(path: Path, words: str) -> None:
+    path.write_text(words, encoding="utf-8")
+
+
+def _section(name: str, *parts: Sequence[Block]) -> list[Block]:
+    """A heading and what stands below it, or nothing where that is nothing."""
+    blocks = [block for part in parts for block in part]
+    return [Heading(name), *blocks] if blocks else []
+
+
+def _of(drawn: Sequence[Figure], stem: str) -> list[Figure]:
+    return [figure for figure in drawn if figure.stem == stem]
+
+
+def _shortened(tables: Sequence[Table], whole: str) -> list[Table]:
+    """The tables cut to what a report can hold; all of them are in the file called `whole`."""
+    return [
+        table if len(table.lines) <= MAX_LINES else replace(
+            table, lines=table.lines[:MAX_LINES],
+            caption=f"The first {MAX_LINES} of {len(table.lines)} lines; {whole} has all of them. {table.caption}",
+        )
+        for table in tables
+    ]  # fmt: skip
+
+
+def _head(results: Results, title: str) -> list[Block]:
+    """The title and what is to be known before any number."""
+    folder = results.folder
+    words = [scene(folder, results.cases)] if folder.is_cpu and results.cases else []
+    told = [*(w[:1].upper() + w[1:] + "." for w in words), progress_note(folder), noise_note(results)]
+    return [Heading(title, 1), *(Para(w, "notice") for w in told if w)]
+
+
+def _notes_below(panels: list[Panel], tables: Tables) -> list[Para]:
+    """What is to be known of the times above."""
+    notes = []
+    if panels and {"eager", "graph"} <= {panel.clock for panel in by_clock(panels)[0]}:
+        notes.append("The headline clock is eager, as in the paper, graph beside it: GPU time without launch cost.")
+    if panels and not any(table.title == BESIDE for table in tables.every):
+        notes.append(
+            "The paper's own Table 1 (whole models on an A100, batch 4, lengths 512 and 1024) is in "
+            "results/paper/table1.csv. It is not shown beside these numbers, because no case here matches one of its."
+        )
+    if panels and (state := conditions(panels[0].results.folder)):
+        notes.append(f"The GPU while measuring, over all rows: {state}.")
+    if any(len(p.subjects) > MAX_MODELS and p.level != "linear" for p in panels):
+        notes.append(f"Figures show the first {MAX_MODELS} models; the tables have all of them.")
+    return [Para(words) for words in notes]
+
+
+def _aside_note(panels: list[Panel], tables: Tables, table_md: str) -> list[Para]:
+    """Where the times of the clocks are that the breakdown has taken in."""
+    clocks = [c for c in ("device", "host") if any(panel.clock == c for panel in panels)]
+    several = "s" if clocks[1:] else ""
+    return [Para(f"{table_md} has the tables of clock{several} {listed(clocks)}.")] if tables.aside else []
+
+
+def _draw_figures(panels: list[Panel], where: Path, wanted: Sequence[str]) -> list[Figure]:
+    """Each figure for the first panel of the headline clock that supports it."""
+    drawn = []
+    for stem in wanted:
+        shown = (FIGURES[stem](panel, where / stem) for panel in panels if panel.clock == panels[0].clock)
+        drawn += [figure for figure in [next(filter(None, shown), None)] if figure]
+    return drawn
+
+
+def _write_table2(
+    results: Results | None, strategies: Sequence[Strategy], runs: Sequence[Run], examples: int, head: Sequence[Block],
+    where: Path,
+) -> list[Table]:  # fmt: skip
+    """table2.md and table2.csv where there is anything of Table 2; returns its tables."""
+    if not strategies and not runs:
+        return []
+    tables = [table2(results, strategies, runs, examples)]
+    tables += [steps_table(results, strategies)] if results and strategies else []
+    _write(where / TABLE2[0], markdown([*head, *tables]))
+    write_csv(table2_rows(strategies, runs, examples), where / TABLE2[1], table2_csv.INTEGERS)
+    return tables
+
+
+def _write_peers(
+    results: Results, panels: Sequence[Panel], head: Sequence[Block], notes: Sequence[Block], where: Path
+) -> None:
+    """peers.md, a table over all layers and one by layer for each clock, and peers.csv."""
+    chosen = [panel for panel in panels if panel.compares_implementations]
+    tables = [table(panel) for table in (layers_summary, layers_table) for panel in chosen]
+    _write(where / PEERS[0], markdown([*head, *tables, *notes, *remarks(results.folder)]))
+    write_csv(peers_rows(results), where / PEERS[1], summary_csv.INTEGERS)

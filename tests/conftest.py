@@ -73,6 +73,11 @@ class Bench:
         options = {"cwd": ROOT, "env": self.env, "capture_output": True, "text": True, "timeout": 300} | options
         return subprocess.run(self.command(*arguments), **options)
 
+    def plots(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """`python -m plots`, from the checkout."""
+        command = [sys.executable, "-m", "plots", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=300)
+
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         """The same without waiting for its end."""
         return subprocess.Popen(

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.case import Case
-from bench.case.schema import COLUMNS, SCHEMA
-from bench.timing.stop import estimate
+from bench.case.columns import COLUMNS
+from bench.case.schema import SCHEMA
+from bench.record.stats import summarize
 
 Array = NDArray[np.float64]
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -48,7 +49,7 @@ def row(run_id: str, repeat: int, minute: float, ms: float | None, **more: Any) 
 def sampled(run_id: str, repeat: int, minute: float, samples_ms: Array) -> tuple[dict[str, Any], dict[str, Any]]:
     """A row and its line of samples, as the runner makes them."""
     rounded = [round(float(x), 6) for x in samples_ms]
-    found = row(run_id, repeat, minute, None) | asdict(estimate(rounded))
+    found = row(run_id, repeat, minute, None) | asdict(summarize(rounded))
     same = {k: found[k] for k in ("case_id", "run_id", "repeat", "process", "pass", "clock")}
     return found, same | {"samples_ms": rounded}
 

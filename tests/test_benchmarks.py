@@ -12,9 +12,9 @@ import pytest
 from bench.case import Case
 from bench.case.schema import Status
 from bench.devices import choose, gpus, visible_index
-from bench.methods.registry import IMPLS, unsupported
+from bench.methods.registry import impl_of, unsupported
+from bench.record.stats import summarize
 from bench.sweeps.expand import Plan, make_plan
-from bench.timing.stop import estimate
 
 DEVICE = choose("auto", gpus())
 
@@ -72,7 +72,7 @@ def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
 @pytest.mark.parametrize("case", plan().cases, ids=lambda c: c.describe().replace(" ", "-"))
 def test_case(benchmark: Any, case: Case, pass_: str) -> None:
     where = "cpu" if DEVICE.is_cpu else "cuda"
-    if reason := unsupported(case, where) or IMPLS[case.method][case.impl].cannot.get(pass_):
+    if reason := unsupported(case, where) or impl_of(case).cannot.get(pass_):
         pytest.skip(reason)
     clock, found = measured(case)
     samples = found[pass_]
@@ -81,4 +81,4 @@ def test_case(benchmark: Any, case: Case, pass_: str) -> None:
     benchmark.extra_info.update(case.axes() | {"case_id": case.case_id, "pass": pass_, "clock": clock})
     benchmark.pedantic(lambda: None, rounds=len(samples))
     if benchmark.stats is not None:  # None under --benchmark-disable
-        assert benchmark.stats.stats.median * 1e3 == pytest.approx(estimate(samples).median_ms)
+        assert benchmark.stats.stats.median * 1e3 == pytest.approx(summarize(samples).median_ms)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.case.schema import AXES, Status
+from bench.case import AXES
+from bench.case.schema import Status
 from bench.case.shapes import named_models
 from bench.sweeps.file import sweep_names
 from tests.conftest import ROOT

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from plots.load import FolderError, load
+from bench.errors import UserError
+from plots.data.load import load
 from tests.conftest import ROOT
 from tests.synthetic import row, write_run
 
@@ -25,7 +26,7 @@ def test_published_samples_are_packed_where_they_are_large(checkout: Path) -> No
     assert packed == (run / "samples.jsonl").read_bytes()
     assert load(published).samples_ms == load(run).samples_ms != {}
     (published / "samples.jsonl.gz").write_bytes(packed[:100])
-    with pytest.raises(FolderError, match=r"samples\.jsonl\.gz"):
+    with pytest.raises(UserError, match=r"samples\.jsonl\.gz"):
         load(published)
 
 

@@ -1,44 +1,92 @@
-"""A case: one thing to measure, as a point on the axes of design.md's words."""
+"""A case: one thing to measure, as a point on the axes. Its fields are the schema of sweep files, rows and tables."""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from typing import Any
 
-from bench.case.shapes import ModelShape, Projection, model_shape, square, trainable_blocks
+from bench.case.schema import DTYPES, L2_STATES, LEVELS, PRECISIONS, Axis, axis
+from bench.case.shapes import ModelShape, Projection, model_shape, square
+
+LARGEST = 2**31  # beyond, no tensor has such a dimension, and memory sums overflow
+
+
+def _joined(value: Any) -> Any:
+    """A list of names is one value: they stand joined by commas, as in rows.csv."""
+    return ",".join(value) if isinstance(value, list) and all(isinstance(n, str) for n in value) else value
+
+
+def _counted(value: Any) -> Any:
+    """A plain count of top blocks is meant as the word for it."""
+    return str(value) if type(value) is int else value
 
 
 @dataclass(frozen=True)
 class Case:
     """One point on the axes. None where an axis does not apply (rank under full fine-tuning); an empty cell then."""
 
-    level: str
-    model: str | None  # None for layers that belong to no model (square-1024)
-    layer: str | None  # only at level linear
-    method: str
-    impl: str
-    trainable_layers: str
-    rank: int | None
-    alpha: float | None
-    dropout: float | None  # of the adapter
-    targets: str | None  # all-linear, or names joined by commas
-    adapter_dtype: str | None
-    precision: str
-    batch: int
-    seq: int
-    l2: str | None
-    accumulation: int | None = None  # micro-steps whose gradients add up before an optimizer step; None for one
+    level: str = axis("level", "what is timed: one linear layer, one decoder block, or the model", valid=LEVELS)
+    model: str | None = axis(
+        "model", "a name of models.yaml or the path of a config.json; empty for layers that belong to no model"
+    )
+    layer: str | None = axis("layer", "at level linear: a projection, a group of siblings, or square-N")
+    method: str = axis("method", "what trains", trains=True, compared=False)
+    impl: str = axis("impl", "how the method is computed", trains=True, compared=False)
+    trainable_layers: str = axis(
+        "trainable layers", "all, or the top blocks: upper-1/2, upper-3/4 or a count", trains=True, read=_counted
+    )
+    rank: int | None = axis(
+        "rank", "of the adapter; under PaCA the number of columns", above=0, below=LARGEST, trains=True, compared=False
+    )
+    alpha: float | None = axis("alpha", "scale = alpha / rank", above=0, below=1e6, trains=True, compared=False)
+    dropout: float | None = axis(
+        "dropout", "of the adapter; the model's own is model_dropout", least=0, below=1, trains=True, compared=False
+    )
+    targets: str | None = axis(
+        "targets", "all-linear, or names of layers", trains=True, compared=False, listed=False, read=_joined
+    )
+    adapter_dtype: str | None = axis(
+        "adapter dtype", "of A and B, or of the live columns", valid=DTYPES, trains=True, compared=False, listed=False
+    )
+    precision: str = axis("precision", "of weights and arithmetic; amp-*: autocast over fp32", valid=PRECISIONS)
+    batch: int = axis("batch", "sequences", above=0, below=LARGEST)
+    seq: int = axis("length", "tokens in a sequence", above=0, below=LARGEST)
+    accumulation: int | None = axis(
+        "accumulation", "micro-steps before an optimizer step; empty for one",
+        default=None, above=0, below=LARGEST, since=2,
+    )  # fmt: skip
+    l2: str | None = axis("L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=L2_STATES)
 
-    @property
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, name) for name in AXES))
+
+    def __hash__(self) -> int:
+        """Worked out once: cases are the keys of every look-up of a report."""
+        return self._hash
+
+    @cached_property
     def case_id(self) -> str:
         """12 hex digits over the axes: the same case has the same id in every run."""
-        axes = asdict(self)
-        if self.accumulation is None:
-            del axes["accumulation"]  # ids of cases without it are as they were before there was such an axis
+        axes = {name: value for name, value in asdict(self).items() if AXES[name].since == 1 or value is not None}
         return hashlib.sha256(json.dumps(axes, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def comparison(self) -> tuple[object, ...]:
+        """The axes that two cases must share for the ratio of their times to mean anything."""
+        return tuple(getattr(self, name) for name, axis in AXES.items() if axis.compared)
 
     @property
     def tokens(self) -> int:
         return self.batch * self.seq
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(batch, length)."""
+        return self.batch, self.seq
 
     @property
     def micro_steps(self) -> int:
@@ -55,13 +103,18 @@ class Case:
         return None if self.model is None else model_shape(self.model)
 
     @property
+    def subject(self) -> str:
+        """What is run: the model, and at level linear its layer."""
+        return " ".join(part for part in (self.model, self.layer) if part) or "unnamed"
+
+    @property
     def projections(self) -> tuple[Projection, ...]:
         """The layer under test at level linear, or the siblings of a group, which read the same x."""
         assert self.layer is not None, "only level linear has a layer"
         if self.shape is None:
-            found = square(self.layer)
-            assert found is not None
-            return (found,)
+            alone = square(self.layer)
+            assert alone is not None
+            return (alone,)
         return self.shape.layer(self.layer)
 
     @property
@@ -70,10 +123,10 @@ class Case:
 
         Empty at other levels.
         """
-        found = self.projections if self.level == "linear" else ()
-        if len(found) == 1:
-            return {"layer": found[0]}
-        return {f"layer.{p.name.rpartition('.')[2]}": p for p in found}
+        projections = self.projections if self.level == "linear" else ()
+        if len(projections) == 1:
+            return {"layer": projections[0]}
+        return {f"layer.{p.name.rpartition('.')[2]}": p for p in projections}
 
     @property
     def blocks(self) -> int:
@@ -93,21 +146,6 @@ class Case:
         names = {p.name for t in wanted for p in self.shape.match(t)}
         return [p for p in self.shape.projections if p.name in names]
 
-    @property
-    def trainable_params(self) -> int:
-        """Trained values by closed form: LoRA r (K + N), PaCA r N for each adapted layer, full all of them."""
-        if self.method == "full":
-            if self.level == "linear":
-                return sum(p.params for p in self.projections)
-            assert self.shape is not None
-            whole = self.level == "model" and self.trainable_layers == "all"
-            blocks = trainable_blocks(self.trainable_layers, self.blocks)
-            return blocks * self.shape.block_params + (self.shape.outside_params if whole else 0)
-        assert self.rank is not None
-        wide = {"lora": lambda p: p.in_features + p.out_features, "paca": lambda p: p.out_features}[self.method]
-        blocks = 1 if self.level == "linear" else trainable_blocks(self.trainable_layers, self.blocks)
-        return blocks * self.rank * sum(wide(p) for p in self.target_projections)
-
     def axes(self) -> dict[str, object]:
         return asdict(self)
 
@@ -118,3 +156,32 @@ class Case:
         upper = "" if self.trainable_layers == "all" else f" {self.trainable_layers}"
         times = "" if self.accumulation is None else f" {self.accumulation} times"
         return f"{where} {self.method}/{self.impl}{rank}{upper} {self.precision} {self.batch}x{self.seq}{times}"
+
+
+AXES: dict[str, Axis] = {f.name: f.metadata["axis"] for f in fields(Case)}  # in the order of rows and sweep files
+TYPES: dict[str, type] = {
+    f.name: next(t for t in (int, float, str) if t.__name__ in str(f.type)) for f in fields(Case)
+}  # of a value that is not None
+
+
+def read_case(row: Mapping[str, Any]) -> Case:
+    """The case of a row of any age, from JSON or CSV: an absent axis is empty, one that every case has is 'unknown'
+    or 0. Nothing is refused: whoever draws a table shows what is there."""
+    values: dict[str, Any] = {name: _value(row.get(name), kind) for name, kind in TYPES.items()}
+    for name in ("level", "method", "impl", "precision"):
+        values[name] = values[name] or "unknown"
+    values["trainable_layers"] = values["trainable_layers"] or "all"
+    return Case(**values | {name: values[name] or 0 for name in ("batch", "seq")})
+
+
+def _value(value: Any, kind: type) -> Any:
+    """A cell as `kind`; None for an empty one and for one that is no such value."""
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if kind is str:
+        return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return kind(number) if math.isfinite(number) else None

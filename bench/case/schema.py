@@ -1,35 +1,46 @@
-"""The project's vocabulary: axes of a case, columns of a row, statuses. Imports nothing: everyone may use it."""
+"""The project's vocabulary: what an axis is, the words of axes and rows, statuses. Imports nothing of bench."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 SCHEMA = 1  # of the files in a results folder; raise it when a column changes its meaning
 
 LEVELS = ("linear", "block", "model")
-METHODS = ("full", "lora", "paca")
 PRECISIONS = ("bf16", "fp16", "fp32", "amp-bf16", "amp-fp16")
 DTYPES = ("bf16", "fp16", "fp32")
 PASSES = ("forward", "backward", "forward-backward", "step")
-CLOCKS = ("eager", "host", "device", "graph", "cpu")
 L2_STATES = ("cold", "warm")
 
-# What makes a case what it is. Two cases that agree on these are the same case.
-AXES = (
-    "level", "model", "layer", "method", "impl", "trainable_layers", "rank", "alpha", "dropout", "targets",
-    "adapter_dtype", "precision", "batch", "seq", "accumulation", "l2",
-)  # fmt: skip
+BASELINE = "full"  # the method that ratios are taken over
 
-# The columns of rows.csv, in their order. An empty cell means not measured.
-COLUMNS = (
-    "case_id", "run_id", "repeat", "gpu", *AXES[:-1], "pass", "clock", "l2",
-    "median_ms", "ci_low_ms", "ci_high_ms", "p20_ms", "p80_ms", "min_ms", "n", "outliers", "stop", "noisy",
-    "status", "detail",
-    "peak_mib", "trainable_params", "flops", "bytes", "floor_ms", "launches", "sm_clock_mhz", "power_w",
-    "temperature_c", "mem_clock_mhz", "power_capped", "dropped", "refresh_ms", "optimizer_ms", "parts_ms",
-    "model_dropout", "process", "measured_at", "repro",
-)  # fmt: skip
 
-# Columns that hold a time. No status is ever a number in one of them.
-TIME_COLUMNS = ("median_ms", "ci_low_ms", "ci_high_ms", "p20_ms", "p80_ms", "min_ms")
+def _as_is(value: object) -> object:
+    return value
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is to be known of an axis. Everything that lists axes reads it from here."""
+
+    label: str  # as people read it
+    meaning: str  # one sentence, for docs/columns.md
+    valid: tuple[str, ...] | None = None  # its words; None: any value of its type
+    above: float | None = None  # bounds of a number: value > above,
+    least: float | None = None  # value >= least,
+    below: float | None = None  # value < below
+    trains: bool = False  # says how a case trains; the cases that differ only in such axes form a comparison
+    compared: bool = True  # must be equal for a ratio to mean anything
+    listed: bool = True  # has a column in `bench list`
+    since: int = 1  # revision of the axes; one that came later is left out of the case_id where it is empty
+    read: Callable[[Any], Any] = _as_is  # what people may write in a sweep file -> the value
+
+
+def axis(label: str, meaning: str, *, default: Any = ..., **more: Any) -> Any:
+    """A dataclass field that is an axis; `more` are fields of Axis."""
+    metadata = {"axis": Axis(label, meaning, **more)}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
 class Status(StrEnum):
@@ -37,11 +48,11 @@ class Status(StrEnum):
 
     ok = "ok"
     oom = "oom"  # an allocator's refusal
-    crashed = "crashed"  # the child was ended by a signal, the kernel's out-of-memory kill included
-    timeout = "timeout"  # the child said nothing for too long and was killed
-    wrong = "wrong"  # the correctness gate failed: no numbers
+    crashed = "crashed"  # the worker was ended by a signal, the kernel's out-of-memory kill included
+    timeout = "timeout"  # the worker said nothing for too long and was killed
+    wrong = "wrong"  # the correctness check failed: no numbers
     suspect = "suspect"  # faster than physics allows
     throttled = "throttled"  # the GPU never came to rest
     contended = "contended"  # another process was computing on the same GPU
     unsupported = "unsupported"  # this impl cannot express this case, on this machine; not a failure
-    error = "error"  # anything else that went wrong in the child
+    error = "error"  # anything else that went wrong in the worker

@@ -171,14 +171,14 @@ def is_there(question: Callable[[], bool]) -> bool:
 def _from_config(name: str, config: Mapping[str, Any], path: Path | None = None) -> ModelShape:
     kind = {"gpt2": _gpt2, "llama": _llama}.get(config["model_type"])
     if kind is None:
-        return _ask_transformers(name, path)
+        return ask_transformers(name, path)
     try:
         return kind(name, config)
     except (TypeError, ZeroDivisionError) as e:
         raise UserError(f"{path or name}: not a usable {config['model_type']} config ({e})") from None
 
 
-def _ask_transformers(name: str, path: Path | None) -> ModelShape:
+def ask_transformers(name: str, path: Path | None) -> ModelShape:
     """The shape of an architecture this file has no closed form for, read off the model on the meta device.
 
     In a process of its own, so that this one stays without torch.

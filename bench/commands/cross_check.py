@@ -82,14 +82,14 @@ def _work(case: Case, where: Any) -> Any:
 
 
 def _ours(name: str, work: Any, where: Any, settings: MeasureSettings) -> dict[str, float]:
+    from bench.record.stats import summarize
     from bench.timing.clocks import make_clock
     from bench.timing.sampler import measure
-    from bench.timing.stop import estimate
 
     m = measure(work, make_clock(name, where, True, settings), PASSES, "linear", settings)
     if not m.samples_ms:
         say(f"{work.case.describe()}: clock {name} is {m.status}: {m.detail}")
-    return {p: estimate(m.samples_ms[p, name]).median_ms for p in PASSES if m.samples_ms}
+    return {p: summarize(m.samples_ms[p, name]).median_ms for p in PASSES if m.samples_ms}
 
 
 def calls(work: Any) -> dict[str, Callable[[], None]]:

@@ -2,24 +2,20 @@
 
 from rich.text import Text
 
+from bench.case import AXES
 from bench.devices import choose, gpus
-from bench.methods.registry import unsupported
+from bench.methods.registry import trainable_params, unsupported
 from bench.roofline.memory import need, size_text, too_large
 from bench.sweeps.expand import make_plan
 from bench.terminal import output, plain_table
 from bench.where import text_of
-
-SHOWN = (
-    "level", "model", "layer", "method", "impl", "trainable_layers", "rank", "alpha", "dropout", "precision",
-    "batch", "seq", "accumulation", "l2",
-)  # fmt: skip
 
 
 def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
     """Prints one line a case: its id, its axes, the memory it needs, why it would not be measured."""
     device = choose(gpu, gpus())
     plan = make_plan(sweep, device.is_cpu, where)
-    shown = [a for a in SHOWN if any(getattr(c, a) is not None for c in plan.cases)]
+    shown = [a for a, axis in AXES.items() if axis.listed and any(getattr(c, a) is not None for c in plan.cases)]
     step = "step" in plan.passes
     numbers = ("trained", "min memory", "estimated peak")
     table = plain_table(("case_id", *shown, *numbers, "note"), right=numbers)
@@ -33,7 +29,7 @@ def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
         row = [
             case.case_id,
             *values,
-            f"{case.trainable_params:,}",
+            f"{trainable_params(case):,}",
             size_text(needs.at_least),
             size_text(needs.about),
             note,

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench.case import Case, schema
+from bench.case import AXES, Case, schema
 from bench.compare.verdict import Process
 from bench.errors import UserError
 from bench.files import read_json_lines
@@ -96,7 +96,7 @@ def check_same_device(a: Side, b: Side) -> None:
 def narrow(sides: tuple[Side, Side], where: tuple[str, ...]) -> tuple[Side, Side]:
     """The rows that every --where lets through."""
     a, b = (list(s.rows) for s in sides)
-    for c in parse_where(where, (*schema.AXES, "case_id", "pass", "clock")):
+    for c in parse_where(where, (*AXES, "case_id", "pass", "clock")):
         chosen = c.chosen(list(dict.fromkeys(text_of(r.get(c.axis)) for r in (*a, *b))), "is in neither folder")
         a, b = ([r for r in rows if text_of(r.get(c.axis)) in chosen] for rows in (a, b))
     return replace(sides[0], rows=tuple(a)), replace(sides[1], rows=tuple(b))
@@ -113,7 +113,7 @@ def match(a: Side, b: Side) -> tuple[list[Pair], list[LeftOut]]:
     pairs, left = [], []
     for key in [*in_a, *(k for k in in_b if k not in in_a)]:
         rows = in_a.get(key, []), in_b.get(key, [])
-        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in schema.AXES}
+        axes = {x: (*rows[0], *rows[1])[0].get(x) for x in AXES}
         for name, mine, others in ((a.name, *rows), (b.name, rows[1], rows[0])):
             if not others:
                 left.append(LeftOut(name, key, axes, f"only in {name}"))

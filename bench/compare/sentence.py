@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.case.clocks import CLOCKS
 from bench.compare.folders import Pair, describe
 from bench.compare.verdict import LUCK, SMALLEST, Outcome, Process, Verdict, judge
 
 Judged = tuple[Pair, Outcome]
 
 # The clock and pass that stand for a case where it has several: what a training script sees, of all the work.
-CLOCKS = ("eager", "cpu", "graph", "device")
+HEADLINE = tuple(name for name in CLOCKS if name != "host")
 PASSES = ("forward-backward", "step", "forward", "backward")
 
 
@@ -34,7 +35,7 @@ def headline(judged: Sequence[Judged]) -> Headline | None:
     found = {(p.key[1], p.key[2]) for p, _ in judged}
     if not found:
         return None
-    pass_, clock = min(found, key=lambda k: (_place(CLOCKS, k[1]), _place(PASSES, k[0]), k))
+    pass_, clock = min(found, key=lambda k: (_place(HEADLINE, k[1]), _place(PASSES, k[0]), k))
     chosen = [(p, o) for p, o in judged if p.key[1:] == (pass_, clock)]
     slowest, fastest = (f(chosen, key=lambda j: j[1].ratio) for f in (max, min))
     outcome = chosen[0][1] if len(chosen) == 1 else judge(*_mean_of_cases([p for p, _ in chosen]))

@@ -1,4 +1,4 @@
-"""Errors of tensors, the bounds they are held to, and the gate's verdict. Bounds and sources: see judge."""
+"""Errors of tensors, the bounds they are held to, and the check's verdict. Bounds and sources: see judge."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,8 +42,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class GateResult:
-    """What the gate found. tensor, error, bound: of the worst finding, by error / bound.
+class CheckResult:
+    """What the check found. tensor, error, bound: of the worst finding, by error / bound.
 
     detail: one sentence. errors: all that was checked, by the tensor's name and where.
     """
@@ -56,7 +56,7 @@ class GateResult:
     errors: Mapping[str, float]
 
 
-def result(findings: Sequence[Finding]) -> GateResult:
+def result(findings: Sequence[Finding]) -> CheckResult:
     """The verdict. A wrong output makes wrong gradients, so where one failed, outputs alone are asked for the worst."""
     failed = [f for f in findings if not f.passed]
     outputs = [f for f in failed if f.tensor.split()[0] in OUTPUTS]
@@ -65,7 +65,7 @@ def result(findings: Sequence[Finding]) -> GateResult:
     also = f"; also wrong: {', '.join(others[:3])}" if others else ""
     more = f" and {len(others) - 3} more" if len(others) > 3 else ""
     errors = {f.name: f.error for f in findings}
-    return GateResult(not failed, worst.tensor, worst.error, worst.bound, f"{worst}{also}{more}", errors)
+    return CheckResult(not failed, worst.tensor, worst.error, worst.bound, f"{worst}{also}{more}", errors)
 
 
 def good(findings: Sequence[Finding]) -> bool:

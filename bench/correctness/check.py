@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.case.shapes import ModelShape, model_shape
-from bench.correctness.bounds import Finding, GateResult, good, judge, relative_errors, result
+from bench.correctness.bounds import CheckResult, Finding, good, judge, relative_errors, result
 from bench.correctness.dropout_mask import check_masks
 from bench.correctness.prepare import canonical, draw_biases, leaf_values, no_dropout
-from bench.correctness.reference import Twin, draw_b, outputs, reference, yardstick
+from bench.correctness.reference import ReferenceModel, baseline, draw, outputs, reference
+from bench.methods.registry import method_of
 from bench.models.build import build
 from bench.models.work import Work
 
@@ -44,7 +45,7 @@ VOCABULARY = 1024
 
 def check(
     case: Case, device: str | torch.device, seed: int = 0, tokens: int | None = None, brief: bool = False
-) -> GateResult:
+) -> CheckResult:
     """Checks the case's impl on weights and inputs drawn from `seed`; builds what it needs and keeps none of it.
 
     Levels linear and block: the case's own layers on at most `tokens` tokens (see shrink). Level model: a copy of two
@@ -89,7 +90,7 @@ def _own_random_state(device: torch.device, seed: int) -> Iterator[None]:
 
 def _findings(case: Case, device: torch.device, seed: int) -> list[Finding]:
     found = _compare(_undropped(case), device, seed)
-    if case.method == "full" or not good(found):
+    if not method_of(case).adapts or not good(found):
         return found
     alone = _alone(case)
     assert case.rank is not None
@@ -102,60 +103,56 @@ def _findings(case: Case, device: torch.device, seed: int) -> list[Finding]:
 
 
 def _compare(case: Case, device: torch.device, seed: int, where: str = "", after_step: bool = True) -> list[Finding]:
-    """An impl beside its twins, as built and, if it has adapters, after a step."""
+    """An impl beside the baseline and the reference, as built and, if it has adapters, after a step."""
     work = build(case, str(device), seed)
     no_dropout(work.model)
     draw_biases(work.model, seed)
-    yard = yardstick(case, str(device), seed)
-    exact = reference(yard)
+    plain = baseline(case, str(device), seed)
+    exact = reference(plain)
     values = leaf_values(work)
-    if values.keys() != set(yard.names):
-        odd = min(values.keys() ^ set(yard.names))
+    if values.keys() != set(plain.names):
+        odd = min(values.keys() ^ set(plain.names))
         words = "trains and should not" if odd in values else "should train and does not"
         return [Finding(odd, math.inf, 0.0, where, words)]
-    found = _columns(work.model, values, exact, where)
-    if case.method == "lora":
-        draw_b(values, exact, SHARE)
+    found = _as_built(work.model, values, exact, where)
+    if draw(values, exact, SHARE):
         work.refresh()
-        yard.load(values)
+        plain.load(values)
         exact.load(values)
-    found += _run(work, yard, exact, where)
-    if after_step and case.method != "full" and good(found):
+    found += _run(work, plain, exact, where)
+    if after_step and method_of(case).adapts and good(found):
         _step(work)
-        yard.load(values)
+        plain.load(values)
         exact.load(values)
-        found += _run(work, yard, exact, f"after a step {where}".strip())
+        found += _run(work, plain, exact, f"after a step {where}".strip())
     return found
 
 
-def _columns(model: nn.Module, values: Mapping[str, Tensor], exact: Twin, where: str) -> list[Finding]:
-    """PaCA as built: its columns are those of the weight over the scale, and its index, if it shows one, is the rule's.
-
-    Bound: eps of the columns' dtype; one rounding is at most half of it.
-    """
+def _as_built(model: nn.Module, values: Mapping[str, Tensor], exact: ReferenceModel, where: str) -> list[Finding]:
+    """What follows from the weight alone, before the first step: PaCA's columns, and its index if an impl shows one."""
     found = []
     for name, layer in exact.layers.items():
-        if not layer.lora:
-            eps = torch.finfo(layer.adapter).eps
-            value = values[f"{name}.columns"]
-            error = relative_errors({"": value}, {"": layer.pretrained()})[""]
-            found.append(Finding(f"{name}.columns", error, eps, f"as built {where}".strip()))
-    indices = {canonical(name): b for name, b in model.named_buffers() if name.rpartition(".")[2] == "index"}
-    for name, index in indices.items():
-        expected = exact.layers[name.rpartition(".")[0]].get_buffer("index")
-        off = (index != expected).sum().item() if index.shape == expected.shape else math.inf
-        found.append(Finding(name, off, 0.5, where, "has {error:g} columns that are not the sorted ones of its name"))
+        for part, (expected, bound) in layer.as_built().items():
+            error = relative_errors({"": values[f"{name}.{part}"]}, {"": expected})[""]
+            found.append(Finding(f"{name}.{part}", error, bound, f"as built {where}".strip()))
+    shared = {f"{n}.{b}": t for n, layer in exact.layers.items() for b, t in layer.named_buffers() if b != "bias"}
+    words = "has {error:g} columns that are not the sorted ones of its name"
+    for name, buffer in ((canonical(name), b) for name, b in model.named_buffers()):
+        if (wanted := shared.get(name)) is not None:
+            off = (buffer != wanted).sum().item() if buffer.shape == wanted.shape else math.inf
+            found.append(Finding(name, off, 0.5, where, words))
     return found
 
 
-def _run(work: Work, yard: Twin, exact: Twin, where: str) -> list[Finding]:
-    """The impl, at its worst of some runs, against the twins."""
+def _run(work: Work, plain: ReferenceModel, exact: ReferenceModel, where: str) -> list[Finding]:
+    """The impl, at its worst of some runs, against the baseline and the reference."""
     case = work.case
     pooled = case.level == "model"
     worst: dict[str, float] = {}
     wanted: dict[str, Tensor] = {}
-    plain: dict[str, float] = {}
-    base = exact.base() if case.level == "linear" and case.method == "lora" else {}
+    allowed: dict[str, float] = {}
+    branch = any(layer.branch for layer in exact.layers.values())
+    base = exact.base() if case.level == "linear" and branch else {}
     for _ in range(1 if case.impl == "eager" else RUNS):
         found, grad_outs = _outputs(work)
         complaint = _leaves(work)
@@ -164,10 +161,10 @@ def _run(work: Work, yard: Twin, exact: Twin, where: str) -> list[Finding]:
         found |= {canonical(name): leaf.grad for name, leaf in work.leaves if leaf.grad is not None}
         if not wanted:
             wanted = exact.run(grad_outs)
-            plain = relative_errors(yard.run(grad_outs), wanted, base, pooled)
+            allowed = relative_errors(plain.run(grad_outs), wanted, base, pooled)
         for name, error in relative_errors(found, wanted, base, pooled).items():
             worst[name] = error if math.isnan(error) else max(error, worst.get(name, 0.0))
-    return judge(worst, plain, case, where)
+    return judge(worst, allowed, case, where)
 
 
 def _outputs(work: Work) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

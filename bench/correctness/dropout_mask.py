@@ -15,8 +15,9 @@ from torch import Tensor
 from bench.case import Case
 from bench.correctness.bounds import Finding, good, judge, relative_errors
 from bench.correctness.prepare import canonical, draw_biases, leaf_values
-from bench.correctness.reference import Textbook, Twin, outputs, reference, scale_branch, yardstick
+from bench.correctness.reference import ReferenceModel, baseline, outputs, reference, scale_branch
 from bench.methods.adapt import DTYPES
+from bench.methods.reference import BranchReference, ReferenceLayer
 from bench.models.build import build
 from bench.models.work import AUTOCAST, Work
 
@@ -48,16 +49,16 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     assert case.level == "linear" and case.dropout
     work = build(case, str(device), seed)
     draw_biases(work.model, seed)
-    yard = yardstick(case, str(device), seed)
-    exact = reference(yard)
+    plain = baseline(case, str(device), seed)
+    exact = reference(plain)
     findings: list[Finding] = []
     for name in exact.layers:
         if good(findings):
-            findings += _masks_of(name, work, yard, exact)
+            findings += _masks_of(name, work, plain, exact)
     return findings
 
 
-def _masks_of(name: str, work: Work, yard: Twin, exact: Twin) -> list[Finding]:
+def _masks_of(name: str, work: Work, plain: ReferenceModel, exact: ReferenceModel) -> list[Finding]:
     case, device, values = work.case, work.device, leaf_values(work)
     alone = len(exact.layers) == 1
     output = "output" if alone else f"output of {name}"
@@ -73,7 +74,7 @@ def _masks_of(name: str, work: Work, yard: Twin, exact: Twin) -> list[Finding]:
         scale_branch(values, exact, SHARE)
         work.refresh()
         exact.load(values)
-        yard.load(values)
+        plain.load(values)
         meets = torch.arange(tokens, device=device)[:, None] % classes == mine
         grad_out = (meets * _away_from_zero((tokens, 1), device) / tokens**0.5).to(dtype)
 
@@ -95,16 +96,17 @@ def _masks_of(name: str, work: Work, yard: Twin, exact: Twin) -> list[Finding]:
         findings.append(finding if alone else replace(finding, tensor=f"{finding.tensor} of {name}"))
         if not finding.passed:
             return findings
-    for twin in (yard, exact):
-        twin.layers[name].dropout = case.dropout or 0.0
-        twin.layers[name].keep = mask.keep.view(exact.x.shape)
+    for model in (plain, exact):
+        layer = model.layers[name]
+        assert isinstance(layer, BranchReference)
+        layer.dropout, layer.keep = case.dropout or 0.0, mask.keep.view(exact.x.shape)
     where = f"at dropout {case.dropout:g}, with the mask that the gradient of x shows,"
     base = exact.base()
     dys = given({key: found[key] for key in base})
     own = {output, "x", f"{name}.lora_a", f"{name}.lora_b"}
     wanted = {key: t for key, t in exact.run(dys).items() if key in own}
-    plain = relative_errors(yard.run(dys), wanted, base)
-    return findings + judge(relative_errors(found, wanted, base), plain, case, where, SLACK)
+    allowed = relative_errors(plain.run(dys), wanted, base)
+    return findings + judge(relative_errors(found, wanted, base), allowed, case, where, SLACK)
 
 
 def _away_from_zero(shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -113,11 +115,11 @@ def _away_from_zero(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def read_mask(grad_x: Tensor, grad_out: Tensor, layer: Textbook, dropout: float) -> Mask:
+def read_mask(grad_x: Tensor, grad_out: Tensor, layer: ReferenceLayer, dropout: float) -> Mask:
     """The mask behind grad_x (..., K) = dY W + keep / (1 - p) * s dY B A, where dY is grad_out (tokens, N)."""
     dtype = layer.weight.dtype
     dy = grad_out.to(dtype)
-    whole = layer.scale * (dy @ layer.lora_b) @ layer.lora_a / (1.0 - dropout)
+    whole = layer.scale * (dy @ layer.get_parameter("lora_b")) @ layer.get_parameter("lora_a") / (1.0 - dropout)
     factor = (grad_x.reshape(whole.shape).to(dtype) - dy @ layer.weight) / whole
     keep = factor > 0.25  # far from 0 and from 1, also where survivors are not scaled at p up to 0.7
     return Mask(keep, (factor * keep).sum().item() / max(int(keep.sum()), 1))

@@ -1,4 +1,4 @@
-"""What the gate makes of a copy before it looks at it: dropouts off, biases drawn, what trains by its plain name."""
+"""A copy made ready for the correctness check: dropouts off, biases drawn, what trains by its plain name."""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from bench.models.work import Work
 
 
 def leaf_values(work: Work) -> dict[str, Tensor]:
-    """What trains in an impl, by the twins' names: views of the parameters, so what is written here arrives there."""
+    """What trains in an impl, by the reference's names: views of the parameters, so that writing here arrives there."""
     return {canonical(name): leaf.detach() for name, leaf in work.leaves if name != "x"}
 
 

@@ -8,14 +8,14 @@ from torch._dynamo.utils import calculate_time_spent, counters
 
 from bench.case import Case
 from bench.methods.adapt import Trained
-from bench.methods.registry import IMPLS
+from bench.methods.registry import method_of
 
 _before_resets_s: list[float] = []
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
     """What eager, or peft, trains. The module that is called compiles at its first call, for its own shapes alone."""
-    found = IMPLS[case.method]["peft" if case.impl == "peft-compile" else "eager"].load()(model, case)
+    found = method_of(case).impls["peft" if case.impl == "peft-compile" else "eager"].load()(model, case)
     _before_resets_s.append(_since_reset_s())
     torch._dynamo.reset()  # what other cases of this process compiled would count towards the limit of recompilations
     counters.clear()

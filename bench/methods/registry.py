@@ -1,172 +1,146 @@
-"""The implementations there are, by method and impl, without importing torch or any of them."""
+"""The methods there are: one folder each, here or named by LORABENCH_METHODS. Importing this needs no torch."""
 
+import ast
 import os
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import bench.methods as package
 from bench.case import Case
+from bench.case.schema import BASELINE
+from bench.case.shapes import trainable_blocks
+from bench.errors import UserError, one_of
+from bench.methods.method import Impl, Linear, Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+VARIABLE = "LORABENCH_METHODS"  # folders of further methods, separated as in PATH; worker processes inherit it
+
+_HERE = Path(__file__).parent
 
 
-def _nothing(_case: Case, _device: str) -> str | None:
-    return None
+def folders() -> list[Path]:
+    """The folders of methods from outside, as LORABENCH_METHODS names them."""
+    return [Path(name).absolute() for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
-def _rank_fits(case: Case, _device: str) -> str | None:
-    """PaCA picks `rank` distinct input columns, so no layer may have fewer."""
-    assert case.rank is not None
-    narrow = min(case.target_projections, key=lambda p: p.in_features, default=None)
-    if narrow is None or case.rank <= narrow.in_features:
-        return None
-    return f"rank {case.rank} is above the {narrow.in_features} input columns of {narrow.name}"
+@cache
+def methods() -> dict[str, Method]:
+    """All methods by name: full first, since ratios are taken over it.
 
-
-def _triton(case: Case, device: str) -> str | None:
-    """Kernels are timed on GPUs alone: in Triton's interpreter a time says nothing."""
-    if device.split(":")[0] != "cuda":
-        return f"impl {case.impl} needs an NVIDIA GPU"
-    if find_spec("triton") is None:
-        return f"impl {case.impl} needs the package triton: pip install triton"
-    return _rank_fits(case, device) if case.method == "paca" else None
-
-
-def _peft(case: Case, _device: str) -> str | None:
-    """PEFT makes adapters in the model's dtype, and as it comes promotes 16-bit ones to fp32."""
-    if find_spec("peft") is None:
-        return f"impl {case.impl} needs the package peft: pip install peft"
-    model = "fp32" if case.precision.startswith("amp-") else case.precision
-    if case.impl in ("peft-fp32", "peft-triton"):
-        if model == "fp32" and case.impl == "peft-fp32":
-            return f"the same as peft at precision {case.precision}, where adapters are fp32 already: measured there"
-        return None if case.adapter_dtype in (None, "fp32") else "PEFT as it comes promotes adapters to fp32"
-    if case.adapter_dtype not in (None, model):
-        return f"PEFT does not make {case.adapter_dtype} adapters for a {model} model; fp32 ones are impl peft-fp32"
-    return None
-
-
-def _no_dropout(why: str) -> Callable[[Case, str], str | None]:
-    return lambda case, _: f"no adapter dropout: {why}" if case.dropout else None
-
-
-def _bordered(case: Case, _device: str) -> str | None:
-    if case.level != "linear":
-        return "a yardstick for single layers: in a model every X would have to be copied into its padded buffer"
-    if case.precision.startswith("amp-"):
-        return "W and sB share a buffer, and autocast would cast all of it in every call"
-    if case.adapter_dtype not in (None, case.precision):
-        return "A and B must have the dtype of W: they are parts of one matrix"
-    return _no_dropout("X and S' would need two buffers, X itself and drop(X)")(case, _device)
-
-
-def _compiler(case: Case, device: str) -> str | None:
-    """torch.compile writes C++ for a CPU and Triton for a GPU, whose launcher is C."""
-    if device.split(":")[0] == "cpu":
-        wanted = (os.environ.get("CXX") or "g++",)
-        if not any(map(shutil.which, wanted)):
-            return f"torch.compile needs a C++ compiler, and {wanted[0]} is not there: install it, or set CXX"
-    else:
-        if find_spec("triton") is None:
-            return "torch.compile needs the package triton on a GPU: pip install triton"
-        if not any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))):
-            return "Triton needs a C compiler for its launchers: install gcc, or set CC"
-    return _peft(case, device) if case.impl == "peft-compile" else None
-
-
-def _all(*refusals: Callable[[Case, str], str | None]) -> Callable[[Case, str], str | None]:
-    """The first of their reasons."""
-    return lambda case, device: next(filter(None, (refuses(case, device) for refuses in refusals)), None)
-
-
-@dataclass(frozen=True)
-class Impl:
-    """One way of computing a method.
-
-    `module` has a function apply(model, case) -> [(name, parameter)], and where its rows need a remark a function
-    note(model, case) -> str, asked after the model has run.
+    Raises UserError for a folder of LORABENCH_METHODS that is no method, or half of one, with what is missing.
     """
-
-    module: str
-    says: str  # one line for people
-    refuses: Callable[[Case, str], str | None] = _nothing  # (case, device) -> why it cannot be, or None
-    cannot: Mapping[str, str] = field(default_factory=dict)  # passes that are not timed, with the reason
-    fp32_adapters: bool = False  # whatever the model's dtype
-    compiles: bool = False  # the first call may take minutes
-
-    def load(self) -> Callable[..., Any]:
-        """Imports the implementation, torch with it."""
-        return import_module(self.module).apply
-
-    def remark(self) -> Callable[..., str] | None:
-        """Its function `note`, if it has one."""
-        return getattr(import_module(self.module), "note", None)
+    own = sorted(p.parent for p in _HERE.glob("*/method.py"))
+    own.sort(key=lambda folder: folder.name != BASELINE)
+    found: dict[str, Method] = {}
+    for folder in [*own, *folders()]:
+        if folder.name in found:
+            raise UserError(f"{VARIABLE}: {folder}: there is a method {folder.name!r} already; rename the folder")
+        found[folder.name] = load(folder)
+    return found
 
 
-_FORWARD_ALONE = "bordered is a yardstick for forward alone"
+def load(folder: Path) -> Method:
+    """The method of a folder. Raises UserError, with the file and what is missing, where the folder holds none."""
+    path, name = folder / "method.py", folder.name
+    if not path.is_file():
+        raise UserError(
+            f"{VARIABLE}: {folder}: no method.py in it; a method is a folder with method.py, reference.py and a module"
+            " for each impl"
+        )
+    if folder.parent != _HERE and str(folder.parent) not in package.__path__:
+        package.__path__.append(str(folder.parent))
+    try:
+        method = import_module(f"bench.methods.{name}.method").METHOD
+    except AttributeError:
+        raise UserError(f"{path}: no METHOD in it; it is the one instance of a subclass of Method") from None
+    except Exception as e:  # whatever a stranger's file raises, an abstract method left out among it
+        raise UserError(f"{path}: cannot be imported ({type(e).__name__}: {e})") from None
+    if not isinstance(method, Method):
+        raise UserError(f"{path}: METHOD is {type(method).__name__}; valid is an instance of a subclass of Method")
+    for attribute in ("label", "colours", "impls"):
+        if not getattr(method, attribute, None):
+            raise UserError(f"{path}: METHOD has no {attribute!r}")
+    if "eager" not in method.impls:
+        raise UserError(f"{path}: METHOD.impls has no 'eager'; every method has its textbook in plain PyTorch")
+    impls = {}
+    for key, impl in method.impls.items():
+        impls[key] = replace(impl, module=impl.module or f"bench.methods.{name}.{key}")
+        _needs(path, impls[key].module, "apply", f"impl {key!r}")
+    if method.adapts:
+        _needs(path, f"bench.methods.{name}.reference", "Reference", "the reference of the correctness check")
+    setattr(method, "impls", impls)  # noqa: B010
+    return method
 
-IMPLS: dict[str, dict[str, Impl]] = {
-    "full": {
-        "eager": Impl("bench.methods.full.eager", "every weight trains, plain PyTorch"),
-        "compile": Impl("bench.methods.compiled", "torch.compile of eager", _compiler, compiles=True),
-    },
-    "lora": {
-        "eager": Impl("bench.methods.lora.eager", "textbook PyTorch: two small products beside the frozen one"),
-        "triton": Impl("bench.methods.lora.triton", "this project's kernels: a fused branch", _triton),
-        "peft-fp32": Impl(
-            "bench.methods.lora.peft",
-            "Hugging Face PEFT as it comes: adapters promoted to fp32",
-            _peft,
-            fp32_adapters=True,
-        ),
-        "peft": Impl("bench.methods.lora.peft", "Hugging Face PEFT with autocast_adapter_dtype=False", _peft),
-        "peft-triton": Impl(
-            "bench.methods.lora.peft",
-            "PEFT as it comes after accelerate(): this project's kernels in its layers",
-            _all(_triton, _peft),
-            fp32_adapters=True,
-        ),
-        "addmm": Impl(
-            "bench.methods.lora.addmm", "three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme"
-        ),
-        "merged": Impl(
-            "bench.methods.lora.merged",
-            "X (W + sBA)^T, merged once per optimizer step: RunLoRA's idea",
-            _no_dropout("a merged weight cannot drop what only the branch reads"),
-        ),
-        "bordered": Impl(
-            "bench.methods.lora.bordered",
-            "one GEMM of [X, S] with [W, sB], its S product included: a yardstick for forward",
-            _bordered,
-            cannot=dict.fromkeys(("backward", "forward-backward", "step"), _FORWARD_ALONE),
-        ),
-        "compile": Impl("bench.methods.compiled", "torch.compile of eager", _compiler, compiles=True),
-        "peft-compile": Impl("bench.methods.compiled", "torch.compile of peft", _compiler, compiles=True),
-    },
-    "paca": {
-        "eager": Impl(
-            "bench.methods.paca.eager", "textbook PyTorch: live columns in the weight, a skinny gradient", _rank_fits
-        ),
-        "triton": Impl("bench.methods.paca.triton", "this project's kernels: gather and skinny gradient", _triton),
-        "compile": Impl("bench.methods.compiled", "torch.compile of eager", _all(_rank_fits, _compiler), compiles=True),
-        "official": Impl(
-            "bench.methods.paca.official",
-            "columns copied into the weight on every forward: its authors' code, which does so on odd ones only",
-            _rank_fits,
-        ),
-        "swap": Impl(
-            "bench.methods.paca.swap",
-            "columns swapped in, GEMM, swapped out, in both directions: a PEFT branch's code",
-            _rank_fits,
-        ),
-    },
-}
+
+def _needs(path: Path, module: str, name: str, what: str) -> None:
+    """Raises UserError unless the module's source defines a name; the module itself would import torch."""
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise UserError(f"{path}: {what} is the module {module}, which is not there")
+    try:
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except (SyntaxError, ValueError) as e:
+        raise UserError(f"{spec.origin}: {what} is no valid Python ({e})") from None
+    defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    if name not in defined:
+        raise UserError(f"{spec.origin}: {what} has no {name!r}")
+
+
+def method_of(case: Case) -> Method:
+    """Raises UserError for a method that is not known."""
+    if case.method not in methods():
+        raise UserError(one_of("method", case.method, methods()))
+    return methods()[case.method]
+
+
+def impl_of(case: Case) -> Impl:
+    """Raises UserError for an impl that the case's method does not have."""
+    impls = method_of(case).impls
+    if case.impl not in impls:
+        raise UserError(one_of(f"impl of {case.method}", case.impl, impls))
+    return impls[case.impl]
 
 
 def unsupported(case: Case, device: str) -> str | None:
-    """Why this case's impl cannot express it on `device` ('cpu', 'cuda', 'cuda:0' ...), in a sentence; None if it can.
+    """Why this case's impl cannot express it on `device` ('cpu', 'cuda:0' ...), in a sentence; None if it can."""
+    return impl_of(case).refuses(case, device)
 
-    Raises KeyError for a method or impl that is not in IMPLS.
+
+def trainable_params(case: Case) -> int:
+    """Trained values by closed form: each adapted layer's, or all of the weights under full fine-tuning."""
+    method = method_of(case)
+    blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
+    if method.adapts:
+        layers = (Linear(p.out_features, p.in_features, p.params) for p in case.target_projections)
+        return blocks * sum(method.trained(layer, case.rank or 0) for layer in layers)
+    if case.level == "linear":
+        return sum(p.params for p in case.projections)
+    assert case.shape is not None
+    whole = case.level == "model" and case.trainable_layers == "all"
+    return blocks * case.shape.block_params + (case.shape.outside_params if whole else 0)
+
+
+def apply(model: "nn.Module", case: Case) -> "list[tuple[str, nn.Parameter]]":
+    """Makes `model` train by the case's method and impl, in place; returns what trains, by its name in the model.
+
+    model: at level model a causal language model of transformers; at levels block and linear a module that holds the
+    block as its child `block`, the linear layer as its child `layer`. Everything not returned is frozen.
+    LoRA's B is zero afterwards, as in training. Raises ValueError where the case names no layer of the model.
     """
-    return IMPLS[case.method][case.impl].refuses(case, device)
+    trained: list[tuple[str, nn.Parameter]] = impl_of(case).load()(model, case)
+    return trained
+
+
+def note(model: "nn.Module", case: Case) -> str | None:
+    """What the rows of the case should say beside their numbers: graph breaks, a rounding loss. Ask after a call."""
+    remark = impl_of(case).remark()
+    return None if remark is None else remark(model, case)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.case.shapes import Projection
-from bench.methods import apply
 from bench.methods.adapt import DTYPES
 from bench.methods.refresh import draw_lora_b
+from bench.methods.registry import apply
 from bench.models.work import AUTOCAST, Prepared, Work
 
 
@@ -28,8 +28,7 @@ def build(case: Case, device: str, seed: int = 0) -> Work:
         torch.manual_seed(seed)
         prepared = _level(case.level)(case, where, dtype)
         leaves: list[tuple[str, Tensor]] = list(apply(prepared.model, case))
-        if case.method == "lora":
-            draw_lora_b(prepared.model)
+        draw_lora_b(prepared.model)
     if prepared.x is not None:
         leaves.append(("x", prepared.x))
     return Work(case, where, prepared.model, leaves, prepared.dropout, prepared.call, seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.devices import Device
+from bench.methods.registry import folders
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,12 +27,15 @@ def version(package: str) -> str | None:
 
 
 def source_hash(root: Path = ROOT) -> str:
-    """16 hex digits over the sources of bench/ and kernels/: code and model shapes, not the sweeps, whose cases carry
-    their own identity."""
+    """16 hex digits over the sources of bench/, kernels/ and methods from outside: code and model shapes, not the
+    sweeps, whose cases carry their own identity."""
     digest = hashlib.sha256()
     files = [p for d in ("bench", "kernels") for p in sorted((root / d).rglob("*.py"))]
     for path in [*files, *sorted((root / "bench").rglob("models.yaml"))]:
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    for folder in folders():
+        for path in sorted(folder.glob("*.py")):
+            digest.update(f"{folder.name}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.case.schema import COLUMNS, SCHEMA
+from bench.case.columns import COLUMNS
+from bench.case.schema import SCHEMA
 from bench.errors import UserError
 from bench.files import EARLIER, append_json_lines, read_json_lines, replace_file, set_aside
 from bench.record.environment import IDENTITY
@@ -66,6 +67,11 @@ class Record:
                     f.truncate(torn)
                 self.notes.append(f"{self.folder / name}: the last line was torn; dropped, its case is measured again")
         self._rows = {key_of(row): row for row in lines}
+
+    def samples(self) -> dict[Key, list[float]]:
+        """The samples behind the rows, in ms and in the order in which they were taken, read from disk."""
+        lines, _ = read_json_lines(self.folder / "samples.jsonl")
+        return {key_of(line): line["samples_ms"] for line in lines}
 
     def write_run(self) -> None:
         replace_file(self.folder / "run.json", json.dumps(self.run, indent=1) + "\n")

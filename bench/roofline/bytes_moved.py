@@ -1,16 +1,17 @@
-"""Bytes that each part of a case has to read and write, by closed form, without torch. floors.py says the rule."""
+"""Bytes that each part of a case has to read and write, by closed form, without torch. roofline.py says the rule."""
 
 from dataclasses import dataclass
 
 from bench.case import Case
-from bench.roofline.gemm_shapes import Layer, Products
+from bench.methods.method import INT64, Widths
+from bench.methods.registry import method_of, trainable_params
+from bench.roofline.gemm_shapes import GemmShapes
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "amp-bf16": 2, "amp-fp16": 2}  # of a value that is computed with
-INT64 = 8
 
 
 @dataclass(frozen=True)
-class Traffic:
+class Bytes:
     """Bytes by what a cache could do about them. Their sum is what a part reads and writes."""
 
     fresh: int = 0  # come from outside the iteration's reach, or leave it
@@ -22,31 +23,15 @@ class Traffic:
         return self.fresh + self.reused + self.inner
 
 
-@dataclass(frozen=True)
-class Widths:
-    """Bytes of one value."""
-
-    compute: int  # of products' operands, outputs and their gradients
-    param: int  # of parameters, their gradients, and the residual stream
-    adapter: int  # of A, B or the live columns, and their gradients
-    saved: int  # of S = x A^T, and of A and B as backward reads them
-    x: int  # of a linear layer's input: at level linear a leaf of the parameters' dtype
-
-
 def widths(case: Case) -> Widths:
     compute = BYTES[case.precision]
     amp = case.precision.startswith("amp-")
     param = 4 if amp else compute
-    adapter = param if case.adapter_dtype is None else BYTES[case.adapter_dtype]
+    adapter = BYTES[case.adapter_dtype] if case.adapter_dtype and method_of(case).adapts else param
     return Widths(compute, param, adapter, compute if amp else adapter, param if case.level == "linear" else compute)
 
 
-def _adapter(case: Case, layer: Layer) -> int:
-    """Trained values of an adapter: LoRA's A and B, PaCA's columns."""
-    return (case.rank or 0) * (layer.n + (layer.k if layer.trains == "lora" else 0))
-
-
-def forward(case: Case, found: Products) -> Traffic:
+def forward(case: Case, found: GemmShapes) -> Bytes:
     m, r, w = case.tokens, case.rank or 0, widths(case)
     passed = 0  # through the layers: their inputs and outputs
     fresh = inner = 0
@@ -54,14 +39,12 @@ def forward(case: Case, found: Products) -> Traffic:
         passed += m * group.k * w.x + m * sum(layer.n for layer in group.layers) * w.compute
     for _, layer in found.layers():
         fresh += layer.weights * w.param
-        if layer.trains == "lora":
-            fresh += _adapter(case, layer) * w.adapter
-            inner += m * r * w.saved  # S, for dB
-        elif layer.trains == "paca":
-            fresh += r * INT64
-            inner += m * r * w.compute  # x[:, index]
+        if layer.trains is not None:
+            read, kept = layer.trains.forward_bytes(layer, m, r, w)
+            fresh += read
+            inner += kept
     if not found.blocks:
-        return Traffic(fresh + passed, 0, inner)
+        return Bytes(fresh + passed, 0, inner)
     inner += passed
     hidden = m * found.groups[0].k * w.param  # a block's input, or its output
     for block in found.blocks:
@@ -69,33 +52,29 @@ def forward(case: Case, found: Products) -> Traffic:
         inner += 2 * m * (block.q + block.kv) * w.compute  # q, k, v, o
     ends = found.ends
     if ends is None:
-        return Traffic(fresh + 2 * hidden, 0, inner)
+        return Bytes(fresh + 2 * hidden, 0, inner)
     rows = min(m, ends.vocabulary) * (not ends.tied) + min(case.seq, ends.positions)  # a tied one is read by the head
     fresh += m * INT64 + (rows * found.groups[0].k + ends.norm) * w.param
-    return Traffic(fresh, 0, inner + (1 + 2 * len(found.blocks)) * hidden)
+    return Bytes(fresh, 0, inner + (1 + 2 * len(found.blocks)) * hidden)
 
 
-def backward(case: Case, found: Products) -> Traffic:
+def backward(case: Case, found: GemmShapes) -> Bytes:
     m, r, w = case.tokens, case.rank or 0, widths(case)
     passed = 0  # gradients of the layers' inputs and outputs
     fresh = reused = inner = 0
     for group in found.groups:
         passed += m * sum(layer.n for layer, grad in zip(group.layers, group.y_grad, strict=True) if grad) * w.compute
         passed += m * group.k * w.x * group.x_grad
-        if any(layer.trains in ("full", "lora") for layer in group.layers):
+        if any(layer.trains is not None and layer.trains.reads_x for layer in group.layers):
             reused += m * group.k * w.compute  # x, for dW or dA
     for group, layer in found.layers():
         reused += layer.n * layer.k * w.compute * group.x_grad  # W, for dX
-        if layer.trains == "full":
-            fresh += layer.weights * w.param
-        elif layer.trains is not None:
-            fresh += _adapter(case, layer) * w.adapter
-            if layer.trains == "lora":
-                reused += r * (layer.n + layer.k * group.x_grad + m) * w.saved  # B, A, S
-            else:
-                reused += m * r * w.compute
+        if layer.trains is not None:
+            written, again = layer.trains.backward_bytes(layer, m, r, w, group.x_grad)
+            fresh += written
+            reused += again
     if not found.blocks:
-        return Traffic(fresh + passed, reused, inner)
+        return Bytes(fresh + passed, reused, inner)
     inner += passed
     hidden = m * found.groups[0].k * w.param
     edges = 0  # gradients of the blocks' outputs and inputs
@@ -108,25 +87,26 @@ def backward(case: Case, found: Products) -> Traffic:
             inner += m * (block.q * (1 + q) + block.kv * (k + v)) * w.compute  # dO; dq, dk, dv
     ends = found.ends
     if ends is None:
-        return Traffic(fresh + edges, reused, inner)
+        return Bytes(fresh + edges, reused, inner)
     if ends.train:  # gradients of embeddings are dense; a tied one's is the head's
         rows = ends.vocabulary * (not ends.tied) + ends.positions
         fresh += (rows * found.groups[0].k + ends.norm) * w.param
         reused += m * INT64
         inner += hidden
-    return Traffic(fresh, reused, inner + edges)
+    return Bytes(fresh, reused, inner + edges)
 
 
-def optimizer(case: Case, found: Products) -> Traffic:
+def optimizer(case: Case, found: GemmShapes) -> Bytes:
     """AdamW reads parameter, gradient and two moments and writes all but the gradient, at the parameter's dtype.
 
-    PaCA's refresh after it reads columns and index and writes the live columns.
+    The method's refresh comes after it.
     """
     w = widths(case)
-    width = w.param if case.method == "full" else w.adapter
-    n = case.trainable_params
+    n, width = trainable_params(case), w.adapter
     moments, given, written = 2 * n * width, 2 * n * width, 3 * n * width
-    if case.method == "paca":
-        given += sum(layer.trains == "paca" for _, layer in found.layers()) * (case.rank or 0) * INT64
-        written += n * (w.adapter + w.param)
-    return Traffic(moments, given, written)
+    for _, layer in found.layers():
+        if layer.trains is not None:
+            read, fresh = layer.trains.refresh_bytes(layer, case.rank or 0, w)
+            given += read
+            written += fresh
+    return Bytes(moments, given, written)

@@ -1,4 +1,4 @@
-"""The matrix products of a case: which layers there are, what trains, and what requires grad. Without torch.
+"""The GEMM shapes of a case: which layers there are, what trains, and what requires grad. Without torch.
 
 Which gradients there are follows autograd: nothing is computed for a tensor below which nothing trains. So the blocks
 below the cut of trainable_layers have no backward at all; at level model LoRA's and PaCA's lowest adapted layers need
@@ -9,19 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.case import Case
+from bench.case.schema import BASELINE
 from bench.case.shapes import LLAMA_LIKE, ModelShape, trainable_blocks
+from bench.methods.method import Linear, Method
+from bench.methods.registry import method_of, methods
 
 DEFAULT_VOCABULARY = {"gpt2": 50257, "llama": 32000}  # transformers' own, where a config leaves it out
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One linear layer."""
+class Layer(Linear):
+    """One linear layer, and the method by which it trains; None where it is frozen."""
 
-    n: int  # outputs
-    k: int  # inputs
-    weights: int  # values, the bias among them
-    trains: str | None  # full, lora, paca; None where frozen
+    trains: Method | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ends:
 
 
 @dataclass(frozen=True)
-class Products:
+class GemmShapes:
     """All of a case. At level linear one group, no block; ends only at level model."""
 
     groups: tuple[Group, ...]
@@ -79,16 +79,17 @@ class Products:
         return ((group, layer) for group in self.groups for layer in group.layers)
 
 
-def products(case: Case) -> Products | None:
-    """The products of a case; None at levels block and model of an architecture that is neither GPT-2's nor Llama's."""
+def gemm_shapes(case: Case) -> GemmShapes | None:
+    """None at levels block and model of an architecture that is neither GPT-2's nor Llama's."""
+    method = method_of(case)
     if case.level == "linear":
-        layers = (Layer(p.out_features, p.in_features, p.params, case.method) for p in case.projections)
-        return Products((Group(tuple(layers), x_grad=True),))
+        layers = (Layer(p.out_features, p.in_features, p.params, method) for p in case.projections)
+        return GemmShapes((Group(tuple(layers), x_grad=True),))
     shape = case.shape
     assert shape is not None
     if shape.model_type not in ("gpt2", *LLAMA_LIKE):
         return None
-    everything = case.method == "full" and case.level == "model" and case.trainable_layers == "all"
+    everything = not method.adapts and case.level == "model" and case.trainable_layers == "all"
     grad = case.level == "block" or everything  # an inner block's input requires grad, and so do trained embeddings
     frozen = case.blocks - trainable_blocks(case.trainable_layers, case.blocks)
     blocks: list[Block] = []
@@ -97,13 +98,14 @@ def products(case: Case) -> Products | None:
         grad = blocks[-1].y_grad
     groups = tuple(group for block in blocks for group in block.groups)
     if case.level == "block":
-        return Products(groups, tuple(blocks))
+        return GemmShapes(groups, tuple(blocks))
     ends = _ends(shape, grad, everything)
-    return None if ends is None else Products((*groups, ends.head), tuple(blocks), ends)
+    return None if ends is None else GemmShapes((*groups, ends.head), tuple(blocks), ends)
 
 
 def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
-    full = trains and case.method == "full"
+    method = method_of(case)
+    full = trains and not method.adapts
     targets = {p.name for p in case.target_projections} if trains and not full else set()
     by_name = {p.name: p for p in shape.projections}
 
@@ -111,7 +113,7 @@ def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
         found = []
         for name in names:
             p = by_name[name]
-            how = case.method if full or name in targets else None
+            how = method if full or name in targets else None
             found.append(Layer(p.out_features, p.in_features, p.params, how))
         return Group(tuple(found), grad)
 
@@ -143,5 +145,5 @@ def _ends(shape: ModelShape, grad: bool, train: bool) -> Ends | None:
     tied = bool(shape.config.get("tie_word_embeddings", gpt2))
     positions = shape.max_positions if gpt2 else 0
     norm = shape.outside_params - (vocabulary * (1 if tied else 2) + positions) * width
-    head = Layer(vocabulary, width, vocabulary * width, "full" if train else None)
+    head = Layer(vocabulary, width, vocabulary * width, methods()[BASELINE] if train else None)
     return Ends(Group((head,), grad), vocabulary, positions, tied, norm, train)

@@ -8,15 +8,10 @@ from dataclasses import dataclass
 
 from bench.case import Case
 from bench.case.shapes import trainable_blocks
-from bench.roofline.bytes_moved import BYTES, INT64
+from bench.methods.registry import method_of, trainable_params
+from bench.roofline.bytes_moved import widths
+from bench.roofline.gemm_shapes import DEFAULT_VOCABULARY
 
-# Bytes that a decoder block keeps for backward, for each token, in 16 bit: factors of the hidden size, of the MLP's
-# inner width, of q's and of k's width. Counted with torch's saved-tensor hooks on transformers' blocks; the attention
-# is the fused one, which keeps no scores.
-KEPT = {
-    "llama": {"full": (16, 8, 4, 4), "lora": (12, 8, 4, 4), "dropout": (28, 10, 8, 4), "paca": (8, 6, 4, 4)},
-    "gpt2": {"full": (26, 10, 0, 0), "lora": (26, 10, 0, 0), "dropout": (32, 12, 0, 0), "paca": (20, 8, 0, 0)},
-}
 FP32 = 1.8  # as much in fp32: masks and what norms keep are no wider
 AMP = 1.2  # under autocast: the residual stream and the norms are fp32
 LOGITS = 12  # bytes for each token and word: 16-bit logits, in fp32, their log-softmax, and the gradient of one of them
@@ -43,19 +38,16 @@ class Need:
 
 def need(case: Case, step: bool) -> Need:
     """What a case needs; `step` where whole optimizer steps are among its passes."""
-    width = 4 if case.precision.startswith("amp-") else BYTES[case.precision]
+    width = widths(case)
     if case.level == "linear":
         weights = sum(p.params for p in case.projections)
     else:
         assert case.shape is not None
         weights = case.shape.block_params if case.level == "block" else case.shape.num_params
-    trained = case.trainable_params
-    own = width if case.adapter_dtype is None else BYTES[case.adapter_dtype]
-    adapters = 0 if case.method == "full" else trained * own
-    if case.method == "paca":
-        adapters += trained * width + _adapted_layers(case) * (case.rank or 0) * INT64
-    optimizer = 2 * trained * own if step else 0
-    return Need(weights * width, adapters, trained * own, optimizer, _activations(case))
+    trained = trainable_params(case)
+    adapters = method_of(case).adapter_bytes(trained, _adapted_layers(case), case.rank or 0, width)
+    optimizer = 2 * trained * width.adapter if step else 0
+    return Need(weights * width.param, adapters, trained * width.adapter, optimizer, _activations(case))
 
 
 def _adapted_layers(case: Case) -> int:
@@ -66,9 +58,11 @@ def _adapted_layers(case: Case) -> int:
 def _activations(case: Case) -> int | None:
     """Level model alone: what is kept of the blocks that train and of those above them, and the logits."""
     shape = case.shape
-    if case.level != "model" or shape is None or shape.model_type not in KEPT:
+    if case.level != "model" or shape is None:
         return None
-    kind = "dropout" if case.dropout else case.method
+    factors = method_of(case).kept(shape.model_type, bool(case.dropout))
+    if factors is None:
+        return None
     by_name = {p.name: p for p in shape.projections}
     if shape.model_type == "llama":
         q, kv = (by_name[f"self_attn.{name}_proj"].out_features for name in ("q", "k"))
@@ -76,14 +70,14 @@ def _activations(case: Case) -> int | None:
     else:
         q = kv = shape.hidden_size
         inner = by_name["mlp.c_fc"].out_features
-    widths = (shape.hidden_size, inner, q, kv)
-    token = sum(k * width for k, width in zip(KEPT[shape.model_type][kind], widths, strict=True))
+    wide = (shape.hidden_size, inner, q, kv)
+    token = sum(k * width for k, width in zip(factors, wide, strict=True))
     blocks = trainable_blocks(case.trainable_layers, case.blocks)
     kept = case.tokens * blocks * token * {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
     if case.precision.startswith("amp-"):
         kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
-    default = {"gpt2": 50257, "llama": 32000}[shape.model_type]
-    return round(kept) + LOGITS * case.tokens * shape.config.get("vocab_size", default)
+    vocabulary = shape.config.get("vocab_size", DEFAULT_VOCABULARY[shape.model_type])
+    return round(kept) + LOGITS * case.tokens * vocabulary
 
 
 def too_large(case: Case, step: bool, memory_mib: int | None) -> str | None:

@@ -10,7 +10,7 @@ equation 3, for LoRA), each once and nothing recomputed. With M tokens, K inputs
                causal: scores above the diagonal need not be computed
 
 FLOPs are those of matrix products, two for each multiplication with its addition, as torch.utils.flop_counter counts;
-elementwise work, norms, softmax, embeddings, biases and the optimizer are not among them. products.py says which
+elementwise work, norms, softmax, embeddings, biases and the optimizer are not among them. gemm_shapes.py says which
 gradients there are.
 
 Bytes: each tensor that forward or backward has to read or write, once in each, at its own dtype. At level linear these
@@ -25,7 +25,7 @@ gradient. Under amp-* parameters and the residual stream are fp32, linear layers
 
 from bench.case import Case
 from bench.roofline import bytes_moved
-from bench.roofline.gemm_shapes import Products, products
+from bench.roofline.gemm_shapes import GemmShapes, gemm_shapes
 from bench.roofline.peaks import Board, board
 
 __all__ = ["Board", "board", "compulsory_bytes", "floor_ms", "flops"]
@@ -50,7 +50,7 @@ def flops(case: Case, pass_: str) -> int | None:
 
     None at levels block and model of an architecture without a closed form here.
     """
-    found = products(case)
+    found = gemm_shapes(case)
     return None if found is None else sum(_flops(case, found, part) for part in parts(case, pass_))
 
 
@@ -60,8 +60,8 @@ def compulsory_bytes(case: Case, pass_: str) -> int | None:
 
     None as for flops.
     """
-    found = products(case)
-    return None if found is None else sum(_traffic(case, found, part).total for part in parts(case, pass_))
+    found = gemm_shapes(case)
+    return None if found is None else sum(_bytes(case, found, part).total for part in parts(case, pass_))
 
 
 def floor_ms(case: Case, pass_: str, on: Board | None) -> float | None:
@@ -73,7 +73,7 @@ def floor_ms(case: Case, pass_: str, on: Board | None) -> float | None:
     finds in L2 what forward has just read. So it is less than compulsory_bytes suggest. A flush leaves L2 full of
     changed lines, so that writing, too, costs bandwidth at once.
     """
-    found = products(case)
+    found = gemm_shapes(case)
     if on is None or found is None:
         return None
     seconds = 0.0
@@ -83,43 +83,41 @@ def floor_ms(case: Case, pass_: str, on: Board | None) -> float | None:
     return seconds * 1e3
 
 
-def _memory_bytes(case: Case, found: Products, part: str, on: Board) -> float:
+def _memory_bytes(case: Case, found: GemmShapes, part: str, on: Board) -> float:
     """What cannot have come from L2."""
     if case.l2 != "cold":
         return 0.0
-    moved = _traffic(case, found, part)
+    moved = _bytes(case, found, part)
     return moved.fresh + (0.0 if on.l2_mib is None else max(0.0, moved.reused - on.l2_mib * 2**20))
 
 
-def _traffic(case: Case, found: Products, part: str) -> bytes_moved.Traffic:
+def _bytes(case: Case, found: GemmShapes, part: str) -> bytes_moved.Bytes:
     count = {"forward": bytes_moved.forward, "backward": bytes_moved.backward, "optimizer": bytes_moved.optimizer}[part]
     return count(case, found)
 
 
-def _flops(case: Case, found: Products, part: str) -> int:
+def _flops(case: Case, found: GemmShapes, part: str) -> int:
     return {"forward": _forward_flops, "backward": _backward_flops, "optimizer": lambda *_: 0}[part](case, found)
 
 
-def _forward_flops(case: Case, found: Products) -> int:
+def _forward_flops(case: Case, found: GemmShapes) -> int:
     m, r = case.tokens, case.rank or 0
     total = sum(2 * case.batch * case.seq**2 * block.q for block in found.blocks)  # Q K^T and P V, halved
     for _, layer in found.layers():
         total += 2 * m * layer.n * layer.k
-        if layer.trains == "lora":
-            total += 2 * m * r * (layer.n + layer.k)
+        if layer.trains is not None:
+            total += layer.trains.forward_flops(layer, m, r)
     return total
 
 
-def _backward_flops(case: Case, found: Products) -> int:
+def _backward_flops(case: Case, found: GemmShapes) -> int:
     m, r = case.tokens, case.rank or 0
     total = 0
     for block in found.blocks:
         q, k, v = block.qkv_grad
         total += case.batch * case.seq**2 * block.q * ((q or k) + q + k + v)  # dP, dQ, dK, dV, halved
     for group, layer in found.layers():
-        total += 2 * m * layer.n * layer.k * (group.x_grad + (layer.trains == "full"))
-        if layer.trains == "lora":
-            total += 2 * m * r * (2 * layer.n + layer.k * (1 + group.x_grad))
-        elif layer.trains == "paca":
-            total += 2 * m * r * layer.n
+        total += 2 * m * layer.n * layer.k * group.x_grad
+        if layer.trains is not None:
+            total += layer.trains.backward_flops(layer, m, r, group.x_grad)
     return total

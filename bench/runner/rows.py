@@ -6,13 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.case import Case
-from bench.case.schema import COLUMNS, Status
+from bench.case.columns import COLUMNS
+from bench.case.schema import Status
 from bench.devices import Device
+from bench.methods.registry import trainable_params
+from bench.record.stats import summarize
 from bench.record.store import Row, now
 from bench.roofline.peaks import board
 from bench.roofline.roofline import compulsory_bytes, floor_ms, flops
 from bench.sweeps.expand import Plan
-from bench.timing.stop import estimate
 
 SUSPECT = 0.9  # of the floor: peaks are at the boost clock of a data sheet, which a board may exceed for a while
 
@@ -33,7 +35,7 @@ class RowMaker:
             "repeat": repeat,
             "gpu": self._device.name,
             **case.axes(),
-            "trainable_params": case.trainable_params,
+            "trainable_params": trainable_params(case),
             "process": process,
             "measured_at": now(),
             "repro": self._repro(case),
@@ -54,7 +56,7 @@ class RowMaker:
             if series["status"] != Status.ok:
                 rows.append(row)
                 continue
-            e = estimate(series["samples_ms"])
+            e = summarize(series["samples_ms"])
             row |= {k: _to_ns(v) for k, v in asdict(e).items()}
             row |= {"noisy": e.half_width > self._plan.settings.noisy, "detail": event.get("note")}
             row |= {k: _to_ns(row[k]) for k in ("refresh_ms", "optimizer_ms", "parts_ms")}

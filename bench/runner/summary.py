@@ -1,15 +1,15 @@
 """The closing lines of a run: what failed, where the time went, and one plain sentence."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
-from bench.case.schema import AXES, Status
-from bench.record.store import Record, Row
+from bench.case import Case, read_case
+from bench.case.schema import BASELINE, Status
+from bench.record.numbers import with_interval
+from bench.record.stats import Measured, Repeat, generator, measured
+from bench.record.store import Key, Record, Row, key_of
 from bench.runner.progress import duration
 from bench.sweeps.expand import Plan
-
-# Axes that belong to the method itself; a ratio to Full-FT compares rows that agree on all others.
-OWN_AXES = {"method", "impl", "rank", "alpha", "dropout", "targets", "adapter_dtype"}
 
 
 def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, float]) -> Iterator[str]:
@@ -25,33 +25,38 @@ def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, flo
     for what, seconds in spent.items():
         yield f"  {what:<12}{duration(seconds):>8}{seconds / whole:>6.0%}"
     main = [row for row in rows if row["clock"] == plan.clocks[0]]
-    sentence = headline(sorted(main, key=lambda r: (str(r["model"]), r["seq"], r["repeat"])))
+    sentence = headline(sorted(main, key=lambda r: (str(r["model"]), r["seq"], r["repeat"])), record.samples())
     if sentence:
         yield sentence
 
 
-def headline(rows: list[Row]) -> str | None:
-    """'LoRA eager took 1.31 +- 0.02 times as long as Full-FT ...' for the slowest LoRA of the rows, if there is one.
+def headline(rows: list[Row], samples: Mapping[Key, Sequence[float]]) -> str | None:
+    """'LoRA eager took 1.31 [1.29, 1.33] times as long as Full-FT ...' for the slowest LoRA of the rows, if any."""
 
-    The interval divides the ends of one median's interval by the other's: it is within these processes, and wide.
-    """
-
-    def others(row: Row) -> tuple[object, ...]:
-        return (*(row[a] for a in AXES if a not in OWN_AXES), row["pass"], row["clock"], row["repeat"])
-
-    timed = [r for r in rows if r["status"] == Status.ok and r["clock"] != "host" and r["pass"] == "forward-backward"]
-    full = {others(r): r for r in timed if r["method"] == "full" and r["impl"] == "eager"}
-    pairs = [(r, full[others(r)]) for r in timed if r["method"] == "lora" and others(r) in full]
-    if not pairs:
+    cases: dict[tuple[object, ...], dict[Case, list[Row]]] = {}
+    for row in rows:
+        if row["status"] == Status.ok and row["clock"] != "host" and row["pass"] == "forward-backward":
+            case = read_case(row)
+            cases.setdefault((case.comparison, row["clock"]), {}).setdefault(case, []).append(row)
+    found: list[tuple[Measured, Row]] = []
+    for alike in cases.values():
+        times = [(_time(repeats, samples), repeats[0]) for repeats in alike.values()]
+        full = [time for time, row in times if row["method"] == BASELINE and row["impl"] == "eager"]
+        found += [(time / full[0], row) for time, row in times if full and row["method"] == "lora"]
+    if not found:
         return None
-    row, base = max(pairs, key=lambda p: p[0]["median_ms"] / p[1]["median_ms"])
-    ratio = row["median_ms"] / base["median_ms"]
-    low, high = row["ci_low_ms"] / base["ci_high_ms"], row["ci_high_ms"] / base["ci_low_ms"]
-    half = (high - low) / 2
-    # Where the interval is wide it is lopsided, and +- would promise ratios that cannot be.
-    found = f"{ratio:.2f} +- {half:.2f}" if half < 0.2 * ratio else f"{ratio:.3g} [{low:.3g}, {high:.3g}]"
+    ratio, row = max(found, key=lambda f: f[0].value)
     where = " ".join(str(x) for x in (row["model"], row["layer"]) if x)
     return (
-        f"LoRA {row['impl']} took {found} times as long as Full-FT: forward-backward of {where}"
+        f"LoRA {row['impl']} took {with_interval(ratio.estimate)} times as long as Full-FT: forward-backward of {where}"
         f" ({row['level']}) at {row['batch']} x {row['seq']}, {row['precision']}, clock {row['clock']}."
     )
+
+
+def _time(repeats: list[Row], samples: Mapping[Key, Sequence[float]]) -> Measured:
+    found = [
+        Repeat(r["median_ms"], r["ci_low_ms"], r["ci_high_ms"], samples.get(key_of(r), ()), r["process"] or "")
+        for r in repeats
+    ]
+    first = repeats[0]
+    return measured(found, generator(first["case_id"], first["pass"], first["clock"]))[0]

@@ -24,9 +24,9 @@ from typing import Any
 
 from bench.case import Case
 from bench.case.schema import Status
+from bench.record.stats import Summary
 from bench.timing.gpu_state import GpuState, open_state
 from bench.timing.settings import MeasureSettings
-from bench.timing.stop import Estimate
 
 Emit = Callable[..., None]
 
@@ -150,14 +150,15 @@ def _measure(
 ) -> bool:
     """Measures one case under every clock; what one clock found is told before the next begins. False as in _one."""
     started = perf_counter()
+    from bench.case.clocks import in_order
     from bench.correctness.check import check, default_tokens, finite, shrink
-    from bench.methods import IMPLS, note
+    from bench.methods.registry import impl_of, note
     from bench.models.build import build
-    from bench.timing.clocks import in_order, make_clock
+    from bench.timing.clocks import make_clock
     from bench.timing.peak_memory import peak_mib
     from bench.timing.sampler import measure
 
-    impl = IMPLS[case.method][case.impl]
+    impl = impl_of(case)
 
     def begin(phase: str) -> None:
         """Any first call compiles, and so does one under another autocast cache, as clock graph has it."""
@@ -182,7 +183,7 @@ def _measure(
         begin(f"measuring {name}")
         clock = make_clock(name, device, case.l2 == "cold", settings)
 
-        def tell(pass_: str, e: Estimate) -> None:
+        def tell(pass_: str, e: Summary) -> None:
             emit("estimate", case_id=case.case_id, **{"pass": pass_}, **asdict(e))
 
         m = measure(work, clock, tuple(job["passes"]), case.level, settings, tell, state=state, never=impl.cannot)

@@ -6,15 +6,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.case import Case, schema
+from bench.case import AXES, Case
+from bench.case.clocks import clocks_of
 from bench.case.shapes import model_shape, square, trainable_blocks
 from bench.errors import UserError
-from bench.methods.registry import IMPLS
+from bench.methods.registry import method_of, methods
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
-from bench.timing.clocks import clocks_of
 from bench.timing.settings import MeasureSettings
 from bench.where import Condition, parse_where, text_of
 from bench.yamlfile import Where, YamlFile, place
+
+# What only some methods have: it differs within a comparison.
+ADAPTER_AXES = {name for name, axis in AXES.items() if axis.trains and not axis.compared} - {"method", "impl"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def make_plan(sweep: str, on_cpu: bool, where: list[str] | tuple[str, ...] = ())
     """Reads a sweep and expands it for a GPU or for the CPU. Raises UserError where either cannot be done."""
     path = sweep_path(sweep)
     file, read = read_sweep(path)
-    conditions = parse_where(where, (*schema.AXES, "case_id", "pass"))
+    conditions = parse_where(where, (*AXES, "case_id", "pass"))
     instead = file.cpu.axes.given() if on_cpu else {}
     asked = _asked_for(file, conditions)
     passes = tuple(dict.fromkeys((on_cpu and file.cpu.passes) or file.passes))
@@ -95,7 +98,7 @@ def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: W
                 return place(read, candidate)
         return place(read, where)
 
-    ordered = [a for a in schema.AXES if a in values]
+    ordered = [a for a in AXES if a in values]
     for combination in product(*(values[a] for a in ordered)):
         point = dict(zip(ordered, combination, strict=True))
         try:
@@ -117,19 +120,20 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     p: dict[str, Any] = {f.name: point.get(f.name) for f in fields(Case)}
     method, level, precision = p["method"], p["level"], p["precision"] or ("fp32" if on_cpu else "bf16")
     p["precision"], p["impl"] = precision, p["impl"] or "eager"
-    if p["impl"] not in IMPLS[method]:
-        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}; valid are: {', '.join(IMPLS[method])}")
-    if method == "full":
-        p |= dict.fromkeys(("rank", "alpha", "dropout", "targets", "adapter_dtype"))
-    else:
+    found = methods()[method]
+    if p["impl"] not in found.impls:
+        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}; valid are: {', '.join(found.impls)}")
+    p |= dict.fromkeys(ADAPTER_AXES - set(found.axes))
+    if found.adapts:
         for key in ("rank", "alpha"):
             if p[key] is None:
                 raise _Bad("method", f"method {method} needs a value for {key!r}")
-        p["dropout"] = (p["dropout"] or 0.0) if method == "lora" else None
-        p["targets"] = (p["targets"] or "all-linear") if level != "linear" else None
-        wide = precision.startswith("amp-") or IMPLS[method][p["impl"]].fp32_adapters
-        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
         p["alpha"] = float(p["alpha"])
+        wide = precision.startswith("amp-") or found.impls[p["impl"]].fp32_adapters
+        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
+        p["targets"] = (p["targets"] or "all-linear") if level != "linear" else None
+    if "dropout" in found.axes:
+        p["dropout"] = p["dropout"] or 0.0
     p["accumulation"] = None if p["accumulation"] == 1 else p["accumulation"]
     p["l2"] = None if on_cpu else p["l2"] or ("cold" if level == "linear" else "warm")
     for layer, model in _layers(p, models):
@@ -190,10 +194,8 @@ def _check(case: Case) -> None:
             if not shape.match(target):
                 names = ", ".join(x.name for x in shape.projections)
                 raise _Bad("targets", f"{target!r} is no linear layer of {case.model}; valid are: all-linear, {names}")
-    if case.method == "paca":
-        least = min(x.in_features for x in case.target_projections)
-        if case.rank and case.rank > least:
-            raise _Bad("rank", f"{case.rank} columns are more than the {least} that the narrowest layer has")
+    if complaint := method_of(case).complaint(case):
+        raise _Bad(*complaint)
 
 
 def _narrow(

@@ -1,20 +1,35 @@
 """What a sweep file may say: its keys, their types and values. An unknown key is an error that names key and file."""
 
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
-from bench.case import schema
+from bench.case import AXES, schema
+from bench.case.case import TYPES
+from bench.case.clocks import CLOCKS
+from bench.case.schema import Axis
 from bench.case.shapes import is_there
 from bench.errors import UserError, did_you_mean, one_of
+from bench.methods.registry import methods
 from bench.timing.settings import MeasureSettings
 from bench.yamlfile import Strict, YamlFile, read_strict
 
 SWEEPS = Path(__file__).parent
 
 
-Count = Annotated[int, Field(gt=0, lt=2**31)]  # beyond, no tensor has such a dimension, and memory sums overflow
+def _words(valid: Sequence[str] | Callable[[], Iterable[str]]) -> Any:
+    """A list of words out of a vocabulary, or out of one that is asked for when it is needed."""
+
+    def check(values: list[str]) -> list[str]:
+        words = tuple(valid() if callable(valid) else valid)
+        for v in values:
+            if v not in words:
+                raise ValueError(one_of("", v, words).removeprefix(": "))
+        return values
+
+    return Annotated[list[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(check)]
 
 
 def _listed(value: Any) -> Any:
@@ -22,61 +37,34 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def _targets(value: Any) -> Any:
-    """A list inside the list is one value: its names joined by commas, as they stand in rows.csv."""
-    return [",".join(v) if isinstance(v, list) and all(isinstance(n, str) for n in v) else v for v in _listed(value)]
-
-
-def _counts(value: Any) -> Any:
-    """A plain count of top blocks is meant as the word for it."""
-    return [str(v) if type(v) is int else v for v in _listed(value)]
-
-
-def _words(valid: tuple[str, ...]) -> Any:
-    """A list of words out of a vocabulary."""
-
-    def check(values: list[str]) -> list[str]:
-        for v in values:
-            if v not in valid:
-                raise ValueError(one_of("", v, valid).removeprefix(": "))
-        return values
-
-    return Annotated[list[str], Field(min_length=1), BeforeValidator(_listed), AfterValidator(check)]
-
-
-def _many(kind: Any, before: Any = _listed) -> Any:
-    return Annotated[list[kind], Field(min_length=1), BeforeValidator(before)]
+def _values(name: str, axis: Axis) -> Any:
+    """The type of an axis in a sweep file: one value or a list of them."""
+    if name == "method":
+        return _words(methods)
+    if axis.valid:
+        return _words(axis.valid)
+    bounds: dict[str, Any] = {"gt": axis.above, "ge": axis.least, "lt": axis.below}
+    kind: Any = Annotated[TYPES[name], Field(**{k: v for k, v in bounds.items() if v is not None})]
+    read = BeforeValidator(lambda value: [axis.read(v) for v in _listed(value)])
+    return Annotated[list[kind], Field(min_length=1), read]
 
 
 class AxesPart(Strict):
-    """Values of axes: a single one or a list. Every combination is a case."""
-
-    level: _words(schema.LEVELS) | None = None  # type: ignore[valid-type]
-    model: _many(str) | None = None  # type: ignore[valid-type]
-    layer: _many(str) | None = None  # type: ignore[valid-type]
-    method: _words(schema.METHODS) | None = None  # type: ignore[valid-type]
-    impl: _many(str) | None = None  # type: ignore[valid-type]
-    trainable_layers: _many(str, _counts) | None = None  # type: ignore[valid-type]
-    rank: _many(Count) | None = None  # type: ignore[valid-type]
-    alpha: _many(Annotated[float, Field(gt=0, lt=1e6)]) | None = None  # type: ignore[valid-type]
-    dropout: _many(Annotated[float, Field(ge=0, lt=1)]) | None = None  # type: ignore[valid-type]
-    targets: _many(str, _targets) | None = None  # type: ignore[valid-type]
-    adapter_dtype: _words(schema.DTYPES) | None = None  # type: ignore[valid-type]
-    precision: _words(schema.PRECISIONS) | None = None  # type: ignore[valid-type]
-    batch: _many(Count) | None = None  # type: ignore[valid-type]
-    seq: _many(Count) | None = None  # type: ignore[valid-type]
-    accumulation: _many(Count) | None = None  # type: ignore[valid-type]
-    l2: _words(schema.L2_STATES) | None = None  # type: ignore[valid-type]
+    """Values of axes: a single one or a list. Every combination is a case. `Axes` has a key for each axis."""
 
     def given(self) -> dict[str, list[Any]]:
-        """The axes that are set, in the order of schema.AXES."""
-        return {a: getattr(self, a) for a in schema.AXES if getattr(self, a) is not None}
+        """The axes that are set, in their order."""
+        return {a: getattr(self, a) for a in AXES if getattr(self, a) is not None}
+
+
+_KEYS: dict[str, Any] = {name: (_values(name, axis) | None, None) for name, axis in AXES.items()}
+Axes: Any = create_model("Axes", __base__=AxesPart, **_KEYS)
 
 
 class CpuPart(Strict):
     """What replaces the sweep's own keys on a machine without a GPU."""
 
-    axes: AxesPart = AxesPart()
+    axes: Axes = Axes()
     passes: _words(schema.PASSES) | None = None  # type: ignore[valid-type]
     measure: MeasureSettings = MeasureSettings()
 
@@ -85,12 +73,12 @@ class SweepFile(Strict):
     """A sweep: axes and methods whose combinations are the cases, what to time, and how."""
 
     description: str
-    axes: AxesPart
-    methods: Annotated[list[AxesPart], Field(min_length=1)]
+    axes: Axes
+    methods: Annotated[list[Axes], Field(min_length=1)]
     passes: _words(schema.PASSES) = Field(default=["forward", "backward", "forward-backward"])  # type: ignore[valid-type]
-    clocks: _words(("eager", "device", "graph")) = Field(default=["eager"])  # type: ignore[valid-type]
+    clocks: _words([name for name, clock in CLOCKS.items() if clock.in_sweeps]) = Field(default=["eager"])  # type: ignore[valid-type]
     measure: MeasureSettings = MeasureSettings()
-    on_request: AxesPart = AxesPart()  # further values of axes, measured only where --where names them
+    on_request: Axes = Axes()  # further values of axes, measured only where --where names them
     cpu: CpuPart = CpuPart()
 
 

@@ -4,7 +4,7 @@ from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from bench.timing.clocks import Sample, Timed, Unsupported
+from bench.timing.base import Sample, Timed, Unsupported
 from bench.timing.eager import EagerClock
 from bench.timing.settings import MeasureSettings
 from bench.timing.sleep_kernel import Backlog, cycles_per_ms, queue_depth

@@ -3,7 +3,7 @@
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from bench.timing.clocks import Clock, Sample, Timed
+from bench.timing.base import Clock, Sample, Timed
 from bench.timing.settings import MeasureSettings
 
 if TYPE_CHECKING:

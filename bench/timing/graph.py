@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.timing.clocks import Sample, Timed, Unsupported
+from bench.timing.base import Sample, Timed, Unsupported
 from bench.timing.eager import CudaClock
 from bench.timing.graph_nodes import count_nodes
 from bench.timing.settings import MeasureSettings

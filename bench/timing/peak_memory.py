@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bench.timing.clocks import Timed
+from bench.timing.base import Timed
 
 
 def peak_mib(work: Timed, device: Any, step: bool = False) -> float | None:

@@ -9,11 +9,13 @@ from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
+from bench.case.clocks import clocks_of
 from bench.case.schema import Status
-from bench.timing.clocks import Clock, Timed, Unsupported, clocks_of
+from bench.record.stats import Summary, summarize
+from bench.timing.base import Clock, Timed, Unsupported
 from bench.timing.gpu_state import CLOCKS_SET, GpuState, Reading, Rests, summary
 from bench.timing.settings import MeasureSettings
-from bench.timing.stop import Estimate, estimate, stop_reason
+from bench.timing.stop import stop_reason
 
 Samples = dict[tuple[str, str], list[float]]
 
@@ -100,7 +102,7 @@ def measure(
     passes: tuple[str, ...],
     level: str,
     settings: MeasureSettings,
-    on_check: Callable[[str, Estimate], None] = lambda _pass, _estimate: None,
+    on_check: Callable[[str, Summary], None] = lambda _pass, _estimate: None,
     now: Callable[[], float] = perf_counter,
     state: GpuState | None = None,
     sleep: Callable[[float], None] = time.sleep,
@@ -202,7 +204,7 @@ def _sample(
     passes: list[str],
     level: str,
     settings: MeasureSettings,
-    on_check: Callable[[str, Estimate], None],
+    on_check: Callable[[str, Summary], None],
     now: Callable[[], float],
     watch: _Watch,
 ) -> _Found:
@@ -227,7 +229,7 @@ def _sample(
         measured_ms += sample[whole] * clock.calls
         reason = stop_reason([taken[w] for w in wanted], measured_ms / 1e3, now() - begun, settings, level)
         if sample[whole] >= SLOW_MS and n % settings.check_every:
-            on_check(wanted[-1][0], estimate(taken[wanted[-1]]))
+            on_check(wanted[-1][0], summarize(taken[wanted[-1]]))
         if not reason and n % settings.check_every:
             continue
         if not watch.fit():
@@ -238,6 +240,6 @@ def _sample(
             continue
         kept = n
         if n % settings.check_every == 0:
-            on_check(wanted[-1][0], estimate(taken[wanted[-1]]))
+            on_check(wanted[-1][0], summarize(taken[wanted[-1]]))
         if reason:
             return _Found(taken, reason, dropped)

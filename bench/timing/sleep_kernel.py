@@ -4,7 +4,7 @@ from math import ceil
 from time import perf_counter
 from typing import Any
 
-from bench.timing.clocks import Unsupported
+from bench.timing.base import Unsupported
 from bench.timing.settings import MeasureSettings
 
 # Spins of the GPU timed to calibrate, in its clock cycles; about 0.5 and 5 ms at 2 GHz.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.case.schema import COLUMNS
+from bench.case.columns import COLUMNS
 from bench.record.environment import source_hash
-from bench.timing.stop import estimate
+from bench.record.stats import summarize
 from tests.conftest import ROOT, Bench, rows_of
 
 CONTRACT = """
@@ -41,7 +41,7 @@ def test_a_run_leaves_what_the_contract_says(bench: Bench, sweep_file: Path, tmp
     for r, s in zip(rows, samples, strict=True):
         assert (r["case_id"], r["pass"]) == (s["case_id"], s["pass"])
         assert len(s["samples_ms"]) == r["n"]
-        assert estimate(s["samples_ms"]).median_ms == pytest.approx(r["median_ms"], abs=1e-6)
+        assert summarize(s["samples_ms"]).median_ms == pytest.approx(r["median_ms"], abs=1e-6)
     for case in {r["case_id"] for r in rows}:
         f, b, fb = (next(s["samples_ms"] for s in samples if (s["case_id"], s["pass"]) == (case, p))
                     for p in ("forward", "backward", "forward-backward"))  # fmt: skip

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.methods.registry import IMPLS, Impl
+from bench.methods.method import Impl
+from bench.methods.registry import methods
 from tests.correctness.planted import FIELDS
 from tests.models.tiny import write_config
 
@@ -26,7 +27,7 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Any]]
         module: Any = ModuleType("planted_fault")
         module.apply = apply
         monkeypatch.setitem(sys.modules, "planted_fault", module)
-        monkeypatch.setitem(IMPLS[method], "planted", Impl("planted_fault", "wrong on purpose"))
+        monkeypatch.setitem(methods()[method].impls, "planted", Impl("wrong on purpose", module="planted_fault"))
         return "planted"
 
     return register

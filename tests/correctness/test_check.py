@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.correctness.check import SHARE, check, finite, shrink
-from bench.correctness.reference import draw_b, reference, yardstick
-from bench.methods import IMPLS, unsupported
+from bench.correctness.reference import baseline, draw, reference
 from bench.methods.adapt import trained
+from bench.methods.registry import methods, unsupported
 from bench.models.build import build
 from kernels import LoRALinear, PaCALinear
 from tests.correctness.planted import FIELDS, case_of, lora_impl, paca_impl, paca_of
@@ -75,9 +75,9 @@ def test_what_is_compared(models: dict[str, str]) -> None:
 @pytest.mark.parametrize("scale", [1 / 3, 1.0, 4.0])
 def test_the_branch_is_large_enough_to_be_seen(scale: float, rank: int) -> None:
     case = make_case(None, "lora", "linear", layer="square-64", rank=rank, alpha=scale * rank)
-    exact = reference(yardstick(case, "cpu", 0))
+    exact = reference(baseline(case, "cpu", 0))
     values = {"layer.lora_a": torch.randn(rank, 64), "layer.lora_b": torch.zeros(64, rank)}
-    draw_b(values, exact, SHARE)
+    draw(values, exact, SHARE)
     exact.load(values)
     output, base = exact.run({"output": torch.zeros(2, 8, 64)})["output"], exact.base()["output"]
     assert ((output - base).norm() / base.norm()).item() == pytest.approx(SHARE, rel=1e-5)
@@ -136,8 +136,10 @@ def test_other_right_ways_pass(models: dict[str, str], plant: Any, level: str, p
 
 
 # All but eager and the kernels', which need a GPU.
-PEERS = [(method, name) for method, impls in IMPLS.items() for name in impls if name not in ("eager", "triton")]
-COMPILED = [peer for peer in PEERS if IMPLS[peer[0]][peer[1]].compiles]
+PEERS = [
+    (method, name) for method, found in methods().items() for name in found.impls if name not in ("eager", "triton")
+]
+COMPILED = [peer for peer in PEERS if methods()[peer[0]].impls[peer[1]].compiles]
 AT_ONCE = [peer for peer in PEERS if peer not in COMPILED]
 
 
@@ -149,7 +151,7 @@ AT_ONCE = [peer for peer in PEERS if peer not in COMPILED]
 def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str) -> None:
     """As impl eager does, under the same bounds. bordered is asked at level block too, though not timed there."""
     axes: dict[str, Any] = {"impl": impl, "precision": precision}
-    if IMPLS[method][impl].fp32_adapters:
+    if methods()[method].impls[impl].fp32_adapters:
         axes["adapter_dtype"] = "fp32"
     if method == "lora" and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
         axes["dropout"] = 0.1
@@ -181,7 +183,7 @@ def test_peers_pass_on_a_group(models: dict[str, str], method: str, impl: str) -
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "amp-bf16"])
 @pytest.mark.parametrize("impl", ["addmm", "merged", "peft", "official", "swap"])
 def test_peers_pass_on_a_whole_model(models: dict[str, str], impl: str, precision: str) -> None:
-    method = "paca" if impl in IMPLS["paca"] else "lora"
+    method = "paca" if impl in methods()["paca"].impls else "lora"
     dtype = "fp32" if precision == "amp-bf16" else None
     case = case_of(models, "llama", method, "model", impl=impl, precision=precision, adapter_dtype=dtype)
     result = check(case, "cpu")

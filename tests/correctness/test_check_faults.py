@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.correctness.bounds import GateResult
+from bench.correctness.bounds import CheckResult
 from bench.correctness.check import check
 from bench.methods.adapt import adapt_lora, trained
 from bench.methods.lora.merged import MergedLoRALinear
@@ -68,7 +68,7 @@ LORA: dict[str, tuple[Forward, set[str], str]] = {
 }
 
 
-def _named(result: GateResult, tensors: set[str], where: str) -> None:
+def _named(result: CheckResult, tensors: set[str], where: str) -> None:
     assert not result.passed
     assert result.tensor.rpartition(".")[2] in tensors, result.detail
     assert not result.error <= result.bound

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from bench.methods import apply
 from bench.methods.refresh import draw_lora_b
+from bench.methods.registry import apply
 from bench.models.config import make_config, make_model
 from kernels import LoRALinear
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config

@@ -9,12 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from bench.methods import apply
 from bench.methods.adapt import replace, target_layers
-from bench.methods.refresh import refreshed_layers, remove
+from bench.methods.refresh import refreshed_layers
+from bench.methods.registry import apply
 from bench.models.build import build
 from bench.models.config import make_config, make_model
 from kernels import PaCALinear, parameter_groups, refresh_after_step
+from kernels.paca import remove_paca
 from kernels.paca.places import seed_of
 from tests.methods.dense import DenseColumns
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config
@@ -106,7 +107,7 @@ def test_trains_as_the_dense_columns_do(
             weight = weight.t() if layer.transposed else weight
             assert torch.equal(layer.weight[:, rest], weight[:, rest])
             assert not torch.equal(layer.weight[:, layer.index], weight[:, layer.index])
-    remove(ours)
+    remove_paca(ours)
     found = dict(ours.named_parameters())
     assert found.keys() == pretrained.keys()
     assert all(torch.equal(found[name], pretrained[name]) for name in pretrained)

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bench.case import Case
-from bench.case.schema import METHODS
-from bench.methods import IMPLS, apply, unsupported
+from bench.errors import UserError
+from bench.methods.registry import apply, methods, unsupported
 from bench.models.build import build
 from bench.models.config import make_config, make_model
 from bench.sweeps.expand import make_plan
@@ -16,10 +16,10 @@ from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
 
 def test_every_method_has_an_eager_impl_that_loads() -> None:
-    assert tuple(IMPLS) == METHODS
-    for method in METHODS:
-        assert callable(IMPLS[method]["eager"].load())
-        assert all(impl.says for impl in IMPLS[method].values())
+    assert next(iter(methods())) == "full"
+    for method in methods().values():
+        assert callable(method.impls["eager"].load())
+        assert all(impl.says for impl in method.impls.values())
 
 
 def test_rank_above_the_columns_is_unsupported_by_paca_alone(tmp_path: Path) -> None:
@@ -61,8 +61,8 @@ def test_what_a_peer_cannot_express(method: str, impl: str, axes: dict[str, obje
 
 
 def test_what_peers_can_express() -> None:
-    for method, impls in IMPLS.items():
-        for name, impl in impls.items():
+    for method, found in methods().items():
+        for name, impl in found.impls.items():
             more = {"precision": "bf16", "adapter_dtype": "fp32"} if impl.fp32_adapters else {}
             assert name.endswith("triton") or unsupported(_square(method, name, **more), "cpu") is None
     for impl in ("addmm", "peft"):
@@ -74,19 +74,19 @@ def test_bordered_is_for_single_layers(tmp_path: Path) -> None:
     path = write_config(tmp_path, GPT2)
     for level in ("block", "model"):
         reason = unsupported(make_case(path, "lora", level, impl="bordered"), "cpu")
-        assert reason is not None and reason.startswith("a yardstick for single layers")
+        assert reason is not None and reason.startswith("a baseline for single layers")
 
 
 def test_without_peft_or_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    for method in METHODS:
+    for method in methods():
         assert "no-such-compiler is not there" in (unsupported(_square(method, "compile"), "cpu") or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX")
     assert "g++ is not there" in (unsupported(_square("lora", "peft-compile"), "cpu") or "")
     assert "install gcc, or set CC" in (unsupported(_square("full", "compile"), "cuda") or "")
     monkeypatch.undo()
-    monkeypatch.setattr("bench.methods.registry.find_spec", lambda name: None)
+    monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: None)
     for impl in ("peft", "peft-fp32", "peft-compile"):
         reason = unsupported(_square("lora", impl, precision="bf16"), "cpu")
         assert reason == f"impl {impl} needs the package peft: pip install peft"
@@ -116,7 +116,7 @@ def test_adapters_are_made_in_the_declared_dtype() -> None:
 
 
 def test_unknown_impl() -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match="impl of lora"):
         unsupported(make_case(None, "lora", "linear", layer="square-16", impl="nonesuch"), "cpu")
 
 

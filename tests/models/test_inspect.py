@@ -10,6 +10,7 @@ import pytest
 
 from bench.case import shapes
 from bench.errors import UserError
+from bench.methods.registry import trainable_params
 from bench.models.build import build
 from bench.models.inspect import describe, main
 from tests.models.tiny import LLAMA, make_case, write_config
@@ -31,7 +32,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         projections = tuple(shapes.Projection(**p) for p in found.pop("projections"))
         return shapes.ModelShape(name=name, projections=projections, **found)
 
-    monkeypatch.setattr(shapes, "_ask_transformers", ask)
+    monkeypatch.setattr(shapes, "ask_transformers", ask)
 
 
 @pytest.mark.parametrize("level", ["linear", "block", "model"])
@@ -47,7 +48,7 @@ def test_builds(fields: dict[str, Any], level: str, tmp_path: Path, in_process: 
             assert out.isfinite().all()
             work.backward(out)
             work.check_leaves()
-            assert work.trainable_params == case.trainable_params
+            assert work.trainable_params == trainable_params(case)
 
 
 def test_dropout_of_a_plain_attribute_counts() -> None:

@@ -10,30 +10,44 @@ import numpy as np
 PASSES = ("forward", "backward", "forward-backward")
 
 
-def tidy(folder: Path, **wanted: str) -> list[dict[str, str]]:
-    with (folder / "table1.csv").open() as file:
+def lines_of(path: Path, **wanted: str) -> list[dict[str, str]]:
+    """The lines of a CSV file that have these values."""
+    with path.open() as file:
         return [line for line in csv.DictReader(file) if all(line[k] == v for k, v in wanted.items())]
 
 
-def pick(folder: Path, **wanted: str) -> dict[str, str]:
-    found = tidy(folder, **wanted)
-    assert len(found) == 1
+def pick(path: Path, **wanted: str) -> dict[str, str]:
+    """The only such line."""
+    found = lines_of(path, **wanted)
+    assert len(found) == 1, (wanted, len(found))
     return found[0]
 
 
-def samples(maker: Any, method: str, pass_: str, clock: str, **axes: object) -> np.ndarray:
-    wanted = {"method": method, "pass": pass_, "clock": clock} | axes
-    ids = [(r["case_id"], r["pass"], r["clock"]) for r in maker.rows if all(r[k] == v for k, v in wanted.items())]
-    found = [s["samples_ms"] for s in maker.samples if (s["case_id"], s["pass"], s["clock"]) in ids]
+def samples(maker: Any, pass_: str, clock: str = "eager", **axes: object) -> np.ndarray:
+    """What was sampled of the only case with these axes."""
+    wanted = {"pass": pass_, "clock": clock} | axes
+    keys = {(r["case_id"], pass_, clock) for r in maker.rows if all(r[k] == v for k, v in wanted.items())}
+    found = [s["samples_ms"] for s in maker.samples if (s["case_id"], s["pass"], s["clock"]) in keys]
     assert len(found) == 1
     return np.asarray(found[0])
 
 
-def row_of(text: str, *starts: str) -> list[str]:
-    """The cells of the only table line that begins so."""
-    found = [x for x in text.splitlines() if x.startswith("| " + " | ".join(starts) + " |")]
-    assert len(found) == 1, found
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", found[0])[1:-1]]
+def value(cell: str) -> float:
+    """The number of a cell, without its interval and marks."""
+    return float(cell.split()[0])
+
+
+def column(text: str, *starts: str) -> dict[str, str]:
+    """The cells of the only table line that begins so, by the heads of its table."""
+    lines = text.splitlines()
+    found = [i for i, x in enumerate(lines) if x.startswith("| " + " | ".join(starts) + " |")]
+    assert len(found) == 1, [lines[i] for i in found]
+    head = next(lines[i - 1] for i in range(found[0], 0, -1) if lines[i].startswith("| ---"))
+    return dict(zip(_cells(head), _cells(lines[found[0]]), strict=True))
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
 def section(text: str, head: str) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.case.schema import COLUMNS, SCHEMA
+from bench.case.columns import COLUMNS
+from bench.case.schema import SCHEMA
 from bench.errors import UserError
 from bench.record.store import Record, open_record
 

@@ -28,7 +28,7 @@ def inspect_here(monkeypatch: pytest.MonkeyPatch) -> None:
         found = describe(json.loads(path.read_text()))
         return ModelShape(name=name, projections=tuple(Projection(**p) for p in found.pop("projections")), **found)
 
-    monkeypatch.setattr(shapes, "_ask_transformers", shape)
+    monkeypatch.setattr(shapes, "ask_transformers", shape)
 
 
 @pytest.fixture(scope="session")

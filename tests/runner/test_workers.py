@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.case.clocks import clocks_of
 from bench.case.schema import Status
 from bench.devices import Device
 from bench.record.store import Record, open_record
@@ -16,7 +17,6 @@ from bench.runner.progress import Display
 from bench.runner.scheduler import Runner
 from bench.runner.worker_process import Child, Silent
 from bench.sweeps.expand import make_plan
-from bench.timing.clocks import clocks_of
 from tests.conftest import SWEEP, is_running, wait_for
 
 ENVIRONMENT = {"gpu": "NVIDIA Test", "source_hash": "0", "torch": "2", "triton": None, "driver": "1"}

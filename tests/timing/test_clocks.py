@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bench.case.clocks import clocks_of, in_order
 from bench.case.schema import Status
 from bench.models.build import build
 from bench.sweeps.expand import make_plan
-from bench.timing import clocks, device, eager, graph
+from bench.timing import device, eager, graph
 from bench.timing import sleep_kernel as backlog
-from bench.timing.clocks import Unsupported, in_order, make_clock
+from bench.timing.base import Unsupported
+from bench.timing.clocks import make_clock
 from bench.timing.graph_nodes import count_nodes
 from bench.timing.sampler import measure
 from bench.timing.settings import MeasureSettings
@@ -325,7 +327,7 @@ def test_out_of_memory_while_capturing_is_no_matter_of_support(cuda: FakeCuda) -
 
 def test_graph_is_measured_last_whatever_the_sweep_says() -> None:
     assert in_order(["graph", "eager", "device"]) == ["eager", "device", "graph"]
-    assert clocks.clocks_of("eager") == ("eager", "host") and clocks.clocks_of("graph") == ("graph",)
+    assert clocks_of("eager") == ("eager", "host") and clocks_of("graph") == ("graph",)
 
 
 class FakeDriver:

@@ -35,12 +35,12 @@ def clock_of(name: str, case: Case, settings: MeasureSettings = SETTINGS) -> Any
 
 
 def medians(name: str, case: Case, passes: tuple[str, ...] = PASSES) -> tuple[dict[str, float], Any]:
+    from bench.record.stats import summarize
     from bench.timing.sampler import measure
-    from bench.timing.stop import estimate
 
     m = measure(work_of(case), clock_of(name, case), passes, case.level, SETTINGS)
     assert m.status is Status.ok, m.detail
-    return {p: estimate(m.samples_ms[p, name]).median_ms for p in passes}, m
+    return {p: summarize(m.samples_ms[p, name]).median_ms for p in passes}, m
 
 
 @pytest.mark.parametrize("l2", ["cold", "warm"])

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.case.schema import COLUMNS, Status
-from bench.timing.clocks import CpuClock
+from bench.case.columns import COLUMNS
+from bench.case.schema import Status
+from bench.timing.cpu import CpuClock
 from bench.timing.gpu_state import CLOCKS_SET, POWER_CAP, SLOWDOWNS, GpuState, Reading, Rests, open_state, summary
 from bench.timing.sampler import Measurement, measure
 from bench.timing.settings import MeasureSettings
@@ -25,7 +26,7 @@ def measured(state: GpuState | None, forward_s: Any = None) -> tuple[Measurement
     work = Simulated(np.full(6000, 0.01) if forward_s is None else forward_s)
     slept: list[float] = []
     found = measure(
-        work, CpuClock(work.now), ("forward", "forward-backward"), "linear", SETTINGS,
+        work, CpuClock(now=work.now), ("forward", "forward-backward"), "linear", SETTINGS,
         now=work.now, state=state, sleep=slept.append,
     )  # fmt: skip
     return found, work, slept

@@ -1,0 +1,41 @@
+"""The clocks there are: what each sees, which class takes its samples, and which stands for a case. No torch."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Clock:
+    """One clock, as sweep files, rows and tables know it."""
+
+    meaning: str
+    made_by: str  # module:class in bench.timing; empty for one whose rows come from another's samples
+    rows: tuple[str, ...]  # clocks whose rows come out of its samples
+    in_sweeps: bool = True  # a sweep file may name it
+    gpu_work: bool = False  # sees the work of the GPU alone, without the cost of launching it
+
+
+# The first that a folder has is its headline; of those that see the GPU's work alone, graph comes first.
+CLOCKS = {
+    "eager": Clock("what a training script sees, launches included", "eager:EagerClock", ("eager", "host")),
+    "cpu": Clock("wall time on a machine without a GPU", "cpu:CpuClock", ("cpu",), in_sweeps=False),
+    "graph": Clock(
+        "replay of a CUDA graph of the same work: GPU time without any launch cost", "graph:GraphClock", ("graph",),
+        gpu_work=True,
+    ),
+    "device": Clock(
+        "the eager call with every launch queued before the first one runs: GPU time without gaps",
+        "device:DeviceClock", ("device",), gpu_work=True,
+    ),
+    "host": Clock("the time that Python and C++ take to queue the work, from eager's samples", "", (), in_sweeps=False),
+}  # fmt: skip
+
+
+def clocks_of(name: str) -> tuple[str, ...]:
+    """The clocks whose rows come out of the samples of this one."""
+    return CLOCKS[name].rows
+
+
+def in_order(names: list[str] | tuple[str, ...]) -> list[str]:
+    """The clocks of a sweep in the order to measure them: graph last, since a capture that fails may spoil the
+    process."""
+    return sorted(names, key=lambda name: name == "graph")

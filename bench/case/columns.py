@@ -1,0 +1,86 @@
+"""The columns of rows.csv: their order, units and meanings. `python -m bench.case.columns` prints docs/columns.md."""
+
+from dataclasses import dataclass
+
+from bench.case.case import AXES
+from bench.case.clocks import CLOCKS
+from bench.case.schema import Status
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of rows.csv that is no axis."""
+
+    name: str
+    meaning: str
+    unit: str = ""
+
+
+_FIRST = (
+    Column("case_id", "12 hex digits over the axes: the same case has the same id in every run"),
+    Column("run_id", "the run that measured the row; its provenance is in run.json"),
+    Column("repeat", "counts from 0; each repeat is a process of its own"),
+    Column("gpu", "full name of the GPU, or of the CPU where there is none"),
+)
+_PASS = (
+    Column("pass", "forward, backward, forward-backward or step (micro-steps, optimizer and refresh in one go)"),
+    Column("clock", "; ".join(f"{name}: {clock.meaning}" for name, clock in CLOCKS.items())),
+)
+_FOUND = (
+    Column("median_ms", "median of the samples", "ms"),
+    Column("ci_low_ms", "lower end of the median's 95 % interval", "ms"),
+    Column("ci_high_ms", "upper end of the median's 95 % interval", "ms"),
+    Column("p20_ms", "20th percentile of the samples", "ms"),
+    Column("p80_ms", "80th percentile of the samples", "ms"),
+    Column("min_ms", "smallest sample", "ms"),
+    Column("n", "number of samples"),
+    Column("outliers", "samples beyond 1.5 interquartile ranges from the quartiles; counted, never dropped"),
+    Column("stop", "why sampling stopped: converged, budget, wall or samples"),
+    Column("noisy", "True where the interval is wider than +-2 %"),
+    Column("status", f"how the measurement ended: {', '.join(Status)}"),
+    Column("detail", "what else is to be said, such as the reason of a status"),
+    Column("peak_mib", "peak memory of the pass", "MiB"),
+    Column("trainable_params", "number of trained values"),
+    Column("flops", "work of the pass, by closed form: matrix products alone", "FLOP"),
+    Column("bytes", "what the pass must read and write, by closed form", "bytes"),
+    Column("floor_ms", "roofline time: what the pass takes at least, by the data sheet's peaks", "ms"),
+    Column("launches", "nodes of the CUDA graph"),
+    Column("sm_clock_mhz", "median SM clock while sampling", "MHz"),
+    Column("power_w", "median power while sampling", "W"),
+    Column("temperature_c", "highest temperature while sampling", "degrees Celsius"),
+    Column("mem_clock_mhz", "median memory clock while sampling", "MHz"),
+    Column("power_capped", "share of the readings in which the power limit held the clocks down"),
+    Column("dropped", "samples that did not count: the GPU was throttled, or the sleep kernel was too short"),
+    Column("refresh_ms", "PaCA's column refresh, or merged's merge, due once per optimizer step", "ms"),
+    Column("optimizer_ms", "of a step: AdamW alone", "ms"),
+    Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms"),
+    Column("model_dropout", "the largest dropout of the model itself"),
+    Column("process", "the worker process that measured the row"),
+    Column("measured_at", "when the row was on disk, UTC"),
+    Column("repro", "the command that measures this case again"),
+)
+
+_AXES = tuple(Column(name, axis.meaning) for name, axis in AXES.items() if name != "l2")
+_L2 = (Column("l2", AXES["l2"].meaning),)
+ROW = (*_FIRST, *_AXES, *_PASS, *_L2, *_FOUND)
+COLUMNS = tuple(column.name for column in ROW)  # in their order; an empty cell means not measured
+
+
+def as_markdown() -> str:
+    """docs/columns.md."""
+    lines = [
+        "# The columns of rows.csv",
+        "",
+        "One line for each case, pass, clock and repeat. An empty cell means not measured. This page is generated from"
+        " the schema: `python -m bench.case.columns > docs/columns.md`.",
+        "",
+        "| Column | Unit | Meaning |",
+        "| --- | --- | --- |",
+        *(f"| `{c.name}` | {c.unit} | {c.meaning.replace('|', '/')} |" for c in ROW),
+    ]
+    words = [f"- `{name}`: {', '.join(axis.valid)}" for name, axis in AXES.items() if axis.valid]
+    return "\n".join([*lines, "", "Axes with a fixed set of words:", "", *words, ""])
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

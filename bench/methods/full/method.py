@@ -1,0 +1,42 @@
+"""Full fine-tuning: every weight trains, embeddings, norms and head included. The baseline of every ratio."""
+
+from bench.methods.method import Impl, Linear, Method, Widths
+from bench.methods.requirements import compiler
+
+
+class Full(Method):
+    """dW costs 2 M N K in backward."""
+
+    label = "Full-FT"
+    colours = ("#5b5f63", "#a3a8ad", "#d0d3d6")
+    axes = ()
+    adapts = False
+    impls = {
+        "eager": Impl("every weight trains, plain PyTorch"),
+        "compile": Impl("torch.compile of eager", compiler, compiles=True, module="bench.methods.compiled"),
+    }
+
+    def trained(self, layer: Linear, rank: int) -> int:
+        return layer.weights
+
+    def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        return 0
+
+    def backward_flops(self, layer: Linear, tokens: int, rank: int, x_grad: bool) -> int:
+        return 2 * tokens * layer.n * layer.k
+
+    def forward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths) -> tuple[int, int]:
+        return 0, 0
+
+    def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
+        return layer.weights * width.param, 0
+
+    def adapter_bytes(self, values: int, layers: int, rank: int, width: Widths) -> int:
+        return 0
+
+    def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
+        """Counted with torch's saved-tensor hooks on transformers' blocks."""
+        return {"llama": (16, 8, 4, 4), "gpt2": (26, 10, 0, 0)}.get(model_type)
+
+
+METHOD = Full()

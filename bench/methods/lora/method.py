@@ -1,0 +1,69 @@
+"""LoRA (Hu et al., 2021): y = x W^T + s (drop(x) A^T) B^T with W frozen, A (r, K) and B (N, r) trained."""
+
+from bench.methods.method import Impl, Linear, Method, Widths
+from bench.methods.requirements import all_of, bordered, compiler, no_dropout, peft, triton
+
+_FORWARD_ALONE = "bordered is a baseline for forward alone"
+
+
+class LoRA(Method):
+    """S = x A^T and S B^T forward; dS, dB, dA, and dS A for dX, backward."""
+
+    label = "LoRA"
+    colours = ("#d55e00", "#e69f00", "#f3cf8e", "#8c3d00")
+    axes = ("rank", "alpha", "dropout", "targets", "adapter_dtype")
+    impls = {
+        "eager": Impl("textbook PyTorch: two small products beside the frozen one"),
+        "triton": Impl("this project's kernels: a fused branch", triton, tuned=True),
+        "peft-fp32": Impl(
+            "Hugging Face PEFT as it comes: adapters promoted to fp32",
+            peft,
+            fp32_adapters=True,
+            module="bench.methods.lora.peft",
+        ),
+        "peft": Impl("Hugging Face PEFT with autocast_adapter_dtype=False", peft),
+        "peft-triton": Impl(
+            "PEFT as it comes after accelerate(): this project's kernels in its layers",
+            all_of(triton, peft),
+            fp32_adapters=True,
+            tuned=True,
+            module="bench.methods.lora.peft",
+        ),
+        "addmm": Impl("three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme"),
+        "merged": Impl(
+            "X (W + sBA)^T, merged once per optimizer step: RunLoRA's idea",
+            no_dropout("a merged weight cannot drop what only the branch reads"),
+        ),
+        "bordered": Impl(
+            "one GEMM of [X, S] with [W, sB], its S product included: a baseline for forward",
+            bordered,
+            cannot=dict.fromkeys(("backward", "forward-backward", "step"), _FORWARD_ALONE),
+        ),
+        "compile": Impl("torch.compile of eager", compiler, compiles=True, module="bench.methods.compiled"),
+        "peft-compile": Impl("torch.compile of peft", compiler, compiles=True, module="bench.methods.compiled"),
+    }
+
+    def trained(self, layer: Linear, rank: int) -> int:
+        return rank * (layer.n + layer.k)
+
+    def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        return 2 * tokens * rank * (layer.n + layer.k)
+
+    def backward_flops(self, layer: Linear, tokens: int, rank: int, x_grad: bool) -> int:
+        return 2 * tokens * rank * (2 * layer.n + layer.k * (1 + x_grad))
+
+    def forward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths) -> tuple[int, int]:
+        return self.trained(layer, rank) * width.adapter, tokens * rank * width.saved  # A and B; S, for dB
+
+    def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
+        read = rank * (layer.n + layer.k * x_grad + tokens) * width.saved  # B, A, S
+        return self.trained(layer, rank) * width.adapter, read
+
+    def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
+        """Counted with torch's saved-tensor hooks on transformers' blocks; dropout keeps its masks and its output."""
+        if dropout:
+            return {"llama": (28, 10, 8, 4), "gpt2": (32, 12, 0, 0)}.get(model_type)
+        return {"llama": (12, 8, 4, 4), "gpt2": (26, 10, 0, 0)}.get(model_type)
+
+
+METHOD = LoRA()

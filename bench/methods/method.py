@@ -1,0 +1,117 @@
+"""What a method is: what trains, what that costs by closed form, how it is shown, and its implementations. No torch.
+
+With M tokens, K inputs, N outputs and rank r, a frozen linear layer costs 2 M N K forward and, where its input requires
+grad, as much again for dX. A method says what comes on top of that, layer by layer.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from bench.case import Case
+
+INT64 = 8  # bytes
+
+
+@dataclass(frozen=True)
+class Linear:
+    """One linear layer, as far as a method's formulas go."""
+
+    n: int  # outputs
+    k: int  # inputs
+    weights: int  # values, the bias among them
+
+
+@dataclass(frozen=True)
+class Widths:
+    """Bytes of one value."""
+
+    compute: int  # of products' operands, outputs and their gradients
+    param: int  # of parameters, their gradients, and the residual stream
+    adapter: int  # of what an adapter trains, and its gradient
+    saved: int  # of S = x A^T, and of A and B as backward reads them
+    x: int  # of a linear layer's input: at level linear a leaf of the parameters' dtype
+
+
+def _nothing(_case: Case, _device: str) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Impl:
+    """One way of computing a method.
+
+    `module` has a function apply(model, case) -> [(name, parameter)], and where its rows need a remark a function
+    note(model, case) -> str, asked after the model has run. By default it is the module of the impl's name beside the
+    method's method.py.
+    """
+
+    says: str  # one line for people
+    refuses: Callable[[Case, str], str | None] = _nothing  # (case, device) -> why it cannot be, or None
+    cannot: Mapping[str, str] = field(default_factory=dict)  # passes that are not timed, with the reason
+    fp32_adapters: bool = False  # whatever the model's dtype
+    compiles: bool = False  # the first call may take minutes
+    tuned: bool = False  # runs this project's kernels, whose tiles a tuning may have chosen
+    module: str = ""
+
+    def load(self) -> Callable[..., Any]:
+        """Imports the implementation, torch with it."""
+        return import_module(self.module).apply
+
+    def remark(self) -> Callable[..., str] | None:
+        """Its function `note`, if it has one."""
+        return getattr(import_module(self.module), "note", None)
+
+
+class Method(ABC):
+    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name; its
+    implementations and its reference, reference.py, lie beside it.
+
+    Formulas count values, FLOPs and bytes of one linear layer whose weights the method adapts.
+    """
+
+    label: str  # in tables
+    colours: tuple[str, ...]  # of its implementations in figures, the darkest or strongest first
+    axes: tuple[str, ...] = ("rank", "alpha", "targets", "adapter_dtype")  # those of the adapter that apply
+    adapts: bool = True  # leaves the weights and adds to them; False: the weights themselves train
+    reads_x: bool = True  # backward needs the layer's input
+    impls: Mapping[str, Impl]
+
+    @abstractmethod
+    def trained(self, layer: Linear, rank: int) -> int:
+        """Values that train."""
+
+    @abstractmethod
+    def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """Beyond the 2 M N K of x W^T."""
+
+    @abstractmethod
+    def backward_flops(self, layer: Linear, tokens: int, rank: int, x_grad: bool) -> int:
+        """Beyond the 2 M N K of dX; x_grad: the layer's input requires grad."""
+
+    @abstractmethod
+    def forward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths) -> tuple[int, int]:
+        """(fresh, inner): what is read beside x and W from outside, and what is written for backward."""
+
+    @abstractmethod
+    def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
+        """(fresh, reused): gradients that are written, and what is read again beside x, W and dY."""
+
+    def refresh_bytes(self, layer: Linear, rank: int, width: Widths) -> tuple[int, int]:
+        """(reused, fresh) of what is due after an optimizer step; mostly nothing."""
+        return 0, 0
+
+    def adapter_bytes(self, values: int, layers: int, rank: int, width: Widths) -> int:
+        """Memory of the adapters in all: `values` that train, in so many layers."""
+        return values * width.adapter
+
+    def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
+        """Bytes that a decoder block keeps for backward, for each token, in 16 bit: factors of the hidden size, of the
+        MLP's inner width, of q's and of k's width. None where that was never counted."""
+        return None
+
+    def complaint(self, case: Case) -> tuple[str, str] | None:
+        """(axis, why) where no impl could express the case; None where the method has nothing against it."""
+        return None

@@ -1,0 +1,79 @@
+"""What an implementation needs of a case and of the machine.
+
+Each takes (case, device) and says in a sentence why it cannot be, or None. device: 'cpu', 'cuda', 'cuda:0' ...
+No torch: `list` asks them, too.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from bench.case import Case
+
+Refusal = Callable[[Case, str], str | None]
+
+
+def all_of(*refusals: Refusal) -> Refusal:
+    """The first of their reasons."""
+    return lambda case, device: next(filter(None, (refuses(case, device) for refuses in refusals)), None)
+
+
+def rank_fits(case: Case, _device: str) -> str | None:
+    """PaCA picks `rank` distinct input columns, so no layer may have fewer."""
+    assert case.rank is not None
+    narrow = min(case.target_projections, key=lambda p: p.in_features, default=None)
+    if narrow is None or case.rank <= narrow.in_features:
+        return None
+    return f"rank {case.rank} is above the {narrow.in_features} input columns of {narrow.name}"
+
+
+def triton(case: Case, device: str) -> str | None:
+    """Kernels are timed on GPUs alone: in Triton's interpreter a time says nothing."""
+    if device.split(":")[0] != "cuda":
+        return f"impl {case.impl} needs an NVIDIA GPU"
+    if find_spec("triton") is None:
+        return f"impl {case.impl} needs the package triton: pip install triton"
+    return None
+
+
+def peft(case: Case, _device: str) -> str | None:
+    """PEFT makes adapters in the model's dtype, and as it comes promotes 16-bit ones to fp32."""
+    if find_spec("peft") is None:
+        return f"impl {case.impl} needs the package peft: pip install peft"
+    model = "fp32" if case.precision.startswith("amp-") else case.precision
+    if case.impl in ("peft-fp32", "peft-triton"):
+        if model == "fp32" and case.impl == "peft-fp32":
+            return f"the same as peft at precision {case.precision}, where adapters are fp32 already: measured there"
+        return None if case.adapter_dtype in (None, "fp32") else "PEFT as it comes promotes adapters to fp32"
+    if case.adapter_dtype not in (None, model):
+        return f"PEFT does not make {case.adapter_dtype} adapters for a {model} model; fp32 ones are impl peft-fp32"
+    return None
+
+
+def no_dropout(why: str) -> Refusal:
+    return lambda case, _: f"no adapter dropout: {why}" if case.dropout else None
+
+
+def bordered(case: Case, _device: str) -> str | None:
+    if case.level != "linear":
+        return "a baseline for single layers: in a model every X would have to be copied into its padded buffer"
+    if case.precision.startswith("amp-"):
+        return "W and sB share a buffer, and autocast would cast all of it in every call"
+    if case.adapter_dtype not in (None, case.precision):
+        return "A and B must have the dtype of W: they are parts of one matrix"
+    return no_dropout("X and S' would need two buffers, X itself and drop(X)")(case, _device)
+
+
+def compiler(case: Case, device: str) -> str | None:
+    """torch.compile writes C++ for a CPU and Triton for a GPU, whose launcher is C."""
+    if device.split(":")[0] == "cpu":
+        wanted = (os.environ.get("CXX") or "g++",)
+        if not any(map(shutil.which, wanted)):
+            return f"torch.compile needs a C++ compiler, and {wanted[0]} is not there: install it, or set CXX"
+    else:
+        if find_spec("triton") is None:
+            return "torch.compile needs the package triton on a GPU: pip install triton"
+        if not any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))):
+            return "Triton needs a C compiler for its launchers: install gcc, or set CC"
+    return peft(case, device) if case.impl == "peft-compile" else None

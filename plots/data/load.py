@@ -1,0 +1,154 @@
+"""Reads a results folder: rows.jsonl (or rows.csv), samples.jsonl, run.json. Every key of every file is optional."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.case.schema import SCHEMA
+from bench.errors import UserError
+from bench.files import read_json_lines
+
+ROW_FILES = ("rows.jsonl", "rows.csv")  # the record first; the CSV is derived from it
+SAMPLE_FILES = ("samples.jsonl", "samples.jsonl.gz")  # the second: as `make publish` leaves many samples
+
+Key = tuple[str, str, str, str]  # case_id, pass, clock, repeat
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a results folder holds. A later row with the same key has replaced the earlier one."""
+
+    path: Path
+    rows: tuple[dict[str, Any], ...]
+    samples_ms: dict[Key, tuple[float, ...]]
+    run: dict[str, Any]
+    notes: tuple[str, ...]  # what was passed over while reading
+
+    @property
+    def sweep(self) -> str | None:
+        """Name of the sweep that was run last."""
+        last = self.invocations[-1] if self.invocations else {}
+        sweep = last.get("sweep")
+        name = sweep.get("name") if isinstance(sweep, dict) else sweep
+        return name if isinstance(name, str) else None
+
+    @property
+    def invocations(self) -> list[dict[str, Any]]:
+        found = self.run.get("invocations")
+        return [i for i in found if isinstance(i, dict)] if isinstance(found, list) else []
+
+    @property
+    def is_cpu(self) -> bool:
+        """Measured without a GPU."""
+        clocks = {row.get("clock") for row in self.rows if row.get("clock")}
+        return self.run.get("gpu_key") == "cpu" or clocks == {"cpu"}
+
+    @property
+    def clocks_word(self) -> str:
+        """Whether the GPU's clocks were locked."""
+        clocks = self.run.get("gpu_clocks")
+        found = self.run.get("clocks_locked", clocks.get("locked") if isinstance(clocks, dict) else None)
+        return "not known to be locked" if not isinstance(found, bool) else "locked" if found else "not locked"
+
+    @property
+    def device(self) -> str:
+        """What it was measured on, as the record names it."""
+        named = [row["gpu"] for row in self.rows if row.get("gpu")]
+        found = named[0] if named else self.run.get("gpu") or self.run.get("gpu_key")
+        if self.is_cpu:
+            return "a CPU" if found in (None, "cpu") else f"a CPU ({found})"
+        return str(found) if found else "an unnamed device"
+
+
+def text(value: object) -> str | None:
+    """The value as text; None for what counts as an empty cell."""
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def number(value: object) -> float | None:
+    """The value as a finite number, or None."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def flag(value: object) -> bool:
+    """True for what JSON and CSV write for true."""
+    return value is True or str(value).lower() in ("true", "1")
+
+
+def row_key(row: dict[str, Any]) -> Key:
+    """What makes a row what it is, the same for rows and for their samples."""
+    return tuple(text(row.get(name)) or "" for name in ("case_id", "pass", "clock", "repeat"))  # type: ignore[return-value]
+
+
+def _finite(times: list[object]) -> tuple[float, ...]:
+    """The times that are numbers; quick where all of them are, for there may be millions."""
+    if set(map(type, times)) <= {float, int} and all(map(math.isfinite, times)):  # type: ignore[arg-type]
+        return tuple(times)  # type: ignore[arg-type]
+    return tuple(t for t in map(number, times) if t is not None)
+
+
+def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines. Only the last line may be torn: a write was cut off there."""
+    lines, torn = read_json_lines(path)
+    notes += [f"{path.name}: its last line is torn and was passed over"] if torn is not None else []
+    return lines
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """run.json, or nothing where there is none. A schema other than ours is refused."""
+    if not path.exists():
+        return {}
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: no valid JSON ({error})") from error
+    if not isinstance(run, dict):
+        raise UserError(f"{path}: found {type(run).__name__}, valid: an object")
+    if run.get("schema", SCHEMA) != SCHEMA:
+        raise UserError(f"{path}: found schema {run['schema']!r}, valid: {SCHEMA}")
+    return run
+
+
+def load(path: Path) -> Folder:
+    """Reads one results folder. Raises UserError where there is none, or one of another schema."""
+    looked_for = (*ROW_FILES, "run.json")
+    if not path.is_dir():
+        raise UserError(f"{path}: no such folder; looked for a results folder with one of {', '.join(looked_for)}")
+    if not any((path / name).exists() for name in looked_for):
+        raise UserError(f"{path}: no results folder: none of {', '.join(looked_for)} is in it")
+    notes: list[str] = []
+    run = _read_run(path / "run.json")
+    rows: dict[Key, dict[str, Any]] = {}
+    if (path / "rows.jsonl").exists():
+        for row in _json_lines(path / "rows.jsonl", notes):
+            rows[row_key(row)] = row
+    elif (path / "rows.csv").exists():
+        notes.append("rows.jsonl is missing: read from rows.csv")
+        with (path / "rows.csv").open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                rows[row_key(row)] = row
+    samples: dict[Key, tuple[float, ...]] = {}
+    runs: dict[Key, object] = {}
+    found = next((path / name for name in SAMPLE_FILES if (path / name).exists()), None)
+    if found is not None:
+        for line in _json_lines(found, notes):
+            times = line.get("samples_ms")
+            if isinstance(times, list):
+                samples[row_key(line)] = _finite(times)
+                runs[row_key(line)] = line.get("run_id")
+    # Samples of a run that is not the row's belong to a measurement that was replaced.
+    stale = {key for key, row in rows.items() if key in runs and None not in (row.get("run_id"), runs[key])}
+    stale = {key for key in stale if rows[key]["run_id"] != runs[key]}
+    kept = {key: times for key, times in samples.items() if key in rows and key not in stale}
+    return Folder(path, tuple(rows.values()), kept, run, tuple(notes))

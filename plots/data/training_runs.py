@@ -1,0 +1,169 @@
+"""What Table 2 is made of: the published one, real training runs, and a measured step projected to an epoch."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.errors import UserError
+from plots.data.load import ROW_FILES, number, text
+
+PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
+MODEL = "llama2-7b"  # the paper's
+LENGTH = 512  # the paper's: a step at another length says nothing about its epoch
+
+# Examples of MMLU's auxiliary_train (its data set card, cais/mmlu), which PaCA's public scripts train on. The paper
+# does not say how many it trained on; with these its LoRA took 8.40 s for a step of 32 examples.
+EXAMPLES = 99_842
+
+# The paper's four categories as accuracy.json names them.
+CATEGORIES = (("humanities", "hums"), ("stem", "stem"), ("social sciences", "social"), ("other", "other"))
+# Keys of train.json: what a step is, and on how many devices.
+CONDITIONS = ("batch", "accumulation", "length", "precision", "world_size")
+SCORES = (*(ours for ours, _ in CATEGORIES), "average")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A line of the paper's Table 2."""
+
+    strategy: str
+    method: str
+    layers: str
+    gpu: str
+    seconds: float | None  # of one epoch
+    scores: dict[str, float]  # percent, by SCORES
+
+    @property
+    def slug(self) -> str:
+        return self.strategy.lower().replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of `bench train` or of `bench evaluate`; None or empty for what it does not hold."""
+
+    path: Path
+    strategy: str | None
+    method: str | None
+    layers: str | None
+    model: str
+    device: str | None  # the GPU's name where it is known
+    conditions: tuple[object, ...]  # what must be equal for two trainings' steps to be compared, beside the model
+    seconds: float | None  # wall clock of the training
+    steps: int | None
+    examples: int | None
+    scores: dict[str, float]  # percent, by SCORES
+    by: str  # what the scores come from: '14042 items, 5 shots, lm-eval'
+
+    @property
+    def subject(self) -> str:
+        """The model as Table 2 names it: the paper's by one name, wherever it lies."""
+        return MODEL if is_papers(self.model) else self.model
+
+    @property
+    def step_s(self) -> float | None:
+        return self.seconds / self.steps if self.seconds and self.steps else None
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """The paper's lines in its order; none where the file is not there."""
+    if not PAPER.exists():
+        return ()
+    with PAPER.open(newline="", encoding="utf-8") as file:
+        return tuple(_published(line) for line in csv.DictReader(file))
+
+
+def _published(line: dict[str, str]) -> Published:
+    hours, _, rest = line["training_time"].partition(":")
+    minutes, _, seconds = rest.partition(":")
+    took = 3600 * int(hours) + 60 * int(minutes) + float(seconds) if hours else None
+    scores = {ours: float(line[theirs]) for ours, theirs in (*CATEGORIES, ("average", "avg"))}
+    return Published(line["strategy"], line["method"], line["trainable_layers"], line["gpu"], took, scores)
+
+
+def paper_ratio(line: Published) -> float | None:
+    """The paper's training time over its LoRA's."""
+    lora = next((p.seconds for p in published() if p.method == "lora"), None)
+    return line.seconds / lora if line.seconds and lora else None
+
+
+def is_papers(model: str) -> bool:
+    """Whether a model's name or path is that of the paper's model, as the Hub spells it too."""
+    plain = re.sub(r"[^a-z0-9]", "", model.lower())
+    return "llama27b" in plain and "chat" not in plain
+
+
+def steps_of(examples: int, batch: int, accumulation: int) -> int:
+    """Optimizer steps of one epoch: ceil(examples / (batch x accumulation)); the last may be a smaller one."""
+    return math.ceil(examples / (batch * accumulation))
+
+
+def clock_word(seconds: float) -> str:
+    """26221.79 -> '7:17:02', as the paper writes it, to the second."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def is_run(path: Path) -> bool:
+    """A folder that training or evaluation wrote, and no results folder of a sweep."""
+    files = (path / "train.json", path / "accuracy.json")
+    return any(f.exists() for f in files) and not any((path / name).exists() for name in ROW_FILES)
+
+
+def load_run(path: Path) -> Run:
+    """Reads train.json and accuracy.json, whichever is there. Raises UserError where one is no JSON object."""
+    train, accuracy = _read(path / "train.json"), _read(path / "accuracy.json")
+    both = accuracy | train
+    categories = accuracy.get("categories")
+    given = {**(categories if isinstance(categories, dict) else {}), "average": accuracy.get("average")}
+    scores = {name: value for name in SCORES if (value := number(given.get(name))) is not None}
+    shots = text(accuracy.get("shots"))
+    told = [f"{text(accuracy.get('items'))} items" if accuracy.get("items") else "", shots and f"{shots} shots"]
+    told.append(text(accuracy.get("by")))
+    steps, examples = number(train.get("steps")), number(train.get("examples"))
+    device = text(train.get("gpu")) or text(train.get("device"))
+    conditions = (device, *(train.get(key) for key in CONDITIONS))
+    return Run(
+        path, text(both.get("strategy")), text(both.get("method")), text(both.get("trainable_layers")),
+        text(both.get("model")) or "unnamed", device, conditions, number(train.get("wall_s")),
+        None if steps is None else int(steps), None if examples is None else int(examples), scores,
+        ", ".join(filter(None, told)) if scores else "",
+    )  # fmt: skip
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: no valid JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: found {type(found).__name__}, valid: an object")
+    return found
+
+
+def line_of(strategy: str | None, method: str | None, layers: str | None) -> Published | None:
+    """The paper's line of a strategy, by its name or by what trains in it."""
+    slug = (strategy or "").lower().replace(" ", "-").replace("_", "-")
+    by_name = next((p for p in published() if p.slug == slug), None)
+    return by_name or next((p for p in published() if (p.method, p.layers) == (method, layers)), None)
+
+
+def lora_run(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The LoRA training that a training is compared with: of the same model, on the same device, of equal steps."""
+    return next(
+        (
+            other for other in runs
+            if other.method == "lora" and other.layers in (None, "all") and other.step_s
+            and (other.model, other.conditions) == (run.model, run.conditions)
+        ),
+        None,
+    )  # fmt: skip

@@ -1,0 +1,166 @@
+"""Table 2 as the paper lays it out, measured and published side by side, and an optimizer step by its parts."""
+
+from collections.abc import Sequence
+
+from plots.data.labels import distinct, listed
+from plots.data.results import Results
+from plots.data.strategies import Strategy
+from plots.data.training_runs import (
+    EXAMPLES,
+    LENGTH,
+    MODEL,
+    SCORES,
+    Published,
+    Run,
+    clock_word,
+    is_papers,
+    line_of,
+    lora_run,
+    paper_ratio,
+    published,
+    steps_of,
+)
+from plots.render.blocks import Table
+from plots.text.captions import conditions_of, place
+from plots.text.numbers import epoch_word, ratio_word, time_word
+
+SHORT = {"humanities": "Hums.", "stem": "STEM", "social sciences": "Social", "other": "Other", "average": "Avg."}
+LEAD = ("Model", "Strategy", "Computed as")
+
+
+def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequence[Run], examples: int) -> Table:
+    """The paper's Table 2: a line for each strategy and way of computing it, and one for each run."""
+    lines = []
+    for model in dict.fromkeys([*(str(s.case.model) for s in strategies), *(r.subject for r in runs)]):
+        of_model = [s for s in strategies if s.case.model == model]
+        lines_of_runs = [(line_of(r.strategy, r.method, r.layers), r) for r in runs if r.subject == model]
+        for paper in published():
+            timed = [_timed_line(model, paper, s, examples) for s in of_model if s.paper == paper]
+            ran = [_run_line(model, paper.strategy, paper, r, runs) for line, r in lines_of_runs if line == paper]
+            lines += timed + ran or [_line(model, paper.strategy, paper)]
+        others = [run for line, run in lines_of_runs if line is None]
+        lines += [_run_line(model, run.strategy or run.path.name, None, run, runs) for run in others]
+    told = [
+        "Measured and published side by side; an empty cell was not measured, or not published. The paper trained "
+        f"{MODEL} on an A6000; its hours and accuracies stand beside that model alone, its ratios to LoRA everywhere."
+    ]
+    if results and strategies:
+        told.append(_projection(strategies[0], examples))
+        told.append("Ratio here: time of a step over LoRA's on all layers, of the same way of computing it.")
+        told.append(_conditions(results, strategies))
+    if runs:
+        told.append(_runs_note(runs))
+    groups = (
+        ("Training time, one epoch", ("paper", "projected", "trained")),
+        ("Ratio to LoRA", ("paper", "here")),
+        *((SHORT[name], ("paper", "here")) for name in SCORES),
+    )
+    whole = Table("Table 2: training time and accuracy", " ".join(told), LEAD, groups, tuple(lines))
+    return whole.without_empty_columns()
+
+
+def _timed_line(model: str, paper: Published, strategy: Strategy, examples: int) -> tuple[str, ...]:
+    step = strategy.step
+    projected = epoch_word(strategy.epoch(examples)) if step.time else step.status
+    return _line(model, paper.strategy, paper, strategy.how, projected, ratio=ratio_word(strategy.to_lora))
+
+
+def _run_line(model: str, name: str, paper: Published | None, run: Run, runs: Sequence[Run]) -> tuple[str, ...]:
+    base = lora_run(run, runs)
+    ratio = f"{run.step_s / base.step_s:.3f}" if run.step_s and base and base.step_s else ""
+    trained = clock_word(run.seconds) if run.seconds else ""
+    return _line(model, name, paper, f"run {run.path.name}", trained=trained, ratio=ratio, scores=run.scores)
+
+
+def _line(
+    model: str, name: str, paper: Published | None, how: str = "", projected: str = "", trained: str = "",
+    ratio: str = "", scores: dict[str, float] | None = None,
+) -> tuple[str, ...]:  # fmt: skip
+    """Ours beside what the paper has; its hours and accuracies beside its own model alone."""
+    its_own = paper if is_papers(model) else None
+    took = clock_word(its_own.seconds) if its_own and its_own.seconds else ""
+    line = [model, name, how, took, projected, trained, _paper_ratio(paper), ratio]
+    for score in SCORES:
+        line += [f"{its_own.scores[score]:g}" if its_own else ""]
+        line += [f"{scores[score]:.4g}" if scores and score in scores else ""]
+    return tuple(line)
+
+
+def _paper_ratio(paper: Published | None) -> str:
+    ratio = paper_ratio(paper) if paper else None
+    return f"{ratio:.3f}" if ratio else ""
+
+
+def _projection(strategy: Strategy, examples: int) -> str:
+    """The formula of an epoch's time with its numbers, or why there is none."""
+    case = strategy.case
+    steps = steps_of(examples, case.batch, case.micro_steps)
+    if case.seq != LENGTH:
+        return (
+            f"No epoch is projected: these steps are of {case.seq} tokens an example, the paper's of {LENGTH}; what "
+            "compares are ratios."
+        )
+    source = " (MMLU's auxiliary_train; the paper does not say how many it trained on)" if examples == EXAMPLES else ""
+    return (
+        f"Projected: ceil(examples / (batch x micro-steps)) x time of a step = ceil({examples} / ({case.batch} x "
+        f"{case.micro_steps} = {case.batch * case.micro_steps})) = {steps} steps, for {examples} examples{source}; "
+        "reading data, evaluation and saving are not in it."
+    )
+
+
+def _runs_note(runs: Sequence[Run]) -> str:
+    told = []
+    for run in runs:
+        parts = [f"{run.examples} examples in {run.steps} steps" if run.examples and run.steps else "", run.by]
+        parts += [run.model, f"on {run.device}" if run.device else ""]
+        told.append(f"{run.path.name}: {', '.join(filter(None, parts)) or 'no details'}")
+    return (
+        "Trained: wall clock of a real training; its ratio is of the mean step, over that of a LoRA run of the same "
+        "model on the same device, with equal batch, accumulation, length and precision, empty without one. "
+        f"Runs: {'; '.join(told)}."
+    )
+
+
+def _conditions(results: Results, strategies: Sequence[Strategy]) -> str:
+    return conditions_of(results, [s.case for s in strategies], strategies[0].step.clock)
+
+
+def steps_table(results: Results, strategies: Sequence[Strategy]) -> Table:
+    """A step by its parts, the whole beside their sum, both ratios to LoRA, and peak memory."""
+    micro = listed(distinct(str(s.case.micro_steps) for s in strategies))
+    peft = [s.peft.impl for s in strategies if s.peft]
+    words = (
+        f"An optimizer step is {micro} micro-steps of forward and backward, AdamW, and PaCA's column refresh. Forward "
+        "and backward were timed micro-step by micro-step and stand here times their number; optimizer and refresh "
+        "were timed within whole steps. The whole step was timed apart from them, in one go: 'sum' is what the parts "
+        "add up to, less the whole, in percent of it. Ratios are of whole steps; LoRA on the same layers tells what is "
+        "PaCA's from what freezing brings, which the paper leaves out. "
+    )
+    return Table(
+        f"An optimizer step by its parts: {place(results.folder, 'model')}",
+        words + _conditions(results, strategies),
+        LEAD,
+        (
+            ("Parts (ms)", (f"forward x {micro}", f"backward x {micro}", "optimizer", "refresh")),
+            ("Step (ms)", ()), ("Sum (%)", ()),
+            ("Ratio to LoRA", ("on all layers", "on the same", *([f"{peft[0]}'s"] if peft else []), "paper")),
+            ("Peak (MiB)", ()),
+        ),
+        tuple(_step_line(strategy, bool(peft)) for strategy in strategies),
+    )  # fmt: skip
+
+
+def _step_line(strategy: Strategy, with_peft: bool) -> tuple[str, ...]:
+    step, off, peak = strategy.step, strategy.sum_off, strategy.peak_mib
+    return (
+        str(strategy.case.model), strategy.name, strategy.how,
+        *(time_word(strategy.micro[p], by=strategy.case.micro_steps) for p in ("forward", "backward")),
+        _ms(step.optimizer_ms), _ms(step.refresh_ms) or ("none" if step.time else ""), time_word(step),
+        "" if off is None else f"{100 * off:+.1f}", ratio_word(strategy.to_lora), ratio_word(strategy.to_same_layers),
+        *([ratio_word(strategy.to_peft)] if with_peft else []), _paper_ratio(strategy.paper),
+        f"{peak:.0f}" if peak else "",
+    )  # fmt: skip
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"

@@ -1,0 +1,45 @@
+"""How times, ratios and differences are told: one value with its interval, or the word that stands in its place."""
+
+from bench.record.numbers import decimals, with_interval
+from bench.record.stats import Estimate
+from plots.data.results import Cell, Ratio
+from plots.data.training_runs import clock_word
+
+NOISY = "†"
+OTHER_CLOCK = "‡"  # a number from clock device, where graph has none
+RATIO_PLACES = 3
+
+
+def time_word(cell: Cell, by: float = 1.0) -> str:
+    """The time of a cell in ms, or in the unit that is ms / `by`; or the status that stands in its place."""
+    if cell.time is None:
+        return cell.status
+    return marked(with_interval(cell.time.times(by)), cell.noisy)
+
+
+def ratio_word(ratio: Ratio) -> str:
+    """The ratio with its interval, 1 for the baseline itself, or the word that stands in its place."""
+    if ratio.value is None:
+        return ratio.word
+    return "1" if ratio.by_definition else marked(with_interval(ratio.value, RATIO_PLACES), ratio.noisy)
+
+
+def difference_word(found: Estimate) -> str:
+    """'+12.1 [+11.8, +12.4]': a difference, with its sign."""
+    places = decimals(found)
+    if found.low is None or found.high is None:
+        return f"{found.value:+.{places}f} (no interval)"
+    return f"{found.value:+.{places}f} [{found.low:+.{places}f}, {found.high:+.{places}f}]"
+
+
+def epoch_word(found: Estimate | None) -> str:
+    """'6:04:30 [6:03:18, 6:05:42]', hours, minutes and seconds; empty where there is none."""
+    if found is None:
+        return ""
+    ends = "" if found.low is None or found.high is None else f" [{clock_word(found.low)}, {clock_word(found.high)}]"
+    return clock_word(found.value) + ends
+
+
+def marked(words: str, noisy: bool, other_clock: bool = False) -> str:
+    """The words with the marks that a table explains."""
+    return words + (f" {OTHER_CLOCK}" if other_clock else "") + (f" {NOISY}" if noisy else "")

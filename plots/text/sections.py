@@ -1,0 +1,122 @@
+"""Sections of the report that no table fills: what failed, what it was measured under, how to get it again."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+from plots.data.labels import listed
+from plots.data.load import Folder, text
+from plots.data.results import Results
+from plots.render.blocks import Block, Code, Heading, Items, Para
+from plots.text.conditions import conditions, spent
+from plots.text.numbers import NOISY
+
+MAX_ITEMS = 80  # of a list
+
+
+def failed_items(folder: Folder) -> list[str]:
+    """Every case that has rows without a time, with its status and detail."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    timed = {row.get("case_id") for row in folder.rows if (text(row.get("status")) or "ok") == "ok"}
+    for row in folder.rows:
+        status = text(row.get("status")) or "ok"
+        if status != "ok":
+            where = " ".join(filter(None, (text(row.get(n)) for n in ("level", "model", "layer"))))
+            rank = f" rank {text(row.get('rank'))}" if text(row.get("rank")) else ""
+            name = f"{where}, {text(row.get('method'))} {text(row.get('impl'))}{rank}, {text(row.get('precision'))}"
+            if row.get("case_id") in timed and text(row.get("clock")):
+                name += f", clock {text(row.get('clock'))}"  # the case has times under another clock or in another pass
+            shape = f"{text(row.get('batch'))} x {text(row.get('seq'))}"
+            key = (status, name, text(row.get("detail")) or "no detail recorded")
+            found.setdefault(key, [])
+            if shape not in found[key]:
+                found[key].append(shape)
+    return [f"{status}: {name}, {listed(shapes)}: {detail}" for (status, name, detail), shapes in sorted(found.items())]
+
+
+def commands(folder: Folder) -> tuple[str, str]:
+    """The command that measured, and the one that retries what failed: the same, so that --out and the like stay."""
+    last = folder.invocations[-1] if folder.invocations else {}
+    asked = " ".join((text(last.get("command")) or "").split())
+    asked = asked or f"python -m bench run {shlex.quote(folder.sweep or folder.path.resolve().name)}"
+    statuses = sorted({text(r.get("status")) or "ok" for r in folder.rows} - {"ok", "unsupported"})
+    if not statuses:
+        return asked, ""
+    kept = re.sub(r" --(fresh|retry[ =]\S+)(?=\s|$)", "", asked)
+    return asked, f"{kept} --retry {','.join(statuses)}"
+
+
+def status_blocks(folder: Folder, csv_name: str) -> list[Block]:
+    """What was not timed, why, and the command that tries again."""
+    items = failed_items(folder)
+    blocks: list[Block] = [Heading("What could not be timed")]
+    if items:
+        blocks.append(Items(tuple(items[:MAX_ITEMS])))
+        if len(items) > MAX_ITEMS:
+            blocks.append(Para(f"{len(items) - MAX_ITEMS} more are in {csv_name}."))
+    else:
+        blocks.append(Para("Every recorded row has a time."))
+    if any((text(r.get("status")) or "") == "unsupported" for r in folder.rows):
+        blocks.append(Para("Unsupported means that this implementation cannot express the case here; no failure."))
+    if retry := commands(folder)[1]:
+        blocks += [Para("To measure the failed ones again:"), Code(retry)]
+    return blocks
+
+
+def provenance(folder: Folder) -> list[Block]:
+    """run.json in words, and how to get these files again."""
+    plain = [(k, v) for k, v in folder.run.items() if k != "invocations" and v is not None and v != ""]
+    pairs = [(k.replace("_", " "), json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for k, v in plain]
+    runs = folder.invocations
+    for name, told in (("started", runs[:1]), ("finished", runs[-1:])):
+        pairs += [(name, str(run[name])) for run in told if run.get(name)]
+    for name, words in (("GPU while measuring", conditions(folder)), ("time went into", spent(folder))):
+        pairs += [(name, words)] if words else []
+    pairs += [("runs so far", str(len(runs)))] if len(runs) > 1 else []
+    pairs += [("rows", str(len(folder.rows))), ("rows with raw samples", str(len(folder.samples_ms)))]
+    pairs += [("note", note) for note in folder.notes]
+    asked, _ = commands(folder)
+    redraw = f"python -m plots {shlex.quote(_shown(folder.path))}"
+    blocks: list[Block] = [
+        Heading("Where it comes from"),
+        Items(tuple(f"{name}: {value}" for name, value in pairs)),
+        Heading("To get it again"),
+    ]
+    blocks.append(Code(f"{asked}\n{redraw}"))
+    sweep = folder.invocations[-1].get("sweep") if folder.invocations else None
+    if isinstance(sweep, dict) and isinstance(sweep.get("text"), str):
+        blocks += [Para("The sweep as it was read:"), Code(sweep["text"].rstrip())]
+    return blocks
+
+
+def _shown(path: Path) -> str:
+    """The folder as seen from the working directory, where it lies inside it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def progress_note(folder: Folder) -> str:
+    """How much of the sweep is on record, where that is not all of it."""
+    planned = folder.invocations[-1].get("cases") if folder.invocations else None
+    recorded = len({(row.get("case_id"), row.get("repeat")) for row in folder.rows})
+    if not isinstance(planned, int) or not 0 < recorded < planned:
+        return ""
+    return f"Half-finished: {recorded} of {planned} measurements are on record. The same command goes on with them."
+
+
+def noise_note(results: Results) -> str:
+    """How many of the times are noisy, what marks them, and what to do where they are many."""
+    timed = [cell for cell in results.cells.values() if cell.time]
+    noisy = sum(cell.noisy for cell in timed)
+    if not noisy:
+        return ""
+    told = f"{noisy} of {len(timed)} times are noisy ({NOISY}): their intervals are wider than the sweep allows."
+    if 4 * noisy <= len(timed):
+        return told
+    return (
+        f"{told} Other work on the machine does that. Measure again on a quiet one (--fresh) before you conclude "
+        "anything."
+    )

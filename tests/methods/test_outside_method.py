@@ -1,0 +1,127 @@
+"""A method from a folder of its own goes through check, run, rows and table; half a method is refused at the start."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Bench, rows_of
+
+TOY = Path(__file__).with_name("toy")
+
+SWEEP = """
+description: a method from outside
+axes: {level: [linear, block], model: MODEL, layer: self_attn.q_proj, batch: 1, seq: 16, precision: fp32}
+methods:
+  - {method: full}
+  - {method: toy, rank: 4, alpha: 8}
+measure: {min_samples: 8, budget_s: 0.05, wall_s: 1, warmup_s: 0.01, warmup_calls: 1}
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Toy beside full fine-tuning, on one layer and on one block."""
+    from tests.models.tiny import LLAMA, write_config
+
+    text = SWEEP.replace("MODEL", write_config(tmp_path, LLAMA))
+    linear = text.replace("[linear, block]", "linear")
+    (tmp_path / "linear.yaml").write_text(linear)
+    (tmp_path / "block.yaml").write_text(
+        text.replace("[linear, block]", "block").replace(" layer: self_attn.q_proj,", "")
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("level", ["linear", "block"])
+def test_a_method_from_outside_is_checked_timed_and_drawn(bench: Bench, sweep: Path, level: str) -> None:
+    bench.env["LORABENCH_METHODS"] = str(TOY)
+    out = sweep / "out"
+    done = bench("run", sweep / f"{level}.yaml", "--out", out)
+    assert done.returncode == 0, done.stderr
+    toy = [r for r in rows_of(out) if r["method"] == "toy"]
+    assert {(r["status"], r["pass"]) for r in toy} == {("ok", p) for p in ("forward", "backward", "forward-backward")}
+    # Of a square layer of 32: B is (32, 4). Counted by hand: 2 M N K, and 2 M r (N + K) for the branch.
+    if level == "linear":
+        forward = next(r for r in toy if r["pass"] == "forward")
+        assert (forward["trainable_params"], forward["flops"]) == (4 * 32, 2 * 16 * 32 * 32 + 2 * 16 * 4 * 64)
+    drawn = bench.plots(out)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "Toy eager" in (out / "tables.md").read_text()
+    with open(out / "summary.csv", newline="") as f:
+        ratios = [r["ratio_to_full"] for r in csv.DictReader(f) if r["method"] == "toy"]
+    assert ratios and all(ratios)
+
+
+def test_a_folder_of_an_unknown_method_is_still_drawn(bench: Bench, sweep: Path) -> None:
+    """Its reader may not have the method's folder: the word itself is the label then."""
+    out = sweep / "out"
+    done = bench("run", sweep / "linear.yaml", "--out", out, env=bench.env | {"LORABENCH_METHODS": str(TOY)})
+    assert done.returncode == 0, done.stderr
+    drawn = bench.plots(out)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "toy eager" in (out / "tables.md").read_text()
+
+
+def _copied(folder: Path, *changes: tuple[str, str, str]) -> Path:
+    """Toy with parts of its files replaced: (file, old, new)."""
+    folder.mkdir()
+    for file in TOY.glob("*.py"):
+        text = file.read_text()
+        for name, old, new in changes:
+            if name == file.name:
+                assert old in text
+                text = text.replace(old, new)
+        if text:
+            (folder / file.name).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ([("method.py", "    def forward_flops", "    def flops_of_forward")], "forward_flops"),
+        ([("method.py", "METHOD = Toy()", "")], "no METHOD in it"),
+        ([("method.py", "METHOD = Toy()", "METHOD = Toy")], "METHOD is"),
+        ([("method.py", '    label = "Toy"', "")], "METHOD has no 'label'"),
+        ([("method.py", '"eager": Impl', '"other": Impl')], "no 'eager'"),
+        ([("method.py", 'Impl("LoRA with A frozen")', 'Impl("x", module="bench.methods.half.gone")')], "not there"),
+        ([("eager.py", "def apply", "def applied")], "has no 'apply'"),
+        ([("reference.py", "class Reference(", "class Referee(")], "has no 'Reference'"),
+    ],
+)
+def test_half_a_method_is_refused_at_the_start(
+    changes: list[tuple[str, str, str]], said: str, bench: Bench, sweep_file: Path, tmp_path: Path
+) -> None:
+    bench.env["LORABENCH_METHODS"] = str(_copied(tmp_path / "half", *changes))
+    done = bench("run", sweep_file, "--out", tmp_path / "out")
+    assert done.returncode == 2 and said in done.stderr and "half" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_folders_that_are_no_methods_are_refused(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    _copied(tmp_path / "lora")
+    for folder, said in ((tmp_path / "empty", "no method.py"), (tmp_path / "lora", "there is a method 'lora' already")):
+        done = bench("run", sweep_file, "--out", tmp_path / "out", env=bench.env | {"LORABENCH_METHODS": str(folder)})
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_an_unknown_method_is_refused_with_those_there_are(bench: Bench, sweep: Path) -> None:
+    done = bench("list", sweep / "linear.yaml")
+    assert done.returncode == 2 and "'toy'" in done.stderr and "full, lora, paca" in done.stderr
+
+
+def test_what_was_measured_by_other_sources_of_a_method_is_not_kept(bench: Bench, sweep: Path, tmp_path: Path) -> None:
+    """The identity of a record holds the sources of methods from outside, too."""
+    (tmp_path / "more").mkdir()
+    copy = _copied(tmp_path / "more" / "toy")
+    env = bench.env | {"LORABENCH_METHODS": str(copy)}
+    out = tmp_path / "out"
+    assert bench("run", sweep / "linear.yaml", "--out", out, env=env).returncode == 0
+    first = json.loads((out / "run.json").read_text())["source_hash"]
+    (copy / "eager.py").write_text((copy / "eager.py").read_text() + "# changed\n")
+    done = bench("run", sweep / "linear.yaml", "--out", out, env=env)
+    assert done.returncode == 0 and "source_hash" in done.stderr
+    assert json.loads((out / "run.json").read_text())["source_hash"] != first

@@ -1,0 +1,235 @@
+"""Every kind of results folder becomes a complete report, or one clear sentence."""
+
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plots.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+TYPES = [("full", "eager"), ("lora", "eager"), ("paca", "eager")]
+ONE = ("gpt2-xl",)
+FILES = ("table1.md", "table1.csv", "report.md", "report.html")
+
+
+def whole(folder: Path) -> bool:
+    return all((folder / name).stat().st_size > 0 for name in FILES)
+
+
+class Page(HTMLParser):
+    """Gathers what a browser would fetch, and which tags there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.fetched += [v for k, v in attrs if k in ("src", "href", "srcset", "data", "action") and v]
+
+
+def test_the_page_is_one_file_and_the_figures_are_valid(maker: Any, fill: Callable[..., None]) -> None:
+    fill(maker, TYPES, [(4, 512), (4, 1024)])
+    assert main([str(maker.write())]) == 0
+    assert whole(maker.path)
+    text = (maker.path / "report.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.fetched and all(link.startswith("data:image/") for link in page.fetched)
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert "url(" not in text and "@import" not in text
+    for stem in ("times", "ratio"):
+        assert (maker.path / f"{stem}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+        assert ElementTree.parse(maker.path / f"{stem}.svg").getroot().tag.endswith("svg")
+        assert f"]({stem}.png)" in (maker.path / "report.md").read_text()
+
+
+def test_a_redraw_changes_nothing(maker: Any, fill: Callable[..., None]) -> None:
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    main([str(maker.write())])
+    names = (*FILES, "times.svg")
+    before = [(maker.path / name).read_bytes() for name in names]
+    main([str(maker.path)])
+    assert before == [(maker.path / name).read_bytes() for name in names]
+
+
+def test_figures_that_the_data_no_longer_support_are_removed(maker: Any, fill: Callable[..., None]) -> None:
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    (maker.write() / "grid.png").write_bytes(b"old")
+    main([str(maker.path)])
+    assert not (maker.path / "grid.png").exists()
+
+
+def test_half_finished_and_torn(maker: Any, fill: Callable[..., None], capsys: Any) -> None:
+    fill(maker, TYPES, [(4, 512), (4, 1024)], models=ONE)
+    maker.rows = maker.rows[:10]
+    maker.run["invocations"][0] |= {"cases": 6}
+    path = maker.write()
+    with (path / "rows.jsonl").open("a") as file:
+        file.write('{"case_id": "torn", "mod')
+    with (path / "samples.jsonl").open("a") as file:
+        file.write('{"case_id"')
+    assert main([str(path)]) == 0
+    assert whole(path)
+    assert "not measured" in (path / "table1.md").read_text()
+    assert "Half-finished: 4 of 6 measurements" in (path / "report.md").read_text()
+    assert "rows.jsonl: its last line (line 11) is torn" in capsys.readouterr().err
+
+
+def test_a_torn_line_elsewhere_is_refused_by_its_number(maker: Any, fill: Callable[..., None], capsys: Any) -> None:
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    path = maker.write()
+    lines = (path / "rows.jsonl").read_text().splitlines()
+    (path / "rows.jsonl").write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]) + "\n")
+    assert main([str(path)]) == 2
+    assert "rows.jsonl, line 2" in capsys.readouterr().err
+    assert not (path / "report.html").exists()
+
+
+def test_a_later_row_replaces_an_earlier_one(maker: Any, make_case: Callable[..., Any]) -> None:
+    maker.failed(make_case("full"), "crashed", "signal 9")
+    maker.timed(make_case("full"), {"forward": 10.0, "backward": 20.0, "forward-backward": 30.0})
+    main([str(maker.write())])
+    assert "crashed" not in (maker.path / "report.md").read_text()
+
+
+def test_rows_csv_does_where_the_record_is_missing(maker: Any, fill: Callable[..., None]) -> None:
+    import pandas as pd
+
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    path = maker.write()
+    main([str(path)])
+    before = (path / "table1.md").read_text()
+    pd.DataFrame(maker.rows).to_csv(path / "rows.csv", index=False)
+    (path / "rows.jsonl").unlink()
+    assert main([str(path)]) == 0
+    table = [x for x in before.splitlines() if x.startswith("| gpt2-xl | LoRA")]
+    assert table == [x for x in (path / "table1.md").read_text().splitlines() if x.startswith("| gpt2-xl | LoRA")]
+
+
+@pytest.mark.parametrize("status", ["unsupported", "oom", "crashed"])
+def test_a_folder_in_which_nothing_could_be_timed(maker: Any, make_case: Any, status: str, capsys: Any) -> None:
+    for method in ("full", "lora", "paca"):
+        maker.failed(make_case(method), status, "told by the child")
+    assert main([str(maker.write())]) == 0
+    assert whole(maker.path)
+    assert f"None of the 3 cases gave a time (status {status})" in capsys.readouterr().out
+    assert "told by the child" in (maker.path / "report.html").read_text()
+
+
+def test_failures_without_pass_and_clock(maker: Any, fill: Callable[..., None], make_case: Any) -> None:
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    maker.failed(make_case("lora", seq=1024), "timeout", "said nothing for 300 s")
+    for row in maker.rows[-3:]:
+        row |= {"pass": None, "clock": None}
+    assert main([str(maker.write())]) == 0
+    line = next(x for x in (maker.path / "table1.md").read_text().splitlines() if x.startswith("| gpt2-xl | LoRA"))
+    assert line.count("/ timeout") == 4
+
+
+def test_an_empty_folder_and_none_at_all(tmp_path: Path, capsys: Any) -> None:
+    assert main([str(tmp_path)]) == 2
+    assert "none of rows.jsonl, rows.csv, run.json is in it" in capsys.readouterr().err
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_rows_yet(maker: Any, capsys: Any) -> None:
+    assert main([str(maker.write())]) == 0
+    assert whole(maker.path)
+    assert "Nothing has been measured in this folder yet." in capsys.readouterr().out
+
+
+def test_rows_alone_are_enough(maker: Any, fill: Callable[..., None]) -> None:
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    maker.run, maker.samples = None, []
+    path = maker.write()
+    (path / "samples.jsonl").unlink()
+    assert main([str(path)]) == 0
+    assert whole(path) and "1.2" in (path / "table1.md").read_text()
+
+
+def test_another_schema_is_refused_and_nothing_written(maker: Any, fill: Callable[..., None], capsys: Any) -> None:
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    maker.run["schema"] = 2
+    path = maker.write()
+    before = sorted(p.name for p in path.iterdir())
+    assert main([str(path)]) == 2
+    said = capsys.readouterr().err
+    assert "run.json" in said and "found schema 2" in said and "valid: 1" in said
+    assert sorted(p.name for p in path.iterdir()) == before
+
+
+def test_one_bad_folder_of_several_leaves_all_untouched(maker: Any, fill: Callable[..., None], tmp_path: Path) -> None:
+    fill(maker, TYPES, [(4, 512)], models=ONE)
+    assert main([str(maker.write()), str(tmp_path / "nowhere")]) == 2
+    assert not (maker.path / "report.html").exists()
+
+
+def test_values_from_files_are_escaped(maker: Any, make_case: Callable[..., Any]) -> None:
+    evil = "x|y</td><script>alert(1)</script>[a](javascript:b) $\\frac{$"
+    for method in ("full", "lora"):
+        maker.timed(make_case(method, model=evil), {"forward": 1.0, "backward": 2.0, "forward-backward": 3.0})
+    maker.failed(make_case("paca", model=evil), "error", "<img src=http://example.invalid/x> | \n| broken")
+    maker.run["commit"] = "<b onload=x>"
+    assert main([str(maker.write())]) == 0
+    page = Page()
+    page.feed((maker.path / "report.html").read_text())
+    assert not {"script", "b"} & set(page.tags) and all(link.startswith("data:") for link in page.fetched)
+    text = (maker.path / "table1.md").read_text()
+    assert "<script" not in text and "<img" not in text
+    rows = [x for x in text.splitlines() if x.startswith(("| x", "| Model"))]
+    assert len(rows) == 4 and len({len(re.findall(r"(?<!\\)\|", x)) for x in rows}) == 1  # as many cells as the head
+
+
+def test_strange_values_do_not_stop_it(maker: Any, make_case: Callable[..., Any]) -> None:
+    maker.timed(make_case("full"), {"forward": 1e-4, "backward": 20000.0}, n=3)
+    maker.timed(make_case("lora"), {"forward": 5.0, "backward": 0.0})
+    maker.rows.append({"case_id": "bare"})
+    maker.rows.append({"case_id": "odd", "status": "ok", "median_ms": "NaN", "pass": "forward", "clock": "eager"})
+    maker.run = {"invocations": "none", "gpu": 7}
+    assert main([str(maker.write())]) == 0
+    assert whole(maker.path)
+    assert "no interval" in (maker.path / "table1.md").read_text()
+
+
+def test_a_large_folder_yields_every_file(maker: Any, fill: Callable[..., None], make_case: Any) -> None:
+    shapes = [(b, s) for b in (1, 2, 4, 8) for s in (128, 256, 512, 1024, 2048)]
+    fill(maker, [("full", "eager"), *[("lora", i) for i in ("eager", "peft", "triton")]], shapes, n=24)
+    fill(maker, [("full", "compile"), ("paca", "eager"), ("paca", "triton")], shapes, n=24)
+    for layer in range(40):
+        for method in ("full", "lora", "paca"):
+            axes = {"level": "linear", "layer": f"layer.{layer}"}
+            for clock in ("eager", "host"):
+                truth = {"forward": 1.0, "backward": 2.0, "forward-backward": 3.0}
+                maker.timed(make_case(method, **axes), truth, clock=clock, n=24)
+    assert len(maker.rows) > 1900
+    assert main([str(maker.write())]) == 0
+    assert whole(maker.path)
+    assert all(
+        (maker.path / f"{stem}.{kind}").exists() for stem in ("layers", "lengths", "grid") for kind in ("png", "svg")
+    )
+    assert "The first 80 of" in (maker.path / "report.md").read_text()
+
+
+def test_it_imports_nothing_of_the_benchmark_and_help_is_quick() -> None:
+    code = (
+        "import sys, plots.__main__ as m, contextlib\n"
+        "with contextlib.suppress(SystemExit): m.main(['--help'])\n"
+        "heavy = {'numpy', 'matplotlib', 'pandas', 'scipy'} & set(sys.modules)\n"
+        "import plots.report, plots.figures.lengths\n"
+        "import json; print(json.dumps([sorted(heavy), sorted({'bench', 'torch', 'kernels'} & set(sys.modules))]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout.splitlines()[-1]) == [[], []]
+    assert "results folder" in done.stdout
