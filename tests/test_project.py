@@ -95,7 +95,7 @@ def imports_of(folder: str) -> dict[str, set[str]]:
     ("folder", "never"),
     [
         ("kernels", {"bench", "plots", "kernels", "transformers"}),
-        ("plots", {"bench", "kernels", "torch"}),
+        ("plots", {"kernels", "torch", "triton"}),
         ("bench", {"plots"}),
     ],
 )  # fmt: skip

@@ -10,13 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-COLUMNS = (
-    "case_id", "run_id", "repeat", "gpu", "level", "model", "layer", "method", "impl", "trainable_layers", "rank",
-    "alpha", "dropout", "targets", "adapter_dtype", "precision", "batch", "seq", "pass", "clock", "l2", "median_ms",
-    "ci_low_ms", "ci_high_ms", "p20_ms", "p80_ms", "min_ms", "n", "outliers", "stop", "noisy", "status", "detail",
-    "peak_mib", "trainable_params", "flops", "bytes", "floor_ms", "launches", "sm_clock_mhz", "power_w",
-    "temperature_c", "refresh_ms", "model_dropout", "process", "measured_at", "repro",
-)  # fmt: skip
+from bench.case import Case
+from bench.case.columns import COLUMNS
+
 OWN = {
     "full": {},
     "lora": {"rank": 8, "alpha": 32.0, "dropout": 0.1, "targets": "all-linear", "adapter_dtype": "bf16"},
@@ -41,9 +37,9 @@ def case(method: str = "full", impl: str = "eager", **axes: object) -> Row:
     own = dict.fromkeys(("rank", "alpha", "dropout", "targets", "adapter_dtype")) | OWN[method]
     found = {
         "level": "model", "model": "gpt2-xl", "layer": None, "method": method, "impl": impl, "trainable_layers": "all",
-        **own, "precision": "bf16", "batch": 4, "seq": 512, "l2": "warm", **axes,
+        **own, "precision": "bf16", "batch": 4, "seq": 512, "accumulation": None, "l2": "warm", **axes,
     }  # fmt: skip
-    return found | {"case_id": f"{zlib.crc32(json.dumps(found, sort_keys=True).encode()):012x}"}
+    return found | {"case_id": Case(**found).case_id}
 
 
 class Maker:
@@ -166,12 +162,6 @@ def fill_gpu(
                         sm_clock_mhz=1755 + len(maker.rows) % 200, power_w=312.5 + len(maker.rows) % 300,
                         temperature_c=41 + len(maker.rows) % 20, **options,
                     )  # fmt: skip
-
-
-@pytest.fixture
-def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables only: drawing is slow, and tested with the report."""
-    monkeypatch.setattr("plots.report.draw_figures", lambda *_: [])
 
 
 @pytest.fixture

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from plots.data.load import load
+from plots.report import draw
+
 PASSES = ("forward", "backward", "forward-backward")
+
+
+def draw_tables(maker: Any) -> str:
+    """Writes the folder and draws it without figures, which are slow; returns the answer."""
+    return draw(load(maker.write()), figures=())[1]
 
 
 def lines_of(path: Path, **wanted: str) -> list[dict[str, str]]:
@@ -37,7 +45,7 @@ def value(cell: str) -> float:
     return float(cell.split()[0])
 
 
-def column(text: str, *starts: str) -> dict[str, str]:
+def cells_of(text: str, *starts: str) -> dict[str, str]:
     """The cells of the only table line that begins so, by the heads of its table."""
     lines = text.splitlines()
     found = [i for i, x in enumerate(lines) if x.startswith("| " + " | ".join(starts) + " |")]

@@ -1,6 +1,5 @@
 """Table 2 from synthetic rows and runs: what stands where, ratios, epochs, and what is left empty."""
 
-import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,10 @@ from typing import Any
 import pytest
 
 from plots.__main__ import main
-from plots.data.load import load
 from plots.data.training_runs import EXAMPLES, clock_word, is_papers, paper_ratio, published, steps_of
-from plots.report import draw
-from tests.plots.reading import row_of, section
+from tests.plots.reading import cells_of, draw_tables, lines_of, section, value
 
+TIME = "Training time, one epoch"
 # (method, layers) -> rank, forward and backward of a micro-step, optimizer, refresh, in ms
 STEPS: dict[tuple[str, str], tuple[int, float, float, float, float]] = {
     ("lora", "all"): (8, 400.0, 500.0, 9.0, 0.0),
@@ -65,8 +63,7 @@ def accuracy(strategy: str, model: str = "meta-llama/Llama-2-7b-hf") -> dict[str
 
 
 def tidy2(folder: Path, **wanted: str) -> list[dict[str, str]]:
-    with (folder / "table2.csv").open() as file:
-        return [line for line in csv.DictReader(file) if all(line[k] == v for k, v in wanted.items())]
+    return lines_of(folder / "table2.csv", **wanted)
 
 
 def test_an_epochs_steps_and_hours() -> None:
@@ -96,25 +93,25 @@ def test_which_model_is_the_papers(name: str, is_it: bool) -> None:
     assert is_papers(name) == is_it
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_measured_and_published_side_by_side(maker: Any, make_case: Any) -> None:
     fill_steps(maker, make_case)
-    _, said = draw(load(maker.write()))
+    said = draw_tables(maker)
     text = (maker.path / "table2.md").read_text()
     table = section(text, "### Table 2")
     names = [line.split(" | ")[1] for line in table.splitlines() if line.startswith("| llama2-7b")]
     assert names == ["No tuning", "LoRA", "PaCA", "Upper Half PaCA", "Three Quarters PaCA"], "in the paper's order"
-    assert row_of(table, "llama2-7b", "No tuning", "") == [
-        "llama2-7b", "No tuning", "", "", "", "44 /", "37 /", "51.5 /", "53.1 /", "45.9 /",
-    ]  # fmt: skip
-    cells = row_of(table, "llama2-7b", "Upper Half PaCA", "eager")
-    took, projected, trained = (word.strip() for word in f"{cells[3]} ".split("/"))
+    assert cells_of(table, "llama2-7b", "No tuning", "") == {
+        "Model": "llama2-7b", "Strategy": "No tuning", "Computed as": "", f"{TIME}, paper": "",
+        f"{TIME}, projected": "", "Ratio to LoRA, paper": "", "Ratio to LoRA, here": "", "Hums., paper": "44",
+        "STEM, paper": "37", "Social, paper": "51.5", "Other, paper": "53.1", "Avg., paper": "45.9",
+    }, "columns that nothing fills are left out"  # fmt: skip
+    cells = cells_of(table, "llama2-7b", "Upper Half PaCA", "eager")
     seconds = 3121 * whole(STEPS["paca", "upper-1/2"]) / 1e3
-    assert took == "4:19:18" and trained == "" and projected.split(" ± ")[0][:6] == clock_word(seconds)[:6]
-    theirs, ours = cells[4].split(" / ")
-    assert theirs == "0.593"
-    assert float(ours.split(" ±")[0]) == pytest.approx(2090 / 3609, abs=0.002)
-    assert row_of(table, "llama2-7b", "LoRA", "eager")[4] == "1.000 / 1"
+    assert cells[f"{TIME}, paper"] == "4:19:18" and cells["Ratio to LoRA, paper"] == "0.593"
+    assert cells[f"{TIME}, projected"][:6] == clock_word(seconds)[:6]
+    assert value(cells["Ratio to LoRA, here"]) == pytest.approx(2090 / 3609, abs=0.002)
+    lora = cells_of(table, "llama2-7b", "LoRA", "eager")
+    assert (lora["Ratio to LoRA, paper"], lora["Ratio to LoRA, here"]) == ("1.000", "1")
     assert "ceil(99842 / (8 x 4 = 32)) = 3121 steps, for 99842 examples (MMLU's auxiliary_train" in table
     assert "PaCA eager 0.80" in said and "(the paper: 0.834)" in said and "of LoRA's on the same layers" in said
     for name in ("report.md", "report.html"):
@@ -122,23 +119,23 @@ def test_measured_and_published_side_by_side(maker: Any, make_case: Any) -> None
         assert "Table 2: training time and accuracy" in report and "An optimizer step by its parts" in report
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_a_step_by_its_parts_and_lora_on_the_same_layers(maker: Any, make_case: Any) -> None:
     fill_steps(maker, make_case)
     maker.failed(make_case("paca", "triton", trainable_layers="all", model="llama2-7b", batch=8, accumulation=4), "oom",
                  "needs at least 12.8 GiB")  # fmt: skip
-    draw(load(maker.write()))
+    draw_tables(maker)
     table = section((maker.path / "table2.md").read_text(), "### An optimizer step by its parts")
-    cells = row_of(table, "llama2-7b", "Three Quarters PaCA", "eager")
-    forward, backward = (float(cell.split(" ±")[0]) for cell in cells[3:5])
-    assert (forward, backward) == pytest.approx((1200, 1280), rel=0.002)
-    assert cells[5:7] == ["9", "1"] and cells[8] in ("+1.9 %", "+2.0 %", "+2.1 %") and cells[10] == "30000"
-    assert float(cells[7].split(" ±")[0]) == pytest.approx(2490, rel=0.002)
-    over, there, paper = cells[9].split(" / ")
-    assert float(over.split(" ±")[0]) == pytest.approx(2490 / 3609, abs=0.002)
-    assert float(there.split(" ±")[0]) == pytest.approx(2490 / 3048, abs=0.002) and paper == "0.722"
-    assert row_of(table, "llama2-7b", "Upper Half LoRA", "eager")[6] == "none", "LoRA refreshes nothing"
-    assert row_of(table, "llama2-7b", "PaCA", "triton")[7] == "oom"
+    cells = cells_of(table, "llama2-7b", "Three Quarters PaCA", "eager")
+    parts = [value(cells[f"Parts (ms), {part}"]) for part in ("forward x 4", "backward x 4", "optimizer", "refresh")]
+    assert parts == pytest.approx([1200, 1280, 9, 1], rel=0.002)
+    assert value(cells["Step (ms)"]) == pytest.approx(2490, rel=0.002)
+    assert cells["Sum (%)"] in ("+1.9", "+2.0", "+2.1") and cells["Peak (MiB)"] == "30000"
+    assert value(cells["Ratio to LoRA, on all layers"]) == pytest.approx(2490 / 3609, abs=0.002)
+    assert value(cells["Ratio to LoRA, on the same"]) == pytest.approx(2490 / 3048, abs=0.002)
+    assert cells["Ratio to LoRA, paper"] == "0.722"
+    lora = cells_of(table, "llama2-7b", "Upper Half LoRA", "eager")
+    assert lora["Parts (ms), refresh"] == "none", "LoRA refreshes nothing"
+    assert cells_of(table, "llama2-7b", "PaCA", "triton")["Step (ms)"] == "oom"
     line = tidy2(maker.path, method="paca", trainable_layers="upper-3/4", source="sweep")[0]
     assert float(line["epoch_s"]) == pytest.approx(3121 * 2.49, rel=0.002) and line["steps"] == "3121"
     assert (
@@ -151,7 +148,6 @@ def test_a_step_by_its_parts_and_lora_on_the_same_layers(maker: Any, make_case: 
     assert "Forward-backward and the whole step" not in (maker.path / "table1.md").read_text()
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_two_precisions_are_told_apart_and_compared_each_with_its_own(maker: Any, make_case: Any) -> None:
     fill_steps(maker, make_case)
     mixed = {key: (r, 2 * f, 3 * b, o, c) for key, (r, f, b, o, c) in STEPS.items()}
@@ -161,23 +157,24 @@ def test_two_precisions_are_told_apart_and_compared_each_with_its_own(maker: Any
         maker.timed(case, {"forward": parts[1], "backward": parts[2], "step": whole(parts)}, noise=0.0005)
     peft = make_case("lora", "peft-fp32", model="llama2-7b", batch=8, accumulation=4)
     maker.timed(peft, {"forward": 500.0, "backward": 700.0, "step": 4809.0}, noise=0.0005)
-    draw(load(maker.write()))
+    draw_tables(maker)
     text = (maker.path / "table2.md").read_text()
     for how, steps in (("eager, bf16", STEPS), ("eager, amp-fp16", mixed)):
-        ratio = row_of(section(text, "### Table 2"), "llama2-7b", "PaCA", how)[4].split(" / ")[1]
+        cells = cells_of(section(text, "### Table 2"), "llama2-7b", "PaCA", how)
         expected = whole(steps["paca", "all"]) / whole(steps["lora", "all"])
-        assert float(ratio.split(" ±")[0]) == pytest.approx(expected, abs=0.002)
+        assert value(cells["Ratio to LoRA, here"]) == pytest.approx(expected, abs=0.002)
     parts_of = section(text, "### An optimizer step by its parts")
-    told = row_of(parts_of, "llama2-7b", "PaCA", "eager, bf16")[9].split(" / ")
-    assert "peft-fp32's" in parts_of and float(told[2].split(" ±")[0]) == pytest.approx(2890 / 4809, abs=0.002)
-    assert row_of(parts_of, "llama2-7b", "PaCA", "eager, amp-fp16")[9].split(" / ")[2] == "no PEFT"
+    to_peft = {
+        how: cells_of(parts_of, "llama2-7b", "PaCA", f"eager, {how}")["Ratio to LoRA, peft-fp32's"]
+        for how in ("bf16", "amp-fp16")
+    }
+    assert value(to_peft["bf16"]) == pytest.approx(2890 / 4809, abs=0.002) and to_peft["amp-fp16"] == "no PEFT"
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_on_a_cpu_nothing_is_projected_and_all_of_it_says_so(maker: Any, make_case: Any) -> None:
     maker.run |= {"gpu_key": "cpu", "gpu": "Some CPU, 2 cores"}
     fill_steps(maker, make_case, clock="cpu", model="tinyllama-4-blocks", batch=2, seq=32, precision="fp32")
-    draw(load(maker.write()))
+    draw_tables(maker)
     for name in ("table2.md", "report.md", "report.html"):
         text = (maker.path / name).read_text()
         assert (
@@ -187,8 +184,9 @@ def test_on_a_cpu_nothing_is_projected_and_all_of_it_says_so(maker: Any, make_ca
         )
         assert "No epoch is projected: these steps are of 32 tokens" in text
     table = section((maker.path / "table2.md").read_text(), "### Table 2")
-    cells = row_of(table, "tinyllama-4-blocks", "PaCA", "eager")
-    assert cells[3] == "" and cells[4].startswith("0.834 / 0.80") and set(cells[5:]) == {""}
+    *_, theirs, ours = cells = cells_of(table, "tinyllama-4-blocks", "PaCA", "eager")
+    assert (theirs, ours) == ("Ratio to LoRA, paper", "Ratio to LoRA, here"), "the paper's hours and accuracies are not"
+    assert cells[theirs] == "0.834" and cells[ours].startswith("0.80")
     assert {line["epoch_s"] for line in tidy2(maker.path, source="sweep")} == {""}
 
 
@@ -210,7 +208,6 @@ def test_runs_of_other_steps_or_on_another_gpu_give_no_ratio(tmp_path: Path) -> 
     assert "on NVIDIA A100" in (tmp_path / "out" / "table2.md").read_text()
 
 
-@pytest.mark.usefixtures("no_figures")
 def test_real_runs_fill_the_table_beside_a_sweep(maker: Any, make_case: Any, tmp_path: Path) -> None:
     fill_steps(maker, make_case)
     lora = run_dir(tmp_path / "runs" / "a", train("lora", "lora", "all", 1000.0), accuracy("lora"))
@@ -220,14 +217,16 @@ def test_real_runs_fill_the_table_beside_a_sweep(maker: Any, make_case: Any, tmp
     assert main([*map(str, (maker.write(), lora, half, mine, none)), "--examples", "64"]) == 0
     table = section((maker.path / "table2.md").read_text(), "### Table 2")
     model = "llama2-7b"  # as the sweep calls what the runs call meta-llama/Llama-2-7b-hf
-    assert row_of(table, model, "LoRA", "eager")[3].startswith("7:17:02 / 0:00:07")
-    cells = row_of(table, model, "LoRA", "run a")
-    assert cells[3] == "7:17:02 / / 0:16:40" and cells[4] == "1.000 / 1.000"
-    assert cells[5:] == ["50 / 49.25", "42.2 / 41.5", "59.7 / 60.12", "58 / 58", "52.15 / 52"]
-    cells = row_of(table, model, "Upper Half PaCA", "run b")
-    assert cells[4] == "0.593 / 0.600" and cells[5] == "44.8 /"
-    assert row_of(table, model, "my-own", "run c")[4] == "/ 0.700"
-    assert row_of(table, model, "No tuning", "run d")[9] == "45.9 / 52"
+    assert cells_of(table, model, "LoRA", "eager")[f"{TIME}, projected"].startswith("0:00:07")
+    _, _, _, took, projected, trained, *rest = cells_of(table, model, "LoRA", "run a").values()
+    assert (took, projected, trained) == ("7:17:02", "", "0:16:40") and rest[:2] == ["1.000", "1.000"]
+    assert rest[2:] == ["50", "49.25", "42.2", "41.5", "59.7", "60.12", "58", "58", "52.15", "52"]
+    half = cells_of(table, model, "Upper Half PaCA", "run b")
+    assert (half["Ratio to LoRA, paper"], half["Ratio to LoRA, here"]) == ("0.593", "0.600")
+    assert (half["Hums., paper"], half["Hums., here"]) == ("44.8", "")
+    own = cells_of(table, model, "my-own", "run c")
+    assert (own["Ratio to LoRA, paper"], own["Ratio to LoRA, here"]) == ("", "0.700")
+    assert cells_of(table, model, "No tuning", "run d")["Avg., here"] == "52"
     assert "ceil(64 / (8 x 4 = 32)) = 2 steps, for 64 examples; reading" in table, "the source is MMLU's number alone"
     assert (
         "a: 3200 examples in 100 steps, 14042 items, 5 shots, lm-eval 0.4.13, meta-llama/Llama-2-7b-hf, on NVIDIA"
@@ -244,8 +243,9 @@ def test_runs_alone_make_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert {p.name for p in (tmp_path / "runs").iterdir()} == {"a", "table2.md", "table2.csv"}
     assert main([str(run), "--out", str(tmp_path / "elsewhere")]) == 0
     text = (tmp_path / "elsewhere" / "table2.md").read_text()
-    assert row_of(text, "llama2-7b", "PaCA", "run a")[3] == "6:04:30 / / 0:01:00"
-    assert row_of(text, "llama2-7b", "LoRA", "")[3].startswith("7:17:02")
+    cells = cells_of(text, "llama2-7b", "PaCA", "run a")
+    assert (cells[f"{TIME}, paper"], cells[f"{TIME}, trained"]) == ("6:04:30", "0:01:00")
+    assert cells_of(text, "llama2-7b", "LoRA", "")[f"{TIME}, paper"] == "7:17:02"
     assert "elsewhere: table2.md, table2.csv" in capsys.readouterr().out
 
 
