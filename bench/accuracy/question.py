@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.accuracy.categories import category_of
 from bench.errors import UserError, did_you_mean
-from bench.train.data import LETTERS, Item, prompt, read_items, target
+from bench.train.data import Item, read_items
 
 
 @dataclass(frozen=True)
@@ -38,22 +38,6 @@ class Outcome:
 
 Scorer = Callable[[Piece], list[Outcome]]
 MakeScorer = Callable[[Any, Any, int], Scorer]  # of a model in eval mode, its tokenizer, and prompts per forward pass
-
-
-def description(subject: str) -> str:
-    """The line that opens a subject's prompt, as MMLU's authors and lm-evaluation-harness have it."""
-    return f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
-
-
-def context(piece: Piece, item: Item) -> str:
-    """The whole text before the answer: description, solved examples, question."""
-    solved = "".join(f"{prompt(e)}{target(e)}\n\n" for e in piece.examples)
-    return f"{description(piece.subject)}{solved}{prompt(item)}"
-
-
-def continuations() -> tuple[str, ...]:
-    """What may follow: the letters, each after a space."""
-    return tuple(f" {letter}" for letter in LETTERS)
 
 
 def read_pieces(source: str, shots: int, limit: int | None, size: int) -> list[Piece]:

@@ -56,7 +56,7 @@ def campaign(
     planned = make_stages(stages, device, folder)
     if save and ((save.exists() and not save.is_dir()) or save.resolve().is_relative_to(folder.resolve())):
         raise UserError(f"--save {save}: pass a folder outside of {folder}, which is what gets saved.")
-    record = Record(folder, device, fresh, save)
+    log = Log(folder, device, fresh, save)
     say(f"campaign on {device.name} into {folder}: {', '.join(s.name for s in planned)}")
     if device.is_cpu:
         say("CPU times are no GPU times: this rehearses a campaign.")
@@ -64,40 +64,40 @@ def campaign(
         try:
             for stage in planned:
                 left = None if deadline is None else deadline - monotonic()
-                if record.stages.get(stage.name, {}).get("exit") != 0 and (left is None or left > 0):
-                    _one(stage, record, left)
+                if log.stages.get(stage.name, {}).get("exit") != 0 and (left is None or left > 0):
+                    _one(stage, log, left)
             if not stages or "report" in stages:
-                _one(_report(folder), record, None)  # whatever was drawn before, more may have been measured since
+                _one(_report(folder), log, None)  # whatever was drawn before, more may have been measured since
         except KeyboardInterrupt:
             say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
             return 128 + (came[0] if came else signal.SIGINT)
         except OSError as e:
             raise UserError(f"{e.filename or folder}: {e.strerror}; finished stages keep their results.") from None
     print(folder)
-    return _close(planned, record)
+    return _close(planned, log)
 
 
-def _one(stage: Stage, record: "Record", seconds: float | None) -> None:
+def _one(stage: Stage, log: "Log", seconds: float | None) -> None:
     if stage.skip:
-        record.note(stage.name, SKIPPED, None, stage.skip)
+        log.note(stage.name, SKIPPED, None, stage.skip)
         return
     say(f"== {stage.name}" + ("" if seconds is None else f": at most {duration(seconds)}"))
-    record.note(stage.name, OPEN, None, "begun")
+    log.note(stage.name, OPEN, None, "begun")
     started = monotonic()
-    code = run_command(stage.command, ROOT, seconds=seconds, meanwhile=record.pack, stdout=sys.stderr.fileno())
+    code = run_command(stage.command, ROOT, seconds=seconds, meanwhile=log.pack, stdout=sys.stderr.fileno())
     if code is None:
         status, detail = OPEN, "its time was over"
     elif code == 1 and stage.is_sweep:
         status, detail = DONE, "some rows have a status other than ok or unsupported"
     else:
         status, detail = (FAILED, f"exit status {code}") if code else (DONE, "")
-    record.note(stage.name, status, code, detail, monotonic() - started)
+    log.note(stage.name, status, code, detail, monotonic() - started)
 
 
-def _close(planned: list[Stage], record: "Record") -> int:
+def _close(planned: list[Stage], log: "Log") -> int:
     """Says what became of every stage; the exit status."""
-    names = dict.fromkeys([s.name for s in planned] + [n for n in record.stages if n == "report"])
-    found = {name: record.stages.get(name, {"status": OPEN, "detail": "not begun", "seconds": 0}) for name in names}
+    names = dict.fromkeys([s.name for s in planned] + [n for n in log.stages if n == "report"])
+    found = {name: log.stages.get(name, {"status": OPEN, "detail": "not begun", "seconds": 0}) for name in names}
     for name, s in found.items():
         say(f"  {name:<12}{s['status']:<9}{duration(s['seconds']) if s['seconds'] else '':>8}  {s['detail']}".rstrip())
     if unfinished := [name for name, s in found.items() if s["status"] == OPEN]:
@@ -106,7 +106,7 @@ def _close(planned: list[Stage], record: "Record") -> int:
     return int(any(s["status"] == FAILED for s in found.values()))
 
 
-class Record:
+class Log:
     """campaign.json: what became of each stage. It is forgotten where device, sources or versions are others."""
 
     def __init__(self, folder: Path, device: Device, fresh: bool, save: Path | None) -> None:

@@ -59,7 +59,7 @@ def compare(
         for what in (w for w, v in given.items() if v is not None):
             raise UserError(f"{what}: only with --run, which measures; without it, compare takes two results folders")
     else:
-        from bench.compare.measure import Interrupted, measure_both
+        from bench.compare.interleave import Interrupted, measure_both
 
         try:
             first, second = measure_both(first, second, sweep or "table1", rounds, out, gpu or "auto", where, fresh)

@@ -15,7 +15,7 @@ from bench.files import replace_file
 from bench.record.environment import command_to_go_on, version
 from bench.record.store import now
 from bench.terminal import output, say
-from bench.train.load import load_tuned, stands_on
+from bench.train.load import load_trained_model, stands_on
 
 DEVICES = ("auto", "cpu", "cuda")
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets")
@@ -159,7 +159,7 @@ def _device(flag: str) -> str:
 
 def _load(source: str, device: str) -> tuple[Any, Any]:
     try:
-        model, tokenizer = load_tuned(source, device)
+        model, tokenizer = load_trained_model(source, device)
     except Exception as e:
         if not _is_out_of_memory(e):
             raise

@@ -1,6 +1,7 @@
 """python -m bench train, from its flags to its exit status."""
 
 import os
+from collections.abc import Callable
 
 from bench.errors import UserError
 from bench.record.environment import command_to_go_on
@@ -9,18 +10,20 @@ from bench.train.folder import claim
 from bench.train.plan import Plan, Request, make_plan
 from bench.train.result import write_result
 
+TrainModel = Callable[[Plan, Callable[[str], None]], None]
 
-def train(request: Request) -> int:
+
+def train(request: Request, train_model: TrainModel | None = None) -> int:
     """Trains, or goes on where the same request was cut off, and returns the exit status.
 
-    Under torchrun every process calls this; process 0 alone writes and prints. Raises UserError before anything is
-    changed where the request cannot be carried out.
+    Under torchrun every process calls this; process 0 alone writes and prints. train_model: what trains, by default
+    transformers' Trainer. Raises UserError before anything is changed where the request cannot be carried out.
     """
     rank = int(os.environ.get("RANK", "0"))
     plan: Plan | None = None
     try:
         plan = make_plan(request, rank)
-        return _train(plan)
+        return _train(plan, train_model or _by_trainer)
     except UserError as e:
         if rank == 0:
             raise
@@ -33,13 +36,11 @@ def train(request: Request) -> int:
         return 130
 
 
-def _train(plan: Plan) -> int:
+def _train(plan: Plan, train_model: TrainModel) -> int:
     out = plan.request.out
     lock = claim(out, plan.settings, plan.request.fresh) if plan.rank == 0 else None
     try:
         if plan.strategy.method != "none":
-            from bench.train.run import train_model
-
             train_model(plan, say if plan.rank == 0 else lambda _: None)
         elif plan.rank == 0:
             write_result(plan, {})
@@ -51,6 +52,12 @@ def _train(plan: Plan) -> int:
     finally:
         if lock is not None:
             lock.release()
+
+
+def _by_trainer(plan: Plan, say: Callable[[str], None]) -> None:
+    from bench.train.run import train_model  # imports torch and transformers
+
+    train_model(plan, say)
 
 
 def _again() -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_tuned(
+def load_trained_model(
     source: str, device: str, dtype: "torch.dtype | None" = None
 ) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     """A model in eval mode on `device`, and its tokenizer.
@@ -33,7 +33,7 @@ def load_tuned(
             raise UserError(f"{source}: its training is not finished; give the same bench train again")
         result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         if result["method"] == "none":
-            return load_tuned(result["model_path"], device, dtype)
+            return load_trained_model(result["model_path"], device, dtype)
         folder = folder / MODEL
         wanted = dtype or (torch.bfloat16 if result["precision"] == "bf16" else torch.float32)
     kind = next((name for name in (_LORA, _PACA) if (folder / name).is_file()), None)

@@ -21,8 +21,8 @@ from bench.train.metrics import Metrics, Progress, Stopwatch, training_time
 from bench.train.plan import Plan, absolute
 from bench.train.result import write_result
 from bench.train.tokens import collator, encode
+from bench.train.trainable import make_trainable, save_trained, weights_dtype
 from bench.train.trainer import PartTrainer, arguments
-from bench.train.tune import save_tuned, tune, weights_dtype
 
 
 def train_model(plan: Plan, say: Callable[[str], None]) -> None:
@@ -52,7 +52,7 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
     if encoded.shortened:
         say(f"{encoded.shortened} of {len(plan.items)} examples exceed {length} tokens; they lose their beginning")
     try:
-        model = tune(model, strategy, seed, plan.impl, say)
+        model = make_trainable(model, strategy, seed, plan.impl, say)
     except (ValueError, TypeError) as e:
         raise UserError(f"strategy {plan.name} does not fit {plan.request.model}: {e}") from e
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
@@ -126,6 +126,6 @@ def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) ->
         "gpu": None if plan.on_cpu else torch.cuda.get_device_name(),
         "trainable_params": _count(trainer.model),
     }
-    save_tuned(trainer.model, plan.strategy, tokenizer, out / MODEL, plan.request.save == "full")
+    save_trained(trainer.model, plan.strategy, tokenizer, out / MODEL, plan.request.save == "full")
     write_result(plan, told)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

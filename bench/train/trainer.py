@@ -12,7 +12,7 @@ from transformers import Trainer, TrainingArguments
 from bench.train import checkpoint
 from bench.train.metrics import Stopwatch
 from bench.train.strategy import Strategy
-from bench.train.tune import autocast_dtype
+from bench.train.trainable import autocast_dtype
 from kernels import PaCALinear
 
 _TRAINED = "trained.safetensors"

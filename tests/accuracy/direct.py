@@ -6,9 +6,26 @@ from typing import Any
 import torch
 
 from bench.accuracy.harness import window
-from bench.accuracy.question import Outcome, Piece, Scorer, context, continuations
+from bench.accuracy.question import Outcome, Piece, Scorer
+from bench.train.data import LETTERS, Item, prompt, target
 
 Encoded = tuple[tuple[int, ...], tuple[int, ...]]  # tokens of a context and of its continuation
+
+
+def description(subject: str) -> str:
+    """The line that opens a subject's prompt, as MMLU's authors and lm-evaluation-harness have it."""
+    return f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+
+
+def context(piece: Piece, item: Item) -> str:
+    """The whole text before the answer: description, solved examples, question."""
+    solved = "".join(f"{prompt(e)}{target(e)}\n\n" for e in piece.examples)
+    return f"{description(piece.subject)}{solved}{prompt(item)}"
+
+
+def continuations() -> tuple[str, ...]:
+    """What may follow: the letters, each after a space."""
+    return tuple(f" {letter}" for letter in LETTERS)
 
 
 def direct_scorer(model: Any, tokenizer: Any, batch: int) -> Scorer:

@@ -13,8 +13,8 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from bench.accuracy.categories import CATEGORIES, category_table
 from bench.accuracy.harness import harness_scorer
-from bench.accuracy.question import Outcome, Piece, context, description, read_pieces
-from tests.accuracy.direct import direct_scorer
+from bench.accuracy.question import Outcome, Piece, read_pieces
+from tests.accuracy.direct import context, description, direct_scorer
 from tests.mcq import make_items, make_model, make_tokenizer, write_jsonl
 
 

@@ -15,7 +15,7 @@ from bench.commands.campaign import STAGES, make_stages, seconds_of
 from bench.devices import Device
 from bench.errors import UserError
 from bench.runner.signals import run_command
-from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
+from tests.conftest import ROOT, Bench, Cli, children_of, is_running, rows_of, wait_for
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.1", 132, 81559)
 CPU = Device("cpu", "a CPU")
@@ -172,21 +172,22 @@ def test_the_stages_are_those_of_the_device(tmp_path: Path) -> None:
         make_stages(("tabel1",), CPU, tmp_path)
 
 
-def test_what_cannot_be_carried_out_changes_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_what_cannot_be_carried_out_changes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     out = tmp_path / "out"
     for flags, word in (
         (("--stages", "no-such"), "no stage"), (("--time", "soon"), "duration"), (("--gpu", "h100"), "not on this"),
         (("--save", out / "saved"), "outside of"),
     ):  # fmt: skip
-        done = bench("campaign", "--out", out, *flags, env=bench.env | {"CUDA_VISIBLE_DEVICES": ""})
+        done = cli("campaign", "--out", out, *flags)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and word in done.stderr
     assert not out.exists()
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"environment": 3}'])
-def test_a_damaged_record_is_named(bench: Bench, tmp_path: Path, text: str) -> None:
+def test_a_damaged_record_is_named(cli: Cli, tmp_path: Path, text: str) -> None:
     (tmp_path / "campaign.json").write_text(text)
-    done = bench("campaign", "--gpu", "cpu", "--out", tmp_path, "--stages", "report")
+    done = cli("campaign", "--gpu", "cpu", "--out", tmp_path, "--stages", "report")
     assert done.returncode == 2 and "campaign.json: not the record of a campaign" in done.stderr
 
 

@@ -10,7 +10,7 @@ import pytest
 from bench.commands import precompile
 from bench.devices import gpus
 from bench.sweeps.expand import make_plan
-from tests.conftest import ROOT, Bench
+from tests.conftest import ROOT, Cli
 
 
 def test_precompiling_launches_each_layer_of_the_sweeps_once(tmp_path: Path) -> None:
@@ -53,6 +53,6 @@ methods: [{method: lora, impl: triton, rank: 4, alpha: 8}]
 
 
 @pytest.mark.skipif(bool(gpus()), reason="for machines without a GPU")
-def test_without_a_gpu_it_says_so(bench: Bench) -> None:
-    done = bench("precompile", "smoke")
+def test_without_a_gpu_it_says_so(cli: Cli) -> None:
+    done = cli("precompile", "smoke")
     assert done.returncode == 2 and done.stderr.startswith("error: precompile needs an NVIDIA GPU")

@@ -1,11 +1,7 @@
-"""Comparing two runs: every verdict, what is refused, what is listed, and two checkouts measured in turns."""
+"""Two folders compared: the verdict and its sentence, what is refused, what is listed."""
 
 import json
-import os
-import shutil
-import signal
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,135 +9,11 @@ import pytest
 
 from bench.case.schema import SCHEMA
 from bench.commands.compare import Comparison, compare_folders
-from bench.compare.verdict import Process, Verdict, interval, judge
+from bench.compare.verdict import Verdict
 from bench.errors import UserError
-from tests.conftest import ROOT, Bench, children_of, is_running, rows_of, wait_for
-from tests.synthetic import START, abba, case, row, write_run
-
-CALM = (2.000, 2.004, 1.998, 2.002, 1.996)  # ms of five processes, 0.2 % apart
-WILD = (2.00, 2.20, 1.90, 2.10, 1.80)
-
-
-def processes(name: str, minutes: Sequence[float], medians: Sequence[float]) -> list[Process]:
-    times = [START + timedelta(minutes=m) for m in minutes]
-    return [Process(f"{name}{i}", i, ms, at) for i, (ms, at) in enumerate(zip(medians, times, strict=True))]
-
-
-def turns(a: Sequence[float], b: Sequence[float], order: str = "") -> tuple[list[Process], list[Process]]:
-    """Processes in this order of sides; default ABBA."""
-    order = order or abba(len(a))
-    minutes = [[i for i, s in enumerate(order) if s == side] for side in "AB"]
-    return processes("a", minutes[0], a), processes("b", minutes[1], b)
-
-
-def scaled(by: float, medians: Sequence[float] = CALM) -> list[float]:
-    return [by * x for x in medians]
-
-
-@pytest.mark.parametrize(
-    ("b", "verdict"),
-    [
-        (scaled(1.03), Verdict.SLOWER),
-        (scaled(0.97), Verdict.FASTER),
-        (scaled(1.001), Verdict.SAME),
-        (CALM, Verdict.SAME),
-        (scaled(1.0085), Verdict.UNCLEAR),  # the interval excludes 1, but the change is below 1 %
-        (WILD, Verdict.UNCLEAR),
-        (scaled(1.03, WILD), Verdict.UNCLEAR),
-    ],
-)
-def test_verdicts(b: Sequence[float], verdict: Verdict) -> None:
-    o = judge(*turns(CALM, b))
-    assert (o.verdict, o.why) == (verdict, "")
-    assert o.low is not None and o.high is not None and o.low <= o.ratio <= o.high
-    assert o.ratio == pytest.approx(sorted(b)[2] / 2.0), "the ratio of the medians"
-
-
-def test_the_verdict_turns_around_with_the_sides() -> None:
-    a, b = turns(CALM, scaled(1.05))
-    forth, back = judge(a, b), judge(b, a)
-    assert (forth.verdict, back.verdict) == (Verdict.SLOWER, Verdict.FASTER)
-    assert forth.ratio == pytest.approx(1 / back.ratio)
-    assert judge(a, b) == forth, "the same rows give the same interval"
-
-
-@pytest.mark.parametrize(
-    ("order", "fine"),
-    [
-        (abba(5), True),
-        (abba(6), True),
-        ("AB" * 5, True),
-        ("BA" * 5, True),
-        ("AABBAABBAB", True),
-        ("AAAAABBBBB", False),
-        ("BBBBBAAAAA", False),
-        ("AAABBBBBAA", False),
-        (abba(5) + "B" * 40, False),  # one side measured on alone
-    ],
-)  # fmt: skip
-def test_interleaved_or_not(order: str, fine: bool) -> None:
-    a, b = ([2.0 * by + 0.001 * (i % 5) for i in range(order.count(s))] for s, by in (("A", 1), ("B", 2)))
-    o = judge(*turns(a, b, order))
-    assert o.ratio == pytest.approx(2, rel=0.01), "the ratio is given in any case"
-    if fine:
-        assert (o.verdict, o.why) == (Verdict.SLOWER, "")
-    else:
-        assert (o.verdict, o.cell) == (Verdict.UNCLEAR, "UNCLEAR (not interleaved)")
-        assert o.low is None, "an interval would not hold the drift between them"
-
-
-def test_unknown_times_are_not_interleaved() -> None:
-    a, b = turns(CALM, scaled(1.05))
-    b[2] = Process("b2", 2, 2.1, None)
-    assert judge(a, b).cell == "UNCLEAR (not interleaved)"
-
-
-@pytest.mark.parametrize(("n", "said"), [((4, 4), "4 of 5"), ((5, 3), "5 and 3 of 5"), ((1, 1), "1 of 5")])
-def test_too_few_processes_give_a_ratio_and_no_verdict(n: tuple[int, int], said: str) -> None:
-    o = judge(processes("a", range(n[0]), CALM[: n[0]]), processes("b", range(n[1]), scaled(1.5)[: n[1]]))
-    assert o.verdict is None and o.low is None
-    assert o.cell == f"no verdict ({said} processes a side)"
-    assert o.ratio == pytest.approx(1.5, rel=0.01)
-
-
-def test_a_drift_under_both_is_taken_out() -> None:
-    """5 % from first to last: without that the interval would be as wide as the drift."""
-    drift = [1 + 0.05 * i / 9 for i in range(10)]
-    places = ([i for i, side in enumerate(abba(5)) if side == s] for s in "AB")
-    a, b = ([ms * drift[i] for ms, i in zip(CALM, at, strict=True)] for at in places)
-    o = judge(*turns(a, b))
-    assert o.verdict is Verdict.SAME and o.low is not None and o.low > 0.99
-
-
-def test_the_interval_is_the_bootstrap_of_scipy_where_nothing_drifts() -> None:
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    rng = np.random.default_rng(8)
-    x, y = (2 * by * (1 + 0.01 * rng.standard_normal(12)) for by in (1.0, 1.02))
-    # The same values forth and back in time: the fitted line is flat.
-    a, b = turns([*x, *x[::-1]], [*y, *y[::-1]], "AB" * 12 + "BA" * 12)
-    order = np.array([[0, 1] * 12 + [1, 0] * 12, [i // 2 for i in range(48)]], dtype=np.float64)
-    low, high = interval(a, b, order)
-    theirs = bootstrap(
-        ([p.median_ms for p in a], [p.median_ms for p in b]),
-        lambda a, b, axis: np.median(b, axis=axis) / np.median(a, axis=axis),
-        n_resamples=9999, method="percentile", rng=np.random.default_rng(0),
-    ).confidence_interval  # fmt: skip
-    assert (low, high) == pytest.approx(tuple(theirs), abs=0.0015)
-
-
-# Through folders
-
-
-def two_runs(tmp_path: Path, b: Sequence[float], a: Sequence[float] = CALM, **columns: Any) -> tuple[Path, Path]:
-    """Folders a and b, measured in turns; one case."""
-    ps = turns(a, b)
-    lines = [
-        [row(name, p.repeat, (p.at - START).seconds / 60, p.median_ms, **columns) for p in side if p.at]
-        for name, side in zip("ab", ps, strict=True)
-    ]
-    return write_run(tmp_path / "a", lines[0]), write_run(tmp_path / "b", lines[1])
+from tests.compare.runs import CALM, WILD, scaled, two_runs
+from tests.conftest import ROOT, Cli, rows_of
+from tests.synthetic import case
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
@@ -299,13 +171,13 @@ def test_differing_environments_and_settings_are_said(tmp_path: Path) -> None:
 # Through the command line
 
 
-def test_exit_status_table_sentence_and_json(bench: Bench, tmp_path: Path) -> None:
+def test_exit_status_table_sentence_and_json(cli: Cli, tmp_path: Path) -> None:
     a, b = two_runs(tmp_path, scaled(1.03))
-    done = bench("compare", a, b)
+    done = cli("compare", a, b)
     assert done.returncode == 0, done.stderr
     assert "1 comparison: 1 SLOWER." in done.stdout and "0123456789" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("B took 1.030 +- 0.003 times as long as A on")
-    slower = bench("compare", a, b, "--fail-on-slower", "--json", tmp_path / "c.json")
+    slower = cli("compare", a, b, "--fail-on-slower", "--json", tmp_path / "c.json")
     assert slower.returncode == 1 and slower.stdout == done.stdout
     found = json.loads((tmp_path / "c.json").read_text())
     (comparison,) = found["comparisons"]
@@ -313,10 +185,10 @@ def test_exit_status_table_sentence_and_json(bench: Bench, tmp_path: Path) -> No
     assert comparison["low"] <= comparison["ratio"] <= comparison["high"]
     assert found["counts"] == {"FASTER": 0, "SLOWER": 1, "SAME": 0, "UNCLEAR": 0}
     assert found["sentence"] == done.stdout.splitlines()[-1]
-    assert bench("compare", b, a, "--fail-on-slower").returncode == 0, "faster is fine"
+    assert cli("compare", b, a, "--fail-on-slower").returncode == 0, "faster is fine"
 
 
-def test_bad_requests_end_with_two(bench: Bench, tmp_path: Path) -> None:
+def test_bad_requests_end_with_two(cli: Cli, tmp_path: Path) -> None:
     a, b = two_runs(tmp_path, CALM)
     for arguments, said in (
         ((a, tmp_path / "nowhere"), "nowhere: no such folder"),
@@ -325,89 +197,6 @@ def test_bad_requests_end_with_two(bench: Bench, tmp_path: Path) -> None:
         ((a, b, "--json", tmp_path / "no" / "c.json"), "no such folder"),
         (("--run", "1", ROOT, b, "smoke"), f"checkout B, {b}: no bench/__main__.py"),
     ):
-        done = bench("compare", *arguments)
+        done = cli("compare", *arguments)
         assert done.returncode == 2 and said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr and not done.stdout
-
-
-# Measuring two checkouts
-
-
-def checkout(path: Path) -> Path:
-    """A copy of this suite, as a second working tree would be."""
-    for part in ("bench", "kernels"):
-        shutil.copytree(ROOT / part, path / part, ignore=shutil.ignore_patterns("__pycache__"))
-    return path
-
-
-@pytest.mark.slow
-def test_two_checkouts_are_measured_in_turns(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
-    one, two = checkout(tmp_path / "one"), checkout(tmp_path / "two")
-    (two / "bench" / "__init__.py").write_text('"""Another version."""\n')
-    out = tmp_path / "out"
-    flags = ["--out", out, "--gpu", "cpu", "--where", "method=full"]
-    command = ["compare", "--run", "2", one, two, sweep_file.name, *flags]
-    done = bench(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "a verdict needs 5 rounds" in done.stderr
-    a, b = rows_of(out / "a"), rows_of(out / "b")
-    assert len(a) == len(b) == 2 * 2 * 3
-    turns = sorted({(r["measured_at"], side, r["repeat"]) for side, rows in (("A", a), ("B", b)) for r in rows})
-    order = [(side, repeat) for _, side, repeat in turns]
-    assert list(dict.fromkeys(order)) == [("A", 0), ("B", 0), ("B", 1), ("A", 1)]
-    assert len({r["process"] for r in (*a, *b)}) == 4, "a fresh process a round and side"
-    hashes = [json.loads((out / s / "run.json").read_text())["source_hash"] for s in "ab"]
-    assert len(set(hashes)) == 2 and all(h in done.stdout for h in hashes), "each ran its own sources"
-    assert "6 comparisons: 6 without a verdict." in done.stdout and "2 of 5 processes a side" in done.stdout
-
-    before = (out / "a" / "rows.jsonl").read_bytes()
-    again = bench(*command, cwd=tmp_path)
-    assert again.returncode == 0 and again.stdout == done.stdout
-    assert (out / "a" / "rows.jsonl").read_bytes() == before, "what was measured stays measured"
-
-    (two / "bench" / "__init__.py").write_text('"""Yet another version."""\n')
-    changed = bench(*command, cwd=tmp_path)
-    assert changed.returncode == 0 and "the sources have changed" in changed.stderr
-    (earlier,) = (out / "earlier").iterdir()
-    assert (earlier / "a" / "rows.jsonl").read_bytes() == before, "both sides start anew, nothing is lost"
-    assert min(r["measured_at"] for r in rows_of(out / "a")) > max(r["measured_at"] for r in (*a, *b))
-
-
-@pytest.mark.slow
-def test_a_cut_off_measurement_goes_on_where_it_stopped(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
-    one = checkout(tmp_path / "one")
-    out = tmp_path / "out"
-    command = ["compare", "--run", "2", one, one, sweep_file, "--out", out, "--gpu", "cpu", "--where", "method=full"]
-    process = bench.start(*command)
-    wait_for(lambda: rows_of(out / "a"))
-    os.kill(process.pid, signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130 and "To go on: python -m bench compare --run 2" in stderr
-    first = rows_of(out / "a")
-    done = bench(*command)
-    assert done.returncode == 0, done.stderr
-    assert rows_of(out / "a")[: len(first)] == first
-    assert len(rows_of(out / "a")) == len(rows_of(out / "b")) == 2 * 2 * 3
-
-
-def test_a_folder_of_another_kind_is_not_taken_for_rounds(bench: Bench, tmp_path: Path) -> None:
-    two_runs(tmp_path, CALM)
-    done = bench("compare", "--run", "1", ROOT, ROOT, "smoke", "--out", tmp_path)
-    assert done.returncode == 2 and "not made by --run" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_killed_comparison_takes_its_run_along(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
-    sweep_file.write_text(sweep_file.read_text().replace("budget_s: 0.05, wall_s: 1", "target: 1.0e-9, budget_s: 60"))
-    process = bench.start("compare", "--run", "1", ROOT, ROOT, sweep_file, "--out", tmp_path / "out", "--gpu", "cpu")
-    run = wait_for(lambda: processes_below(process.pid))[0]
-    child = wait_for(lambda: children_of(run))[0]
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
-    wait_for(lambda: not is_running(run) and not is_running(child))
-
-
-def processes_below(pid: int) -> list[int]:
-    """The runs that a comparison has started (Linux)."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(p) for p in found if b"--repeat" in Path(f"/proc/{p}/cmdline").read_bytes()]

@@ -12,7 +12,7 @@ from bench.cli import main
 from bench.errors import UserError
 from bench.sweeps.expand import make_plan
 from bench.yamlfile import load_yaml
-from tests.conftest import ROOT, SWEEP, Bench
+from tests.conftest import ROOT, SWEEP, Bench, Cli
 from tests.sweeps.test_expansion import write
 
 
@@ -152,7 +152,7 @@ def test_fuzzed_bytes_end_in_one_sentence(capsys: pytest.CaptureFixture[str], tm
     run_list(capsys, path)
 
 
-def test_exit_status_2_reaches_the_shell_and_changes_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_exit_status_2_reaches_the_shell_and_changes_nothing(bench: Bench, cli: Cli, tmp_path: Path) -> None:
     path = write(tmp_path, "batch: 1", "bacth: 1")
     out = tmp_path / "out"
     done = bench("run", path, "--out", out)
@@ -160,7 +160,7 @@ def test_exit_status_2_reaches_the_shell_and_changes_nothing(bench: Bench, tmp_p
     assert done.stderr.startswith("error: ") and "bacth" in done.stderr and "Traceback" not in done.stderr
     assert not out.exists()
     for flags in (["--gpu", "a100"], ["--gpu", "zx81"], ["--retry", "sad"], ["--repeat", "0"], ["--nonsense"]):
-        done = bench("run", "smoke", "--out", out, *flags)
+        done = cli("run", "smoke", "--out", out, *flags)
         assert done.returncode == 2, flags
         assert flags[0] in done.stderr
         assert not out.exists()

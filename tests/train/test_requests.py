@@ -10,9 +10,9 @@ import torch
 
 from bench.commands.train import train
 from bench.errors import UserError
-from bench.train.load import load_tuned
+from bench.train.load import load_trained_model
 from bench.train.plan import Request
-from tests.conftest import Bench
+from tests.conftest import Bench, Cli
 
 Checkpoint = Callable[[str], Path]
 StrategyFile = Callable[..., str]
@@ -39,7 +39,7 @@ def test_an_incomplete_checkpoint_is_told(
     assert told in str(error.value) and str(model) in str(error.value)
     assert not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=told):
-        load_tuned(str(model), "cpu")
+        load_trained_model(str(model), "cpu")
 
 
 def test_a_missing_shard_and_torn_weights_are_told(
@@ -125,21 +125,19 @@ def test_what_ends_one_process_of_several_is_told_by_it(
     request = Request(strategy_file("paca"), str(checkpoint("llama")), str(few), tmp_path / "out")
     for name, value in (("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("bench.train.run.train_model", fail)
-    assert train(request) == 2
+    assert train(request, fail) == 2
     assert capsys.readouterr().err == "error: process 1: out of GPU memory\n"
     monkeypatch.setenv("RANK", "0")
-    monkeypatch.setattr("bench.train.run.train_model", stop)
-    assert train(request) == 130
+    assert train(request, stop) == 130
     assert "checkpoint: torchrun --nproc-per-node 2 -m bench" in capsys.readouterr().err
 
 
-def test_bad_data_is_told_before_the_model_is_looked_at(bench: Bench, few: Path, tmp_path: Path) -> None:
+def test_bad_data_is_told_before_the_model_is_looked_at(cli: Cli, few: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text(
         few.read_text() + '{"question": "?", "choices": ["a", "b", "c", "d"], "answer": "E", "subject": ""}\n'
     )
-    done = bench("train", "--strategy", "paca", "--model", "nowhere/at-all/x", "--data", bad, "--out", tmp_path / "out")
+    done = cli("train", "--strategy", "paca", "--model", "nowhere/at-all/x", "--data", bad, "--out", tmp_path / "out")
     assert done.returncode == 2 and not (tmp_path / "out").exists()
     assert done.stderr == f"error: {bad}:161: field 'answer' is 'E'. It should be A to D, or 0 to 3.\n"
 
@@ -194,11 +192,11 @@ def test_missing_or_torn_trained_values_are_told(content: bytes | None, checkpoi
         if content:
             (folder / weights).write_bytes(content)
         with pytest.raises(UserError) as error:
-            load_tuned(str(folder), "cpu")
+            load_trained_model(str(folder), "cpu")
         assert str(error.value).startswith(f"{folder}: what was trained cannot be loaded (")
 
 
 def test_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(UserError, match="its training is not finished"):
-        load_tuned(str(tmp_path), "cpu")
+        load_trained_model(str(tmp_path), "cpu")

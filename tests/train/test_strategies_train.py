@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from bench.commands.train import train
 from bench.train.data import LETTERS, Item, prompt
-from bench.train.load import load_tuned
+from bench.train.load import load_trained_model
 from bench.train.metrics import training_time
 from bench.train.plan import Request
 from tests.mcq import WORDS, make_items
@@ -27,7 +27,7 @@ StrategyFile = Callable[..., str]
 
 
 def logits_of(source: Path, items: list[Item]) -> torch.Tensor:
-    model, tokenizer = load_tuned(str(source), "cpu")
+    model, tokenizer = load_trained_model(str(source), "cpu")
     ids = torch.tensor(tokenizer([prompt(i) for i in items])["input_ids"])
     with torch.no_grad():
         return model(input_ids=ids).logits[:, -1]
@@ -35,7 +35,7 @@ def logits_of(source: Path, items: list[Item]) -> torch.Tensor:
 
 def accuracy(source: Path, items: list[Item]) -> dict[str, float]:
     """The share of right answers by subject, computed directly: the letter of the highest logit after the prompt."""
-    _, tokenizer = load_tuned(str(source), "cpu")
+    _, tokenizer = load_trained_model(str(source), "cpu")
     letters = tokenizer.convert_tokens_to_ids(list(LETTERS))
     right = logits_of(source, items)[:, letters].argmax(-1) == torch.tensor([i.answer for i in items])
     return {s: right[[i.subject == s for i in items]].float().mean().item() for s in WORDS}

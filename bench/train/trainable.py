@@ -26,7 +26,7 @@ def autocast_dtype(strategy: Strategy) -> str | None:
     return "bf16" if strategy.precision == "bf16" and strategy.method == "full" else None
 
 
-def tune(model: Any, strategy: Strategy, seed: int, impl: str, say: Callable[[str], None]) -> Any:
+def make_trainable(model: Any, strategy: Strategy, seed: int, impl: str, say: Callable[[str], None]) -> Any:
     """The model as it trains: LoRA by PEFT, PaCA in place, or its own weights. What trains is in fp32.
 
     impl (LoRA only): peft, or triton: the same PEFT model through fused kernels. Raises ValueError where the
@@ -105,7 +105,7 @@ def _lora(
     return tuned
 
 
-def save_tuned(model: Any, strategy: Strategy, tokenizer: Any, folder: Path, whole: bool) -> None:
+def save_trained(model: Any, strategy: Strategy, tokenizer: Any, folder: Path, whole: bool) -> None:
     """Writes the folder at once, when all of it is there: LoRA in PEFT's own format, PaCA as its trained values, full
     fine-tuning as a checkpoint. whole: a checkpoint of the merged model in every case; the model is spent then.
     """
