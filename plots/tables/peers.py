@@ -15,7 +15,7 @@ from plots.data.results import MICRO_PASSES, Ratio, Results
 from plots.render.blocks import Block, Heading, Items, Table
 from plots.tables.summary_csv import axes_columns, cell_columns, ends
 from plots.text.captions import OWN, caption, ratio_note, title
-from plots.text.numbers import RATIO_PLACES, marked, ratio_word, time_word
+from plots.text.numbers import marked, ratio_word, time_word
 
 PEFT = "PEFT"
 EQUAL = tuple(axis for axis in OWN if axis != "adapter_dtype")  # in a ratio to PEFT; the dtype is the impl's own
@@ -89,7 +89,7 @@ def _mean_word(ratios: Sequence[Ratio]) -> str:
         return next((r.word for r in ratios), "not measured")
     if all(r.by_definition for r in ratios if r.value):
         return "1"
-    return marked(with_interval(found, RATIO_PLACES), any(r.noisy for r in ratios))
+    return marked(with_interval(found), any(r.noisy for r in ratios))
 
 
 def layers_table(panel: Panel) -> Table:

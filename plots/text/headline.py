@@ -12,7 +12,7 @@ from plots.data.results import Ratio, Results
 from plots.data.strategies import Strategy
 from plots.data.training_runs import paper_ratio
 from plots.text.captions import panel_place, place
-from plots.text.numbers import RATIO_PLACES, difference_word, ratio_word
+from plots.text.numbers import difference_word, ratio_word
 
 
 def headline(results: Results, panels: Sequence[Panel], strategies: Sequence[Strategy]) -> str:
@@ -82,7 +82,7 @@ def _ratios_said(panel: Panel) -> list[str]:
         over = f" {panel.labels[base]}'s forward-backward" if not said else ""
         many = f"; {min(values):.2f} to {max(values):.2f} over all {len(values)} cases" if len(values) > 1 else ""
         said.append(
-            f"{panel.labels[case]} took {with_interval(ratio.value, RATIO_PLACES)} times{over} on {case.subject} at "
+            f"{panel.labels[case]} took {with_interval(ratio.value)} times{over} on {case.subject} at "
             f"{shape_word(case.size)} (interval {ratio.scope}{', noisy' if ratio.noisy else ''}{many})"
         )
     return said

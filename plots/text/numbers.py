@@ -7,7 +7,6 @@ from plots.data.training_runs import clock_word
 
 NOISY = "†"
 OTHER_CLOCK = "‡"  # a number from clock device, where graph has none
-RATIO_PLACES = 3
 
 
 def time_word(cell: Cell, by: float = 1.0) -> str:
@@ -21,7 +20,7 @@ def ratio_word(ratio: Ratio) -> str:
     """The ratio with its interval, 1 for the baseline itself, or the word that stands in its place."""
     if ratio.value is None:
         return ratio.word
-    return "1" if ratio.by_definition else marked(with_interval(ratio.value, RATIO_PLACES), ratio.noisy)
+    return "1" if ratio.by_definition else marked(with_interval(ratio.value), ratio.noisy)
 
 
 def difference_word(found: Estimate) -> str:
