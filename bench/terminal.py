@@ -1,7 +1,9 @@
-"""What commands print: tables on standard output, lines for people on standard error."""
+"""What commands print: tables on standard output, lines and progress for people on standard error."""
 
 import sys
+import time
 from collections.abc import Container, Iterable
+from typing import Self
 
 from rich.console import Console
 from rich.table import Table
@@ -28,3 +30,51 @@ def plain_table(columns: Iterable[str], right: Container[str] = (), wrap: Contai
             column, justify="right" if column in right else "left", no_wrap=column not in wrap, overflow="fold"
         )
     return table
+
+
+def duration(seconds: float) -> str:
+    """3 s, 2:05 or 1:02:05."""
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
+
+
+class Progress:
+    """How far a command is, and when it will be done. Use as a context; what is redrawn in place is up to those who
+    inherit."""
+
+    def __init__(self, total: int, done: int = 0, console: Console | None = None) -> None:
+        """done: of the total, by an earlier process."""
+        self.console = console or Console(stderr=True, highlight=False)
+        self.total, self.done, self._before = total, done, done
+        self._started = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        if self.console.is_terminal:
+            self.start_drawing()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.stop_drawing()
+
+    def start_drawing(self) -> None:
+        """On a terminal, when the context begins."""
+
+    def stop_drawing(self) -> None:
+        """On a terminal, when it ends."""
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False, soft_wrap=True)
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def left(self) -> str:
+        """'3:20 to go', from what this process has done."""
+        here = self.done - self._before
+        return f"{duration(self.elapsed_s / here * (self.total - self.done)) if here else 'unknown time'} to go"

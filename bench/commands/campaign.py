@@ -20,10 +20,9 @@ from bench.devices import Device, choose, gpus
 from bench.errors import UserError, did_you_mean
 from bench.files import replace_file
 from bench.record.environment import IDENTITY, ROOT, command_to_go_on, provenance, version
-from bench.runner.progress import duration
 from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names, sweep_path
-from bench.terminal import say
+from bench.terminal import duration, say
 
 STAGES = ("gpu-tests", "precompile", "table1", "peers", "lengths", "table2", "tune", "report")
 MORE = 3  # exit status: the time is over, and the same command goes on

@@ -8,8 +8,8 @@ from bench.case.schema import BASELINE, Status
 from bench.record.numbers import with_interval
 from bench.record.stats import Measured, Repeat, generator, measured
 from bench.record.store import Key, Record, Row, key_of
-from bench.runner.progress import duration
 from bench.sweeps.expand import Plan
+from bench.terminal import duration
 
 
 def closing_lines(plan: Plan, record: Record, repeats: int, spent: dict[str, float]) -> Iterator[str]:

@@ -79,7 +79,7 @@ class Metrics(TrainerCallback):
             append_json_lines(self._path, [line])
 
 
-class Progress(TrainerCallback):
+class Bar(TrainerCallback):
     """A bar on standard error: steps, time to go, loss."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

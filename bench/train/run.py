@@ -17,7 +17,7 @@ from bench.files import read_json_lines
 from bench.train import checkpoint
 from bench.train.folder import CHECKPOINTS, METRICS, MODEL, RESULT
 from bench.train.load import load_checkpoint
-from bench.train.metrics import Metrics, Progress, Stopwatch, training_time
+from bench.train.metrics import Bar, Metrics, Stopwatch, training_time
 from bench.train.plan import Plan, absolute
 from bench.train.result import write_result
 from bench.train.tokens import collator, encode
@@ -70,7 +70,7 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
             args=options,
             train_dataset=encoded.examples,
             data_collator=collator(pad_id, length),
-            callbacks=[metrics, Progress()],
+            callbacks=[metrics, Bar()],
         )
         trainer.remove_callback(PrinterCallback)
         if plan.rank == 0:
