@@ -13,8 +13,7 @@ from bench.case.clocks import clocks_of, in_order
 from bench.case.schema import Status
 from bench.models.build import build
 from bench.sweeps.expand import make_plan
-from bench.timing import device, eager, graph
-from bench.timing import sleep_kernel
+from bench.timing import device, eager, graph, sleep_kernel
 from bench.timing.base import Unsupported
 from bench.timing.clocks import make_clock
 from bench.timing.graph_nodes import count_nodes
