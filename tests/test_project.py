@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from bench.case import AXES
+from bench.case.columns import as_markdown
 from bench.case.schema import Status
 from bench.case.shapes import named_models
 from bench.sweeps.file import sweep_names
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
+DOCS = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> str:
@@ -61,11 +63,15 @@ def test_the_readmes_table_is_the_published_one() -> None:
         assert (ROOT / path).is_file(), path
 
 
-def test_the_readme_knows_every_sweep_axis_and_status() -> None:
+def test_the_docs_know_every_sweep_axis_and_status() -> None:
     for name in sweep_names():
-        assert f"| {name} |" in README, name
+        assert f"| {name} |" in DOCS, name
     for word in (*AXES, *Status):
-        assert word in README, word
+        assert word in DOCS, word
+
+
+def test_the_page_of_columns_is_the_schemas() -> None:
+    assert (ROOT / "docs" / "columns.md").read_text() == as_markdown(), "python -m bench.case.columns > docs/columns.md"
 
 
 def test_exact_versions_satisfy_the_floors() -> None:

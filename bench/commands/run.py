@@ -10,7 +10,7 @@ from bench.record.environment import command_line, command_to_go_on, provenance
 from bench.record.store import Record, now, open_record
 from bench.runner.lock import only_run_on
 from bench.runner.progress import Display
-from bench.runner.scheduler import Runner, default_folder, exit_status, open_tasks
+from bench.runner.scheduler import Scheduler, default_folder, exit_status, open_tasks
 from bench.runner.signals import terminate_as_interrupt
 from bench.runner.summary import closing_lines
 from bench.sweeps.expand import Plan, make_plan
@@ -67,28 +67,28 @@ def _measure(plan: Plan, device: Device, record: Record, retry: frozenset[str], 
     display.say(f"{plan.sweep} on {device.name} into {record.folder}: {len(tasks)} of {total} cases to measure")
     if device.is_cpu:
         display.say("CPU times are no GPU times: they show that the suite works, and how a CPU behaves.")
-    runner = Runner(plan, device, record, display)
+    scheduler = Scheduler(plan, device, record, display)
     with terminate_as_interrupt() as interrupted:
         try:
             with display:
-                runner.run(tasks)
+                scheduler.run(tasks)
         except KeyboardInterrupt:
-            _close(record, invocation, runner)
+            _close(record, invocation, scheduler)
             display.say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
             return 128 + (interrupted[0] if interrupted else signal.SIGINT)
         except OSError as e:
             display.say(f"error: {e.filename or record.folder}: {e.strerror}; what was written before is whole")
             display.say(f"To go on once there is room: {command_to_go_on()}")
             return 1
-    _close(record, invocation, runner)
-    for line in closing_lines(plan, record, repeats, runner.spent):
+    _close(record, invocation, scheduler)
+    for line in closing_lines(plan, record, repeats, scheduler.spent):
         display.say(line)
     return exit_status(plan, record, repeats, strict)
 
 
-def _close(record: Record, invocation: dict[str, Any], runner: Runner) -> None:
+def _close(record: Record, invocation: dict[str, Any], scheduler: Scheduler) -> None:
     record.load()  # an interrupt may have come between a row's way to disk and to memory
     invocation["finished"] = now()
-    invocation["spent_s"] = {what: round(s, 3) for what, s in runner.spent.items()}
+    invocation["spent_s"] = {what: round(s, 3) for what, s in scheduler.spent.items()}
     record.write_run()
     record.write_csv()

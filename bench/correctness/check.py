@@ -27,7 +27,7 @@ from bench.models.work import Work
 # An impl may sum with atomics, whose order changes from run to run: the worst of so many counts.
 RUNS = 3
 
-# LoRA's branch over x W^T in norm: at 0.3 and more a wrong branch cannot hide behind the base product.
+# LoRA's branch over x W^T in norm: at 0.3 and more a wrong branch cannot hide behind the base GEMM.
 SHARE = 0.5
 
 # The scale of a second check: no power of two, so that a scale that is rounded, or applied twice, shows.

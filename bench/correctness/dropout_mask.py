@@ -2,7 +2,7 @@
 
 The mask is read off the gradient of x, so an implementation need not export it. A has no zeros, the columns of B do not
 overlap, and each token's dY meets one of them: every element of dX then holds one element of the mask times a number
-that is known and not small, beside the base product.
+that is known and not small, beside the base GEMM.
 """
 
 import math
@@ -21,7 +21,7 @@ from bench.methods.reference import BranchReference, ReferenceLayer
 from bench.models.build import build
 from bench.models.work import AUTOCAST, Work
 
-# Of the branch over x W^T, in norm: large enough for dX to show the mask through the rounding of the base product.
+# Of the branch over x W^T, in norm: large enough for dX to show the mask through the rounding of the base GEMM.
 SHARE = 4.0
 
 # Of a binomial count: a right implementation fails about one in two million of these checks.

@@ -58,7 +58,7 @@ class ReferenceModel:
         for name in self.names:
             layer, _, part = name.rpartition(".")
             leaves[name] = self.layers[layer].trained[part] if layer in self.layers else self.root.get_parameter(name)
-        with ieee_products(self.device):
+        with ieee_gemms(self.device):
             with autocast(self.precision, self.device):
                 out = inner(self.root, self.level)(*self.args, **self.kwargs)
             found = outputs(out, self.linear)
@@ -75,7 +75,7 @@ class ReferenceModel:
     def base(self) -> dict[str, Tensor]:
         """x W^T + b of a single layer, or of each sibling, by the name of its output."""
         assert self.level == "linear" and self.x is not None
-        with ieee_products(self.device):
+        with ieee_gemms(self.device):
             found = tuple(layer.base(self.x) for layer in self.layers.values())
         return outputs(found, self.linear)
 
@@ -93,7 +93,7 @@ def outputs(out: Any, linear: Sequence[str]) -> dict[str, Tensor]:
 
 
 def inner(root: nn.Module, level: str) -> nn.Module:
-    """The module that a Work calls: the language model, or the child `block` or `layer` of the container."""
+    """The module that a Work calls: the language model, or the submodule `block` or `layer` of the container."""
     return root if level == "model" else next(root.children())
 
 
@@ -163,14 +163,14 @@ def scale_branch(values: Mapping[str, Tensor], exact: ReferenceModel, share: flo
     assert x is not None
     for name, layer in exact.layers.items():
         a, b = (values.get(f"{name}.{part}", layer.get_parameter(part)) for part in ("lora_a", "lora_b"))
-        with ieee_products(exact.device):
+        with ieee_gemms(exact.device):
             branch = layer.scale * (x @ a.to(x.dtype).t()) @ b.to(x.dtype).t()
             b.mul_(share * F.linear(x, layer.weight).norm() / branch.norm())
 
 
 @contextmanager
-def ieee_products(device: torch.device) -> Iterator[None]:
-    """Products in fp32 without TF32, 16-bit ones summed in fp32 throughout, as CUDA has them only on request."""
+def ieee_gemms(device: torch.device) -> Iterator[None]:
+    """GEMMs in fp32 without TF32, 16-bit ones summed in fp32 throughout, as CUDA has them only on request."""
     if device.type != "cuda":
         yield
         return

@@ -28,7 +28,7 @@ class Linear:
 class Widths:
     """Bytes of one value."""
 
-    compute: int  # of products' operands, outputs and their gradients
+    compute: int  # of GEMMs' operands, outputs and their gradients
     param: int  # of parameters, their gradients, and the residual stream
     adapter: int  # of what an adapter trains, and its gradient
     saved: int  # of S = x A^T, and of A and B as backward reads them

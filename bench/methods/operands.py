@@ -1,11 +1,11 @@
-"""What implementations with a hand-written backward share: their operands' dtype, and LoRA's skinny products."""
+"""What implementations with a hand-written backward share: their operands' dtype, and LoRA's skinny GEMMs."""
 
 import torch
 from torch import Tensor
 
 
 def as_computed(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
-    """x and the others in the dtype that a product of x has: autocast's where it is on, else that of x.
+    """x and the others in the dtype that a GEMM of x has: autocast's where it is on, else that of x.
 
     Autocast acts on operators, not on what a Function saves: cast first, and backward is in that dtype too, while
     gradients come back in the dtypes of the parameters.
@@ -16,7 +16,7 @@ def as_computed(x: Tensor, *others: Tensor | None) -> list[Tensor | None]:
 
 
 def scaled_product(p: Tensor, q: Tensor, scale: float) -> Tensor:
-    """scale * p q (m, n) of p (m, k), q (k, n), in one product: the scale is its alpha, and beta is 0."""
+    """scale * p q (m, n) of p (m, k), q (k, n), in one GEMM: the scale is its alpha, and beta is 0."""
     return torch.addmm(p.new_empty(()), p, q, beta=0, alpha=scale)
 
 

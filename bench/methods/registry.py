@@ -40,7 +40,7 @@ def methods() -> dict[str, Method]:
     found: dict[str, Method] = {}
     for folder in [*own, *folders()]:
         if folder.name in found:
-            raise UserError(f"{VARIABLE}: {folder}: there is a method {folder.name!r} already; rename the folder")
+            raise UserError(f"{VARIABLE}: {folder}: there is a method {folder.name!r} already. Rename the folder.")
         found[folder.name] = load(folder)
     return found
 
@@ -50,24 +50,24 @@ def load(folder: Path) -> Method:
     path, name = folder / "method.py", folder.name
     if not path.is_file():
         raise UserError(
-            f"{VARIABLE}: {folder}: no method.py in it; a method is a folder with method.py, reference.py and a module"
-            " for each impl"
+            f"{VARIABLE}: {folder}: the folder has no method.py in it. A method is a folder with method.py,"
+            " reference.py and a module for each impl."
         )
     if folder.parent != _HERE and str(folder.parent) not in package.__path__:
         package.__path__.append(str(folder.parent))
     try:
         method = import_module(f"bench.methods.{name}.method").METHOD
     except AttributeError:
-        raise UserError(f"{path}: no METHOD in it; it is the one instance of a subclass of Method") from None
+        raise UserError(f"{path}: no METHOD in it. METHOD is the one instance of a subclass of Method.") from None
     except Exception as e:  # whatever a stranger's file raises, an abstract method left out among it
-        raise UserError(f"{path}: cannot be imported ({type(e).__name__}: {e})") from None
+        raise UserError(f"{path}: the file cannot be imported ({type(e).__name__}: {e}).") from None
     if not isinstance(method, Method):
-        raise UserError(f"{path}: METHOD is {type(method).__name__}; valid is an instance of a subclass of Method")
+        raise UserError(f"{path}: METHOD is of type {type(method).__name__}. Give an instance of a subclass of Method.")
     for attribute in ("label", "colours", "impls"):
         if not getattr(method, attribute, None):
-            raise UserError(f"{path}: METHOD has no {attribute!r}")
+            raise UserError(f"{path}: METHOD has no {attribute!r}. A method needs label, colours and impls.")
     if "eager" not in method.impls:
-        raise UserError(f"{path}: METHOD.impls has no 'eager'; every method has its textbook in plain PyTorch")
+        raise UserError(f"{path}: METHOD.impls has no 'eager'. Every method needs its textbook form in plain PyTorch.")
     impls = {}
     for key, impl in method.impls.items():
         impls[key] = replace(impl, module=impl.module or f"bench.methods.{name}.{key}")
@@ -85,14 +85,14 @@ def _needs(path: Path, module: str, name: str, what: str) -> None:
     except ModuleNotFoundError:
         spec = None
     if spec is None or spec.origin is None:
-        raise UserError(f"{path}: {what} is the module {module}, which is not there")
+        raise UserError(f"{path}: {what} is the module {module}, which is not there.")
     try:
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
     except (SyntaxError, ValueError) as e:
-        raise UserError(f"{spec.origin}: {what} is no valid Python ({e})") from None
+        raise UserError(f"{spec.origin}: {what} is no valid Python ({e}).") from None
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
     if name not in defined:
-        raise UserError(f"{spec.origin}: {what} has no {name!r}")
+        raise UserError(f"{spec.origin}: {what} has no {name!r}.")
 
 
 def method_of(case: Case) -> Method:
@@ -133,7 +133,7 @@ def apply(model: "nn.Module", case: Case) -> "list[tuple[str, nn.Parameter]]":
     """Makes `model` train by the case's method and impl, in place; returns what trains, by its name in the model.
 
     model: at level model a causal language model of transformers; at levels block and linear a module that holds the
-    block as its child `block`, the linear layer as its child `layer`. Everything not returned is frozen.
+    block as its submodule `block`, the linear layer as its submodule `layer`. Everything not returned is frozen.
     LoRA's B is zero afterwards, as in training. Raises ValueError where the case names no layer of the model.
     """
     trained: list[tuple[str, nn.Parameter]] = impl_of(case).load()(model, case)

@@ -44,7 +44,7 @@ def _level(level: str) -> Callable[[Case, torch.device, torch.dtype], Prepared]:
 
 def prepare_linear(case: Case, device: torch.device, dtype: torch.dtype) -> Prepared:
     """A projection, nn.Linear or Conv1D as in the model, with the standard deviation that both use; or a group of them,
-    which read the same x: then the output is a tuple with one y each, and nothing but their products is timed."""
+    which read the same x: then the output is a tuple with one y each, and nothing but their GEMMs is timed."""
     if case.shape is not None and case.seq > case.shape.max_positions:
         raise ValueError(f"seq: {case.seq} is above the {case.shape.max_positions} positions of {case.model}")
     with _default_dtype(dtype), device:

@@ -45,7 +45,7 @@ class Work:
     """A model, its inputs, and exactly what should get gradients.
 
     leaves: the trained parameters by their names in the model, and 'x' where the input requires grad.
-    model: at level model the language model; at levels block and linear a container with the child `block` or `layer`.
+    model: at level model the language model; at levels block and linear a container of `block` or `layer`.
     Autocast casts as usual for eager code; set `autocast_cache` to False to capture a CUDA graph.
     """
 

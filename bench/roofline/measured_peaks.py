@@ -1,5 +1,7 @@
-"""What this machine reaches at best: one big matrix product, one big copy. Efficiency is given against both this and
-the maker's peaks, since no board reaches those, and two boards of one name differ."""
+"""Measured peaks: what this machine reaches at best in one big matrix multiplication and in one big copy.
+
+Efficiency is given against these and against the maker's peaks. No device reaches the maker's, and two devices of one
+name differ."""
 
 from collections.abc import Callable
 from statistics import median
@@ -9,19 +11,19 @@ from typing import Any
 import torch
 
 Timer = Callable[[Callable[[], object]], float]  # a call -> the ms that it took
-Ceilings = dict[str, Any]  # plain values, as run.json takes them
+MeasuredPeaks = dict[str, Any]  # plain values, as run.json takes them
 
 WARMUP_MS = 200.0  # clocks ramp up: earlier calls are slower
 MEASURE_MS = 300.0
 MIN_CALLS, MAX_CALLS = 5, 1000
 
 
-def measure_ceilings(device: torch.device | str, timer: Timer | None = None, size: int = 0, mib: int = 0) -> Ceilings:
+def measure_peaks(device: torch.device | str, timer: Timer | None = None, size: int = 0, mib: int = 0) -> MeasuredPeaks:
     """Rates as medians, each with its count of calls n and its shape.
 
     On a GPU bf16_tflops and fp16_tflops (size^3 by default 8192^3) and copy_tbs (1 GiB read and 1 GiB written); on a
     CPU fp32_gflops (2048^3) and copy_gbs (256 MiB). A copy counts what it reads and what it writes. The numbers are
-    random: products of zeros draw less power, and run faster. Frees its memory again; raises what torch raises where
+    random: multiplying zeros draws less power and runs faster. Frees its memory again; raises what torch raises where
     there is not enough.
     """
     device = torch.device(device)
@@ -29,9 +31,9 @@ def measure_ceilings(device: torch.device | str, timer: Timer | None = None, siz
     timer = timer or (_cuda_timer(device) if gpu else _cpu_timer)
     size, mib = size or (8192 if gpu else 2048), mib or (1024 if gpu else 256)
     scale, flops, rate = (1e12, "tflops", "tbs") if gpu else (1e9, "gflops", "gbs")
-    found: Ceilings = {"device": str(device), "gemm_size": size, "copy_mib": mib}
+    found: MeasuredPeaks = {"device": str(device), "gemm_size": size, "copy_mib": mib}
     for name, dtype in {"bf16": torch.bfloat16, "fp16": torch.float16}.items() if gpu else [("fp32", torch.float32)]:
-        ms, n = _median(_product(size, dtype, device), timer)
+        ms, n = _median(_gemm(size, dtype, device), timer)
         found |= {f"{name}_{flops}": 2 * size**3 / (ms * 1e-3) / scale, f"{name}_n": n}
     ms, n = _median(_copy(mib, device), timer)
     found |= {f"copy_{rate}": 2 * mib * 2**20 / (ms * 1e-3) / scale, "copy_n": n}
@@ -40,7 +42,7 @@ def measure_ceilings(device: torch.device | str, timer: Timer | None = None, siz
     return found
 
 
-def _product(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
+def _gemm(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
     return lambda: torch.mm(a, b, out=out)

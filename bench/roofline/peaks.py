@@ -1,4 +1,4 @@
-"""What a board can do at best, by its maker's documents: gpus.yaml, without torch."""
+"""What a GPU can do at best, by its maker's documents (gpus.yaml). Without torch."""
 
 from dataclasses import dataclass
 
@@ -8,8 +8,8 @@ PEAK_OF = {"bf16": "bf16", "amp-bf16": "bf16", "fp16": "fp16", "amp-fp16": "fp16
 
 
 @dataclass(frozen=True)
-class Board:
-    """Dense peaks of one board; gpus.yaml says what each figure means and where it comes from."""
+class Peaks:
+    """Dense peaks of one GPU; gpus.yaml says what each figure means and where it comes from."""
 
     key: str  # as in results/<key>/
     name: str
@@ -23,19 +23,19 @@ class Board:
     l2_mib: float | None = None  # an upper bound
 
     def tflops(self, precision: str) -> float:
-        """The peak that bounds matrix products of a case's precision, in TFLOP/s.
+        """The peak that bounds GEMMs of a case's precision, in TFLOP/s.
 
-        bf16, fp16 and their amp-* twins: the tensor cores in that type. fp32: the ordinary cores, because torch's
-        default keeps TF32 off in matrix products (torch.backends.cuda.matmul.allow_tf32), and nothing here turns it on.
+        bf16, fp16, amp-bf16 and amp-fp16: the tensor cores in that type. fp32: the ordinary cores, because torch's
+        default keeps TF32 off in GEMMs (torch.backends.cuda.matmul.allow_tf32), and nothing here turns it on.
         """
         return float(getattr(self, f"{PEAK_OF[precision]}_tflops"))
 
 
-def board(name: str, sm_count: int | None) -> Board | None:
-    """The board of that name, as NVML gives it, with that count of SMs (None where NVML does not tell it).
+def peaks_of(name: str, sm_count: int | None) -> Peaks | None:
+    """The peaks of the GPU of that name, as NVML gives it, with that count of SMs (None where NVML does not say).
 
-    None where gpus.yaml has no peaks for exactly this board: its name must end in the whole name that stands there, so
-    that a MIG slice, a laptop's namesake or a cut-down sibling never gets another board's figures.
+    None where gpus.yaml has no peaks for exactly this GPU. Its name must end in the whole name that gpus.yaml has, so
+    that a MIG slice, a laptop GPU or a smaller version never gets the figures of another GPU.
     """
     known = find_known(name, sm_count, exact=True)
-    return Board(key=known[0], **known[1]) if known and "memory_tbs" in known[1] else None
+    return Peaks(key=known[0], **known[1]) if known and "memory_tbs" in known[1] else None

@@ -1,6 +1,6 @@
-"""What a case must cost at least: FLOPs, bytes and a floor in time, by closed form, without torch.
+"""What a case must cost at least: FLOPs, bytes and the roofline time, by closed form. Without torch.
 
-What is counted is the method, not an implementation of it: the products of the textbook, in its order (Hu et al., 2021,
+What is counted is the method, not an implementation of it: the GEMMs of the textbook, in its order (Hu et al., 2021,
 equation 3, for LoRA), each once and nothing recomputed. With M tokens, K inputs, N outputs, rank r:
 
     forward    2 M N K a layer;  LoRA + 2 M r (K + N)
@@ -9,7 +9,7 @@ equation 3, for LoRA), each once and nothing recomputed. With M tokens, K inputs
     attention  Q K^T and P V forward, dP, dQ, dK, dV backward, each 2 batch heads seq^2 head_dim, and half of it because
                causal: scores above the diagonal need not be computed
 
-FLOPs are those of matrix products, two for each multiplication with its addition, as torch.utils.flop_counter counts;
+FLOPs are those of GEMMs, two for each multiplication with its addition, as torch.utils.flop_counter counts;
 elementwise work, norms, softmax, embeddings, biases and the optimizer are not among them. gemm_shapes.py says which
 gradients there are.
 
@@ -26,9 +26,7 @@ gradient. Under amp-* parameters and the residual stream are fp32, linear layers
 from bench.case import Case
 from bench.roofline import bytes_moved
 from bench.roofline.gemm_shapes import GemmShapes, gemm_shapes
-from bench.roofline.peaks import Board, board
-
-__all__ = ["Board", "board", "compulsory_bytes", "floor_ms", "flops"]
+from bench.roofline.peaks import Peaks
 
 PARTS = {
     "forward": ("forward",),
@@ -64,10 +62,10 @@ def compulsory_bytes(case: Case, pass_: str) -> int | None:
     return None if found is None else sum(_bytes(case, found, part).total for part in parts(case, pass_))
 
 
-def floor_ms(case: Case, pass_: str, on: Board | None) -> float | None:
-    """What a pass takes at least on that board, by its maker's peaks, in ms.
+def roofline_ms(case: Case, pass_: str, on: Peaks | None) -> float | None:
+    """Roofline time: what a pass takes at least on a GPU with these peaks, in ms (column floor_ms).
 
-    None without a known board (a CPU) or a closed form. Forward, backward and optimizer follow one another, so theirs
+    None without known peaks (a CPU) or a closed form. Forward, backward and optimizer follow one another, so theirs
     add up; each is the larger of FLOPs / peak and, for l2 = cold alone, bytes / bandwidth. Of the bytes those count
     that must pass between L2 and memory: the fresh ones, and the reused ones as far as they exceed L2, since backward
     finds in L2 what forward has just read. So it is less than compulsory_bytes suggest. A flush leaves L2 full of
@@ -83,7 +81,7 @@ def floor_ms(case: Case, pass_: str, on: Board | None) -> float | None:
     return seconds * 1e3
 
 
-def _memory_bytes(case: Case, found: GemmShapes, part: str, on: Board) -> float:
+def _memory_bytes(case: Case, found: GemmShapes, part: str, on: Peaks) -> float:
     """What cannot have come from L2."""
     if case.l2 != "cold":
         return 0.0

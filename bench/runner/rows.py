@@ -1,4 +1,4 @@
-"""Rows of a finished case: what the child found, in the columns of the record."""
+"""Rows of a finished case: what the worker found, in the columns of the record."""
 
 import shlex
 from collections.abc import Iterable
@@ -12,11 +12,11 @@ from bench.devices import Device
 from bench.methods.registry import trainable_params
 from bench.record.stats import summarize
 from bench.record.store import Row, now
-from bench.roofline.peaks import board
-from bench.roofline.roofline import compulsory_bytes, floor_ms, flops
+from bench.roofline.peaks import peaks_of
+from bench.roofline.roofline import compulsory_bytes, flops, roofline_ms
 from bench.sweeps.expand import Plan
 
-SUSPECT = 0.9  # of the floor: peaks are at the boost clock of a data sheet, which a board may exceed for a while
+SUSPECT = 0.9  # of the roofline time: a GPU may exceed the data sheet's boost clock for a while
 
 
 class RowMaker:
@@ -26,7 +26,7 @@ class RowMaker:
         self._plan = plan
         self._run_id = run_id
         self._device = device
-        self._board = board(device.name, device.sm_count)
+        self._peaks = peaks_of(device.name, device.sm_count)
 
     def _base(self, case: Case, repeat: int, process: str | None) -> Row:
         return dict.fromkeys(COLUMNS) | {
@@ -66,20 +66,20 @@ class RowMaker:
         return rows, samples
 
     def _physics(self, case: Case, pass_: str) -> Row:
-        """What the pass must compute and move, and how long this board needs for it at least, by closed form."""
-        floor = floor_ms(case, pass_, self._board)
+        """What the pass must compute and move, and how long this GPU needs for it at least, by closed form."""
+        least = roofline_ms(case, pass_, self._peaks)
         return {
             "flops": flops(case, pass_),
             "bytes": compulsory_bytes(case, pass_),
-            "floor_ms": _to_ns(floor),
+            "floor_ms": _to_ns(least),
         }
 
     def _suspicion(self, row: Row) -> Row:
         """A status for a time that physics does not allow; the numbers stay, for whoever looks into it."""
-        floor = row["floor_ms"]
-        if row["clock"] == "host" or floor is None or row["median_ms"] >= SUSPECT * floor:
+        least = row["floor_ms"]
+        if row["clock"] == "host" or least is None or row["median_ms"] >= SUSPECT * least:
             return {}
-        detail = f"{row['median_ms']:.4g} ms is below {SUSPECT} x the floor of {floor:.4g} ms"
+        detail = f"{row['median_ms']:.4g} ms is below {SUSPECT} x the roofline time of {least:.4g} ms"
         return {"status": Status.suspect, "detail": "; ".join(filter(None, [detail, row["detail"]]))}
 
     def failed(

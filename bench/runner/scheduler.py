@@ -1,4 +1,4 @@
-"""The parent: hands groups of cases to child processes, one after the other, and puts what they find on disk.
+"""The scheduler: hands groups of cases to worker processes, one after the other, and puts what they find on disk.
 
 It never imports torch and never has a CUDA context, so nothing a case does can end the sweep.
 """
@@ -20,7 +20,7 @@ from bench.record.store import Record, Row, now
 from bench.roofline.memory import sentence, too_large
 from bench.runner.progress import Display
 from bench.runner.rows import RowMaker
-from bench.runner.worker_process import Child, Event, Silent
+from bench.runner.worker_process import Event, Silent, Worker
 from bench.sweeps.expand import Plan
 
 Task = tuple[int, Case]  # (repeat, case)
@@ -41,12 +41,12 @@ def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str]) 
 
 
 def groups(tasks: list[Task]) -> Iterable[list[Task]]:
-    """Tasks that share a child: one (model, method, impl) of one repeat, neighbours in the sweep's order."""
+    """Tasks that share a worker: one (model, method, impl) of one repeat, neighbours in the sweep's order."""
     for _, group in groupby(tasks, key=lambda t: (t[0], t[1].model, t[1].method, t[1].impl)):
         yield list(group)
 
 
-class Runner:
+class Scheduler:
     """Measures the open tasks of one plan into one record."""
 
     def __init__(self, plan: Plan, device: Device, record: Record, display: Display) -> None:
@@ -56,7 +56,7 @@ class Runner:
         self._display = display
         self._rows = RowMaker(plan, record.run["run_id"], device)
         self._measured: list[Event] = []  # what the case at hand has so far, one event a clock
-        self._ahead: Child | None = None  # started for the next group while this one measures
+        self._ahead: Worker | None = None  # started for the next group while this one measures
         self.spent: dict[str, float] = {}  # seconds by what they went into; see KINDS_OF_WORK
 
     def run(self, tasks: list[Task]) -> None:
@@ -69,7 +69,7 @@ class Runner:
                 pending = deque(waiting.popleft())
                 following = waiting[0][0][1] if waiting else None
                 while pending:
-                    self._one_child(pending, following)
+                    self._one_worker(pending, following)
         finally:
             if self._ahead is not None:
                 self._ahead.__exit__()
@@ -77,7 +77,7 @@ class Runner:
                 self.spent["waiting"] = max(0.0, perf_counter() - started - sum(self.spent.values()))
 
     def _refused(self, repeat: int, case: Case) -> bool:
-        """Writes the rows of a case that its impl cannot express here, or that cannot fit: no child is needed."""
+        """Writes the rows of a case that its impl cannot express here, or that cannot fit: no worker is needed."""
         reason, status = unsupported(case, "cpu" if self._device.is_cpu else "cuda"), Status.unsupported
         if reason is None:
             reason, status = too_large(case, "step" in self._plan.passes, self._device.memory_mib), Status.oom
@@ -100,12 +100,12 @@ class Runner:
         name = f"{case.model or case.level}-{case.method}-{case.impl}.log".replace("/", "_")
         return self._record.folder / "logs" / name
 
-    def _start(self, case: Case, ahead: bool = False) -> Child:
-        """A child for the case's group, which waits for its job."""
-        return Child(self._log(case), self._plan.settings.timeout_s, ahead)
+    def _start(self, case: Case, ahead: bool = False) -> Worker:
+        """A worker for the case's group, which waits for its job."""
+        return Worker(self._log(case), self._plan.settings.timeout_s, ahead)
 
-    def _child_for(self, case: Case) -> Child:
-        """The child that was started ahead for this group, if it lives; else a new one."""
+    def _worker_for(self, case: Case) -> Worker:
+        """The worker that was started ahead for this group, if it lives; else a new one."""
         ahead = self._ahead
         if ahead is None or ahead.log != self._log(case):
             return self._start(case)
@@ -115,18 +115,18 @@ class Runner:
         ahead.__exit__()
         return self._start(case)
 
-    def _one_child(self, pending: deque[Task], following: Case | None) -> None:
-        """Runs one child over the pending tasks until all are done or the child is spent. Shortens `pending`."""
+    def _one_worker(self, pending: deque[Task], following: Case | None) -> None:
+        """Runs one worker over the pending tasks until all are done or the worker has ended. Shortens `pending`."""
         case = pending[0][1]
         self._display.begin(case)
         self._measured = []
         started = perf_counter()
-        with self._child_for(case) as child:
-            child.send(self._job([c for _, c in pending]))
-            process = f"{child.pid}-{now()}"
+        with self._worker_for(case) as worker:
+            worker.send(self._job([c for _, c in pending]))
+            process = f"{worker.pid}-{now()}"
             greeted = False
             try:
-                for event in child.events():
+                for event in worker.events():
                     for what, seconds in event.get("spent", {}).items():
                         self._spend(what, seconds)
                     if event["event"] == "hello":
@@ -149,13 +149,13 @@ class Runner:
                     else:
                         self._display.event(event)
             except Silent as e:
-                child.kill()
+                worker.kill()
                 self._give_up(*pending.popleft(), process, Status.timeout, f"{e}; killed")
                 return
-            code = child.wait()
+            code = worker.wait()
             if code == 0 or not pending:
                 return
-            status, detail = _how_it_ended(code, child.last_words())
+            status, detail = _how_it_ended(code, worker.last_words())
             self._give_up(*pending.popleft(), process, status, detail)
             while pending and not greeted and status is Status.error:
                 self._give_up(*pending.popleft(), process, status, detail)  # it cannot start: no use in trying again
@@ -201,8 +201,8 @@ def _how_it_ended(code: int, last_words: str) -> tuple[Status, str]:
     if code < 0:
         name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
         hint = " (the kernel's out-of-memory killer sends it too)" if -code == signal.SIGKILL else ""
-        return Status.crashed, f"the child was ended by {name}{hint}"
-    return Status.error, f"the child ended with status {code}: {last_words}"
+        return Status.crashed, f"the worker was ended by {name}{hint}"
+    return Status.error, f"the worker ended with status {code}: {last_words}"
 
 
 def exit_status(plan: Plan, record: Record, repeats: int, strict: bool) -> int:

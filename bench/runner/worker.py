@@ -1,11 +1,11 @@
-"""The child: measures the cases of one (model, method, impl) group in a process of its own.
+"""The worker: measures the cases of one (model, method, impl) group in a process of its own.
 
-Imports torch, without CUDA, and reads one JSON job from standard input; so it may be started while another child still
-measures. Writes one JSON event a line to the pipe whose number is its argument. Standard output and error go to the
-group's log. A CUDA error or an out of memory ends this process, not the sweep.
+Imports torch, without CUDA, and reads one JSON job from standard input; so it may be started while another worker
+still measures. Writes one JSON event a line to the pipe whose number is its argument. Standard output and error go to
+the group's log. A CUDA error or an out of memory ends this process, not the sweep.
 
 Events: hello, phase, estimate, measured (one clock of a case), done, failed, bye. Standard input stays open; when it
-closes, the parent is gone, and this process ends itself.
+closes, the scheduler is gone, and this process ends itself.
 """
 
 import ctypes
@@ -33,18 +33,18 @@ Emit = Callable[..., None]
 _compiled_s: list[float] = []  # seconds of each Triton compilation since the last case
 _dynamo_s: list[float] = []  # seconds of torch.compile in each case so far
 
-BEFORE, AFTER = 0, 1  # seeds of the correctness gate's weights and inputs
+BEFORE, AFTER = 0, 1  # seeds of the correctness check's weights and inputs
 
 
-def _end_with_parent() -> None:
-    """Dies when the parent does, even where this process hangs: the kernel sends SIGKILL on Linux; elsewhere, and
-    where the parent was gone before we asked, the closed standard input tells (see _watch_parent)."""
+def _end_with_scheduler() -> None:
+    """Dies when the scheduler does, even where this process hangs: the kernel sends SIGKILL on Linux; elsewhere, and
+    where the scheduler was gone before we asked, the closed standard input tells (see _watch_scheduler)."""
     if sys.platform == "linux":
         PR_SET_PDEATHSIG = 1  # linux/prctl.h
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _watch_parent() -> None:
+def _watch_scheduler() -> None:
     """Ends this process when its standard input closes; from when the job is read."""
 
     def watch() -> None:
@@ -55,27 +55,27 @@ def _watch_parent() -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the scheduler's to handle
     pipe = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
 
     def emit(event: str, **values: Any) -> None:
         pipe.write(json.dumps({"event": event, **values}) + "\n")
 
-    _end_with_parent()
+    _end_with_scheduler()
     import torch
 
     if sys.argv[2:] == ["ahead"]:
         import bench.models.decoder  # noqa: F401  transformers, which a job of single layers does without
 
     job = json.loads(_read_job())
-    _watch_parent()
+    _watch_scheduler()
     device = torch.device(job["device"])
     state = _enter_cuda(device, job["gpu_uuid"]) if device.type == "cuda" else None
     emit("hello", pid=os.getpid(), cuda=torch.version.cuda, gpu_clocks=state.clocks() if state else None)
     if job["ceilings"]:
-        from bench.roofline.measured_peaks import measure_ceilings
+        from bench.roofline.measured_peaks import measure_peaks
 
-        emit("ceilings", found=measure_ceilings(device))
+        emit("ceilings", found=measure_peaks(device))
     if device.type == "cuda":
         _listen_to_triton()
     settings = MeasureSettings(**job["settings"])
@@ -204,7 +204,7 @@ def _measure(
         return False
     begin("checking again")
     again = perf_counter()
-    del work  # its memory is the gate's now
+    del work  # its memory is the check's now
     found = check(case, device, AFTER, brief=True)
     if not found.passed:
         emit("failed", case_id=case.case_id, status=Status.wrong, detail=f"after timing: {found.detail}")
@@ -215,7 +215,7 @@ def _measure(
 
 
 def _spent(building_s: float, checking_s: float) -> dict[str, float]:
-    """Where a case's time beside its samples went. The gate is the first to run a kernel, and so to compile it."""
+    """Where a case's time beside its samples went. The check is the first to run a kernel, and so to compile it."""
     compiling_s = sum(_compiled_s)
     _compiled_s.clear()
     if (compiled := sys.modules.get("bench.methods.compiled")) is not None:
@@ -236,7 +236,7 @@ def _listen_to_triton() -> None:
 
 @cache
 def _before(case: Case, device: Any) -> str | None:
-    """What is wrong with the impl of a case cut down to the gate's size, in a sentence, or None. Cut down, the lengths
+    """What is wrong with the impl of a case cut down to the check's size, in a sentence, or None. Cut down, the lengths
     of a group are mostly the same case, and are checked once."""
     from bench.correctness.check import check
 

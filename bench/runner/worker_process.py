@@ -1,6 +1,6 @@
-"""A child process as its parent sees it: a job goes in, events come out, silence has a limit.
+"""A worker process as the scheduler sees it: a job goes in, events come out, silence has a limit.
 
-A child may be started before its job is known to be due: it imports what it needs, without CUDA, and waits.
+A worker may be started before its job is known to be due: it imports what it needs, without CUDA, and waits.
 """
 
 import contextlib
@@ -21,14 +21,14 @@ Event = dict[str, Any]
 
 
 class Silent(Exception):
-    """The child said nothing for longer than it may."""
+    """The worker said nothing for longer than it may."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"silent for {seconds:g} s")
 
 
-class Child:
-    """A running child. Use as a context: on leaving it the child and everything it started are gone."""
+class Worker:
+    """A running worker. Use as a context: on leaving it the worker and everything it started are gone."""
 
     def __init__(self, log: Path, timeout_s: float, ahead: bool = False) -> None:
         """`ahead`: there is time until the job comes, so that it may import more than every job needs."""
@@ -51,7 +51,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.runner.worker", str(write_end), *["ahead"] * ahead],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, pass_fds=[write_end], env=env,
-                start_new_session=True,  # Ctrl-C reaches the parent alone, and kill() reaches grandchildren
+                start_new_session=True,  # Ctrl-C reaches the scheduler alone, and kill() all below
             )  # fmt: skip
         os.close(write_end)
         self._events = read_end
@@ -59,7 +59,7 @@ class Child:
         self._stdin = self._process.stdin
 
     def send(self, job: dict[str, Any]) -> None:
-        """Gives the child its job, once."""
+        """Gives the worker its job, once."""
         with contextlib.suppress(BrokenPipeError):  # it died at once; events() ends and wait() says how
             self._stdin.write(json.dumps(job).encode() + b"\n")
             self._stdin.flush()
@@ -72,7 +72,7 @@ class Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def __enter__(self) -> "Child":
+    def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,13 +82,13 @@ class Child:
         os.close(self._events)
 
     def kill(self) -> None:
-        """SIGKILL to the child's whole process group: a stopped or hung child goes too."""
+        """SIGKILL to the worker's whole process group: a stopped or hung worker goes too."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
 
     def events(self) -> Iterator[Event]:
-        """The child's events until it closes its pipe. Raises Silent when none comes for timeout_s, or for as long as
+        """The worker's events until it closes its pipe. Raises Silent when none comes for timeout_s, or for as long as
         the last event asked for by `patience_s`."""
         patience = self._timeout_s
         with selectors.DefaultSelector() as selector:
@@ -116,7 +116,7 @@ class Child:
             return self._process.wait()
 
     def last_words(self) -> str:
-        """The last line of what this child printed."""
+        """The last line of what this worker printed."""
         with open(self.log, "rb") as f:
             f.seek(self._log_start)
             lines = f.read().decode(errors="replace").strip().splitlines()

@@ -30,7 +30,7 @@ class Plan:
     description: str
     cases: tuple[Case, ...]
     passes: tuple[str, ...]
-    clocks: tuple[str, ...]  # as the child is asked for them; eager brings host along
+    clocks: tuple[str, ...]  # as the worker is asked for them; eager brings host along
     settings: MeasureSettings
 
     @property
@@ -71,7 +71,7 @@ def _asked_for(file: SweepFile, conditions: list[Condition]) -> dict[str, list[A
 
 def _side_by_side(cases: list[Case]) -> list[Case]:
     """Model by model, and within a model method by method: what is compared is measured within minutes of each other,
-    and what shares a child stays together."""
+    and what shares a worker stays together."""
     models = list(dict.fromkeys(c.model for c in cases))
     return sorted(cases, key=lambda c: models.index(c.model))
 
@@ -87,9 +87,9 @@ def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: W
     """The cases of one entry under `methods`, in the order of the file: models outermost, shapes innermost."""
     for key in ("level", "method", "batch", "seq"):
         if key not in values:
-            raise UserError(f"{place(read, where)}: no value for {key!r}; give one here or under axes")
+            raise UserError(f"{place(read, where)}: there is no value for {key!r}. Give one here or under axes.")
     if "model" not in values and not all(square(x) for x in values.get("layer", [""])):
-        raise UserError(f"{place(read, where)}: no value for 'model'; only layers called square-N need none")
+        raise UserError(f"{place(read, where)}: there is no value for 'model'. Only layers called square-N need none.")
 
     def at(key: str) -> str:
         """The place in the file to blame for this axis."""
@@ -122,12 +122,12 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     p["precision"], p["impl"] = precision, p["impl"] or "eager"
     found = methods()[method]
     if p["impl"] not in found.impls:
-        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}; valid are: {', '.join(found.impls)}")
+        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}. Valid: {', '.join(found.impls)}.")
     p |= dict.fromkeys(ADAPTER_AXES - set(found.axes))
     if found.adapts:
         for key in ("rank", "alpha"):
             if p[key] is None:
-                raise _Bad("method", f"method {method} needs a value for {key!r}")
+                raise _Bad("method", f"method {method} needs a value for {key!r}.")
         p["alpha"] = float(p["alpha"])
         wide = precision.startswith("amp-") or found.impls[p["impl"]].fp32_adapters
         p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
@@ -149,7 +149,7 @@ def _trainable(p: dict[str, Any]) -> str:
         layers = model_shape(p["model"]).num_layers if p["model"] else 1
         trainable_blocks(spec, layers)
     except (ValueError, ZeroDivisionError) as e:
-        raise _Bad("trainable_layers", f"{e}; valid are: all, upper-1/2, upper-3/4, a count up to {layers}") from None
+        raise _Bad("trainable_layers", f"{e}. Valid: all, upper-1/2, upper-3/4, a count up to {layers}.") from None
     return spec if p["level"] == "model" else "all"
 
 
@@ -159,7 +159,7 @@ def _layers(p: dict[str, Any], models: list[str]) -> Iterator[tuple[str | None, 
     layer, model = p["layer"], p["model"]
     if p["level"] != "linear":
         if layer is not None:
-            raise _Bad("layer", f"level {p['level']} has no layer; drop the key, or use level linear")
+            raise _Bad("layer", f"level {p['level']} has no layer. Remove the key, or use level linear.")
         yield None, model
     elif layer is None or layer == "all":
         yield from ((x.name, model) for x in model_shape(model).distinct_projections())
@@ -182,18 +182,18 @@ def _no_layer(layer: str, models: list[str]) -> str:
     valid = ["all", "square-N", *["groups"] * any(s.groups for s in shapes)]
     valid += [name for s in shapes for name in (*(p.name for p in s.projections), *s.groups)]
     what = "no model here has groups" if layer == "groups" else f"{layer!r} is no layer of {' or '.join(models)}"
-    return f"{what}; valid are: {', '.join(dict.fromkeys(valid))}"
+    return f"{what}. Valid: {', '.join(dict.fromkeys(valid))}."
 
 
 def _check(case: Case) -> None:
     shape = case.shape
     if shape and case.level != "linear" and case.seq > shape.max_positions:
-        raise _Bad("seq", f"{case.seq} is longer than {case.model} allows; valid is up to {shape.max_positions}")
+        raise _Bad("seq", f"{case.seq} is longer than {case.model} allows. Valid: up to {shape.max_positions}.")
     if shape and case.targets:
         for target in case.targets.split(","):
             if not shape.match(target):
                 names = ", ".join(x.name for x in shape.projections)
-                raise _Bad("targets", f"{target!r} is no linear layer of {case.model}; valid are: all-linear, {names}")
+                raise _Bad("targets", f"{target!r} is no linear layer of {case.model}. Valid: all-linear, {names}.")
     if complaint := method_of(case).complaint(case):
         raise _Bad(*complaint)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bench.timing.base import Sample, Timed, Unsupported
 from bench.timing.eager import EagerClock
 from bench.timing.settings import MeasureSettings
-from bench.timing.sleep_kernel import Backlog, cycles_per_ms, queue_depth
+from bench.timing.sleep_kernel import SleepKernel, cycles_per_ms, queue_depth
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ class DeviceClock(EagerClock):
         self, device: "torch.device", cold_l2: bool, settings: MeasureSettings | None = None, cuda: Any = None
     ) -> None:
         super().__init__(device, cold_l2, settings, cuda)
-        self._backlog = Backlog(self._settings, self._settings.backlog_s * 1e3)
+        self._sleep_kernel = SleepKernel(self._settings, self._settings.backlog_s * 1e3)
         self._host_ms: list[float] = []
         self._settled = self._asleep = False
         self._cycles = 0.0
@@ -49,12 +49,12 @@ class DeviceClock(EagerClock):
             raise Unsupported(f"queue: about {launches} launches, and the queue takes {depth}")
 
     def warm_up(self) -> None:
-        self._backlog = Backlog(self._settings, self._settings.backlog_s * 1e3)
+        self._sleep_kernel = SleepKernel(self._settings, self._settings.backlog_s * 1e3)
         self._host_ms = []
         self._settled = False
 
     def settle(self) -> None:
-        self._backlog.settle(self._host_ms)
+        self._sleep_kernel.settle(self._host_ms)
         self._settled = True
 
     def sample(self, work: Timed, step: bool) -> Sample | None:
@@ -62,12 +62,12 @@ class DeviceClock(EagerClock):
         self._cuda.synchronize(self._device)
         if not self._settled:
             self._host_ms.append(host["step" if step else "forward-backward"])
-        elif not self._backlog.judge(self._asleep):
+        elif not self._sleep_kernel.judge(self._asleep):
             return None
         return self._elapsed(work, step)
 
     def _open(self) -> None:
-        self._cuda._sleep(round(self._backlog.ms * self._cycles))
+        self._cuda._sleep(round(self._sleep_kernel.ms * self._cycles))
 
     def _closed(self) -> None:
         self._asleep = not self._events[0].query()

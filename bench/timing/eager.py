@@ -48,7 +48,7 @@ class CudaClock(Clock):
 
 
 class EagerClock(CudaClock):
-    """What a training script sees, and what the paper timed: no backlog in the stream, so gaps between launches count.
+    """What a training script sees, and what the paper timed. Nothing runs first, so gaps between launches count.
 
     The host's time for the same calls is under the clock `host`. Events around backward are right although it runs on
     the autograd thread: it works on the stream of the forward, and returns when all of it is queued.

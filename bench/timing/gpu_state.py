@@ -93,7 +93,7 @@ class GpuState:
         return {p.pid for p in self._ask("nvmlDeviceGetComputeRunningProcesses") or []}
 
     def _ask(self, function: str, *arguments: int) -> Any:
-        """The answer, or None where this NVML, driver or board has none."""
+        """The answer, or None where this NVML, driver or GPU has none."""
         try:
             return getattr(self._nvml, function)(self._handle, *arguments)
         except (self._nvml.NVMLError, AttributeError):

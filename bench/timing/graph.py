@@ -22,7 +22,7 @@ from bench.timing.base import Sample, Timed, Unsupported
 from bench.timing.eager import CudaClock
 from bench.timing.graph_nodes import count_nodes
 from bench.timing.settings import MeasureSettings
-from bench.timing.sleep_kernel import Backlog, cycles_per_ms
+from bench.timing.sleep_kernel import SleepKernel, cycles_per_ms
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +68,7 @@ class GraphClock(CudaClock):
         self._graphs: dict[str, Any] = {}  # forward, backward and refresh, in the order of their replay
         self._marks: dict[str, tuple[Any, Any]] = {}  # the first and last event of each
         self._between = self._cuda.Event()
-        self._backlog = Backlog(self._settings)
+        self._sleep_kernel = SleepKernel(self._settings)
         self._cycles = 0.0
         self._settled = False
         self.grads: tuple[Tensor, ...] = ()  # what the last replay computed, in the order of work.leaves
@@ -155,8 +155,8 @@ class GraphClock(CudaClock):
     def _replay(self, work: Timed) -> bool:
         """One replay of all. False where backward was not queued before forward was done: a gap may lie between."""
         self._flush_l2()
-        if self._backlog.ms:
-            self._cuda._sleep(round(self._backlog.ms * self._cycles))
+        if self._sleep_kernel.ms:
+            self._cuda._sleep(round(self._sleep_kernel.ms * self._cycles))
         self._graphs["forward"].replay()
         self._between.record()
         self._graphs["backward"].replay()
@@ -171,7 +171,7 @@ class GraphClock(CudaClock):
 
     def sample(self, work: Timed, step: bool) -> Sample | None:
         in_time = self._replay(work)
-        if self._settled and not self._backlog.judge(in_time):
+        if self._settled and not self._sleep_kernel.judge(in_time):
             return None
         found = {
             "forward": self._elapsed("forward", "forward"),

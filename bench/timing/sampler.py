@@ -37,7 +37,7 @@ class Measurement:
     detail: str | None = None  # why there are no numbers
     cannot: dict[str, str] = field(default_factory=dict)  # passes that this clock never times, with the reason
     launches: dict[str, int] = field(default_factory=dict)  # per call, by pass
-    dropped: int = 0  # samples that did not count: the backlog was too short, or the GPU was throttled
+    dropped: int = 0  # samples that did not count: the sleep kernel was too short, or the GPU was throttled
     state: dict[str, Any] = field(default_factory=dict)  # columns of state.summary
     clocks_set: bool = False  # set or locked clocks held the GPU back at some time
     spoiled: bool = False  # this process must not measure anything more

@@ -4,7 +4,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 
 
 class MeasureSettings(BaseModel):
-    """When to stop measuring, how to warm up, and when to give a child up. Times in seconds."""
+    """When to stop measuring, how to warm up, and when to give a worker up. Times in seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -21,10 +21,10 @@ class MeasureSettings(BaseModel):
     warmup_calls: PositiveInt = 5
     warmup_s: PositiveFloat = 0.2  # 25 ms, triton's default, is up to 30 % off while clocks ramp
     warmup_max_s: PositiveFloat = 2.0
-    # Clock device: sleep put into the stream before a call, so that all of it is queued before the first launch runs.
+    # Clock device: a sleep kernel before a call, so that all of it is queued before the first launch runs.
     backlog_s: PositiveFloat = 0.001  # at least
     backlog_factor: PositiveFloat = 1.5  # times the 95th percentile of the host's time in warm-up
-    backlog_doublings: int = Field(default=2, ge=0)  # of a backlog that was too short; then the call is unsupported
+    backlog_doublings: int = Field(default=2, ge=0)  # of a sleep that was too short; then the call is unsupported
     queue_share: float = Field(default=0.8, gt=0, le=1)  # of the launch queue's depth that one call may fill
     # Clock graph.
     graph_warmups: PositiveInt = 3  # eager calls on the stream of the capture
@@ -35,7 +35,7 @@ class MeasureSettings(BaseModel):
     rest_growth: float = Field(default=1.5, ge=1)
     rest_max_s: PositiveFloat = 0.5
     max_rests: int = Field(default=10, ge=0)
-    timeout_s: float = Field(default=300.0, gt=0)  # silence of a child after which it is taken for hung
+    timeout_s: float = Field(default=300.0, gt=0)  # silence of a worker after which it is taken for hung
     compile_timeout_s: float = Field(default=1800.0, gt=0)  # the same where torch.compile may be at work
 
     def budget(self, level: str) -> float:

@@ -1,4 +1,4 @@
-"""A backlog in the stream: the GPU sleeps while the host queues a call, and then runs it without gaps."""
+"""A sleep kernel in the stream: the GPU sleeps while the host queues a call, and then runs it without gaps."""
 
 from math import ceil
 from time import perf_counter
@@ -56,7 +56,7 @@ def percentile95(values: list[float]) -> float:
     return sorted(values)[ceil(0.95 * len(values)) - 1]
 
 
-class Backlog:
+class SleepKernel:
     """How long the GPU sleeps before a call; too short a sleep is doubled, and given up at last.
 
     A hiccup of the host now and then costs a sample each time, no more: only failures in a row lead to giving up.

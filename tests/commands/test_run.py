@@ -29,7 +29,7 @@ def test_a_run_leaves_what_the_contract_says(bench: Bench, sweep_file: Path, tmp
     assert "times as long as Full-FT" in done.stderr.splitlines()[-1]
     rows = rows_of(out)
     assert len(rows) == 6 * 3 and set(CONTRACT) <= set(rows[0]) == set(COLUMNS)
-    assert len({r["process"] for r in rows}) == 3, "a child for each (model, method, impl)"
+    assert len({r["process"] for r in rows}) == 3, "a worker for each (model, method, impl)"
     for r in rows:
         assert r["status"] == "ok" and r["clock"] == "cpu" and r["level"] == "linear"
         assert 0 < r["ci_low_ms"] <= r["median_ms"] <= r["ci_high_ms"]

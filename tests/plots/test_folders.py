@@ -142,11 +142,11 @@ def test_rows_csv_does_where_the_record_is_missing(maker: Any, fill: Callable[..
 @pytest.mark.parametrize("status", ["unsupported", "oom", "crashed"])
 def test_a_folder_in_which_nothing_could_be_timed(maker: Any, make_case: Any, status: str, capsys: Any) -> None:
     for method in ("full", "lora", "paca"):
-        maker.failed(make_case(method), status, "told by the child")
+        maker.failed(make_case(method), status, "told by the worker")
     assert main([str(maker.write())]) == 0
     assert whole(maker.path)
     assert f"None of the 3 cases gave a time (status {status})" in capsys.readouterr().out
-    assert "told by the child" in (maker.path / "report.html").read_text()
+    assert "told by the worker" in (maker.path / "report.html").read_text()
 
 
 def test_failures_without_pass_and_clock(maker: Any, fill: Callable[..., None], make_case: Any) -> None:

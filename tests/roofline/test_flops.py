@@ -11,7 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.case import Case
 from bench.case.shapes import named_models
 from bench.models.build import build
-from bench.roofline.roofline import board, compulsory_bytes, floor_ms, flops
+from bench.roofline.peaks import peaks_of
+from bench.roofline.roofline import compulsory_bytes, flops, roofline_ms
 from tests.models.tiny import make_case, write_config
 from tests.roofline.families import FAMILIES, METHODS, TARGETS
 
@@ -99,5 +100,5 @@ def test_an_unknown_architecture_has_no_closed_form_but_of_its_layers(tmp_path: 
         case = make_case(model, "lora", level)
         assert flops(case, "forward") is None
         assert compulsory_bytes(case, "step") is None
-        assert floor_ms(case, "forward", board("NVIDIA H200", 132)) is None
+        assert roofline_ms(case, "forward", peaks_of("NVIDIA H200", 132)) is None
     check_flops(make_case(model, "lora", "linear", layer="attention.query_key_value"))

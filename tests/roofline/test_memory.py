@@ -14,7 +14,7 @@ from bench.models.build import build
 from bench.record.store import Record, open_record
 from bench.roofline.memory import need, sentence, too_large
 from bench.runner.progress import Display
-from bench.runner.scheduler import Runner, exit_status, open_tasks
+from bench.runner.scheduler import Scheduler, exit_status, open_tasks
 from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
@@ -99,28 +99,28 @@ def plan_of(tmp_path: Path) -> Any:
     return make_plan(str(path), on_cpu=False)
 
 
-def record_of(tmp_path: Path, plan: Any, memory_mib: int | None, children: list[str]) -> Record:
-    """A run on a GPU with so much memory, whose children say that they ran and then are out of memory."""
+def record_of(tmp_path: Path, plan: Any, memory_mib: int | None, workers: list[str]) -> Record:
+    """A run on a GPU with so much memory, whose workers say that they ran and then are out of memory."""
     device = Device("test", "NVIDIA Test", 0, "GPU-1", "1", memory_mib=memory_mib)
     environment = {"gpu": device.name, "source_hash": "0", "torch": "2", "triton": None, "driver": "1"}
     record = open_record(tmp_path / f"out-{memory_mib}", environment)
-    runner = Runner(plan, device, record, Display(1))
+    scheduler = Scheduler(plan, device, record, Display(1))
 
-    def one_child(pending: Any, following: Any) -> None:
+    def one_worker(pending: Any, following: Any) -> None:
         repeat, case = pending.popleft()
-        children.append(f"{case.model} {case.method}")
-        runner._give_up(repeat, case, "1-now", Status.oom, "OutOfMemoryError: CUDA out of memory")
+        workers.append(f"{case.model} {case.method}")
+        scheduler._give_up(repeat, case, "1-now", Status.oom, "OutOfMemoryError: CUDA out of memory")
 
-    runner._one_child = one_child  # type: ignore[method-assign]
-    runner.run(open_tasks(plan, record, 1, frozenset({"oom"})))
+    scheduler._one_worker = one_worker  # type: ignore[method-assign]
+    scheduler.run(open_tasks(plan, record, 1, frozenset({"oom"})))
     return record
 
 
-def test_what_cannot_fit_is_oom_before_a_child_is_started(tmp_path: Path) -> None:
+def test_what_cannot_fit_is_oom_before_a_worker_is_started(tmp_path: Path) -> None:
     """LLaMA2-7B: 12.55 GiB of weights in bf16. Full-FT: as much of gradients, twice as much of AdamW's state."""
-    plan, children = plan_of(tmp_path), []
-    record = record_of(tmp_path, plan, 24576, children)
-    assert children == ["llama2-7b paca", "gpt2-medium full", "gpt2-medium paca"]
+    plan, workers = plan_of(tmp_path), []
+    record = record_of(tmp_path, plan, 24576, workers)
+    assert workers == ["llama2-7b paca", "gpt2-medium full", "gpt2-medium paca"]
     rows = {(r["model"], r["method"]): r for r in record.rows if r["pass"] == "step"}
     refused = rows["llama2-7b", "full"]
     assert refused["status"] == "oom" and refused["median_ms"] is None and refused["process"] is None
@@ -133,14 +133,14 @@ def test_what_cannot_fit_is_oom_before_a_child_is_started(tmp_path: Path) -> Non
     assert tried["detail"].startswith("needs at least 12.8 GiB (") and tried["detail"].endswith("CUDA out of memory")
     assert exit_status(plan, record, 1, strict=False) == 1
 
-    children.clear()
-    record_of(tmp_path, plan, 12288, children)
-    assert children == ["gpt2-medium full", "gpt2-medium paca"], "12 GiB do not hold the weights"
-    children.clear()
-    record_of(tmp_path, plan, 81559, children)
-    assert len(children) == 4, "on 80 GB all are tried"
-    record_of(tmp_path, plan, None, children)
-    assert len(children) == 8, "and where the GPU's memory is not known"
+    workers.clear()
+    record_of(tmp_path, plan, 12288, workers)
+    assert workers == ["gpt2-medium full", "gpt2-medium paca"], "12 GiB do not hold the weights"
+    workers.clear()
+    record_of(tmp_path, plan, 81559, workers)
+    assert len(workers) == 4, "on 80 GB all are tried"
+    record_of(tmp_path, plan, None, workers)
+    assert len(workers) == 8, "and where the GPU's memory is not known"
 
 
 def test_list_says_what_would_not_fit(

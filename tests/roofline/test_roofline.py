@@ -1,41 +1,41 @@
-"""The floor in time, and whose figures a board gets."""
+"""The roofline time, and whose figures a GPU gets."""
 
 from dataclasses import replace
 
 import pytest
 
 from bench.devices import known_devices
-from bench.roofline.peaks import Board
-from bench.roofline.roofline import board, compulsory_bytes, floor_ms, flops
+from bench.roofline.peaks import Peaks, peaks_of
+from bench.roofline.roofline import compulsory_bytes, flops, roofline_ms
 from tests.models.tiny import make_case
 from tests.roofline.families import METHODS
 
-BOARD = Board("x", "X", 10, 100, 50, 10, 1, 16, "made up", l2_mib=1)  # 1e14, 5e13, 1e13 FLOP/s; 1e12 B/s
+PEAKS = Peaks("x", "X", 10, 100, 50, 10, 1, 16, "made up", l2_mib=1)  # 1e14, 5e13, 1e13 FLOP/s; 1e12 B/s
 
 
 def test_floor_of_a_warm_row_is_its_flops() -> None:
     case = make_case(None, "full", "linear", layer="square-1000", batch=1, seq=1000, precision="bf16")
-    assert floor_ms(case, "forward", BOARD) == pytest.approx(2e9 / 1e14 * 1e3)
-    assert floor_ms(case, "step", BOARD) == pytest.approx(6e9 / 1e14 * 1e3)
+    assert roofline_ms(case, "forward", PEAKS) == pytest.approx(2e9 / 1e14 * 1e3)
+    assert roofline_ms(case, "step", PEAKS) == pytest.approx(6e9 / 1e14 * 1e3)
     for precision, peak in (("fp16", 5e13), ("amp-fp16", 5e13), ("amp-bf16", 1e14), ("fp32", 1e13)):
-        assert floor_ms(replace(case, precision=precision), "forward", BOARD) == pytest.approx(2e9 / peak * 1e3)
-    assert floor_ms(case, "forward", None) is None
+        assert roofline_ms(replace(case, precision=precision), "forward", PEAKS) == pytest.approx(2e9 / peak * 1e3)
+    assert roofline_ms(case, "forward", None) is None
 
 
 def test_floor_of_a_cold_row_counts_what_must_cross_the_bus() -> None:
     """One token, so that bytes decide: W is 8 MB, of which backward finds 1 MiB in L2."""
     case = make_case(None, "full", "linear", layer="square-2000", batch=1, seq=1, precision="bf16", l2="cold")
     w, v, mib = 8_000_000, 4_000, 2**20
-    assert floor_ms(case, "forward", BOARD) == pytest.approx((w + 2 * v) * 1e-9)
-    assert floor_ms(case, "backward", BOARD) == pytest.approx((w + 2 * v + (w + v - mib)) * 1e-9)
-    assert floor_ms(case, "forward-backward", BOARD) == pytest.approx((3 * w + 5 * v - mib) * 1e-9)
-    step, both = floor_ms(case, "step", BOARD), floor_ms(case, "forward-backward", BOARD)
+    assert roofline_ms(case, "forward", PEAKS) == pytest.approx((w + 2 * v) * 1e-9)
+    assert roofline_ms(case, "backward", PEAKS) == pytest.approx((w + 2 * v + (w + v - mib)) * 1e-9)
+    assert roofline_ms(case, "forward-backward", PEAKS) == pytest.approx((3 * w + 5 * v - mib) * 1e-9)
+    step, both = roofline_ms(case, "step", PEAKS), roofline_ms(case, "forward-backward", PEAKS)
     assert step is not None and both is not None  # two moments read; weight and gradient are still there in part
     assert step - both == pytest.approx((4 * w - mib) * 1e-9)
-    unknown_l2 = replace(BOARD, l2_mib=None)
-    assert floor_ms(case, "backward", unknown_l2) == pytest.approx((w + 2 * v) * 1e-9)
+    unknown_l2 = replace(PEAKS, l2_mib=None)
+    assert roofline_ms(case, "backward", unknown_l2) == pytest.approx((w + 2 * v) * 1e-9)
     big = replace(case, batch=64, seq=512)  # now FLOPs decide
-    assert floor_ms(big, "forward", BOARD) == floor_ms(replace(big, l2="warm"), "forward", BOARD)
+    assert roofline_ms(big, "forward", PEAKS) == roofline_ms(replace(big, l2="warm"), "forward", PEAKS)
 
 
 def test_a_floor_is_never_above_flops_and_all_bytes(models: dict[str, str]) -> None:
@@ -43,9 +43,9 @@ def test_a_floor_is_never_above_flops_and_all_bytes(models: dict[str, str]) -> N
         for method in METHODS:
             case = make_case(models["gpt2"], method, level, l2="cold")
             for part in ("forward", "backward"):
-                f, b, floor = flops(case, part), compulsory_bytes(case, part), floor_ms(case, part, BOARD)
-                assert f is not None and b is not None and floor is not None
-                assert 0 < floor <= max(f / 1e13, b / 1e12) * 1e3
+                f, b, least = flops(case, part), compulsory_bytes(case, part), roofline_ms(case, part, PEAKS)
+                assert f is not None and b is not None and least is not None
+                assert 0 < least <= max(f / 1e13, b / 1e12) * 1e3
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,15 @@ def test_a_floor_is_never_above_flops_and_all_bytes(models: dict[str, str]) -> N
         ("???", None, None),
     ],
 )
-def test_a_board_has_its_own_figures_or_none(name: str, sm_count: int | None, tbs: float | None) -> None:
-    found = board(name, sm_count)
+def test_a_gpu_has_its_own_figures_or_none(name: str, sm_count: int | None, tbs: float | None) -> None:
+    found = peaks_of(name, sm_count)
     assert (found and found.memory_tbs) == tbs
 
 
 def test_siblings_are_told_apart() -> None:
-    peaks = {n: board(n, 132) for n in ("NVIDIA H100 NVL", "NVIDIA H200 NVL", "NVIDIA H200", "NVIDIA H100 80GB HBM3")}
+    peaks = {
+        n: peaks_of(n, 132) for n in ("NVIDIA H100 NVL", "NVIDIA H200 NVL", "NVIDIA H200", "NVIDIA H100 80GB HBM3")
+    }
     assert [b and b.bf16_tflops for b in peaks.values()] == [835.5, 835.5, 989.5, 989.4]
 
 
@@ -99,7 +101,7 @@ def test_every_peak_is_what_its_chip_does_at_a_likely_clock() -> None:
     assert len([b for b in boards if "memory_tbs" in b]) == 13
     for entry in boards:
         if "memory_tbs" in entry:
-            b = board(f"NVIDIA {entry['name']}", entry["sm_count"])
+            b = peaks_of(f"NVIDIA {entry['name']}", entry["sm_count"])
             assert b is not None and b.key == entry["key"] and b.name == entry["name"]
             tensor, plain = PER_CLOCK[b.key]
             for rate, per_clock in ((b.bf16_tflops, tensor), (b.fp16_tflops, tensor), (b.fp32_tflops, plain)):

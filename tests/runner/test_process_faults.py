@@ -23,7 +23,7 @@ TWO_GROUPS = SWEEP.replace("  - {method: lora, rank: 4, alpha: 8}\n", "")
 
 @pytest.fixture
 def sweep_file(tmp_path: Path) -> Path:
-    """A sweep of four cases in two children."""
+    """A sweep of four cases in two workers."""
     path = tmp_path / "small.yaml"
     path.write_text(TWO_GROUPS)
     return path
@@ -33,16 +33,16 @@ def by_case(rows: list[dict[str, Any]]) -> Counter[str]:
     return Counter(r["case_id"] for r in rows)
 
 
-def test_kill_of_the_parent_takes_the_child_along_and_loses_nothing(
+def test_kill_of_the_scheduler_takes_the_worker_along_and_loses_nothing(
     bench: Bench, sweep_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    parent = bench.start("run", sweep_file, "--out", out)
+    scheduler = bench.start("run", sweep_file, "--out", out)
     wait_for(lambda: len(rows_of(out)) >= PASSES)
-    child = wait_for(lambda: children_of(parent.pid))[0]
-    parent.kill()
-    parent.wait()
-    wait_for(lambda: not is_running(child), seconds=10)
+    worker = wait_for(lambda: children_of(scheduler.pid))[0]
+    scheduler.kill()
+    scheduler.wait()
+    wait_for(lambda: not is_running(worker), seconds=10)
     before = rows_of(out)
 
     done = bench("run", sweep_file, "--out", out)
@@ -53,25 +53,25 @@ def test_kill_of_the_parent_takes_the_child_along_and_loses_nothing(
     assert set(by_case(after).values()) == {PASSES}, "no case is lost, none measured twice"
 
 
-def test_a_stopped_child_dies_with_its_parent_too(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
-    parent = bench.start("run", sweep_file, "--out", tmp_path / "out")
-    child = wait_for(lambda: children_of(parent.pid))[0]
+def test_a_stopped_worker_dies_with_its_scheduler_too(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    scheduler = bench.start("run", sweep_file, "--out", tmp_path / "out")
+    worker = wait_for(lambda: children_of(scheduler.pid))[0]
     wait_for(lambda: rows_of(tmp_path / "out"))
-    os.kill(child, signal.SIGSTOP)
-    parent.kill()
-    parent.wait()
-    wait_for(lambda: not is_running(child), seconds=10)
+    os.kill(worker, signal.SIGSTOP)
+    scheduler.kill()
+    scheduler.wait()
+    wait_for(lambda: not is_running(worker), seconds=10)
 
 
-def test_kill_of_the_child_is_a_crashed_row_and_the_sweep_goes_on(
+def test_kill_of_the_worker_is_a_crashed_row_and_the_sweep_goes_on(
     bench: Bench, sweep_file: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    parent = bench.start("run", sweep_file, "--out", out)
-    child = wait_for(lambda: children_of(parent.pid))[0]
-    os.kill(child, signal.SIGKILL)
-    _, stderr = parent.communicate(timeout=120)
-    assert parent.returncode == 1
+    scheduler = bench.start("run", sweep_file, "--out", out)
+    worker = wait_for(lambda: children_of(scheduler.pid))[0]
+    os.kill(worker, signal.SIGKILL)
+    _, stderr = scheduler.communicate(timeout=120)
+    assert scheduler.returncode == 1
     rows = rows_of(out)
     crashed = {r["case_id"] for r in rows if r["status"] == "crashed"}
     assert len(crashed) == 1
@@ -90,16 +90,16 @@ def test_kill_of_the_child_is_a_crashed_row_and_the_sweep_goes_on(
     assert not any("crashed" in line for line in csv)
 
 
-def test_a_hung_child_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path) -> None:
+def test_a_hung_worker_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path) -> None:
     sweep = tmp_path / "hang.yaml"
     sweep.write_text(TWO_GROUPS.replace("measure: {", "measure: {timeout_s: 8, "))
     out = tmp_path / "out"
-    parent = bench.start("run", sweep, "--out", out)
-    child = wait_for(lambda: children_of(parent.pid))[0]
-    os.kill(child, signal.SIGSTOP)
-    parent.communicate(timeout=180)
-    assert parent.returncode == 1
-    assert not is_running(child)
+    scheduler = bench.start("run", sweep, "--out", out)
+    worker = wait_for(lambda: children_of(scheduler.pid))[0]
+    os.kill(worker, signal.SIGSTOP)
+    scheduler.communicate(timeout=180)
+    assert scheduler.returncode == 1
+    assert not is_running(worker)
     status = Counter(r["status"] for r in rows_of(out))
     assert status == {"timeout": PASSES, "ok": (CASES - 1) * PASSES}
 
@@ -121,12 +121,12 @@ def test_a_full_disk_is_a_clear_error_and_the_record_stays_readable(
 ) -> None:
     """The limit on file size, set on the running process, fails a write half-way as a full disk does."""
     out = tmp_path / "out"
-    parent = bench.start("run", sweep_file, "--out", out)
+    scheduler = bench.start("run", sweep_file, "--out", out)
     wait_for(lambda: len(rows_of(out)) >= PASSES)
     limit = (out / "rows.jsonl").stat().st_size + 700  # less than the rows of one case
-    resource.prlimit(parent.pid, resource.RLIMIT_FSIZE, (limit, limit))
-    _, stderr = parent.communicate(timeout=120)
-    assert parent.returncode == 1
+    resource.prlimit(scheduler.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    _, stderr = scheduler.communicate(timeout=120)
+    assert scheduler.returncode == 1
     assert "jsonl" in stderr and "what was written before is whole" in stderr
     assert "Traceback" not in stderr
     before = rows_of(out)
@@ -168,15 +168,15 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
     bench: Bench, sweep_file: Path, tmp_path: Path, number: int, status: int
 ) -> None:
     out = tmp_path / "out"
-    parent = bench.start("run", sweep_file, "--out", out)
+    scheduler = bench.start("run", sweep_file, "--out", out)
     wait_for(lambda: rows_of(out))
-    child = wait_for(lambda: children_of(parent.pid))[0]
-    parent.send_signal(number)
-    _, stderr = parent.communicate(timeout=30)
-    assert parent.returncode == status
+    worker = wait_for(lambda: children_of(scheduler.pid))[0]
+    scheduler.send_signal(number)
+    _, stderr = scheduler.communicate(timeout=30)
+    assert scheduler.returncode == status
     assert f"To go on: python -m bench run {sweep_file} --out {out}" in stderr
     assert "Traceback" not in stderr
-    assert not is_running(child)
+    assert not is_running(worker)
     assert len((out / "rows.csv").read_text().splitlines()) == 1 + len(rows_of(out))
 
 
@@ -191,7 +191,7 @@ def test_a_second_run_on_the_same_device_waits_and_says_so(bench: Bench, sweep_f
     assert min(r["measured_at"] for r in rows_of(tmp_path / "second")) > ends
 
 
-def test_a_child_that_cannot_start_fails_its_group_at_once(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_start_fails_its_group_at_once(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "torch.py").write_text("raise ImportError('this torch is broken')")
@@ -204,7 +204,7 @@ def test_a_child_that_cannot_start_fails_its_group_at_once(bench: Bench, sweep_f
 
 
 def test_a_wrong_result_shows_no_number_and_the_sweep_goes_on(bench: Bench, tmp_path: Path) -> None:
-    """A fault planted in the children's copy of impl eager: the branch of LoRA is doubled."""
+    """A fault planted in the workers' copy of impl eager: the branch of LoRA is doubled."""
     planted = tmp_path / "planted"
     planted.mkdir()
     (planted / "sitecustomize.py").write_text(

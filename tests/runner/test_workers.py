@@ -1,4 +1,4 @@
-"""Children beyond the command line: started ahead of their job, and what is kept of a case that ends half-way."""
+"""Workers beyond the command line: started ahead of their job, and what is kept of a case that ends half-way."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from bench.case.schema import Status
 from bench.devices import Device
 from bench.record.store import Record, open_record
 from bench.runner.progress import Display
-from bench.runner.scheduler import Runner
-from bench.runner.worker_process import Child, Silent
+from bench.runner.scheduler import Scheduler
+from bench.runner.worker_process import Silent, Worker
 from bench.sweeps.expand import make_plan
 from tests.conftest import SWEEP, is_running, wait_for
 
 ENVIRONMENT = {"gpu": "NVIDIA Test", "source_hash": "0", "torch": "2", "triton": None, "driver": "1"}
 PASSES = ("forward", "backward", "forward-backward")
-BOARD = Device("test", "NVIDIA Test", 0, "GPU-1", "1")
+GPU = Device("test", "NVIDIA Test", 0, "GPU-1", "1")
 
 
 @pytest.fixture
@@ -38,31 +38,31 @@ def job_of(plan: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_child_started_ahead_waits_for_its_job(sweep_path: Path, tmp_path: Path) -> None:
+def test_a_worker_started_ahead_waits_for_its_job(sweep_path: Path, tmp_path: Path) -> None:
     plan = make_plan(str(sweep_path), on_cpu=True)
-    with Child(tmp_path / "a.log", 60, ahead=True) as child:
-        maps = Path(f"/proc/{child.pid}/maps")
+    with Worker(tmp_path / "a.log", 60, ahead=True) as worker:
+        maps = Path(f"/proc/{worker.pid}/maps")
         if maps.exists():
             wait_for(lambda: "libtorch" in maps.read_text())
-        assert child.alive
-        child.send(job_of(plan))
-        events = list(child.events())
-        assert child.wait() == 0, child.last_words()
+        assert worker.alive
+        worker.send(job_of(plan))
+        events = list(worker.events())
+        assert worker.wait() == 0, worker.last_words()
     names = [e["event"] for e in events]
     assert names[0] == "hello" and names[-2:] == ["done", "bye"] and "measured" in names
 
 
-def test_a_child_that_is_not_needed_after_all_is_gone(tmp_path: Path) -> None:
-    with Child(tmp_path / "a.log", 60, ahead=True) as child:
+def test_a_worker_that_is_not_needed_after_all_is_gone(tmp_path: Path) -> None:
+    with Worker(tmp_path / "a.log", 60, ahead=True) as worker:
         pass
-    assert not is_running(child.pid)
+    assert not is_running(worker.pid)
 
 
 def test_silence_that_was_asked_for_is_no_hang(tmp_path: Path) -> None:
     """An event may ask for more patience until the next one: torch.compile says nothing for minutes."""
     read_end, write_end = os.pipe()
-    child = Child.__new__(Child)
-    child._timeout_s, child._events, child._buffer = 0.05, read_end, b""
+    worker = Worker.__new__(Worker)
+    worker._timeout_s, worker._events, worker._buffer = 0.05, read_end, b""
 
     def say(**event: Any) -> None:
         os.write(write_end, json.dumps(event).encode() + b"\n")
@@ -72,30 +72,30 @@ def test_silence_that_was_asked_for_is_no_hang(tmp_path: Path) -> None:
     said.start()
     found = []
     with pytest.raises(Silent, match=r"silent for 0\.05 s"):
-        for event in child.events():
+        for event in worker.events():
             found.append(event["event"])
     assert found == ["phase", "estimate"]
     os.close(read_end)
     os.close(write_end)
 
 
-class StubChild:
+class StubWorker:
     """Says what the test's script says, and takes any job."""
 
     pid = 1
-    made: "list[StubChild]" = []  # noqa: RUF012
+    made: "list[StubWorker]" = []  # noqa: RUF012
     ends: list[int] = []  # noqa: RUF012
     script: Any = None
 
     def __init__(self, log: Path, timeout_s: float, ahead: bool = False) -> None:
         self.log, self.ahead, self.alive, self.left = log, ahead, True, False
         self.job: dict[str, Any] = {}
-        StubChild.made.append(self)
+        StubWorker.made.append(self)
 
     def send(self, job: dict[str, Any]) -> None:
         self.job = job
 
-    def __enter__(self) -> "StubChild":
+    def __enter__(self) -> "StubWorker":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,17 +104,17 @@ class StubChild:
     def events(self) -> Any:
         yield {"event": "hello", "cuda": "13.0", "gpu_clocks": {"locked": False}}
         for _ in self.job["cases"]:
-            yield from StubChild.script
+            yield from StubWorker.script
 
     def wait(self) -> int:
-        return StubChild.ends.pop(0) if StubChild.ends else 0
+        return StubWorker.ends.pop(0) if StubWorker.ends else 0
 
     def last_words(self) -> str:
         return "CUDA error: an illegal memory access"
 
 
 def measured(clock: str, status: str = "ok", detail: str | None = None) -> dict[str, Any]:
-    """A child's word on one clock."""
+    """A worker's word on one clock."""
     numbers = {"samples_ms": [1.0, 1.1, 0.9], "stop": "converged", "dropped": 0, "refresh_ms": None,
                "launches": 3 if clock == "graph" else None, "sm_clock_mhz": 1980}  # fmt: skip
     series = [
@@ -133,16 +133,16 @@ DONE = {"event": "done", "spent": {"building": 1.0}}
 def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the small sweep with clocks eager and graph, on a GPU that is none, under a script of events a case."""
     sweep_path.write_text(SWEEP + "clocks: [eager, graph]\n")
-    monkeypatch.setattr("bench.runner.scheduler.Child", StubChild)
+    monkeypatch.setattr("bench.runner.scheduler.Worker", StubWorker)
     monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
-    monkeypatch.setattr(StubChild, "made", [])
+    monkeypatch.setattr(StubWorker, "made", [])
 
     def start(*script: dict[str, Any], ends: tuple[int, ...] = (), cases: int = 6) -> tuple[Record, Any]:
-        monkeypatch.setattr(StubChild, "script", script)
-        monkeypatch.setattr(StubChild, "ends", list(ends))
+        monkeypatch.setattr(StubWorker, "script", script)
+        monkeypatch.setattr(StubWorker, "ends", list(ends))
         plan = make_plan(str(sweep_path), on_cpu=False)
         record = open_record(tmp_path / "out", ENVIRONMENT)
-        Runner(plan, BOARD, record, Display(cases)).run([(0, c) for c in plan.cases[:cases]])
+        Scheduler(plan, GPU, record, Display(cases)).run([(0, c) for c in plan.cases[:cases]])
         statuses: dict[str, set[str]] = {}
         for row in record.rows:
             statuses.setdefault(row["clock"], set()).add(row["status"])
@@ -152,24 +152,24 @@ def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     return start
 
 
-def test_the_next_child_is_started_while_one_measures(run: Any) -> None:
+def test_the_next_worker_is_started_while_one_measures(run: Any) -> None:
     record, statuses = run(measured("eager"), measured("graph"), DONE)
     assert statuses == {"eager": {"ok"}, "host": {"ok"}, "graph": {"ok"}}
-    assert [c.ahead for c in StubChild.made] == [False, True, True], "a group each: full, lora, paca"
-    assert all(c.job and c.left for c in StubChild.made), "all were used, and are gone"
+    assert [c.ahead for c in StubWorker.made] == [False, True, True], "a group each: full, lora, paca"
+    assert all(c.job and c.left for c in StubWorker.made), "all were used, and are gone"
     assert record.run["gpu_clocks"] == {"locked": True}, "a lock that shows under load"
     row = next(r for r in record.rows if r["clock"] == "graph")
     assert (row["launches"], row["sm_clock_mhz"], row["dropped"], row["peak_mib"]) == (3, 1980, 0, 5.0)
 
 
-def test_a_child_started_ahead_that_died_is_replaced(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StubChild, "alive", property(lambda self: not self.ahead, lambda self, value: None), False)
+def test_a_worker_started_ahead_that_died_is_replaced(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StubWorker, "alive", property(lambda self: not self.ahead, lambda self, value: None), False)
     _, statuses = run(measured("eager"), measured("graph"), DONE)
-    assert statuses["graph"] == {"ok"} and sum(not c.ahead for c in StubChild.made) == 3
-    assert all(c.left for c in StubChild.made)
+    assert statuses["graph"] == {"ok"} and sum(not c.ahead for c in StubWorker.made) == 3
+    assert all(c.left for c in StubWorker.made)
 
 
-def test_a_capture_that_kills_the_child_keeps_what_was_measured_before(run: Any) -> None:
+def test_a_capture_that_kills_the_worker_keeps_what_was_measured_before(run: Any) -> None:
     record, statuses = run(measured("eager"), ends=(-11,), cases=1)
     assert statuses == {"eager": {"ok"}, "host": {"ok"}, "graph": {"crashed"}}
     row = next(r for r in record.rows if r["clock"] == "graph")

@@ -78,12 +78,12 @@ def test_a_layer_is_taken_from_the_models_that_have_it(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert layers("[gpt2-xl, tinyllama]", "groups") == [("tinyllama", "self_attn.qkv"), ("tinyllama", "mlp.gate_up")]
     for layer, says in (
-        ("q_proj", "'q_proj' is no layer of tinyllama or gpt2-xl; valid are: all, square-N, groups, self_attn.q_proj"),
+        ("q_proj", "'q_proj' is no layer of tinyllama or gpt2-xl. Valid: all, square-N, groups, self_attn.q_proj"),
         ("mlp", "attn.c_attn"),
     ):
         with pytest.raises(UserError, match=says):
             layers("[tinyllama, gpt2-xl]", layer)
-    with pytest.raises(UserError, match=r"no model here has groups; valid are: all, square-N, attn\.c_attn"):
+    with pytest.raises(UserError, match=r"no model here has groups\. Valid: all, square-N, attn\.c_attn"):
         layers("[gpt2-xl, gpt2-medium]", "groups")
 
 

@@ -13,8 +13,7 @@ from bench.case.clocks import clocks_of, in_order
 from bench.case.schema import Status
 from bench.models.build import build
 from bench.sweeps.expand import make_plan
-from bench.timing import device, eager, graph
-from bench.timing import sleep_kernel as backlog
+from bench.timing import device, eager, graph, sleep_kernel
 from bench.timing.base import Unsupported
 from bench.timing.clocks import make_clock
 from bench.timing.graph_nodes import count_nodes
@@ -84,7 +83,7 @@ class FakeWork:
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     fake = FakeCuda()
-    for module in (eager, backlog):
+    for module in (eager, sleep_kernel):
         monkeypatch.setattr(module, "perf_counter", fake.now)
     monkeypatch.setattr(graph, "count_nodes", lambda handle: FakeGraph.made[handle].launches)
     return fake
@@ -151,17 +150,17 @@ def test_a_cold_case_is_flushed_before_each_sample(cuda: FakeCuda) -> None:
     assert clock._flush is None  # type: ignore[attr-defined]
 
 
-def test_the_backlog_follows_the_hosts_time_in_warm_up(cuda: FakeCuda) -> None:
-    assert backlog.cycles_per_ms(cuda) == pytest.approx(1.9e6)
-    assert backlog.percentile95([1.0] * 19 + [9.0]) == 1.0
-    assert backlog.percentile95([1.0, 2.0, 9.0]) == 9.0
+def test_the_sleep_follows_the_hosts_time_in_warm_up(cuda: FakeCuda) -> None:
+    assert sleep_kernel.cycles_per_ms(cuda) == pytest.approx(1.9e6)
+    assert sleep_kernel.percentile95([1.0] * 19 + [9.0]) == 1.0
+    assert sleep_kernel.percentile95([1.0, 2.0, 9.0]) == 9.0
     timed("device", FakeWork(cuda))
     assert cuda.sleeps[-1] == pytest.approx(1e-3), "at least a millisecond"
     timed("device", FakeWork(cuda, host=1e-4))
     assert cuda.sleeps[-1] == pytest.approx(4.5e-3, rel=0.01), "1.5 times the 3 ms that 30 launches take"
 
 
-def test_a_backlog_that_is_too_short_is_doubled_and_its_sample_dropped(cuda: FakeCuda) -> None:
+def test_a_sleep_that_is_too_short_is_doubled_and_its_sample_dropped(cuda: FakeCuda) -> None:
     work = FakeWork(cuda)
     clock = make_clock("device", CPU, False, SETTINGS, cuda)
     clock.prepare(work, "linear")
@@ -190,7 +189,7 @@ def test_two_doublings_in_vain_are_unsupported(cuda: FakeCuda) -> None:
 
 
 def test_a_hiccup_of_the_host_costs_one_sample_each_time(cuda: FakeCuda) -> None:
-    patient = backlog.Backlog(MeasureSettings(), 1.0)
+    patient = sleep_kernel.SleepKernel(MeasureSettings(), 1.0)
     judged = [patient.judge(i % 10 != 0) for i in range(100)]
     assert judged.count(False) == 10
     assert patient.ms == 4.0, "doubled twice, no more"
@@ -214,7 +213,7 @@ def test_dropped_samples_are_counted(cuda: FakeCuda) -> None:
 
 def test_the_depth_of_the_queue_is_measured(cuda: FakeCuda) -> None:
     cuda.depth = 700
-    assert backlog.queue_depth(cuda, backlog.cycles_per_ms(cuda)) == pytest.approx(700, abs=1)
+    assert sleep_kernel.queue_depth(cuda, sleep_kernel.cycles_per_ms(cuda)) == pytest.approx(700, abs=1)
 
 
 @pytest.mark.parametrize(("launches", "status"), [(560, Status.ok), (562, Status.unsupported)])

@@ -98,7 +98,7 @@ def test_another_process_on_the_gpu_is_noticed() -> None:
         ([], [], [55], (55,)),
         ([], [9001], [9001, 9002], (9002,)),
         ([], [9001, 9002], [9001, 9002], (9002,)),  # two at once: one of them is another, whichever
-        ([12], [7], [7], ()),  # the child before was still there
+        ([12], [7], [7], ()),  # the worker before was still there
     ],
 )
 def test_this_process_is_known_in_a_container_too(

@@ -1,6 +1,6 @@
 """lora, impl addmm: three cuBLAS calls, the branch added in place: the scheme of Unsloth, Axolotl, Transformer Engine.
 
-Forward: Y = X W^T + b, S = drop(X) A^T, Y += s S B^T by beta and alpha of the third product. Backward, in this order:
+Forward: Y = X W^T + b, S = drop(X) A^T, Y += s S B^T by beta and alpha of the third GEMM. Backward, in this order:
 dS = dY B, dB = s dY^T S, dX = dY W, dX += s dS A, dA = s dS^T drop(X). What is never made: the branch's own output and
 its gradient, which eager writes and reads again.
 """
@@ -53,7 +53,7 @@ class _ThreeProducts(torch.autograd.Function):
 
 
 class AddmmLoRALinear(LoRALinear):
-    """y = base(x) + s * drop(x) A^T B^T. Adapters are cast to the dtype of the base product."""
+    """y = base(x) + s * drop(x) A^T B^T. Adapters are cast to the dtype of the base GEMM."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., K) -> y (..., N)."""

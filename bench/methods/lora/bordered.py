@@ -1,4 +1,4 @@
-"""lora, impl bordered: one cuBLAS product of [X, S] with the resident [W, sB], a yardstick for forward.
+"""lora, impl bordered: one cuBLAS GEMM of [X, S] with the resident [W, sB], a baseline for forward.
 
 X lies in a buffer (M, K + room) from the start, as if its producer had written it there: that copy is not counted, and
 S = X A^T, which is written beside it, is. Anything that computes the layer by cuBLAS does at least this.

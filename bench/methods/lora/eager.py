@@ -1,4 +1,4 @@
-"""lora, impl eager: the textbook. Two small products beside the frozen one (Hu et al., 2021, equation 3)."""
+"""lora, impl eager: the textbook. Two small GEMMs beside the frozen one (Hu et al., 2021, equation 3)."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""lora, impl merged: one product forward, as in full fine-tuning, with W + s B A merged once per optimizer step.
+"""lora, impl merged: one GEMM forward, as in full fine-tuning, with W + s B A merged once per optimizer step.
 
 RunLoRA's idea (Cherniuk et al., 2023): computing X (W + s B A)^T costs no branch. In backward dX = dY (W + s B A), and
 the adapters' gradients take the cheaper of the two orders, dA = s (dY B)^T X and dB = s dY^T (X A^T), always so while

@@ -13,7 +13,7 @@ class LoRA(Method):
     colours = ("#d55e00", "#e69f00", "#f3cf8e", "#8c3d00")
     axes = ("rank", "alpha", "dropout", "targets", "adapter_dtype")
     impls = {
-        "eager": Impl("textbook PyTorch: two small products beside the frozen one"),
+        "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one"),
         "triton": Impl("this project's kernels: a fused branch", triton, tuned=True),
         "peft-fp32": Impl(
             "Hugging Face PEFT as it comes: adapters promoted to fp32",
@@ -35,7 +35,7 @@ class LoRA(Method):
             no_dropout("a merged weight cannot drop what only the branch reads"),
         ),
         "bordered": Impl(
-            "one GEMM of [X, S] with [W, sB], its S product included: a baseline for forward",
+            "one GEMM of [X, S] with [W, sB], the GEMM that computes S included: a baseline for forward",
             bordered,
             cannot=dict.fromkeys(("backward", "forward-backward", "step"), _FORWARD_ALONE),
         ),

@@ -1,4 +1,4 @@
-"""lora, impl triton: the library's own LoRALinear, whose products and branch run in fused kernels."""
+"""lora, impl triton: the library's own LoRALinear, whose GEMM and branch run in fused kernels."""
 
 from typing import cast
 

@@ -1,4 +1,4 @@
-"""paca, impl eager: one ordinary product forward, a skinny one backward. The live columns stay inside the weight."""
+"""paca, impl eager: one ordinary GEMM forward, a skinny one backward. The live columns stay inside the weight."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ class EagerPaCALinear(PaCALinear):
     """y = base(x), where W[:, index] = s * columns trains; refresh() is due after every optimizer step."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., K) -> y (..., N). Under autocast the product and both gradients are in autocast's dtype."""
+        """x (..., K) -> y (..., N). Under autocast the GEMM and both gradients are in autocast's dtype."""
         return _LiveColumns.apply(*as_computed(x, self.weight, self.bias), self.columns, self.index, self.scale)
 
 

@@ -54,7 +54,7 @@ class _Swapped(torch.autograd.Function):
 
 
 class SwapPaCALinear(PaCALinear):
-    """y = x W^T + b with W[:, index] = s * columns inside the products alone. No refresh is due."""
+    """y = x W^T + b with W[:, index] = s * columns inside the GEMMs alone. No refresh is due."""
 
     refresh_due: ClassVar[bool] = False
 
