@@ -154,7 +154,7 @@ def test_peft_is_accelerated_from_the_wheel(python: Path, tmp_path: Path) -> Non
 
 
 LAUNCHES = """
-from lorabench import launch
+from lorabench.runtime import launch
 print(sum(launch.counts.values()))
 """
 

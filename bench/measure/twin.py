@@ -20,7 +20,7 @@ from bench.measure.drawn import draw_biases, no_dropout
 from bench.methods import places
 from bench.models.build import build
 from bench.models.work import autocast
-from kernels.paca.places import seed_of
+from kernels.paca.target_layers import seed_of
 
 
 class Textbook(nn.Module):

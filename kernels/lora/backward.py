@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch
-from ..dispatch import BACKWARD_SCHEMES, Case, Choice, choose_tile, parts_for
-from ..shapes import mask_bytes, padded
+from ..runtime import launch
+from ..runtime.dispatch import BACKWARD_SCHEMES, Case, Choice, choose_tile, parts_for
+from ..runtime.sizes import mask_bytes, padded
 from .forward import Spec, build_gemm
 
 Needs = tuple[bool, bool, bool]  # x, lora_a, lora_b
@@ -48,7 +48,7 @@ def build_backward(
     ds_parts = 1
     db_blocks = da_blocks = 0
     if need_b and (need_x or need_a):
-        from .sweep import sweep_launch
+        from .branch_gradients import sweep_launch
 
         tile = choose_tile("rows" if rows else "sweep", case, m, 0 if rows else n)
         if not rows:
@@ -73,7 +73,7 @@ def build_backward(
         launch_db, db_blocks = build_skinny(case, m, n, False, l_parts=s_parts, stride_l=stride_sm, **common)
     launch_reduce: Any = None
     if need_a or need_b:
-        from ..skinny import reduce_launch
+        from ..runtime.skinny_product import reduce_launch
 
         launch_reduce = reduce_launch(n if need_b else 0, k if need_a else 0, rank, dtype=adapter)
     dx = _build_dx(spec, choice, dx_by, stride_dm, ds_parts, keep) if need_x else None
@@ -114,7 +114,7 @@ def build_skinny(
     case: Case, m: int, c: int, masked: bool, *, l_parts: int, stride_l: int, dtype: torch.dtype, keep: bool
 ) -> tuple[Any, int]:
     """The launch of L^T R with addends, and how many sets of them."""
-    from ..skinny import skinny_launch
+    from ..runtime.skinny_product import skinny_launch
 
     tile = choose_tile("skinny" if l_parts == 1 else "skinny_parts", case, m, c)
     parts = parts_for(-(-c // tile.bn), -(-m // tile.bm), case, most=16)

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import launch
-from ..dispatch import Case, Choice, choose_tile, parts_for
-from ..shapes import mask_bytes, padded, threshold_of
-from .border import border_of
+from ..runtime import launch
+from ..runtime.dispatch import Case, Choice, choose_tile, parts_for
+from ..runtime.sizes import mask_bytes, padded, threshold_of
+from .bordered_weight import border_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def build_gemm(
 ) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor], None]:  # fmt: skip
     """run(x, weight, s, v, bias, mask, y): y (m, n) = x (m, k) times weight, plus the branch s v."""
     if tma:
-        from .persistent import descriptors, persistent_launch
+        from .gemm_tma import descriptors, persistent_launch
 
         chosen = tile or choose_tile("persistent", case, m, n)
         run_tma = persistent_launch(
@@ -150,7 +150,7 @@ def build_gemm(
 
 
 def _f2(spec: Spec) -> Run:
-    from .single import single_launch
+    from .single_pass import single_launch
 
     case, dtype, device = spec.case, spec.dtype, spec.device
     m, n, k, rank = case.m, case.n, case.k, case.rank

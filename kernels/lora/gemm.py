@@ -11,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import launch
-from ..common import down, load_keeps, load_sum, up
-from ..shapes import padded
+from ..runtime import launch
+from ..runtime.jit_helpers import down, load_keeps, load_sum, up
+from ..runtime.sizes import padded
 
 
 @triton.jit

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch
-from ..checks import check_lora
-from ..derivative import no_second_derivative
-from ..dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
-from ..shapes import mask_bytes, padded
+from ..runtime import launch
+from ..runtime.checks import check_lora
+from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
+from ..runtime.second_derivative import no_second_derivative
+from ..runtime.sizes import mask_bytes, padded
+from .autograd import rows
 from .backward import build_skinny
 from .forward import Spec, build_gemm, build_project, project_parts
-from .function import rows
 from .linear import lora_linear, prepared, seed_tensor
 
 
@@ -97,8 +97,8 @@ class GroupPlan:
         return grad_x, [grad_a[i : i + r] for i, r in zip(self.starts, self.ranks, strict=True)], grad_b
 
     def _build(self, dys: list[Tensor], x: Tensor, weights: Any, need_x: bool, keep: bool) -> Any:
-        from ..skinny import reduce_launch
-        from .sweep import sweep_launch
+        from ..runtime.skinny_product import reduce_launch
+        from .branch_gradients import sweep_launch
 
         m, k, masked = self.m, self.k, self.total.dropout
         tile = choose_tile("sweep", self.total, m, min(case.n for case in self.cases))

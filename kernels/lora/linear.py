@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch
-from ..checks import check_dropout, check_lora
-from ..dispatch import split_scheme
+from ..runtime import launch
+from ..runtime.checks import check_dropout, check_lora
+from ..runtime.dispatch import split_scheme
 from . import reference
-from .border import border_of, borders
-from .function import LoraLinear, Plan, make_plan, rows
+from .autograd import LoraLinear, Plan, make_plan, rows
+from .bordered_weight import border_of, borders
 
 _plans = launch.PlanCache()
 
@@ -139,7 +139,7 @@ def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
     check_dropout(dropout_p, seed)
     if not launch.runs_triton(x) or x.numel() == 0 or dropout_p == 0.0:
         return reference.keep_mask(x, dropout_p, seed)
-    from ..shapes import unpack_mask
+    from ..runtime.sizes import unpack_mask
     from .forward import build_project
 
     flat = rows(x, x.shape[-1])
@@ -151,6 +151,6 @@ def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
 
 
 def _compiling(*args: Any) -> Tensor:
-    from .ops import lora_linear_compiled
+    from .custom_ops import lora_linear_compiled
 
     return lora_linear_compiled(*args)

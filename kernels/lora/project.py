@@ -10,9 +10,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import launch
-from ..common import down, draw_keeps, spread_bits, up
-from ..shapes import padded
+from ..runtime import launch
+from ..runtime.jit_helpers import down, draw_keeps, spread_bits, up
+from ..runtime.sizes import padded
 
 
 @triton.jit

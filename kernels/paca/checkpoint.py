@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_index_values
-from .layer import PaCALinear
+from ..runtime.checks import check_index_values
 from .model import PacaConfig, adapt, adapted, check, merge_paca, paca_layers, unwrapped
-from .places import check_adaptable, check_unshared, dtype_name, is_conv1d, is_linear
+from .module import PaCALinear
+from .target_layers import check_adaptable, check_unshared, dtype_name, is_conv1d, is_linear
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
 FORMAT = 1

@@ -5,8 +5,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .. import launch
-from ..shapes import padded
+from ..runtime import launch
+from ..runtime.sizes import padded
 
 
 @triton.jit

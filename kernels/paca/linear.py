@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import launch
-from ..checks import check_index_values, check_paca
-from ..lora.function import rows
-from .function import PacaLinear, Plan
+from ..lora.autograd import rows
+from ..runtime import launch
+from ..runtime.checks import check_index_values, check_paca
+from .autograd import PacaLinear, Plan
 
 _plans = launch.PlanCache()
 
@@ -34,7 +34,7 @@ def paca_linear(
     A second derivative is refused with a RuntimeError.
     """
     if torch.compiler.is_compiling():
-        from .ops import paca_linear_compiled
+        from .custom_ops import paca_linear_compiled
 
         return paca_linear_compiled(x, weight, columns, index, scale, bias, scheme)
     try:

@@ -24,7 +24,7 @@ def accelerate(model: nn.Module) -> Report:
     adapters.
     """
     _require(model)
-    from .layer import dtype_reason, parts_of
+    from .fused_linear import dtype_reason, parts_of
 
     swap(model)
     accelerated, left = [], {}
@@ -63,7 +63,7 @@ def _classes() -> tuple[tuple[Any, Any], ...]:
     from peft.tuners.lora import LoraModel
     from peft.tuners.lora.layer import Linear
 
-    from .layer import FusedLinear
+    from .fused_linear import FusedLinear
     from .tuner import FusedLoraModel
 
     return (Linear, FusedLinear), (LoraModel, FusedLoraModel)
@@ -84,7 +84,7 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    from .layer import FusedLinear
+    from .fused_linear import FusedLinear
 
     attention: tuple[str, ...] = ()
     for name, module in model.named_modules():

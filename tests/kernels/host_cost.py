@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 import triton
 
-from kernels import launch, lora_linear, paca_linear
+from kernels import lora_linear, paca_linear
+from kernels.runtime import launch
 
 
 @contextmanager

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_gate import (
+
+from kernels import LoRALinear, lora_linear, lora_linear_group, paca_linear, reference
+from kernels.lora import keep_mask
+from kernels.lora.bordered_weight import bordered
+from kernels.runtime import launch
+from tests.kernels.kernel_correctness import (
     DEVICE,
     LoraCase,
     PacaCase,
@@ -15,10 +20,6 @@ from kernel_gate import (
     lora_results,
     poisoned,
 )
-
-from kernels import LoRALinear, launch, lora_linear, lora_linear_group, paca_linear, reference
-from kernels.lora import keep_mask
-from kernels.lora.border import bordered
 
 F32, F16, B16 = torch.float32, torch.float16, torch.bfloat16
 # fp32 runs in Triton in the interpreter only.
