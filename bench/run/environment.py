@@ -27,7 +27,7 @@ def version(package: str) -> str | None:
 
 def source_hash(root: Path = ROOT) -> str:
     """16 hex digits over the sources of bench/ and kernels/: code and model shapes, not the sweeps, whose cases carry
-    their own identity."""
+    their own identity, nor kernels/tuned, which matters to impl triton alone (kernels.runtime.tuned.tuned_hash)."""
     digest = hashlib.sha256()
     files = [p for d in ("bench", "kernels") for p in sorted((root / d).rglob("*.py"))]
     for path in [*files, root / "bench" / "models.yaml"]:

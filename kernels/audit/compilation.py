@@ -27,7 +27,7 @@ _NAMES = {
 }  # fmt: skip
 
 #: Kernels whose every load in the loop must be asynchronous; the others stream one operand and may load small ones.
-GEMMS = ("gemm_kernel", "single_kernel", "persistent_kernel")
+GEMMS = ("gemm_kernel", "single_pass_kernel", "gemm_tma_kernel")
 
 #: Kernels without a product.
 COPIES = ("gather_kernel", "reduce_kernel")
@@ -46,11 +46,12 @@ class Compilation:
     config: str
 
 
-def compilation(run: Launch, args: tuple[Any, ...], label: str) -> Compilation:
-    """The specialisation that the JIT would choose for these arguments, all pointers aligned."""
+def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
+    """The specialisation that the JIT would choose for these inputs, all pointers aligned."""
     names = run.kernel.arg_names
     signature, constants, aligned = {}, dict(run.constants), []
-    for position, (name, value) in enumerate(zip(names, args, strict=False)):
+    arguments = [*((name, inputs[name]) for name in run.inputs), *run.sizes.items()]
+    for position, (name, value) in enumerate(arguments):
         if value is None or (isinstance(value, int) and value == 1):
             constants[name] = value
         elif isinstance(value, Tensor):

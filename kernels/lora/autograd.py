@@ -1,12 +1,14 @@
 """lora_linear through the kernels: a plan per case, and the autograd.Function that runs it."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..runtime import launch
-from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward, split_scheme
+from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward
+from ..runtime.schemes import TMA_FALLBACK, split_scheme
 from ..runtime.second_derivative import no_second_derivative
 from .backward import Needs, build_backward
 from .backward import Run as BackwardRun
@@ -34,11 +36,11 @@ class Plan:
         if run is None:
             spec = self.spec
             fits = _fits_tma(dy, weight.t(), spec.case.k) and spec.case.fits_tma
-            case = Case(**{**spec.case.__dict__, "fits_tma": fits})
+            case = replace(spec.case, fits_tma=fits)
             # What forward computed without kernels (fp32), backward does too, unless it was asked for.
             default = "torch" if spec.choice.scheme == "torch" and spec.choice.reason != "asked for" else None
             choice = choose_backward(case, self.backward_scheme or default)
-            if choice.scheme in ("b2t", "b2tr") and not fits:
+            if choice.scheme in TMA_FALLBACK and not fits:
                 raise ValueError(_tma_words(weight))
             run = build_backward(spec, choice, needs, self.adapter, dy.stride(0), saved_x.stride(0), s, aligned)
             self.backwards[key] = run
@@ -60,12 +62,12 @@ def make_plan(
     case = Case(
         m=m, n=n, k=k, rank=rank, arch=arch, sms=launch.multiprocessors(x.device), dropout=dropout,
         bordered=not whole and border_of(weight, rank) is not None, fits_tma=_fits_tma(x, weight, n),
-        interpreted=launch.interpreting(),
+        interpreted=launch.interpreting(), device=launch.device_name(x.device),
     )  # fmt: skip
     choice = choose_forward(case, forward_scheme)
     if forward_scheme is None and x.dtype == torch.float32 and x.is_cuda:
         choice = Choice("torch", "fp32 runs in cuBLAS")
-    if choice.scheme == "f1t" and not case.fits_tma:
+    if choice.scheme in TMA_FALLBACK and not case.fits_tma:
         raise ValueError(_tma_words(weight))
     spec = Spec(
         case=case, choice=choice, dtype=x.dtype, device=x.device, stride_xm=x.stride(0),
@@ -120,7 +122,7 @@ class LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, a, b, s, mask = ctx.saved_tensors
         need_x, need_w, need_a, need_b, need_bias = ctx.needs_input_grad[:5]
-        dy = rows(grad_y, grad_y.shape[-1])
+        dy = launch.rows(grad_y, grad_y.shape[-1])
         grad_x = grad_a = grad_b = None
         if need_x or need_a or need_b:
             run = ctx.plan.backward((need_x, need_a, need_b), dy, dy if x is None else x, weight, s)
@@ -128,12 +130,3 @@ class LoraLinear(torch.autograd.Function):
         grad_w = torch.mm(dy.t(), x) if need_w else None
         grad_bias = dy.sum(0) if need_bias else None
         return grad_x, grad_w, grad_a, grad_b, grad_bias, None, None, None, None
-
-
-def rows(t: Tensor, width: int) -> Tensor:
-    """t as (rows, width) with unit stride within rows and distinct rows; a gradient of stride 0 is copied."""
-    if t.dim() != 2:
-        t = t.reshape(-1, width)
-    if t.stride(1) != 1 or t.stride(0) < width:
-        t = t.contiguous()
-    return t

@@ -1,6 +1,6 @@
 """Weights with room for the branch: [W | B] in one buffer, so that one cuBLAS GEMM on [X | S'] gives the layer.
 
-That GEMM of width K + RP is also F3, the time that every other scheme is held to: with S' at no cost, nothing that
+That GEMM of width K + RP is also the time that every other scheme is held to: with S' at no cost, nothing that
 computes X W^T + S' B^T by cuBLAS can be faster.
 """
 

@@ -1,4 +1,4 @@
-"""B1: dS' = scale * dY B and dB^T = S'^T dY in one pass over dY; where a block owns whole rows, dA in the same launch.
+"""dS' = scale * dY B and dB^T = S'^T dY in one pass over dY; where a block owns whole rows, dA in the same launch.
 
 Everything a block cannot finish alone it leaves as fp32 addends, which the reader (dS') or one reduction (dA and dB)
 sums. A launch that zeroes buffers for atomics and one that casts them costs more than the reduction, and addends give
@@ -13,22 +13,22 @@ import triton.language as tl
 
 from ..runtime import launch
 from ..runtime.jit_helpers import down, load_keeps, load_sum, up
-from ..runtime.sizes import padded
+from ..runtime.sizes import mask_bytes, padded
 
 
 @triton.jit
-def sweep_kernel(
-    p_dy, p_b, p_s, p_x, p_mask, p_ds, p_db, p_da,
-    M, N, K, stride_dm, stride_xm, BYTES, scale,
+def branch_gradients_kernel(
+    p_dy, p_b, p_s, p_x, p_mask, p_ds, p_db, p_da, scale,
+    M, N, K, stride_dm, stride_xm, BYTES,
     R: tl.constexpr, RP: tl.constexpr, S_PARTS: tl.constexpr, STRIDE_SM: tl.constexpr, STRIDE_DS: tl.constexpr,
-    PARTS: tl.constexpr, ROWS: tl.constexpr, MASKED: tl.constexpr, EVEN_N: tl.constexpr, EVEN_K: tl.constexpr,
+    PARTS: tl.constexpr, WITH_DA: tl.constexpr, MASKED: tl.constexpr, EVEN_N: tl.constexpr, EVEN_K: tl.constexpr,
     PDL: tl.constexpr, UP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """Grid (cdiv(M, BM), PARTS): a block owns BM rows and its share of dY's columns.
 
     p_dy (M, N), p_b (N, R), p_s (S_PARTS, M, STRIDE_SM); leaves p_ds (PARTS, M, STRIDE_DS)
     and p_db (cdiv(M, BM), RP, N) fp32.
-    ROWS (PARTS is 1): also p_da (cdiv(M, BM), RP, K) fp32 = dS'^T drop(X), from p_x (M, K) and p_mask (M, BYTES).
+    WITH_DA (PARTS is 1): also p_da (cdiv(M, BM), RP, K) fp32 = dS'^T drop(X), from p_x (M, K) and p_mask (M, BYTES).
     """
     if PDL:
         tl.extra.cuda.gdc_launch_dependents()
@@ -66,7 +66,7 @@ def sweep_kernel(
     # Only the rank's own columns: dS' may be a slice of a buffer that siblings share.
     p_out = p_ds + (i_part.to(tl.int64) * M + o_m)[:, None] * STRIDE_DS + o_r[None, :]
     tl.store(p_out, b_ds, mask=m_m[:, None] & m_r[None, :])
-    if ROWS:
+    if WITH_DA:
         b_dst = up(tl.trans(b_ds), UP)
         p_xrow = p_x + o_m.to(tl.int64)[:, None] * stride_xm
         for k in range(0, K, BN):
@@ -82,19 +82,24 @@ def sweep_kernel(
             tl.store(p_da_addend, b_da, mask=(o_k < K)[None, :])
 
 
-def sweep_launch(
+def branch_gradients_launch(
     m: int, n: int, k: int, rank: int, tile: Any, *,
-    s_parts: int, stride_sm: int, stride_ds: int | None = None, parts: int = 1, rows: bool = False,
-    masked: bool = False, pdl: bool = False, dtype: torch.dtype, keep: bool = True,
+    stride_dm: int, stride_xm: int, s_parts: int, stride_sm: int, stride_ds: int | None = None, parts: int = 1,
+    with_da: bool = False, masked: bool = False, pdl: bool = False, dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn, warps, stages."""
-    if rows and parts != 1:
+    if with_da and parts != 1:
         raise ValueError(f"parts is {parts}, expected 1 where a block owns whole rows")
+    sizes = {
+        "M": m, "N": n, "K": k, "stride_dm": stride_dm, "stride_xm": stride_xm, "BYTES": mask_bytes(k) if masked else 0,
+    }  # fmt: skip
     constants = {
         "R": rank, "RP": padded(rank), "S_PARTS": s_parts, "STRIDE_SM": stride_sm,
         "STRIDE_DS": stride_ds or padded(rank), "PARTS": parts,
-        "ROWS": rows, "MASKED": masked, "EVEN_N": n % (tile.bn * parts) == 0, "EVEN_K": k % tile.bn == 0, "PDL": pdl,
-        "UP": launch.interpreting() and dtype == torch.bfloat16, "BM": tile.bm, "BN": tile.bn,
+        "WITH_DA": with_da, "MASKED": masked, "EVEN_N": n % (tile.bn * parts) == 0, "EVEN_K": k % tile.bn == 0,
+        "PDL": pdl, "UP": launch.interpreting() and dtype == torch.bfloat16, "BM": tile.bm, "BN": tile.bn,
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm), parts, 1)
-    return launch.Launch(sweep_kernel, grid, constants, warps=tile.warps, stages=tile.stages, keep=keep)
+    return launch.Launch(
+        branch_gradients_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+    )

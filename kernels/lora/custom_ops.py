@@ -12,10 +12,11 @@ from torch import Tensor
 from ..runtime import launch
 from ..runtime.checks import check_lora
 from ..runtime.dispatch import MOST_RANK
+from ..runtime.schemes import split_scheme
 from ..runtime.sizes import mask_bytes, padded
 from . import reference
-from .autograd import Plan, make_plan, rows
-from .linear import prepared, seed_tensor
+from .arguments import cast, prepared, seed_tensor
+from .autograd import Plan, make_plan
 
 _plans = launch.PlanCache()
 
@@ -38,7 +39,7 @@ def lora_forward(
     dropout_p: float, scheme: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (M, N), S' (1, M, RP), and the packed mask (M, cdiv(K, 8)), empty without dropout; x is (M, K)."""
-    flat = rows(x, x.shape[1])
+    flat = launch.rows(x, x.shape[1])
     weight, a, b = prepared(weight, a, b)
     bias = None if bias is None else bias.contiguous()
     plan = _plan(flat, weight, a, b, bias, dropout_p, scheme)
@@ -61,7 +62,7 @@ def lora_backward(
     dropout_p: float, scheme: str | None, need_x: bool, need_a: bool, need_b: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dX (M, K), dA (r, K), dB (N, r); those not needed are empty."""
-    dy, flat = rows(dy, dy.shape[1]), rows(x, x.shape[1])
+    dy, flat = launch.rows(dy, dy.shape[1]), launch.rows(x, x.shape[1])
     weight, a, b = prepared(weight, a, b)
     plan = _plan(flat, weight, a, b, None, dropout_p, scheme)
     run = plan.backward((need_x, need_a, need_b), dy, flat, weight, s)
@@ -114,14 +115,12 @@ def lora_linear_compiled(
     cublas = x.is_cuda and x.dtype == torch.float32 and not autocast
     # What runs in cuBLAS throughout has no kernel to draw the mask.
     cublas |= p > 0.0 and (
-        padded(a.shape[0]) > MOST_RANK or 0 < launch.architecture(x.device) < 80 or (scheme or "").startswith("torch")
+        padded(a.shape[0]) > MOST_RANK or 0 < launch.architecture(x.device) < 80 or split_scheme(scheme)[0] == "torch"
     )
     if not launch.runs_triton(x) or x.dtype == torch.float64 or cublas:
         return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
     if autocast:
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        a, b = (t if t.dtype == torch.float32 else t.to(dtype) for t in (a, b))
+        x, weight, a, b, bias = cast(torch.get_autocast_dtype(x.device.type), x, weight, a, b, bias)
     seeds = seed_tensor(seed, x.device) if p > 0.0 else None
     flat = x.reshape(-1, x.shape[-1])
     y = torch.ops.lorabench.lora_forward(flat, weight, a, b, bias, seeds, float(scale), float(p), scheme)[0]

@@ -1,4 +1,4 @@
-"""F1's GEMM and B2 for sm_90: persistent programs, tiles of X, W and Y moved by the tensor memory accelerator.
+"""The GEMM of the epilogue_tma schemes, for sm_90: persistent programs, whose tiles TMA moves.
 
 The branch comes last and the tile loop is not flattened: flattened, with the branch first, every step waits for its own
 copy, and under triton 3.6 so does the other order. The accumulator leaves in two halves, which halves the shared memory
@@ -19,7 +19,7 @@ from .gemm import add_branch, grouped_tile
 
 
 @triton.jit
-def persistent_kernel(
+def gemm_tma_kernel(
     d_x, d_w, d_y, p_s, p_v, p_bias,
     M, N, K, stride_vr,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
@@ -71,18 +71,26 @@ def descriptors(x: Tensor, weight: Tensor, y: Tensor, tile: Any) -> tuple[Any, A
     )
 
 
-def persistent_launch(
+def gemm_tma_launch(
     m: int, n: int, k: int, rank: int, tile: Any, *,
-    stride_vn: int, stride_sm: int, w_rows_are_n: bool, programs: int, parts: int = 1, bias: bool = False,
-    pdl: bool = False, dtype: torch.dtype, keep: bool = True,
+    stride_vr: int, stride_vn: int, stride_sm: int, w_rows_are_n: bool, programs: int, parts: int = 1,
+    bias: bool = False, pdl: bool = False, dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn, bk, warps, stages."""
     programs = min(programs, triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn))
+    sizes = {"M": m, "N": n, "K": k, "stride_vr": stride_vr}
     constants = {
         "R": rank, "RP": padded(rank), "STRIDE_VN": stride_vn, "STRIDE_SM": stride_sm, "PARTS": parts, "BIAS": bias,
         "W_ROWS_ARE_N": w_rows_are_n, "PDL": pdl, "UP": launch.interpreting() and dtype == torch.bfloat16,
         "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8, "PROGRAMS": programs,
     }  # fmt: skip
     return launch.Launch(
-        persistent_kernel, (programs, 1, 1), constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep
+        gemm_tma_kernel,
+        (programs, 1, 1),
+        sizes=sizes,
+        constants=constants,
+        warps=tile.warps,
+        stages=tile.stages,
+        pdl=pdl,
+        keep=keep,
     )

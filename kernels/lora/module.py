@@ -45,7 +45,7 @@ class LoRALinear(WrappedLinear):
 
     @torch.no_grad()
     def border(self) -> None:
-        """Moves the base weight into a buffer with room for B, so that one cuBLAS GEMM gives the layer (scheme F3').
+        """Moves the base weight into a buffer with room for B, so that one cuBLAS GEMM gives the layer ('bordered').
 
         Values and shape stay, the strides grow; do it after moving the module to its device and dtype.
         """

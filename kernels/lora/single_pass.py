@@ -1,4 +1,4 @@
-"""F2: Y = X W^T + scale * (X A^T) B^T in one kernel, S accumulated beside the main product.
+"""The scheme single_pass: Y = X W^T + scale * (X A^T) B^T in one kernel, S accumulated beside the main product.
 
 One launch and no second pass over X, for max(r, 16) / BN more tensor-core work: for small layers and launch-bound
 models. Without dropout only: every column of tiles would have to draw the mask again.
@@ -17,9 +17,9 @@ from .gemm import grouped_tile
 
 
 @triton.jit
-def single_kernel(
-    p_x, p_w, p_a, p_b, p_bias, p_s, p_y,
-    M, N, K, stride_xm, stride_wk, stride_wn, stride_ar, scale,
+def single_pass_kernel(
+    p_x, p_w, p_a, p_b, p_bias, p_s, p_y, scale,
+    M, N, K, stride_xm, stride_wk, stride_wn, stride_ar,
     R: tl.constexpr, RP: tl.constexpr, BIAS: tl.constexpr, EVEN_K: tl.constexpr,
     UP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -67,14 +67,20 @@ def single_kernel(
     tl.store(p_out, down(b_y, p_y.dtype.element_ty, UP), mask=m_m[:, None] & m_n[None, :])
 
 
-def single_launch(
-    m: int, n: int, k: int, rank: int, tile: Any, *, bias: bool, dtype: torch.dtype, keep: bool = True
-) -> launch.Launch:
+def single_pass_launch(
+    m: int, n: int, k: int, rank: int, tile: Any, *,
+    stride_xm: int, stride_wk: int, stride_wn: int, bias: bool, dtype: torch.dtype, keep: bool = True,
+) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn, bk, warps, stages."""
+    sizes = {
+        "M": m, "N": n, "K": k, "stride_xm": stride_xm, "stride_wk": stride_wk, "stride_wn": stride_wn, "stride_ar": k,
+    }  # fmt: skip
     constants = {
         "R": rank, "RP": padded(rank), "BIAS": bias, "EVEN_K": k % tile.bk == 0,
         "UP": launch.interpreting() and dtype == torch.bfloat16,
         "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8,
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn), 1, 1)
-    return launch.Launch(single_kernel, grid, constants, warps=tile.warps, stages=tile.stages, keep=keep)
+    return launch.Launch(
+        single_pass_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+    )

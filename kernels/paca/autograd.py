@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..lora.autograd import rows
 from ..runtime import launch
 from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
 from ..runtime.second_derivative import no_second_derivative
@@ -41,7 +40,9 @@ class Plan:
         if self.choice.scheme == "gather":
             from .gather import gather_launch
 
-            self.gather = gather_launch(m, rank, choose_tile("gather", self.case, m, 0), keep=keep)
+            self.gather = gather_launch(
+                m, rank, choose_tile("gather", self.case, m, 0), stride_xm=x.stride(0), keep=keep
+            )
 
     def selected(self, x: Tensor, index: Tensor) -> Tensor:
         """What backward needs of x (M, K): x[:, index] (M, r), or x itself under 'fused'."""
@@ -50,7 +51,7 @@ class Plan:
         if self.gather is None:
             return x.index_select(1, index)
         x_idx = launch.empty((x.shape[0], self.case.rank), self.dtype, self.device)
-        self.gather(x, index, x_idx, x.shape[0], x.stride(0))
+        self.gather(p_x=x, p_index=index, p_out=x_idx)
         return x_idx
 
     def grad_columns(self, dy: Tensor, selected: Tensor, index: Tensor, scale: float) -> Tensor:
@@ -73,19 +74,20 @@ class Plan:
         parts = parts_for(-(-n // tile.bn), -(-m // tile.bm), case, most=16)
         direct = parts == 1
         launch_dp = skinny_launch(
-            m, n, rank, tile, stride_l=rank, gather=fused, parts=parts, direct=direct, dtype=self.dtype, keep=keep
-        )
-        launch_reduce = None if direct else reduce_launch(n, 0, rank, dtype=self.columns_dtype)
-        blocks, width = -(-n // 128), padded(rank)
+            m, n, rank, tile, stride_l=rank, stride_lm=stride_lm, stride_tm=stride_dm, gather=fused, parts=parts,
+            direct=direct, dtype=self.dtype, keep=keep,
+        )  # fmt: skip
+        launch_reduce = None if direct else reduce_launch(rank, left=(n, parts), dtype=self.columns_dtype)
+        width = padded(rank)
 
         def run(dy: Tensor, selected: Tensor, index: Tensor, scale: float) -> Tensor:
             grad = launch.empty((n, rank), self.columns_dtype, self.device)
             if launch_reduce is None:
-                launch_dp(selected, index, dy, None, grad, m, n, stride_lm, stride_dm, rank, 1, 0, scale)
+                launch_dp(p_l=selected, p_index=index, p_t=dy, p_mask=None, p_out=grad, scale=scale)
                 return grad
             addends = launch.empty((parts, width, n), torch.float32, self.device)
-            launch_dp(selected, index, dy, None, addends, m, n, stride_lm, stride_dm, 0, 0, 0, 1.0)
-            launch_reduce(addends, grad, parts, n, None, None, 0, 0, blocks, scale)
+            launch_dp(p_l=selected, p_index=index, p_t=dy, p_mask=None, p_out=addends, scale=1.0)
+            launch_reduce(p_left=addends, p_left_out=grad, p_right=None, p_right_out=None, scale=scale)
             return grad
 
         return run
@@ -133,7 +135,7 @@ class PacaLinear(torch.autograd.Function):
     @no_second_derivative
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         weight, selected, index = ctx.saved_tensors
-        dy = rows(grad_y, grad_y.shape[-1])
+        dy = launch.rows(grad_y, grad_y.shape[-1])
         needs = ctx.needs_input_grad
         grad_x = torch.mm(dy, weight) if needs[0] else None
         grad_columns = ctx.plan.grad_columns(dy, selected, index, ctx.scale) if needs[2] else None

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..lora.autograd import rows
 from ..runtime import launch
 from ..runtime.checks import check_paca
 from . import reference
@@ -18,7 +17,7 @@ _plans = launch.PlanCache()
 @torch.library.custom_op("lorabench::paca_product", mutates_args=())
 def paca_product(dy: Tensor, x_idx: Tensor, index: Tensor, scale: float, fp32: bool) -> Tensor:
     """scale * dY^T x_idx (N, r); in fp32, or in the dtype of dy."""
-    dy, x_idx = rows(dy, dy.shape[1]), x_idx.contiguous()
+    dy, x_idx = launch.rows(dy, dy.shape[1]), x_idx.contiguous()
     dtype = torch.float32 if fp32 else dy.dtype
     key = (dy.shape, dy.dtype, dy.device, x_idx.shape, dtype)
     plan = _plans.get(key)

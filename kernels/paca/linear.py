@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..lora.autograd import rows
 from ..runtime import launch
 from ..runtime.checks import check_index_values, check_paca
 from .autograd import PacaLinear, Plan
@@ -66,7 +65,7 @@ def paca_linear(
         with torch.cuda.device(device):
             return paca_linear(x, weight, columns, index, scale=scale, bias=bias, scheme=scheme)
     shape = x.shape
-    flat = rows(x, shape[-1])
+    flat = launch.rows(x, shape[-1])
     if plan is None:
         keep = (flat.data_ptr() | index.data_ptr()) % 16 == 0
         plan = Plan(flat, weight.shape[0], columns.shape[1], columns.dtype, scheme, keep)

@@ -5,20 +5,26 @@ an optimizer holds; layers are held weakly.
 """
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakSet
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-if TYPE_CHECKING:
-    from .module import PaCALinear
 
-_followers: "WeakSet[PaCALinear]" = WeakSet()
+class Follower(Protocol):
+    """A PaCALinear, as far as optimizers go."""
+
+    columns: torch.nn.Parameter
+
+    def refresh(self) -> None: ...
+
+
+_followers: WeakSet[Follower] = WeakSet()
 _installed: list[Any] = []
 
 
-def follow(layer: "PaCALinear") -> None:
+def follow(layer: Follower) -> None:
     """From now on every step of any optimizer that holds the layer's columns refreshes it."""
     _followers.add(layer)
     if not _installed:

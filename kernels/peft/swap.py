@@ -25,6 +25,7 @@ def accelerate(model: nn.Module) -> Report:
     """
     _require(model)
     from .fused_linear import dtype_reason, parts_of
+    from .tuner import swap
 
     swap(model)
     accelerated, left = [], {}
@@ -44,9 +45,10 @@ def accelerate(model: nn.Module) -> Report:
 def restore(model: nn.Module) -> None:
     """Undoes accelerate: every layer is PEFT's own again. Raises as accelerate does, but for a model without layers."""
     _require(model)
-    classes = _classes()
+    from .tuner import CLASSES
+
     for module in model.modules():
-        for theirs, ours in classes:
+        for theirs, ours in CLASSES:
             if type(module) is ours:
                 module.__class__ = theirs
 
@@ -56,26 +58,6 @@ def _require(model: object) -> None:
         raise ImportError("peft is not installed, which accelerate and restore work on: pip install 'lorabench[peft]'")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model is a {type(model).__name__}, expected a PEFT model")
-
-
-def _classes() -> tuple[tuple[Any, Any], ...]:
-    """PEFT's class and ours. Subclasses of theirs (torchao's, custom ones) have a forward of their own and stay."""
-    from peft.tuners.lora import LoraModel
-    from peft.tuners.lora.layer import Linear
-
-    from .fused_linear import FusedLinear
-    from .tuner import FusedLoraModel
-
-    return (Linear, FusedLinear), (LoraModel, FusedLoraModel)
-
-
-def swap(model: nn.Module) -> None:
-    """Gives every LoRA layer and tuner in model our class, but for an instance with a forward of its own."""
-    classes = _classes()
-    for module in model.modules():
-        for theirs, ours in classes:
-            if type(module) is theirs and "forward" not in module.__dict__:
-                module.__class__ = ours
 
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:

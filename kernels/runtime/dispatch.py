@@ -2,34 +2,24 @@
 
 Left out, since neither the compiler nor the roofline favours them anywhere:
 atomics for dB and dA (a launch to zero the buffers and one to cast them, against one reduction; and other bits each
-time); F2's counterpart for dX, with dS in its loop (breaks the pipelining, and dB needs dS from a pass over dY anyway);
-F2 with dropout (the mask once per column of tiles); TMA for dX under a mask (128x256 spills there, and at 128x128 the
-pointer kernel is as good); a flattened persistent loop (serialised by one compiler version or the other); S in the norm
-before the layer and side streams (1 to 3 %). The gather inside dP's kernel is kept as PaCA's scheme 'fused', to be
-measured; its loads are never asynchronous, so no table chooses it. F3 itself, one GEMM with S' for nothing, computes no
-layer: it is the time to be held to, and F3' is what can be run of it.
+time); a single pass for dX, with dS in its loop (breaks the pipelining, and dB needs dS from a pass over dY anyway);
+single_pass with dropout (the mask once per column of tiles); TMA for dX under a mask (128x256 spills there, and at
+128x128 the pointer kernel is as good); a flattened persistent loop (serialised by one compiler version or the other); S
+in the norm before the layer and side streams (1 to 3 %). The gather inside dP's kernel is kept as PaCA's scheme
+'fused', to be measured; its loads are never asynchronous, so no table chooses it.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 
+from . import launch
 from . import tile_tables as tables
+from .schemes import TMA_FALLBACK
 from .sizes import padded
-from .tile_tables import Measured, Rule, Tile
-
-#: Forward schemes of lora_linear: what each is stands in kernels/lora/forward.py.
-FORWARD_SCHEMES = ("f0", "f1", "f1t", "f2", "f3p", "torch")
-
-#: Backward schemes: how dX is computed, and how dS, dB and dA are.
-BACKWARD_SCHEMES = {
-    "torch": ("torch", "torch"),
-    "b1": ("cublas", "sweep"),
-    "b1r": ("cublas", "rows"),
-    "b2": ("gemm", "sweep"),
-    "b2r": ("gemm", "rows"),
-    "b2t": ("persistent", "sweep"),
-    "b2tr": ("persistent", "rows"),
-}
+from .tile_tables import Rule, Tile
+from .tuned import Measured, measured_on
 
 #: The largest padded rank that the tables have tiles for; cuBLAS is at its best above.
 MOST_RANK = 64
@@ -37,7 +27,10 @@ MOST_RANK = 64
 
 @dataclass(frozen=True)
 class Case:
-    """What the dispatcher looks at. arch: 90 for sm_90, 0 in the interpreter. sms: streaming multiprocessors."""
+    """What the dispatcher looks at. arch: 90 for sm_90, 0 in the interpreter. sms: streaming multiprocessors.
+
+    device: the name under which tuned tiles are looked up, '' for none.
+    """
 
     m: int
     n: int
@@ -49,6 +42,7 @@ class Case:
     bordered: bool = False
     fits_tma: bool = True
     interpreted: bool = False
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,19 +50,6 @@ class Choice:
     scheme: str
     reason: str
     tile: Tile | None = None
-
-
-def split_scheme(scheme: str | None) -> tuple[str | None, str | None]:
-    """'f1', 'f1/b2' or '/b2' -> forward and backward override, None where the tables decide."""
-    if scheme is None:
-        return None, None
-    forward, _, backward = scheme.partition("/")
-    if (forward and forward not in FORWARD_SCHEMES) or (backward and backward not in BACKWARD_SCHEMES):
-        raise ValueError(
-            f"scheme is {scheme!r}, expected FORWARD, FORWARD/BACKWARD or /BACKWARD with FORWARD one of "
-            f"{', '.join(FORWARD_SCHEMES)} and BACKWARD one of {', '.join(BACKWARD_SCHEMES)}"
-        )
-    return forward or None, backward or None
 
 
 def choose_forward(case: Case, scheme: str | None = None) -> Choice:
@@ -93,8 +74,8 @@ def _choose(passed: str, rules: tuple[Rule, ...], case: Case, scheme: str | None
         tile = None if entry.tile is None else Tile(*entry.tile, entry.reason)
         return Choice(entry.scheme, entry.reason, tile)
     rule = next(rule for rule in rules if _holds(rule, case))
-    if rule.scheme in ("f1t", "b2t") and not case.fits_tma:
-        return Choice(rule.scheme[:2], "rows are not multiples of 16 bytes, which TMA needs")
+    if rule.scheme in TMA_FALLBACK and not case.fits_tma:
+        return Choice(TMA_FALLBACK[rule.scheme], "rows are not multiples of 16 bytes, which TMA needs")
     return Choice(rule.scheme, rule.reason)
 
 
@@ -118,19 +99,32 @@ def _measured(passed: str, case: Case) -> Measured | None:
 
     fitting = [
         entry
-        for entry in tables.MEASURED
-        if (entry.passed, entry.arch, entry.n, entry.k) == (passed, case.arch, case.n, case.k)
+        for entry in measured_on(case.device)
+        if (entry.passed, entry.n, entry.k) == (passed, case.n, case.k)
         and padded(entry.rank) == padded(case.rank)
         and entry.dropout == case.dropout
         and distance(entry) <= 1.5
-        and (entry.scheme != "f3p" or case.bordered)
-        and (entry.scheme not in ("f1t", "b2t", "b2tr") or case.fits_tma)
+        and (entry.scheme != "bordered" or case.bordered)
+        and (entry.scheme not in TMA_FALLBACK or case.fits_tma)
     ]
     return min(fitting, key=distance, default=None)
 
 
-#: Tiles that the audit, kernels.tune and tests set in place of the tables', by kernel.
-forced_tiles: dict[str, Tile] = {}
+_given_tiles: dict[str, Tile] = {}
+
+
+@contextmanager
+def using_tiles(tiles: Mapping[str, Tile]) -> Iterator[None]:
+    """Within it these tiles stand in place of the tables', by kernel, in every thread: backward has one of its own."""
+    before = dict(_given_tiles)
+    _given_tiles.update(tiles)
+    launch.forget_plans()
+    try:
+        yield
+    finally:
+        _given_tiles.clear()
+        _given_tiles.update(before)
+        launch.forget_plans()
 
 
 def tiles_of(kernel: str, arch: int) -> tuple[Tile, ...]:
@@ -146,8 +140,8 @@ def allows(tile: Tile, rank: int, masked: bool) -> bool:
 
 def choose_tile(kernel: str, case: Case, rows: int, columns: int, masked: bool = False) -> Tile:
     """The first tile of the kernel's list that allows the rank and the mask and leaves few SMs idle; else the last."""
-    if kernel in forced_tiles:
-        return forced_tiles[kernel]
+    if kernel in _given_tiles:
+        return _given_tiles[kernel]
     if case.interpreted:
         return tables.INTERPRETED[kernel]
     tiles = tiles_of(kernel, case.arch)
@@ -168,10 +162,3 @@ def parts_for(blocks: int, steps: int, case: Case, most: int = 4) -> int:
     while parts < most and blocks * parts < 0.75 * case.sms and steps >= 4 * parts:
         parts *= 2
     return parts
-
-
-def describe(case: Case, scheme: str | None = None) -> str:
-    """One line a pass: what would run for a case, and why."""
-    forward, backward = split_scheme(scheme)
-    choices = {"forward": choose_forward(case, forward), "backward": choose_backward(case, backward)}
-    return "\n".join(f"{passed}: {choice.scheme} ({choice.reason})" for passed, choice in choices.items())

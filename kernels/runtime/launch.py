@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 #: Launches so far, by kernel name. Tests read it, so that a silent fall-back to the reference fails.
 counts: Counter[str] = Counter()
 
-#: Where set, every launch is handed to it and not run: the audit compiles what it receives.
-recorder: Callable[["Launch", tuple[Any, ...]], None] | None = None
+#: Where set, every launch is handed to it with its inputs, and runs only if it calls start(): the audit compiles what
+#: it receives, tests plant faults.
+recorder: Callable[["Launch", dict[str, Any]], None] | None = None
 
 
 @torch.compiler.assume_constant_result
@@ -65,6 +67,12 @@ def architecture(device: torch.device) -> int:
 
 
 @cache
+def device_name(device: torch.device) -> str:
+    """Its name as the driver says it; empty in the interpreter and where there is no CUDA device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+@cache
 def multiprocessors(device: torch.device) -> int:
     """SMs of the device; 16 in the interpreter, so that splits are exercised there."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 16
@@ -80,8 +88,21 @@ def elsewhere(x: Tensor) -> bool:
     return x.is_cuda and x.device.index != torch._C._cuda_getDevice()
 
 
+def rows(t: Tensor, width: int) -> Tensor:
+    """t as (rows, width) with unit stride within rows and distinct rows; a gradient of stride 0 is copied."""
+    if t.dim() != 2:
+        t = t.reshape(-1, width)
+    if t.stride(1) != 1 or t.stride(0) < width:
+        t = t.contiguous()
+    return t
+
+
 class PlanCache(dict[Any, Any]):
     """Plans by what they depend on. Emptied at 4096: lengths that never repeat must not fill the memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        _caches.append(self)
 
     def __setitem__(self, key: Any, plan: Any) -> None:
         if len(self) >= 4096:
@@ -89,25 +110,49 @@ class PlanCache(dict[Any, Any]):
         super().__setitem__(key, plan)
 
 
-def _raw_stream(device: int) -> int:
+_caches: list[PlanCache] = []
+
+
+def forget_plans() -> None:
+    """Every call is planned anew: what a plan depends on and its key does not hold (tables, tiles) has changed."""
+    for plans in _caches:
+        plans.clear()
+
+
+def raw_stream(device: int) -> int:
+    """The address of the current CUDA stream."""
     return torch._C._cuda_getCurrentRawStream(device)
 
 
 class Launch:
-    """One kernel with its grid, its compile-time constants (the kernel's last parameters) and its compiler options.
+    """One kernel with its grid, what all calls have in common, and its compiler options.
 
-    Calls must agree in the dtypes, integers and 16-byte alignment of their arguments, except where `keep` is False:
-    then every call goes through Triton's own look-up.
+    sizes: integer arguments; constants: compile-time ones, in the order of the kernel's parameters, which are inputs,
+    sizes, constants. A call gives the inputs by name. Calls must agree in the dtypes and the 16-byte alignment of their
+    inputs, except where `keep` is False: then every call goes through Triton's own look-up.
     """
 
-    __slots__ = ("compiled", "constants", "grid", "keep", "kernel", "name", "options")
+    __slots__ = (
+        "compiled",
+        "constants",
+        "fixed",
+        "grid",
+        "in_order",
+        "inputs",
+        "keep",
+        "kernel",
+        "name",
+        "options",
+        "sizes",
+    )
 
     def __init__(
         self,
         kernel: Any,
         grid: tuple[int, int, int],
-        constants: dict[str, Any],
         *,
+        sizes: dict[str, int],
+        constants: dict[str, Any],
         warps: int = 4,
         stages: int = 3,
         pdl: bool = False,
@@ -116,37 +161,52 @@ class Launch:
         self.kernel = kernel
         self.name: str = kernel.__name__
         self.grid = grid
+        self.sizes = sizes
         self.constants = constants
+        names = list(kernel.arg_names)
+        count = len(names) - len(sizes) - len(constants)
+        self.inputs: tuple[str, ...] = tuple(names[:count])
+        if names != [*self.inputs, *sizes, *constants]:
+            raise TypeError(f"{self.name} takes {', '.join(names[count:])} last, not {', '.join([*sizes, *constants])}")
+        # Bound to positions once: a kept kernel takes everything by position.
+        self.in_order = itemgetter(*self.inputs)
+        self.fixed = (*sizes.values(), *constants.values())
         self.options: dict[str, Any] = {"num_warps": warps, "num_stages": stages}
         if pdl:
             self.options["launch_pdl"] = True
         self.keep = keep
         self.compiled: Any = None
 
-    def __call__(self, *args: Any) -> None:
+    def __call__(self, **inputs: Any) -> None:
         if recorder is not None:
-            recorder(self, args)
-            return
+            recorder(self, inputs)
+        else:
+            self.start(inputs)
+
+    def start(self, inputs: dict[str, Any]) -> None:
+        """Runs the kernel on these inputs."""
         counts[self.name] += 1
         if self.compiled is None:
-            self._look_up(args)
+            self.look_up(inputs)
             return
         kernel, device, run, runtime = self.compiled
         enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
         if not (getattr(enter, "calls", enter) or getattr(leave, "calls", leave)):
             grid_x, grid_y, grid_z = self.grid
-            stream = _raw_stream(device)
             run(
-                grid_x, grid_y, grid_z, stream, kernel.function, kernel.packed_metadata, None, None, None,
-                *args, *self.constants.values(),
+                grid_x, grid_y, grid_z, raw_stream(device), kernel.function, kernel.packed_metadata, None, None, None,
+                *self.in_order(inputs), *self.fixed,
             )  # fmt: skip
         else:  # a profiler listens: Triton's own way tells it everything
-            self._look_up(args)
+            self.look_up(inputs)
 
-    def _look_up(self, args: tuple[Any, ...]) -> None:
-        kernel = self.kernel[self.grid](*args, **self.constants, **self.options)
+    def look_up(self, inputs: dict[str, Any]) -> None:
+        """Runs the kernel by Triton's own look-up, and keeps what it compiled."""
+        if inputs.keys() != set(self.inputs):
+            raise TypeError(f"{self.name} takes {', '.join(self.inputs)}, not {', '.join(inputs)}")
+        kernel = self.kernel[self.grid](*self.in_order(inputs), *self.fixed, **self.options)
         if self.keep and kernel is not None and not interpreting():
             from triton import knobs
 
-            device = next(arg.device.index for arg in args if isinstance(arg, Tensor))
+            device = next(value.device.index for value in inputs.values() if isinstance(value, Tensor))
             self.compiled = (kernel, device, kernel.run, knobs.runtime)

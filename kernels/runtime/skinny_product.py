@@ -12,13 +12,13 @@ import triton.language as tl
 
 from . import launch
 from .jit_helpers import down, load_keeps, load_sum, up
-from .sizes import padded
+from .sizes import mask_bytes, padded
 
 
 @triton.jit
 def skinny_kernel(
-    p_l, p_index, p_t, p_mask, p_out,
-    M, C, stride_lm, stride_tm, stride_oc, stride_or, BYTES, scale,
+    p_l, p_index, p_t, p_mask, p_out, scale,
+    M, C, stride_lm, stride_tm, stride_oc, stride_or, BYTES,
     R: tl.constexpr, RP: tl.constexpr, L_PARTS: tl.constexpr, STRIDE_L: tl.constexpr, GATHER: tl.constexpr,
     MASKED: tl.constexpr, DIRECT: tl.constexpr, PARTS: tl.constexpr, EVEN_C: tl.constexpr, UP: tl.constexpr,
     BM: tl.constexpr, BC: tl.constexpr,
@@ -68,7 +68,8 @@ def skinny_kernel(
 
 @triton.jit
 def reduce_kernel(
-    p_left, p_left_out, left_parts, left_columns, p_right, p_right_out, right_parts, right_columns, left_blocks, scale,
+    p_left, p_left_out, p_right, p_right_out, scale,
+    left_parts, left_columns, right_parts, right_columns, left_blocks,
     R: tl.constexpr, RP: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, UP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Sums addends (parts, RP, columns) fp32 into `left` (columns, R) and `right` (R, columns), in one launch.
@@ -111,28 +112,41 @@ def _sum_parts(
 
 def skinny_launch(
     m: int, c: int, rank: int, tile: Any, *,
-    l_parts: int = 1, stride_l: int, gather: bool = False, masked: bool = False, parts: int = 1, direct: bool = False,
-    dtype: torch.dtype, keep: bool = True,
+    l_parts: int = 1, stride_l: int, stride_lm: int = 0, stride_tm: int, gather: bool = False, masked: bool = False,
+    parts: int = 1, direct: bool = False, dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
-    """The launch for one shape; tile has bm, bn (columns), warps, stages."""
+    """The launch for one shape; tile has bm, bn (columns), warps, stages. direct writes the result (c, rank)."""
     if direct and parts != 1:
         raise ValueError(f"parts is {parts}, expected 1 where the result is written directly")
+    sizes = {
+        "M": m, "C": c, "stride_lm": stride_lm, "stride_tm": stride_tm, "stride_oc": rank if direct else 0,
+        "stride_or": 1 if direct else 0, "BYTES": mask_bytes(c) if masked else 0,
+    }  # fmt: skip
     constants = {
         "R": rank, "RP": padded(rank), "L_PARTS": l_parts, "STRIDE_L": stride_l, "GATHER": gather,
         "MASKED": masked, "DIRECT": direct, "PARTS": parts, "EVEN_C": c % tile.bn == 0,
         "UP": launch.interpreting() and dtype == torch.bfloat16, "BM": tile.bm, "BC": tile.bn,
     }  # fmt: skip
     grid = (triton.cdiv(c, tile.bn), parts, 1)
-    return launch.Launch(skinny_kernel, grid, constants, warps=tile.warps, stages=tile.stages, keep=keep)
+    return launch.Launch(
+        skinny_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+    )
 
 
-def reduce_launch(left_columns: int, right_columns: int, rank: int, *, dtype: torch.dtype) -> launch.Launch:
-    """The launch that sums up to two sets of addends; a set of 0 columns is absent."""
+def reduce_launch(
+    rank: int, *, left: tuple[int, int] = (0, 0), right: tuple[int, int] = (0, 0), dtype: torch.dtype
+) -> launch.Launch:
+    """The launch that sums up to two sets of addends, each given as (columns, parts); a set of 0 columns is absent."""
     block = 128
-    blocks = triton.cdiv(left_columns, block) + triton.cdiv(right_columns, block)
+    left_blocks, right_blocks = triton.cdiv(left[0], block), triton.cdiv(right[0], block)
+    sizes = {
+        "left_parts": left[1], "left_columns": left[0], "right_parts": right[1], "right_columns": right[0],
+        "left_blocks": left_blocks,
+    }  # fmt: skip
     # UP by the dtype written: the interpreter's cast to bf16 needs help even where the addends are fp32.
     constants = {
-        "R": rank, "RP": padded(rank), "LEFT": left_columns > 0, "RIGHT": right_columns > 0,
+        "R": rank, "RP": padded(rank), "LEFT": left_blocks > 0, "RIGHT": right_blocks > 0,
         "UP": launch.interpreting() and dtype == torch.bfloat16, "BC": block,
     }  # fmt: skip
-    return launch.Launch(reduce_kernel, (blocks, 1, 1), constants, warps=4, stages=2)
+    grid = (left_blocks + right_blocks, 1, 1)
+    return launch.Launch(reduce_kernel, grid, sizes=sizes, constants=constants, warps=4, stages=2)

@@ -1,7 +1,8 @@
 """Every choice the dispatcher makes, in one place, each with its reason.
 
-A rule is tried in order; the first whose conditions hold decides. What `python -m kernels.tune` measured on a GPU
-stands in MEASURED and is asked first; the rules below are rooflines and compile-time facts, and hold until then.
+A rule is tried in order; the first whose conditions hold decides. What `python -m kernels.tune` measured on a device
+stands in its file (tuned.py) and is asked first; the rules below are rooflines and compile-time facts, and hold until
+then.
 Sizes: M tokens, K in_features, N out_features of the forward product; for dX, N is the reduction and K the width.
 """
 
@@ -41,22 +42,6 @@ class Rule:
     bordered: bool = False
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A scheme (and tile) timed by kernels.tune; used for tokens within a factor of 1.5 at the same N, K and rank."""
-
-    arch: int
-    passed: str  # forward or backward
-    m: int
-    n: int
-    k: int
-    rank: int
-    dropout: bool
-    scheme: str
-    tile: tuple[int, int, int, int, int] | None
-    reason: str
-
-
 Tiles = dict[int, tuple[Tile, ...]]
 
 # Architectures with entries of their own. Others of compute capability 8.0 and up take
@@ -68,35 +53,40 @@ KNOWN = (80, 86, 89, 90)
 SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
 
 FORWARD = (
-    Rule("f3p", "one cuBLAS GEMM; the copy of X costs 2MK bytes, Triton below 0.95 of cuBLAS more", bordered=True),
-    Rule("f2", "12.5 % of the GEMM at 270 TFLOP/s costs less than reading X again at 1.9 TB/s where N < 1130",
+    Rule("bordered", "one cuBLAS GEMM; the copy of X costs 2MK bytes, Triton below 0.95 of cuBLAS more", bordered=True),
+    Rule("single_pass", "12.5 % of the GEMM at 270 TFLOP/s costs less than reading X again at 1.9 TB/s where N < 1130",
          (80,), dropout=False, max_n=1024, max_rank=16),
-    Rule("f2", "12.5 % of the GEMM at 140 TFLOP/s costs less than reading X again at 0.7 TB/s where N < 1600",
+    Rule("single_pass", "12.5 % of the GEMM at 140 TFLOP/s costs less than reading X again at 0.7 TB/s where N < 1600",
          (86, 89), dropout=False, max_n=1600, max_rank=16),
-    Rule("f2", "10 % of the GEMM at 800 TFLOP/s costs less than reading X again at 3.35 TB/s where N < 2400",
+    Rule("single_pass", "10 % of the GEMM at 800 TFLOP/s costs less than reading X again at 3.35 TB/s where N < 2400",
          (90,), dropout=False, max_n=2048, max_rank=64),
-    Rule("f1", "addmm_'s pass over Y costs 284/K of the GEMM; Triton at 0.93 of cuBLAS loses 7 %", (80,), max_k=4096),
-    Rule("f1", "addmm_'s pass over Y costs 400/K of the GEMM; Triton at 0.93 of cuBLAS 7 %", (86, 89), max_k=5120),
-    Rule("f1t", "addmm_'s pass over Y costs 477/K of the GEMM; TMA at 0.95 of cuBLAS loses 5 %", (90,), max_k=8192),
-    Rule("f0", "cuBLAS and addmm_: no Triton GEMM to lose against it, right on every architecture"),
+    Rule("epilogue", "addmm_'s pass over Y costs 284/K of the GEMM; Triton at 0.93 of cuBLAS loses 7 %",
+         (80,), max_k=4096),
+    Rule("epilogue", "addmm_'s pass over Y costs 400/K of the GEMM; Triton at 0.93 of cuBLAS 7 %",
+         (86, 89), max_k=5120),
+    Rule("epilogue_tma", "addmm_'s pass over Y costs 477/K of the GEMM; TMA at 0.95 of cuBLAS loses 5 %",
+         (90,), max_k=8192),
+    Rule("cublas", "cuBLAS and addmm_: no Triton GEMM to lose against it, right on every architecture"),
 )  # fmt: skip
 
 BACKWARD = (
-    Rule("b2r", "one launch for dS, dB and dA saves 2.5 us; its addends stay in L2 for small N + K",
+    Rule("epilogue_fused_da", "one launch for dS, dB and dA saves 2.5 us; its addends stay in L2 for small N + K",
          (80, 86, 89, 90), max_n=5120, max_n_plus_k=2560, max_rank=16),
-    Rule("b2", "addmm_'s pass over dX costs 284/N of the GEMM; Triton at 0.93 of cuBLAS loses 7 %", (80,), max_n=4096),
-    Rule("b2", "addmm_'s pass over dX costs 400/N of the GEMM; Triton at 0.93 of cuBLAS 7 %", (86, 89), max_n=5120),
-    Rule("b2t", "addmm_'s pass over dX costs 477/N of the GEMM; TMA at 0.95 of cuBLAS loses 5 %",
+    Rule("epilogue", "addmm_'s pass over dX costs 284/N of the GEMM; Triton at 0.93 of cuBLAS loses 7 %",
+         (80,), max_n=4096),
+    Rule("epilogue", "addmm_'s pass over dX costs 400/N of the GEMM; Triton at 0.93 of cuBLAS 7 %",
+         (86, 89), max_n=5120),
+    Rule("epilogue_tma", "addmm_'s pass over dX costs 477/N of the GEMM; TMA at 0.95 of cuBLAS loses 5 %",
          (90,), dropout=False, max_n=8192),
-    Rule("b2", "the mask is applied in the epilogue of 128x128 tiles; a separate masked pass moves dX twice more",
+    Rule("epilogue", "the mask is applied in the epilogue of 128x128 tiles; a separate masked pass moves dX twice more",
          (90,), dropout=True, max_n=8192),
-    Rule("b1", "dX by cuBLAS and addmm_: no Triton GEMM to lose against it, right on every architecture"),
+    Rule("cublas", "dX by cuBLAS and addmm_: no Triton GEMM to lose against it, right on every architecture"),
 )  # fmt: skip
 
 _SMALL = "fills the SMs where coarser tiles leave some idle"
 _SAFE = "48 KiB of shared memory: fits every architecture with 16-bit tensor cores and asynchronous copies"
 
-#: GEMM of F1 and B2, by pointers.
+#: GEMM of the epilogue schemes, by pointers.
 GEMM: Tiles = {
     80: (
         Tile(
@@ -128,15 +118,15 @@ GEMM: Tiles = {
 }
 
 #: The same on sm_90 with TMA: persistent, no flattening.
-PERSISTENT: Tiles = {
+GEMM_TMA: Tiles = {
     90: (
         Tile(128, 256, 64, 4, 8, "no spill, 224 KiB, six copies in flight; the store in two halves", min_waves=0.8),
         Tile(128, 128, 64, 4, 8, "fills the SMs where 128x256 leaves some idle"),
     ),
 }
 
-#: F2.
-SINGLE: Tiles = {
+#: The kernel of single_pass.
+SINGLE_PASS: Tiles = {
     80: (
         Tile(128, 128, 32, 4, 8, "no spill up to rank 64, 51 to 60 KiB, 8 warps", min_waves=0.8),
         Tile(64, 64, 64, 4, 4, _SMALL),
@@ -161,16 +151,16 @@ PROJECT: Tiles = {
     ),
 }
 
-#: B1: bm rows and bn columns a step.
-SWEEP: Tiles = {
+#: dS' and dB in one pass over dY: bm rows and bn columns a step.
+BRANCH_GRADIENTS: Tiles = {
     SAFE: (
         Tile(128, 64, 0, 3, 8, "addends of dB are N * M / 128: 8.4 MB at 4096 squared", min_waves=0.5, max_rank=16),
         Tile(64, 64, 0, 3, 4, "no spill; at rank 64 a taller block does not fit beside its S'"),
     ),
 }
 
-#: B1 with dA in the same launch: bm rows.
-ROWS: Tiles = {SAFE: (Tile(32, 64, 0, 3, 4, "one block per 32 rows: 64 blocks for 2048 tokens"),)}
+#: The same with dA: bm rows.
+BRANCH_GRADIENTS_DA: Tiles = {SAFE: (Tile(32, 64, 0, 3, 4, "one block per 32 rows: 64 blocks for 2048 tokens"),)}
 
 #: dA, dP, dB alone: bm rows a step, bn columns a block.
 SKINNY: Tiles = {
@@ -190,24 +180,19 @@ GATHER: Tiles = {SAFE: (Tile(64, 0, 0, 1, 4, "30 to 40 registers, no shared memo
 
 #: What the interpreter runs: small, so that odd shapes have several tiles in every direction.
 INTERPRETED = {
-    "gemm": Tile(32, 32, 32, 2, 4, "several tiles of a small shape"),
-    "persistent": Tile(32, 32, 32, 2, 4, "several tiles of a small shape"),
-    "single": Tile(32, 32, 32, 2, 4, "several tiles of a small shape"),
-    "project": Tile(16, 0, 32, 2, 4, "several tiles of a small shape"),
-    "sweep": Tile(32, 32, 0, 2, 4, "several tiles of a small shape"),
-    "rows": Tile(16, 32, 0, 2, 4, "several tiles of a small shape"),
-    "skinny": Tile(16, 32, 0, 2, 4, "several tiles of a small shape"),
-    "skinny_parts": Tile(16, 32, 0, 2, 4, "several tiles of a small shape"),
-    "gather": Tile(16, 0, 0, 1, 4, "several tiles of a small shape"),
-}
+    kernel: Tile(bm, bn, bk, stages, 4, "several tiles of a small shape")
+    for kernel, (bm, bn, bk, stages) in {
+        "gemm": (32, 32, 32, 2), "gemm_tma": (32, 32, 32, 2), "single_pass": (32, 32, 32, 2), "project": (16, 0, 32, 2),
+        "branch_gradients": (32, 32, 0, 2), "branch_gradients_da": (16, 32, 0, 2), "skinny": (16, 32, 0, 2),
+        "skinny_parts": (16, 32, 0, 2), "gather": (16, 0, 0, 1),
+    }.items()
+}  # fmt: skip
 
 TILES: dict[str, Tiles] = {
-    "gemm": GEMM, "persistent": PERSISTENT, "single": SINGLE, "project": PROJECT,
-    "sweep": SWEEP, "rows": ROWS, "skinny": SKINNY, "skinny_parts": SKINNY_PARTS, "gather": GATHER,
+    "gemm": GEMM, "gemm_tma": GEMM_TMA, "single_pass": SINGLE_PASS, "project": PROJECT,
+    "branch_gradients": BRANCH_GRADIENTS, "branch_gradients_da": BRANCH_GRADIENTS_DA,
+    "skinny": SKINNY, "skinny_parts": SKINNY_PARTS, "gather": GATHER,
 }  # fmt: skip
 # sm_89 has sm_86's shared memory, and the same verdict in every compiled cell.
 GEMM[89] = GEMM[86]
-SINGLE[89] = SINGLE[86]
-
-# Written by `python -m kernels.tune --write`; nothing has been measured yet.
-MEASURED: tuple[Measured, ...] = ()
+SINGLE_PASS[89] = SINGLE_PASS[86]

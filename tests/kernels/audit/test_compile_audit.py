@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("triton")
 
-from kernels.audit import __main__ as audit
 from kernels.audit import compilation as static
+from kernels.audit.launches import variants
 from kernels.runtime import launch
 from kernels.runtime.tile_tables import KNOWN, SHARED_LIMIT, TILES
 
@@ -69,7 +69,16 @@ def test_bad_arguments() -> None:
 
 
 def test_rows_of_the_gather(tmp_path: Path) -> None:
-    done = run("--arch", "sm_80,sm_90", "--kernel", "gather_kernel", "--json", str(tmp_path / "rows"), "--jobs", "1")
+    done = run(
+        "--arch",
+        "sm_80,sm_90",
+        "--kernel",
+        "gather_kernel",
+        "--json",
+        str(tmp_path / "rows"),
+        "--jobs",
+        "1",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "rows").read_text())
     assert {row["arch"] for row in rows} == {"sm_80", "sm_90"}
@@ -90,9 +99,10 @@ def test_rows_of_the_gather(tmp_path: Path) -> None:
 
 FAULT = """
 import sys
-from kernels import audit, tables
+from kernels.audit import __main__ as audit
+from kernels.runtime import tile_tables
 from kernels.runtime.tile_tables import Tile
-tables.TILES["{kernel}"] = {{80: (Tile({tile}, "planted"),), 90: (Tile({tile}, "planted"),)}}
+tile_tables.TILES["{kernel}"] = {{80: (Tile({tile}, "planted"),), 90: (Tile({tile}, "planted"),)}}
 sys.exit(audit.main(["--arch", "sm_80", "--kernel", "{kernel}_kernel", "--jobs", "1"]))
 """
 
@@ -120,14 +130,26 @@ def test_everything_the_dispatcher_can_choose_is_clean(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "rows").read_text())
     assert {row["arch"] for row in rows} == {f"sm_{arch}" for arch in KNOWN}
     kernels = {row["kernel"] for row in rows}
-    assert {f"{name}_kernel" for name in TILES if name not in ("rows", "skinny_parts")} <= kernels
+    assert {f"{name}_kernel" for name in TILES if name not in ("branch_gradients_da", "skinny_parts")} <= kernels
 
 
 @pytest.mark.skipif(launch.interpreting(), reason="interpreted kernels have no signature")
 @pytest.mark.parametrize("arch", KNOWN)
-def test_launch_arguments_are_in_the_order_of_the_kernel(arch: int) -> None:
-    """A kept kernel takes them by position, the constants last."""
-    for _, calls in audit._variants(arch, False):
-        for run, args in calls:
-            assert list(run.kernel.arg_names) == [*run.kernel.arg_names[: len(args)], *run.constants], run.name
-            assert all(run.kernel.params[i].is_constexpr is (i >= len(args)) for i in range(len(run.kernel.params)))
+def test_launches_name_every_input_and_fix_every_constant(arch: int) -> None:
+    """A kept kernel takes its arguments by position, the constants last."""
+    for _, calls in variants(arch):
+        for run, inputs in calls:
+            assert inputs.keys() == set(run.inputs), run.name
+            first = len(run.inputs) + len(run.sizes)
+            assert all(run.kernel.params[i].is_constexpr is (i >= first) for i in range(len(run.kernel.params)))
+
+
+@pytest.mark.skipif(launch.interpreting(), reason="it compiles for the interpreter")
+def test_a_launch_refuses_names_that_its_kernel_does_not_have() -> None:
+    from kernels.paca.gather import gather_kernel, gather_launch
+
+    run = gather_launch(64, 8, TILES["gather"][0][0], stride_xm=80)
+    with pytest.raises(TypeError, match="gather_kernel takes p_x, p_index, p_out, not p_x, p_index, p_y"):
+        run(p_x=None, p_index=None, p_y=None)
+    with pytest.raises(TypeError, match=r"takes .* last, not M, BM"):
+        launch.Launch(gather_kernel, (1, 1, 1), sizes={"M": 1}, constants={"BM": 16})

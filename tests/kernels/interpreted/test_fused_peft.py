@@ -19,16 +19,18 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 # Coarser than the interpreter's usual tiles: its time goes by the program, and these tests ask about models.
 COARSE = {
-    "gemm": Tile(32, 128, 64, 2, 4, ""), "single": Tile(32, 128, 64, 2, 4, ""), "project": Tile(32, 0, 64, 2, 4, ""),
-    "sweep": Tile(32, 128, 0, 2, 4, ""), "rows": Tile(32, 128, 0, 2, 4, ""), "skinny": Tile(32, 128, 0, 2, 4, ""),
-    "skinny_parts": Tile(32, 128, 0, 2, 4, ""),
+    "gemm": Tile(32, 128, 64, 2, 4, ""), "single_pass": Tile(32, 128, 64, 2, 4, ""),
+    "project": Tile(32, 0, 64, 2, 4, ""), "branch_gradients": Tile(32, 128, 0, 2, 4, ""),
+    "branch_gradients_da": Tile(32, 128, 0, 2, 4, ""), "skinny": Tile(32, 128, 0, 2, 4, ""),
+    "skinny_parts": Tile(32, 128, 0, 2, 4, ""), "gather": Tile(32, 0, 0, 1, 4, ""),
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def coarse_tiles(monkeypatch):
-    monkeypatch.setattr(dispatch, "forced_tiles", COARSE)
+def coarse_tiles():
     launch.counts.clear()
+    with dispatch.using_tiles(COARSE):
+        yield
 
 
 OPTIONS = {

@@ -19,8 +19,8 @@ def unaligned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Kernels that keep their first compilation, which holds for aligned pointers, and are given another one."""
     found: list[str] = []
 
-    def record(run: launch.Launch, args: tuple) -> None:
-        tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+    def record(run: launch.Launch, inputs: dict) -> None:
+        tensors = [arg for arg in inputs.values() if isinstance(arg, torch.Tensor)]
         if run.keep and any(t.data_ptr() % 16 for t in tensors):
             found.append(run.name)
 

@@ -13,43 +13,40 @@ F16 = torch.float16
 
 @pytest.fixture
 def plant(monkeypatch):
-    """plant(kernel, change): change(launch, arguments as a list) alters them before every launch of that kernel."""
+    """plant(kernel, change): change(launch, its inputs) alters them before every launch of that kernel."""
     monkeypatch.setattr(launch, "empty", poisoned)
-    planted = []
 
     def plant(kernel: str, change) -> list:
-        original = launch.Launch.__call__
+        planted = []
 
-        def call(self, *args):
-            if self.name == f"{kernel}_kernel":
-                args = list(args)
-                change(self, args)
+        def start(run, inputs: dict) -> None:
+            if run.name == f"{kernel}_kernel":
+                change(run, inputs)
                 planted.append(kernel)
-            return original(self, *args)
+            run.start(inputs)
 
-        monkeypatch.setattr(launch.Launch, "__call__", call)
+        monkeypatch.setattr(launch, "recorder", start)
         return planted
 
     return plant
 
 
 def argument(name: str, to):
-    """The change that replaces one argument of the kernel, by its name."""
+    """The change that replaces one input of the kernel, by its name."""
 
-    def change(run, args: list) -> None:
-        position = run.kernel.arg_names.index(name)
-        args[position] = to(args[position])
+    def change(_, inputs: dict) -> None:
+        inputs[name] = to(inputs[name])
 
     return change
 
 
-def missing_tile(run, _: list) -> None:
+def missing_tile(run, _: dict) -> None:
     x, y, z = run.grid
     assert x > 1
     run.grid = (x - 1, y, z)
 
 
-def missing_part(run, _: list) -> None:
+def missing_part(run, _: dict) -> None:
     x, y, z = run.grid
     assert y > 1
     run.grid = (x, y - 1, z)
@@ -58,12 +55,8 @@ def missing_part(run, _: list) -> None:
 @pytest.fixture(autouse=True)
 def fresh_plans():
     """A fault may sit in a plan: none outlives its test."""
-    from kernels.lora.linear import _plans as lora_plans
-    from kernels.paca.linear import _plans as paca_plans
-
     yield
-    lora_plans.clear()
-    paca_plans.clear()
+    launch.forget_plans()
 
 
 def double(value):
@@ -75,25 +68,35 @@ def invert(mask):
 
 
 LORA_FAULTS = {
-    "doubled scale in S": ("project", argument("scale", double), "f1/b2", 0.0),
-    "doubled scale in F2": ("single", argument("scale", double), "f2/b2", 0.0),
-    "doubled scale in dS": ("sweep", argument("scale", double), "f1/b2", 0.0),
-    "doubled scale in the reduction": ("reduce", argument("scale", double), "f1/b2", 0.0),
-    "another mask in forward": ("project", argument("p_seed", lambda seed: seed + 1), "f1/b2", 0.1),
-    "another rate in forward": ("project", argument("threshold", double), "f1/b2", 0.1),
-    "inverted mask in dX": ("gemm", argument("p_mask", invert), "f1/b2", 0.1),
-    "inverted mask in dA": ("skinny", argument("p_mask", invert), "f1/b2", 0.1),
-    "inverted mask in rows": ("sweep", argument("p_mask", invert), "f1/b2r", 0.1),
-    "no bias": ("gemm", argument("p_bias", lambda b: None if b is None else 0 * b), "f1/b2", 0.0),
-    "missing tile of S": ("project", missing_tile, "f1/b2", 0.0),
-    "missing part of S": ("project", missing_part, "f1/b2", 0.0),
-    "missing tile of the GEMM": ("gemm", missing_tile, "f1/b2", 0.0),
-    "missing tile of F2": ("single", missing_tile, "f2/b2", 0.0),
-    "missing tile of dS": ("sweep", missing_tile, "f1/b2", 0.0),
-    "missing tile of dA": ("skinny", missing_tile, "f1/b2", 0.0),
-    "missing tile of the reduction": ("reduce", missing_tile, "f1/b2", 0.0),
-    "a transposed weight": ("gemm", argument("p_w", lambda w: w.flip(0).contiguous()), "f1/b2", 0.0),
-    "A's rows in another order": ("project", argument("p_a", lambda a: a.flip(0).contiguous()), "f1/b2", 0.0),
+    "doubled scale in S": ("project", argument("scale", double), "epilogue/epilogue", 0.0),
+    "doubled scale in one pass": ("single_pass", argument("scale", double), "single_pass/epilogue", 0.0),
+    "doubled scale in dS": ("branch_gradients", argument("scale", double), "epilogue/epilogue", 0.0),
+    "doubled scale in the reduction": ("reduce", argument("scale", double), "epilogue/epilogue", 0.0),
+    "another mask in forward": ("project", argument("p_seed", lambda seed: seed + 1), "epilogue/epilogue", 0.1),
+    "another rate in forward": ("project", argument("threshold", double), "epilogue/epilogue", 0.1),
+    "inverted mask in dX": ("gemm", argument("p_mask", invert), "epilogue/epilogue", 0.1),
+    "inverted mask in dA": ("skinny", argument("p_mask", invert), "epilogue/epilogue", 0.1),
+    "inverted mask in dA beside dS": (
+        "branch_gradients",
+        argument("p_mask", invert),
+        "epilogue/epilogue_fused_da",
+        0.1,
+    ),
+    "no bias": ("gemm", argument("p_bias", lambda b: None if b is None else 0 * b), "epilogue/epilogue", 0.0),
+    "missing tile of S": ("project", missing_tile, "epilogue/epilogue", 0.0),
+    "missing part of S": ("project", missing_part, "epilogue/epilogue", 0.0),
+    "missing tile of the GEMM": ("gemm", missing_tile, "epilogue/epilogue", 0.0),
+    "missing tile of one pass": ("single_pass", missing_tile, "single_pass/epilogue", 0.0),
+    "missing tile of dS": ("branch_gradients", missing_tile, "epilogue/epilogue", 0.0),
+    "missing tile of dA": ("skinny", missing_tile, "epilogue/epilogue", 0.0),
+    "missing tile of the reduction": ("reduce", missing_tile, "epilogue/epilogue", 0.0),
+    "a transposed weight": ("gemm", argument("p_w", lambda w: w.flip(0).contiguous()), "epilogue/epilogue", 0.0),
+    "A's rows in another order": (
+        "project",
+        argument("p_a", lambda a: a.flip(0).contiguous()),
+        "epilogue/epilogue",
+        0.0,
+    ),
 }
 
 
@@ -104,7 +107,7 @@ def test_fault_in_lora_is_caught(fault: str, plant) -> None:
     if dropout == 0.0 and "missing" not in fault:
         gate_lora(case, scheme)  # passes without the fault
     if kernel == "project" and dropout:
-        # The yardstick's mask comes from the same kernel: it is taken before the fault.
+        # The baseline's mask comes from the same kernel: it is taken before the fault.
         from tests.kernels import kernel_correctness
 
         keep = kernel_correctness.keep_mask(case.tensors()["x"], dropout, 11)

@@ -18,15 +18,17 @@ STEPS = 10
 
 # Coarser than the interpreter's usual tiles: its time goes by the program, and these tests ask about modules.
 COARSE = {
-    "gemm": Tile(32, 128, 64, 2, 4, ""), "single": Tile(32, 128, 64, 2, 4, ""), "project": Tile(32, 0, 64, 2, 4, ""),
-    "sweep": Tile(32, 128, 0, 2, 4, ""), "rows": Tile(32, 128, 0, 2, 4, ""), "skinny": Tile(32, 128, 0, 2, 4, ""),
+    "gemm": Tile(32, 128, 64, 2, 4, ""), "single_pass": Tile(32, 128, 64, 2, 4, ""),
+    "project": Tile(32, 0, 64, 2, 4, ""), "branch_gradients": Tile(32, 128, 0, 2, 4, ""),
+    "branch_gradients_da": Tile(32, 128, 0, 2, 4, ""), "skinny": Tile(32, 128, 0, 2, 4, ""),
     "skinny_parts": Tile(32, 128, 0, 2, 4, ""), "gather": Tile(32, 0, 0, 1, 4, ""),
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def coarse_tiles(monkeypatch):
-    monkeypatch.setattr(dispatch, "forced_tiles", COARSE)
+def coarse_tiles():
+    with dispatch.using_tiles(COARSE):
+        yield
 
 
 def gpt2() -> nn.Module:
@@ -129,7 +131,7 @@ def test_stale_columns_are_caught() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["self_attn.qkv", "mlp.gate_up"])
-def test_siblings_pass_the_gate(group: str, tmp_path) -> None:
+def test_siblings_pass_the_check(group: str, tmp_path) -> None:
     """As the suite times them at level linear: S of all siblings in one launch, dropout masks checked by layer."""
     from bench.measure.gate import check
     from tests.models.tiny import LLAMA, make_case, write_config
@@ -140,5 +142,7 @@ def test_siblings_pass_the_gate(group: str, tmp_path) -> None:
     result = check(case, "cpu", seed=1)
     assert result.passed, result.detail
     members = 3 if group == "self_attn.qkv" else 2
-    assert launch.counts["sweep_kernel"] == members * launch.counts["skinny_kernel"] > 0, "dA of all in one launch"
+    assert launch.counts["branch_gradients_kernel"] == members * launch.counts["skinny_kernel"] > 0, (
+        "dA of all in one launch"
+    )
     assert launch.counts["project_kernel"] >= launch.counts["skinny_kernel"]

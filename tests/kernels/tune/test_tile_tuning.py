@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ import torch
 
 pytest.importorskip("triton")
 
-from kernels.runtime import dispatch
-from kernels.runtime import tile_tables as tables
-from kernels.runtime.dispatch import Case
-from kernels.tune import __main__ as tune
+from kernels.runtime.dispatch import Case, choose_forward
+from kernels.runtime.tuned import Tuned, read_tuned, tuned_path, write_tuned
+from kernels.tune import search
+
+DEVICE = "NVIDIA Test 9000"
+H100 = Case(4096, 4096, 4096, 16, 90, 132)
+SMALL = replace(H100, n=1024, k=1024)
 
 
 class Clock:
@@ -23,12 +27,12 @@ class Clock:
 
 
 def fake(clock: Clock, seconds: float, fastest: str):
-    seen: list[tune.Candidate] = []
+    seen: list[search.Candidate] = []
 
-    def timer(candidate: tune.Candidate) -> float | None:
+    def timer(candidate: search.Candidate) -> float | None:
         clock.now += seconds
         seen.append(candidate)
-        if candidate.scheme == "f1":
+        if candidate.scheme == "epilogue":
             return None
         return 0.010 if candidate.scheme == fastest else 0.020 + 0.001 * len(seen)
 
@@ -36,53 +40,62 @@ def fake(clock: Clock, seconds: float, fastest: str):
 
 
 def test_winners_are_written_and_then_dispatched(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("LORABENCH_TUNED", str(tmp_path / "tuned"))
     clock = Clock()
-    timer, _seen = fake(clock, 0.01, "f0")
-    best = tune.tune(90, [(4096, 4096), (1600, 1600)], 4096, 16, False, timer, tmp_path / "times", clock)
+    timer, _seen = fake(clock, 0.01, "cublas")
+    best = search.tune([H100, replace(H100, n=1600, k=1600)], timer, tmp_path / "times", clock)
     forward = [entry for entry in best if entry.passed == "forward"]
-    assert [(entry.n, entry.scheme, entry.tile) for entry in forward] == [(4096, "f0", None), (1600, "f0", None)]
+    assert [(e.n, e.scheme, e.tile) for e in forward] == [(4096, "cublas", None), (1600, "cublas", None)]
     assert len(best) == 4 and all("us: " in entry.reason for entry in best)
-    lines = tune.changes(best)
-    assert any("f1t -> f0" in line for line in lines)
-    source = Path(tables.__file__).read_text()
-    changed = tune.written(source, best)
-    module: dict = {"__name__": "changed"}
-    monkeypatch.setitem(sys.modules, "changed", tables)
-    exec(compile(changed, "tables.py", "exec"), module)
-    assert [entry.scheme for entry in module["MEASURED"]] == [entry.scheme for entry in best]
-    assert changed.startswith(source[: source.index("MEASURED: tuple")])
-    monkeypatch.setattr(tables, "MEASURED", tuple(best))
-    case = Case(m=4096, n=4096, k=4096, rank=16, arch=90, sms=132)
-    assert dispatch.choose_forward(case).scheme == "f0" and "us: " in dispatch.choose_forward(case).reason
-    assert tune.written(changed, best).count("Measured(") == changed.count("Measured("), "written twice, entered once"
+    lines = search.changes(best, H100)
+    assert any("epilogue_tma -> cublas" in line for line in lines)
+    entries = search.merged((), best)
+    write_tuned(tuned_path(DEVICE), Tuned(DEVICE, 90, "3.7.1", "2.13.0", "2026-01-31", entries))
+    choice = choose_forward(replace(H100, device=DEVICE))
+    assert choice.scheme == "cublas" and "us: " in choice.reason
+    again = search.merged(read_tuned(tuned_path(DEVICE)).entries, best[:1])
+    assert set(again) == set(entries) and len(again) == 4, "written twice, entered once"
+    other = replace(best[0], m=512)
+    assert set(search.merged(entries, [other])) == {*entries, other}
 
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     clock = Clock()
-    timer, seen = fake(clock, 1.0, "f2")
+    timer, seen = fake(clock, 1.0, "single_pass")
     record = tmp_path / "times"
     said: list[str] = []
-    tune.tune(90, [(1024, 1024)], 4096, 16, False, timer, record, clock, said.append)
+    search.tune([SMALL], timer, record, clock, said.append)
     first = len(seen)
     assert said and "left for the next run" in said[0], "the budget of a shape holds"
-    assert first <= tune.SECONDS_A_SHAPE + 2
-    with record.open("a") as file:
-        file.write('{"key": "torn')
+    assert first <= search.SECONDS_A_SHAPE + 2
     clock.now = 0.0
     for _ in range(5):
-        tune.tune(90, [(1024, 1024)], 4096, 16, False, timer, record, clock, said.append)
-    assert len(seen) == len(set(seen)) == len(tune.candidates(90, 4096, 1024, 1024, 16, False))
+        search.tune([SMALL], timer, record, clock, said.append)
+    assert len(seen) == len(set(seen)) == len(search.candidates(SMALL))
+
+
+@pytest.mark.parametrize("text", ["{torn", "[1]", '{"key": "fast"}'])
+def test_a_record_of_something_else_is_refused(text: str, tmp_path: Path) -> None:
+    record = tmp_path / "times"
+    record.write_text(text)
+    with pytest.raises(ValueError, match=r"times is no .*Delete it, or name another file by --record"):
+        search.tune([SMALL], fake(Clock(), 1.0, "cublas")[0], record)
+    assert record.read_text() == text
 
 
 def test_the_budget_for_15_shapes_is_90_seconds() -> None:
-    assert len(tune.WIDTHS) == 15 and len(tune.WIDTHS) * tune.SECONDS_A_SHAPE <= 90
+    assert len(search.WIDTHS) == 15 and len(search.WIDTHS) * search.SECONDS_A_SHAPE <= 90
 
 
 def test_candidates_are_those_of_the_architecture() -> None:
-    schemes = {c.scheme for c in tune.candidates(80, 4096, 1024, 1024, 16, False)}
-    assert "f1t" not in schemes and {"f0", "f1", "f2", "b1", "b2", "b2r"} <= schemes
-    dropped = {c.scheme for c in tune.candidates(90, 4096, 1024, 1024, 16, True)}
-    assert "f2" not in dropped and "b2t" not in dropped
+    schemes = {c.scheme for c in search.candidates(replace(SMALL, arch=80))}
+    assert schemes == {
+        "cublas", "epilogue", "single_pass", "cublas_fused_da", "epilogue_fused_da"
+    }  # fmt: skip
+    hopper = {c.scheme for c in search.candidates(SMALL)}
+    assert hopper == schemes | {"epilogue_tma", "epilogue_tma_fused_da"}
+    dropped = {c.scheme for c in search.candidates(replace(SMALL, dropout=True))}
+    assert dropped == schemes - {"single_pass"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
