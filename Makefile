@@ -66,7 +66,7 @@ doctor: $(READY)  ## What this machine can run, and what is missing
 audit: $(READY)  ## Compile every kernel and tile for every architecture, without a GPU, and check what came out
 	$(PY) -m kernels.audit $(ARGS)
 
-tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the winners into the tables
+tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the winners into kernels/tuned
 	$(PY) -m kernels.tune $(ARGS)
 
 aa: $(READY)  ## A/A for real: this checkout against itself, 5 fresh processes a side (minutes)

@@ -2,6 +2,7 @@
 
 import email
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -26,8 +27,11 @@ def test_every_folder_of_the_library_is_packaged() -> None:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built as `make wheel` builds it, from a copy of what goes into it: the checkout stays as it is."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    for name in ("pyproject.toml", "README.md", "LICENSE", "kernels", "bench", "plots", "tests"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "bench", "plots", "tests"):
         (source / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "kernels", source / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "kernels" / "tuned").mkdir(exist_ok=True)
+    (source / "kernels" / "tuned" / "test-9000.json").write_text("{}")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,7 +78,8 @@ def test_holds_the_library_and_asks_for_no_more_than_it_needs(wheel: Path) -> No
     assert {name.split("/")[0].split("-")[0] for name in names} == {"lorabench"}
     inside = {name.removeprefix("lorabench/") for name in names if name.startswith("lorabench/")}
     sources = {str(path.relative_to(ROOT / "kernels")) for path in (ROOT / "kernels").rglob("*.py")}
-    assert inside == sources | {"py.typed"}
+    tuned = {f"tuned/{path.name}" for path in (ROOT / "kernels" / "tuned").glob("*.json")}
+    assert inside == sources | tuned | {"py.typed", "tuned/test-9000.json"}
     assert any(name.endswith("LICENSE") for name in names)
     needs = [need for need in metadata.get_all("Requires-Dist") or [] if "extra ==" not in need]
     assert {need.split(">")[0] for need in needs} == {"torch", "triton", "safetensors", "numpy"}
@@ -154,7 +159,7 @@ def test_peft_is_accelerated_from_the_wheel(python: Path, tmp_path: Path) -> Non
 
 
 LAUNCHES = """
-from lorabench import launch
+from lorabench.runtime import launch
 print(sum(launch.counts.values()))
 """
 

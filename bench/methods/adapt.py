@@ -8,8 +8,8 @@ from torch import nn
 from bench.case import Case
 from bench.case.shapes import trainable_blocks
 from kernels import LoRALinear, PaCALinear
-from kernels.blocks import decoder_blocks, replace
-from kernels.paca.places import seed_of
+from kernels.modules.blocks import decoder_blocks, replace
+from kernels.paca.target_layers import seed_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

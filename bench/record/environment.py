@@ -1,6 +1,7 @@
 """What the numbers of a run depend on, and where they come from: the provenance in run.json."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -27,8 +28,10 @@ def version(package: str) -> str | None:
 
 
 def source_hash(root: Path = ROOT) -> str:
-    """16 hex digits over the sources of bench/, kernels/ and methods from outside: code and model shapes, not the
-    sweeps, whose cases carry their own identity."""
+    """16 hex digits over the sources of bench/, kernels/ and methods from outside: code and model shapes.
+
+    Not the sweeps, whose cases carry their own identity, nor kernels/tuned: see tuned_hash.
+    """
     digest = hashlib.sha256()
     files = [p for d in ("bench", "kernels") for p in sorted((root / d).rglob("*.py"))]
     for path in [*files, *sorted((root / "bench").rglob("models.yaml"))]:
@@ -37,6 +40,15 @@ def source_hash(root: Path = ROOT) -> str:
         for path in sorted(folder.glob("*.py")):
             digest.update(f"{folder.name}/{path.name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def tuned_hash(device: Device) -> str | None:
+    """16 hex digits over the tuned tiles of a device, which the rows of impls that run our kernels depend on, and no
+    others; None where it has none. The folder is kernels/tuned, or the one that LORABENCH_TUNED names."""
+    folder = Path(os.environ.get("LORABENCH_TUNED") or ROOT / "kernels" / "tuned")
+    name = json.dumps(device.name).encode()
+    found = [content for path in sorted(folder.glob("*.json")) if name in (content := path.read_bytes())]
+    return hashlib.sha256(b"\0".join(found)).hexdigest()[:16] if found else None
 
 
 def _git(*args: str) -> str | None:

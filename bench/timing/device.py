@@ -81,7 +81,7 @@ def count_launches(work: Timed) -> int:
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from kernels import launch
+    from kernels.runtime import launch
 
     class Counter(TorchDispatchMode):
         count = 0

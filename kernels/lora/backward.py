@@ -2,8 +2,9 @@
 
 dS' = scale / (1 - p) * dY B        dX = dY W + keep * (dS' A)        dA = dS'^T (keep * X)        dB = dY^T S'
 
-sweep   dS' and dB in one pass over dY, dA by its own launch;  rows   all three in one launch.
-dX      gemm (pointers), persistent (TMA), or cuBLAS and the branch added to its result.
+A scheme is named by how it computes dX: epilogue (a GEMM that ends with the branch), epilogue_tma (the same by TMA), or
+cublas and the branch added to its result. dS' and dB are one pass over dY, and dA its own launch; with _fused_da all
+three are one launch.
 """
 
 from collections.abc import Callable
@@ -12,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch
-from ..dispatch import BACKWARD_SCHEMES, Case, Choice, choose_tile, parts_for
-from ..shapes import mask_bytes, padded
+from ..runtime import launch
+from ..runtime.dispatch import Case, Choice, choose_tile, parts_for
+from ..runtime.schemes import BACKWARD_SCHEMES
+from ..runtime.sizes import padded
 from .forward import Spec, build_gemm
 
 Needs = tuple[bool, bool, bool]  # x, lora_a, lora_b
@@ -33,8 +35,8 @@ def build_backward(
     keep: bool,
 ) -> Run:
     """The function that runs the chosen scheme. s is S' as forward left it: only its shape and strides are read."""
-    dx_by, small = BACKWARD_SCHEMES[choice.scheme]
-    if small == "torch":
+    dx_by, fused_da = BACKWARD_SCHEMES[choice.scheme]
+    if dx_by == "torch":
         return _torch(spec, needs, adapter)
     case, dtype, device = spec.case, spec.dtype, spec.device
     m, n, k, rank = case.m, case.n, case.k, case.rank
@@ -43,42 +45,49 @@ def build_backward(
     s_parts, stride_sm = s.shape[0], s.stride(1)
     common: dict[str, Any] = {"dtype": dtype, "keep": keep}
     masked, width = case.dropout, padded(rank)
-    rows = small == "rows" and need_a and need_b
+    fused_da = fused_da and need_a and need_b
     launch_ds: Any = None
     ds_parts = 1
     db_blocks = da_blocks = 0
     if need_b and (need_x or need_a):
-        from .sweep import sweep_launch
+        from .branch_gradients import branch_gradients_launch
 
-        tile = choose_tile("rows" if rows else "sweep", case, m, 0 if rows else n)
-        if not rows:
+        tile = choose_tile("branch_gradients_da" if fused_da else "branch_gradients", case, m, 0 if fused_da else n)
+        if not fused_da:
             ds_parts = parts_for(-(-m // tile.bm), -(-n // tile.bn), case)
         db_blocks = -(-m // tile.bm)
-        da_blocks = db_blocks if rows else 0
-        launch_ds = sweep_launch(
-            m, n, k, rank, tile, s_parts=s_parts, stride_sm=stride_sm, parts=ds_parts, rows=rows,
-            masked=masked and rows, pdl=spec.pdl, **common,
+        da_blocks = db_blocks if fused_da else 0
+        launch_ds = branch_gradients_launch(
+            m, n, k, rank, tile, stride_dm=stride_dm, stride_xm=stride_xm, s_parts=s_parts, stride_sm=stride_sm,
+            parts=ds_parts, with_da=fused_da, masked=masked and fused_da, pdl=spec.pdl, **common,
         )  # fmt: skip
     elif need_x or need_a:
         from .project import project_launch
 
         tile = choose_tile("project", case, m, 0)
         ds_parts = parts_for(-(-m // tile.bm), -(-n // tile.bk), case)
-        launch_ds = project_launch(m, n, rank, tile, stride_ak=rank, parts=ds_parts, pdl=spec.pdl, **common)
+        launch_ds = project_launch(
+            m, n, rank, tile, stride_xm=stride_dm, stride_ar=1, stride_ak=rank, parts=ds_parts, pdl=spec.pdl, **common
+        )
     launch_da: Any = None
-    if need_a and not rows:
-        launch_da, da_blocks = build_skinny(case, m, k, masked, l_parts=ds_parts, stride_l=width, **common)
+    if need_a and not fused_da:
+        launch_da, da_blocks = build_skinny(
+            case, m, k, masked, l_parts=ds_parts, stride_l=width, stride_tm=stride_xm, **common
+        )
     launch_db: Any = None
     if need_b and not (need_x or need_a):
-        launch_db, db_blocks = build_skinny(case, m, n, False, l_parts=s_parts, stride_l=stride_sm, **common)
+        launch_db, db_blocks = build_skinny(
+            case, m, n, False, l_parts=s_parts, stride_l=stride_sm, stride_tm=stride_dm, **common
+        )
     launch_reduce: Any = None
     if need_a or need_b:
-        from ..skinny import reduce_launch
+        from ..runtime.skinny_product import reduce_launch
 
-        launch_reduce = reduce_launch(n if need_b else 0, k if need_a else 0, rank, dtype=adapter)
+        launch_reduce = reduce_launch(
+            rank, left=(n if need_b else 0, db_blocks), right=(k if need_a else 0, da_blocks), dtype=adapter
+        )
     dx = _build_dx(spec, choice, dx_by, stride_dm, ds_parts, keep) if need_x else None
     ds_dtype = dtype if ds_parts == 1 else torch.float32
-    bytes_ = mask_bytes(k) if masked else 0
 
     def run(dy, x, weight, a, b, s, mask, scale):
         ds = db_sum = da_sum = grad_x = grad_a = grad_b = None
@@ -89,38 +98,39 @@ def build_backward(
         if launch_ds is not None:
             ds = launch.empty((ds_parts, m, width), ds_dtype, device)
             if need_b:
-                launch_ds(dy, b, s, x, mask, ds, db_sum, da_sum, m, n, k, stride_dm, stride_xm, bytes_, scale)
+                launch_ds(
+                    p_dy=dy, p_b=b, p_s=s, p_x=x, p_mask=mask, p_ds=ds, p_db=db_sum, p_da=da_sum, scale=scale
+                )  # fmt: skip
             else:
-                launch_ds(dy, b, ds, None, None, m, n, stride_dm, 1, width, 0, scale, 0)
+                launch_ds(p_x=dy, p_a=b, p_s=ds, p_mask=None, p_seed=None, scale=scale, threshold=0)
         if dx is not None:
             grad_x = dx(dy, weight, ds, a, mask)
         if launch_da is not None:
-            launch_da(ds, None, x, mask, da_sum, m, k, 0, stride_xm, 0, 0, bytes_, 1.0)
+            launch_da(p_l=ds, p_index=None, p_t=x, p_mask=mask, p_out=da_sum, scale=1.0)
         if launch_db is not None:
-            launch_db(s, None, dy, None, db_sum, m, n, 0, stride_dm, 0, 0, 0, 1.0)
+            launch_db(p_l=s, p_index=None, p_t=dy, p_mask=None, p_out=db_sum, scale=1.0)
         if launch_reduce is not None:
             grad_b = launch.empty((n, rank), adapter, device) if need_b else None
             grad_a = launch.empty((rank, k), adapter, device) if need_a else None
-            launch_reduce(
-                db_sum, grad_b, db_blocks, n if need_b else 0, da_sum, grad_a, da_blocks, k if need_a else 0,
-                -(-n // 128) if need_b else 0, 1.0,
-            )  # fmt: skip
+            launch_reduce(p_left=db_sum, p_left_out=grad_b, p_right=da_sum, p_right_out=grad_a, scale=1.0)
         return grad_x, grad_a, grad_b
 
     return run
 
 
 def build_skinny(
-    case: Case, m: int, c: int, masked: bool, *, l_parts: int, stride_l: int, dtype: torch.dtype, keep: bool
-) -> tuple[Any, int]:
+    case: Case, m: int, c: int, masked: bool, *,
+    l_parts: int, stride_l: int, stride_tm: int, dtype: torch.dtype, keep: bool,
+) -> tuple[Any, int]:  # fmt: skip
     """The launch of L^T R with addends, and how many sets of them."""
-    from ..skinny import skinny_launch
+    from ..runtime.skinny_product import skinny_launch
 
     tile = choose_tile("skinny" if l_parts == 1 else "skinny_parts", case, m, c)
     parts = parts_for(-(-c // tile.bn), -(-m // tile.bm), case, most=16)
     run = skinny_launch(
-        m, c, case.rank, tile, l_parts=l_parts, stride_l=stride_l, masked=masked, parts=parts, dtype=dtype, keep=keep
-    )
+        m, c, case.rank, tile, l_parts=l_parts, stride_l=stride_l, stride_tm=stride_tm, masked=masked, parts=parts,
+        dtype=dtype, keep=keep,
+    )  # fmt: skip
     return run, parts
 
 
@@ -130,7 +140,7 @@ def _build_dx(spec: Spec, choice: Choice, dx_by: str, stride_dm: int, parts: int
     m, n, k, rank = case.m, case.n, case.k, case.rank
     masked = case.dropout
     cublas = dx_by == "cublas"
-    tma = dx_by == "persistent" and not masked
+    tma = dx_by == "epilogue_tma" and not masked
     gemm: Any = None
     # cuBLAS adds the branch itself, unless it comes in parts or under a mask: then our GEMM does, over no K at all.
     if not cublas or masked or parts > 1:
@@ -147,7 +157,7 @@ def _build_dx(spec: Spec, choice: Choice, dx_by: str, stride_dm: int, parts: int
                 return grad_x.addmm_(ds[0, :, :rank], a.to(dtype))
         else:
             grad_x = launch.empty((m, k), dtype, device)
-        gemm(dy, weight, ds, a, None, mask, grad_x)
+        gemm(p_x=dy, p_w=weight, p_s=ds, p_v=a, p_bias=None, p_mask=mask, p_y=grad_x)
         return grad_x
 
     return run

@@ -1,10 +1,10 @@
 """The forward schemes: each builds its launches once per case and returns a function that runs them.
 
-F0     S kernel, cuBLAS, addmm_: three launches, the strong baseline.
-F1     S kernel, then a GEMM whose tiles end with the branch; F1t the same by TMA on sm_90.
-F2     one kernel.
-F3'    the S kernel copies X beside S', one cuBLAS GEMM on the bordered weight [W | B].
-torch  cuBLAS throughout: fp32, ranks above the tables, old architectures.
+cublas        S kernel, cuBLAS, addmm_: three launches, the strong baseline.
+epilogue      S kernel, then a GEMM whose tiles end with the branch; epilogue_tma the same by TMA on sm_90.
+single_pass   one kernel.
+bordered      the S kernel copies X beside S', one cuBLAS GEMM on the bordered weight [W | B].
+torch         cuBLAS throughout: fp32, ranks above the tables, old architectures.
 
 S' = scale / (1 - p) * drop(X) A^T is saved in each of them, scaled.
 """
@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import launch
-from ..dispatch import Case, Choice, choose_tile, parts_for
-from ..shapes import mask_bytes, padded, threshold_of
-from .border import border_of
+from ..runtime import launch
+from ..runtime.dispatch import Case, Choice, choose_tile, parts_for
+from ..runtime.sizes import mask_bytes, padded, threshold_of
+from .bordered_weight import border_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,11 @@ Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Ten
 
 def build_forward(spec: Spec) -> Run:
     """The function that runs the chosen scheme."""
-    return {"f0": _f0, "f1": _f1, "f1t": _f1, "f2": _f2, "f3p": _f3p, "torch": _torch}[spec.choice.scheme](spec)
+    build = {
+        "cublas": _cublas, "epilogue": _epilogue, "epilogue_tma": _epilogue, "single_pass": _single_pass,
+        "bordered": _bordered, "torch": _torch,
+    }  # fmt: skip
+    return build[spec.choice.scheme](spec)
 
 
 def build_project(spec: Spec, parts: int, copy: bool = False) -> Callable[..., tuple[Tensor, Tensor | None]]:
@@ -70,8 +74,9 @@ def build_project(spec: Spec, parts: int, copy: bool = False) -> Callable[..., t
     s_dtype = dtype if parts == 1 else torch.float32
     bytes_ = mask_bytes(k)
     run = project_launch(
-        m, k, case.rank, tile, parts=parts, dropout=case.dropout, copy=copy, pdl=spec.pdl, dtype=dtype, keep=spec.keep
-    )
+        m, k, case.rank, tile, stride_xm=spec.stride_xm, stride_ar=k, parts=parts, dropout=case.dropout, copy=copy,
+        pdl=spec.pdl, dtype=dtype, keep=spec.keep,
+    )  # fmt: skip
 
     def project(x: Tensor, a: Tensor, scale: float, p: float, seed: Tensor | None) -> tuple[Tensor, Tensor | None]:
         s = launch.empty(shape, s_dtype, device)
@@ -79,7 +84,7 @@ def build_project(spec: Spec, parts: int, copy: bool = False) -> Callable[..., t
         if p > 0.0:
             mask = launch.empty((m, bytes_), torch.uint8, device)
             scale = scale / (1.0 - p)
-        run(x, a, s, mask, seed, m, k, spec.stride_xm, k, width, bytes_, scale, threshold_of(p))
+        run(p_x=x, p_a=a, p_s=s, p_mask=mask, p_seed=seed, scale=scale, threshold=threshold_of(p))
         return s, mask
 
     return project
@@ -91,12 +96,12 @@ def project_parts(case: Case) -> int:
     return parts_for(-(-case.m // tile.bm), -(-case.k // tile.bk), case)
 
 
-def _f1(spec: Spec) -> Run:
+def _epilogue(spec: Spec) -> Run:
     case, dtype, device = spec.case, spec.dtype, spec.device
     m, n, k, rank = case.m, case.n, case.k, case.rank
     parts = 1 if spec.whole else project_parts(case)
     project = build_project(spec, parts)
-    tma = spec.choice.scheme == "f1t"
+    tma = spec.choice.scheme == "epilogue_tma"
     gemm = build_gemm(
         case, m, n, k, spec.choice.tile, tma=tma, stride_xm=spec.stride_xm, stride_wk=spec.stride_w[1],
         stride_wn=spec.stride_w[0], stride_vr=1, stride_vn=rank, stride_sm=padded(rank), parts=parts,
@@ -106,7 +111,7 @@ def _f1(spec: Spec) -> Run:
     def run(x, weight, a, b, bias, scale, p, seed):
         s, mask = project(x, a, scale, p, seed)
         y = launch.empty((m, n), dtype, device)
-        gemm(x, weight, s, b, bias, None, y)
+        gemm(p_x=x, p_w=weight, p_s=s, p_v=b, p_bias=bias, p_mask=None, p_y=y)
         return Saved(y, x, s, mask)
 
     return run
@@ -116,61 +121,61 @@ def build_gemm(
     case: Case, m: int, n: int, k: int, tile: Any, *,
     tma: bool, stride_xm: int, stride_wk: int, stride_wn: int, stride_vr: int, stride_vn: int, stride_sm: int,
     parts: int, bias: bool, masked: bool, pdl: bool, dtype: torch.dtype, keep: bool, add: bool = False,
-) -> Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, Tensor], None]:  # fmt: skip
-    """run(x, weight, s, v, bias, mask, y): y (m, n) = x (m, k) times weight, plus the branch s v."""
+) -> Callable[..., None]:  # fmt: skip
+    """The launch of y (m, n) = x (m, k) times weight, plus the branch s v; its inputs are those of gemm_kernel."""
     if tma:
-        from .persistent import descriptors, persistent_launch
+        from .gemm_tma import descriptors, gemm_tma_launch
 
-        chosen = tile or choose_tile("persistent", case, m, n)
-        run_tma = persistent_launch(
-            m, n, k, case.rank, chosen, stride_vn=stride_vn, stride_sm=stride_sm, w_rows_are_n=stride_wk == 1,
-            programs=case.sms, parts=parts, bias=bias, pdl=pdl, dtype=dtype, keep=keep,
+        chosen = tile or choose_tile("gemm_tma", case, m, n)
+        run_tma = gemm_tma_launch(
+            m, n, k, case.rank, chosen, stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm,
+            w_rows_are_n=stride_wk == 1, programs=case.sms, parts=parts, bias=bias, pdl=pdl, dtype=dtype, keep=keep,
         )  # fmt: skip
 
-        def gemm_tma(x, weight, s, v, bias, mask, y):
+        def gemm_tma(p_x, p_w, p_s, p_v, p_bias, p_mask, p_y):
             # The logical (n, k) weight of this product: dX's is the transpose.
-            logical = weight if weight.shape == (n, k) and weight.stride() == (stride_wn, stride_wk) else weight.t()
-            d_x, d_w, d_y = descriptors(x, logical, y, chosen)
-            run_tma(d_x, d_w, d_y, s, v, bias, m, n, k, stride_vr)
+            logical = p_w if p_w.shape == (n, k) and p_w.stride() == (stride_wn, stride_wk) else p_w.t()
+            d_x, d_w, d_y = descriptors(p_x, logical, p_y, chosen)
+            run_tma(d_x=d_x, d_w=d_w, d_y=d_y, p_s=p_s, p_v=p_v, p_bias=p_bias)
 
         return gemm_tma
     from .gemm import gemm_launch
 
     chosen = tile or choose_tile("gemm", case, m, n, masked)
-    bytes_ = mask_bytes(n) if masked else 0
-    run_gemm = gemm_launch(
-        m, n, k, case.rank, chosen, stride_vn=stride_vn, stride_sm=stride_sm, parts=parts, bias=bias, masked=masked,
-        add=add, pdl=pdl, arch=case.arch, dtype=dtype, keep=keep,
+    return gemm_launch(
+        m, n, k, case.rank, chosen, stride_xm=stride_xm, stride_wk=stride_wk, stride_wn=stride_wn, stride_vr=stride_vr,
+        stride_vn=stride_vn, stride_sm=stride_sm, parts=parts, bias=bias, masked=masked, add=add, pdl=pdl,
+        arch=case.arch, dtype=dtype, keep=keep,
     )  # fmt: skip
 
-    def gemm(x, weight, s, v, bias, mask, y):
-        run_gemm(x, weight, s, v, bias, mask, y, m, n, k, stride_xm, stride_wk, stride_wn, stride_vr, bytes_)
 
-    return gemm
-
-
-def _f2(spec: Spec) -> Run:
-    from .single import single_launch
+def _single_pass(spec: Spec) -> Run:
+    from .single_pass import single_pass_launch
 
     case, dtype, device = spec.case, spec.dtype, spec.device
     m, n, k, rank = case.m, case.n, case.k, case.rank
     if case.dropout:
-        raise ValueError("scheme is 'f2', expected another one with dropout: F2 would draw the mask once per tile")
-    tile = spec.choice.tile or choose_tile("single", case, m, n)
+        raise ValueError(
+            "scheme is 'single_pass', expected another one with dropout: it would draw the mask once per tile"
+        )
+    tile = spec.choice.tile or choose_tile("single_pass", case, m, n)
     width = padded(rank)
-    launch_f2 = single_launch(m, n, k, rank, tile, bias=spec.bias, dtype=dtype, keep=spec.keep)
     stride_wn, stride_wk = spec.stride_w
+    launch_y = single_pass_launch(
+        m, n, k, rank, tile, stride_xm=spec.stride_xm, stride_wk=stride_wk, stride_wn=stride_wn, bias=spec.bias,
+        dtype=dtype, keep=spec.keep,
+    )  # fmt: skip
 
     def run(x, weight, a, b, bias, scale, p, seed):
         s = launch.empty((1, m, width), dtype, device)
         y = launch.empty((m, n), dtype, device)
-        launch_f2(x, weight, a, b, bias, s, y, m, n, k, spec.stride_xm, stride_wk, stride_wn, k, scale)
+        launch_y(p_x=x, p_w=weight, p_a=a, p_b=b, p_bias=bias, p_s=s, p_y=y, scale=scale)
         return Saved(y, x, s, None)
 
     return run
 
 
-def _f0(spec: Spec) -> Run:
+def _cublas(spec: Spec) -> Run:
     project = build_project(spec, 1)
     rank = spec.case.rank
 
@@ -183,7 +188,7 @@ def _f0(spec: Spec) -> Run:
     return run
 
 
-def _f3p(spec: Spec) -> Run:
+def _bordered(spec: Spec) -> Run:
     project = build_project(spec, 1, copy=True)
     k, rank = spec.case.k, spec.case.rank
 
@@ -191,8 +196,8 @@ def _f3p(spec: Spec) -> Run:
         border = border_of(weight, rank)
         if border is None:
             raise ValueError(
-                f"scheme is 'f3p', expected a weight with room for the branch: pass weight of shape "
-                f"{tuple(weight.shape)} through kernels.lora.border.bordered first"
+                f"scheme is 'bordered', expected a weight with room for the branch: pass weight of shape "
+                f"{tuple(weight.shape)} through kernels.lora.bordered_weight.bordered first"
             )
         border[:, k : k + rank].copy_(b)
         s, mask = project(x, a, scale, p, seed)

@@ -1,4 +1,4 @@
-"""F1's GEMM and B2: Y = X W^T + S' V (+ bias), the branch added to the accumulator after the main loop.
+"""The GEMM of the epilogue schemes: Y = X W^T + S' V (+ bias), the branch added to the accumulator after the main loop.
 
 Last, because on sm_90 the operands S' and V then reuse the pipeline's buffers (128x256x64, 3 stages, rank 64: 144 KiB
 in place of 192), and because a persistent loop that begins with the branch is not pipelined at all. The scale sits in
@@ -11,9 +11,9 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import launch
-from ..common import down, load_keeps, load_sum, up
-from ..shapes import padded
+from ..runtime import launch
+from ..runtime.jit_helpers import down, load_keeps, load_sum, up
+from ..runtime.sizes import mask_bytes, padded
 
 
 @triton.jit
@@ -114,10 +114,15 @@ def rank_chunk(rank: int, arch: int) -> int:
 
 def gemm_launch(
     m: int, n: int, k: int, rank: int, tile: Any, *,
-    stride_vn: int, stride_sm: int, parts: int = 1, bias: bool = False, masked: bool = False, add: bool = False,
-    pdl: bool = False, arch: int, dtype: torch.dtype, keep: bool = True,
+    stride_xm: int, stride_wk: int, stride_wn: int, stride_vr: int, stride_vn: int, stride_sm: int, parts: int = 1,
+    bias: bool = False, masked: bool = False, add: bool = False, pdl: bool = False, arch: int, dtype: torch.dtype,
+    keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn, bk, warps, stages. k = 0 adds the branch alone."""
+    sizes = {
+        "M": m, "N": n, "K": k, "stride_xm": stride_xm, "stride_wk": stride_wk, "stride_wn": stride_wn,
+        "stride_vr": stride_vr, "BYTES": mask_bytes(n) if masked else 0,
+    }  # fmt: skip
     constants = {
         "R": rank, "RP": padded(rank), "STRIDE_VN": stride_vn, "STRIDE_SM": stride_sm, "PARTS": parts,
         "BIAS": bias, "MASKED": masked, "ADD": add, "EVEN_K": k % tile.bk == 0, "PDL": pdl,
@@ -125,4 +130,6 @@ def gemm_launch(
         "RC": rank_chunk(rank, arch), "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8,
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn), 1, 1)
-    return launch.Launch(gemm_kernel, grid, constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep)
+    return launch.Launch(
+        gemm_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep
+    )

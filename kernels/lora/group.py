@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch
-from ..checks import check_lora
-from ..derivative import no_second_derivative
-from ..dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
-from ..shapes import mask_bytes, padded
+from ..runtime import launch
+from ..runtime.checks import check_lora
+from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
+from ..runtime.second_derivative import no_second_derivative
+from ..runtime.sizes import padded
+from .arguments import prepared, seed_tensor
 from .backward import build_skinny
 from .forward import Spec, build_gemm, build_project, project_parts
-from .function import rows
-from .linear import lora_linear, prepared, seed_tensor
+from .linear import lora_linear
 
 
 class GroupPlan:
@@ -42,7 +42,7 @@ class GroupPlan:
         self.total, self.width = total, padded(total.rank)
         self.cases = [replace(total, n=w.shape[0], rank=rank) for w, rank in zip(weights, self.ranks, strict=True)]
         self.parts = project_parts(total)
-        spec = Spec(total, Choice("f1", "grouped"), x.dtype, x.device, x.stride(0), (k, 1), False, keep, self.pdl)
+        spec = Spec(total, Choice("epilogue", "grouped"), x.dtype, x.device, x.stride(0), (k, 1), False, keep, self.pdl)
         self.project = build_project(spec, self.parts)
         # A slice of S' that begins at an odd rank is not aligned: no kept kernels then.
         self.kept = [keep and start * x.element_size() % 16 == 0 for start in self.starts]
@@ -61,7 +61,7 @@ class GroupPlan:
         ys = []
         for gemm, case, w, v, bias, start in zip(self.gemms, self.cases, weights, b, biases, self.starts, strict=True):
             y = launch.empty((self.m, case.n), self.dtype, self.device)
-            gemm(x, w, s[:, :, start:], v, bias, None, y)
+            gemm(p_x=x, p_w=w, p_s=s[:, :, start:], p_v=v, p_bias=bias, p_mask=None, p_y=y)
             ys.append(y)
         return ys, s, mask
 
@@ -73,7 +73,7 @@ class GroupPlan:
         launches = self.backwards.get(key)
         if launches is None:
             launches = self.backwards[key] = self._build(dys, x, weights, need_x, keep)
-        sweeps, gemms, skinny, reductions, parts, tile_blocks, da_parts = launches
+        branches, gemms, skinny, reductions, parts, tile_blocks, da_parts = launches
         m, k, width = self.m, self.k, self.width
         ds = launch.empty((parts, m, width), self.dtype if parts == 1 else torch.float32, self.device)
         grad_x = launch.empty((m, k), self.dtype, self.device) if need_x else None
@@ -83,34 +83,36 @@ class GroupPlan:
         for i, (case, dy, start) in enumerate(zip(self.cases, dys, self.starts, strict=True)):
             db_sum = launch.empty((tile_blocks, padded(case.rank), case.n), torch.float32, self.device)
             sliced = ds[:, :, start:]
-            sizes = (m, case.n, k, dy.stride(0), x.stride(0), 0)
-            sweeps[i](dy, b[i], s[:, :, start:], x, None, sliced, db_sum, None, *sizes, scale)
+            branches[i](
+                p_dy=dy, p_b=b[i], p_s=s[:, :, start:], p_x=x, p_mask=None, p_ds=sliced, p_db=db_sum, p_da=None,
+                scale=scale,
+            )  # fmt: skip
             if need_x:
-                gemms[i](dy, weights[i], sliced, a[i], None, mask, grad_x)
+                gemms[i](p_x=dy, p_w=weights[i], p_s=sliced, p_v=a[i], p_bias=None, p_mask=mask, p_y=grad_x)
             db_sums.append(db_sum)
             grad_b.append(launch.empty((case.n, case.rank), self.adapter, self.device))
-        bytes_ = 0 if mask is None else mask_bytes(k)
-        skinny(ds, None, x, mask, da_sum, m, k, 0, x.stride(0), 0, 0, bytes_, 1.0)
-        for case, db_sum, grad, reduce in zip(self.cases, db_sums, grad_b, reductions[:-1], strict=True):
-            reduce(db_sum, grad, tile_blocks, case.n, None, None, 0, 0, -(-case.n // 128), 1.0)
-        reductions[-1](None, None, 0, 0, da_sum, grad_a, da_parts, k, 0, 1.0)
+        skinny(p_l=ds, p_index=None, p_t=x, p_mask=mask, p_out=da_sum, scale=1.0)
+        for db_sum, grad, reduce in zip(db_sums, grad_b, reductions[:-1], strict=True):
+            reduce(p_left=db_sum, p_left_out=grad, p_right=None, p_right_out=None, scale=1.0)
+        reductions[-1](p_left=None, p_left_out=None, p_right=da_sum, p_right_out=grad_a, scale=1.0)
         return grad_x, [grad_a[i : i + r] for i, r in zip(self.starts, self.ranks, strict=True)], grad_b
 
     def _build(self, dys: list[Tensor], x: Tensor, weights: Any, need_x: bool, keep: bool) -> Any:
-        from ..skinny import reduce_launch
-        from .sweep import sweep_launch
+        from ..runtime.skinny_product import reduce_launch
+        from .branch_gradients import branch_gradients_launch
 
         m, k, masked = self.m, self.k, self.total.dropout
-        tile = choose_tile("sweep", self.total, m, min(case.n for case in self.cases))
+        tile = choose_tile("branch_gradients", self.total, m, min(case.n for case in self.cases))
         blocks = -(-m // tile.bm)
         parts = parts_for(blocks, min(-(-case.n // tile.bn) for case in self.cases), self.total)
         common: dict[str, Any] = {"dtype": self.dtype}
-        sweeps, gemms = [], []
+        branches, gemms = [], []
         for i, (case, dy, w, kept) in enumerate(zip(self.cases, dys, weights, self.kept, strict=True)):
-            # The following GEMM may begin early only where it follows its own sweep.
-            sweeps.append(sweep_launch(
-                m, case.n, k, case.rank, tile, s_parts=self.parts, stride_sm=self.width, stride_ds=self.width,
-                parts=parts, pdl=self.pdl and need_x, keep=keep and kept, **common,
+            # The following GEMM may begin early only where it follows its own branch.
+            branches.append(branch_gradients_launch(
+                m, case.n, k, case.rank, tile, stride_dm=dy.stride(0), stride_xm=x.stride(0), s_parts=self.parts,
+                stride_sm=self.width, stride_ds=self.width, parts=parts, pdl=self.pdl and need_x, keep=keep and kept,
+                **common,
             ))  # fmt: skip
             gemms.append(build_gemm(
                 case, m, k, case.n, None, tma=False, stride_xm=dy.stride(0), stride_wk=w.stride(0),
@@ -118,11 +120,11 @@ class GroupPlan:
                 masked=masked, pdl=self.pdl, keep=keep and kept, add=i > 0, **common,
             ))  # fmt: skip
         skinny, da_parts = build_skinny(
-            self.total, m, k, masked, l_parts=parts, stride_l=self.width, keep=keep, **common
+            self.total, m, k, masked, l_parts=parts, stride_l=self.width, stride_tm=x.stride(0), keep=keep, **common
         )  # fmt: skip
-        reductions = [reduce_launch(case.n, 0, case.rank, dtype=self.adapter) for case in self.cases]
-        reductions.append(reduce_launch(0, k, self.total.rank, dtype=self.adapter))
-        return sweeps, gemms, skinny, reductions, parts, blocks, da_parts
+        reductions = [reduce_launch(case.rank, left=(case.n, blocks), dtype=self.adapter) for case in self.cases]
+        reductions.append(reduce_launch(self.total.rank, right=(k, da_parts), dtype=self.adapter))
+        return branches, gemms, skinny, reductions, parts, blocks, da_parts
 
 
 class LoraGroup(torch.autograd.Function):
@@ -144,7 +146,7 @@ class LoraGroup(torch.autograd.Function):
         x, s, mask, *rest = ctx.saved_tensors
         weights, a, b = (rest[i * count : (i + 1) * count] for i in range(3))
         needs = ctx.needs_input_grad[5:]
-        dys = [rows(dy, dy.shape[-1]) for dy in grads]
+        dys = [launch.rows(dy, dy.shape[-1]) for dy in grads]
         grad_x, grad_a, grad_b = None, [None] * count, [None] * count
         if ctx.needs_input_grad[0] or any(needs[count : 3 * count]):
             grad_x, grad_a, grad_b = plan.backward(dys, x, weights, a, b, s, mask, ctx.scale, ctx.needs_input_grad[0])
@@ -215,7 +217,7 @@ def lora_linear_group(
             return lora_linear_group(
                 x, weights, lora_as, lora_bs, scale=scale, biases=biases, dropout_p=dropout_p, seed=seed
             )
-    flat = rows(x, x.shape[-1])
+    flat = launch.rows(x, x.shape[-1])
     ready = [prepared(w, a, b) for w, a, b, _ in members]
     ws, as_, bs = (list(column) for column in zip(*ready, strict=True))
     tensors = [flat, *ws, *as_, *bs, *(bias for bias in biases if bias is not None)]

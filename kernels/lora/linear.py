@@ -5,12 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import launch
-from ..checks import check_dropout, check_lora
-from ..dispatch import split_scheme
+from ..runtime import launch
+from ..runtime.checks import check_dropout, check_lora
+from ..runtime.schemes import split_scheme
 from . import reference
-from .border import border_of, borders
-from .function import LoraLinear, Plan, make_plan, rows
+from .arguments import cast, prepared, seed_tensor
+from .autograd import LoraLinear, Plan, make_plan
+from .bordered_weight import border_of, borders
 
 _plans = launch.PlanCache()
 
@@ -33,7 +34,7 @@ def lora_linear(
     returns (..., N) in the dtype of x. Adapters have the dtype of x, or fp32: then they are rounded to it inside, and
     their gradients are accumulated and returned in fp32. Under autocast x, weight and bias are cast as F.linear's are.
     seed None draws from torch's generator of the device; two calls with one seed drop the same elements.
-    scheme overrides the dispatcher: 'f1', 'f1/b2', '/b2' (see kernels.dispatch).
+    scheme overrides the dispatcher: 'epilogue', 'epilogue/cublas', '/cublas' (see kernels/runtime/schemes.py).
 
     CUDA tensors run the Triton kernels, as do CPU tensors under TRITON_INTERPRET=1; other tensors, and fp32 with
     dropout on a GPU, take the reference. Raises ValueError or TypeError before any launch, naming the argument.
@@ -60,7 +61,7 @@ def lora_linear(
     if plan is None:
         return _first(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme, key, autocast)
     if autocast is not None:
-        x, weight, lora_a, lora_b, bias = _cast(autocast, x, weight, lora_a, lora_b, bias)
+        x, weight, lora_a, lora_b, bias = cast(autocast, x, weight, lora_a, lora_b, bias)
     return _apply(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, plan)
 
 
@@ -72,7 +73,7 @@ def _apply(
         with torch.cuda.device(x.device):
             return _apply(x, weight, a, b, scale, bias, p, seed, plan)
     shape = x.shape
-    flat = rows(x, shape[-1])
+    flat = launch.rows(x, shape[-1])
     seeds = None if p == 0.0 else seed_tensor(seed, x.device)
     y = LoraLinear.apply(flat, weight, a, b, bias, scale, p, seeds, plan)
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])
@@ -87,13 +88,13 @@ def _first(
     split_scheme(scheme)
     by_reference = not launch.runs_triton(x) or x.numel() == 0 or x.dtype == torch.float64
     if autocast is not None and not by_reference:
-        x, weight, a, b, bias = _cast(autocast, x, weight, a, b, bias)
+        x, weight, a, b, bias = cast(autocast, x, weight, a, b, bias)
     # fp32 on a GPU runs in cuBLAS, and cuBLAS draws no mask.
     if by_reference or (x.is_cuda and x.dtype == torch.float32 and p > 0.0):
         return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
     inputs = (weight, a, b)
     weight, a, b = prepared(weight, a, b)
-    flat = rows(x, x.shape[-1])
+    flat = launch.rows(x, x.shape[-1])
     pointers = [t.data_ptr() for t in (flat, weight, a, b, *(() if bias is None else (bias,)))]
     keep = all(pointer % 16 == 0 for pointer in pointers)
     plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep)
@@ -107,29 +108,6 @@ def _first(
     return _apply(x, weight, a, b, scale, bias, p, seed, plan)
 
 
-def _cast(
-    dtype: torch.dtype, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-    """What autocast makes of F.linear's arguments; fp32 adapters stay, since they are rounded inside."""
-    if a.dtype != torch.float32:
-        a, b = a.to(dtype), b.to(dtype)
-    return x.to(dtype), weight.to(dtype), a, b, None if bias is None else bias.to(dtype)
-
-
-def prepared(weight: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """weight with a unit stride in either direction, a and b contiguous."""
-    if weight.stride(0) != 1 and weight.stride(1) != 1:
-        weight = weight.contiguous()
-    return weight, a.contiguous(), b.contiguous()
-
-
-def seed_tensor(seed: int | None, device: torch.device) -> Tensor:
-    """The seed on the device: drawn there, so that a replayed CUDA graph drops other elements each time."""
-    if seed is None:
-        return torch.randint(-(2**63), 2**63 - 1, (1,), device=device)
-    return torch.full((1,), seed, dtype=torch.int64, device=device)
-
-
 def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
     """The mask that lora_linear draws for x (..., K) from this seed: boolean, True where an element is kept.
 
@@ -139,18 +117,18 @@ def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
     check_dropout(dropout_p, seed)
     if not launch.runs_triton(x) or x.numel() == 0 or dropout_p == 0.0:
         return reference.keep_mask(x, dropout_p, seed)
-    from ..shapes import unpack_mask
+    from ..runtime.sizes import unpack_mask
     from .forward import build_project
 
-    flat = rows(x, x.shape[-1])
+    flat = launch.rows(x, x.shape[-1])
     a = torch.zeros(1, x.shape[-1], dtype=x.dtype, device=x.device)
-    plan = make_plan(flat, a, a, None, True, "f0", False)
+    plan = make_plan(flat, a, a, None, True, "cublas", False)
     mask = build_project(plan.spec, 1)(flat, a, 1.0, dropout_p, seed_tensor(seed, x.device))[1]
     assert mask is not None
     return unpack_mask(mask, x.shape[-1]).view(x.shape)
 
 
 def _compiling(*args: Any) -> Tensor:
-    from .ops import lora_linear_compiled
+    from .custom_ops import lora_linear_compiled
 
     return lora_linear_compiled(*args)

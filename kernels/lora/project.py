@@ -10,15 +10,15 @@ import torch
 import triton
 import triton.language as tl
 
-from .. import launch
-from ..common import down, draw_keeps, spread_bits, up
-from ..shapes import padded
+from ..runtime import launch
+from ..runtime.jit_helpers import down, draw_keeps, spread_bits, up
+from ..runtime.sizes import mask_bytes, padded
 
 
 @triton.jit
 def project_kernel(
-    p_x, p_a, p_s, p_mask, p_seed,
-    M, K, stride_xm, stride_ar, stride_sm, BYTES, scale, threshold,
+    p_x, p_a, p_s, p_mask, p_seed, scale, threshold,
+    M, K, stride_xm, stride_ar, stride_sm, BYTES,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_AK: tl.constexpr, PARTS: tl.constexpr,
     DROPOUT: tl.constexpr, COPY: tl.constexpr, EVEN_K: tl.constexpr, PDL: tl.constexpr, UP: tl.constexpr,
     BM: tl.constexpr, BK: tl.constexpr,
@@ -67,10 +67,14 @@ def project_kernel(
 
 def project_launch(
     m: int, k: int, rank: int, tile: Any, *,
-    stride_ak: int = 1, parts: int = 1, dropout: bool = False, copy: bool = False, pdl: bool = False,
-    dtype: torch.dtype, keep: bool = True,
+    stride_xm: int, stride_ar: int, stride_ak: int = 1, parts: int = 1, dropout: bool = False, copy: bool = False,
+    pdl: bool = False, dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch of S' for one shape; tile has bm, bk, warps, stages."""
+    sizes = {
+        "M": m, "K": k, "stride_xm": stride_xm, "stride_ar": stride_ar,
+        "stride_sm": padded(rank) + (k if copy else 0), "BYTES": mask_bytes(k) if dropout else 0,
+    }  # fmt: skip
     constants = {
         "R": rank, "RP": padded(rank), "STRIDE_AK": stride_ak, "PARTS": parts,
         "DROPOUT": dropout, "COPY": copy, "EVEN_K": k % (tile.bk * parts) == 0, "PDL": pdl,
@@ -78,4 +82,6 @@ def project_launch(
         "BM": tile.bm, "BK": tile.bk,
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm), parts, 1)
-    return launch.Launch(project_kernel, grid, constants, warps=tile.warps, stages=tile.stages, keep=keep)
+    return launch.Launch(
+        project_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+    )

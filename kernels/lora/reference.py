@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_lora
+from ..runtime.checks import check_lora
 
 
 def keep_mask(x: Tensor, dropout_p: float, seed: int | None) -> Tensor:

@@ -1,9 +1,9 @@
 """PaCA: reference, kernels, autograd function, module; and whole models under it."""
 
 from .checkpoint import load_paca, save_paca
-from .layer import PaCALinear, parameter_groups, refresh_after_step
 from .linear import paca_linear
 from .model import PacaConfig, merge_paca, paca, remove_paca
+from .module import PaCALinear, parameter_groups, refresh_after_step
 
 __all__ = [
     "PaCALinear",

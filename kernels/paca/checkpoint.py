@@ -6,7 +6,6 @@ paca_model.safetensors    <layer>.columns (out_features, rank) and <layer>.index
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checks import check_index_values
-from .layer import PaCALinear
+from ..runtime.checks import check_index_values
+from ..runtime.files import write_atomically
 from .model import PacaConfig, adapt, adapted, check, merge_paca, paca_layers, unwrapped
-from .places import check_adaptable, check_unshared, dtype_name, is_conv1d, is_linear
+from .module import PaCALinear
+from .target_layers import check_adaptable, check_unshared, dtype_name, is_conv1d, is_linear
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
 FORMAT = 1
@@ -51,8 +51,8 @@ def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool 
         tensors[f"{name}.index"] = layer.index.contiguous()
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "paca_config": written}
-    _replace(folder / TENSORS, lambda path: save_file(tensors, path, metadata))
-    _replace(folder / CONFIG, lambda path: path.write_text(written, encoding="utf-8"))
+    write_atomically(folder / TENSORS, lambda path: save_file(tensors, path, metadata))
+    write_atomically(folder / CONFIG, lambda path: path.write_text(written, encoding="utf-8"))
 
 
 def _save_merged(model: nn.Module, layers: dict[str, PaCALinear], folder: Path) -> None:
@@ -72,16 +72,6 @@ def _described(model: nn.Module, config: PacaConfig, layers: dict[str, PaCALinea
         "adapter_dtype": dtype_name(config.adapter_dtype),
         "shapes": {name: {"in": layer.in_features, "out": layer.out_features} for name, layer in layers.items()},
     }
-
-
-def _replace(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes beside `path`, then renames: a reader finds the old file or the new one, never half of one."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainable: bool = True) -> Any:

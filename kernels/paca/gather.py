@@ -5,8 +5,8 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .. import launch
-from ..shapes import padded
+from ..runtime import launch
+from ..runtime.sizes import padded
 
 
 @triton.jit
@@ -21,7 +21,8 @@ def gather_kernel(p_x, p_index, p_out, M, stride_xm, R: tl.constexpr, RP: tl.con
     tl.store(p_out + o_m[:, None] * R + o_r[None, :], b_x, mask=m_o)
 
 
-def gather_launch(m: int, rank: int, tile: Any, *, keep: bool = True) -> launch.Launch:
+def gather_launch(m: int, rank: int, tile: Any, *, stride_xm: int, keep: bool = True) -> launch.Launch:
     """The launch for one shape; tile has bm, warps."""
     constants = {"R": rank, "RP": padded(rank), "BM": tile.bm}
-    return launch.Launch(gather_kernel, (triton.cdiv(m, tile.bm), 1, 1), constants, warps=tile.warps, keep=keep)
+    sizes, grid = {"M": m, "stride_xm": stride_xm}, (triton.cdiv(m, tile.bm), 1, 1)
+    return launch.Launch(gather_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, keep=keep)

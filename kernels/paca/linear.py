@@ -4,10 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import launch
-from ..checks import check_index_values, check_paca
-from ..lora.function import rows
-from .function import PacaLinear, Plan
+from ..runtime import launch
+from ..runtime.checks import check_index_values, check_paca
+from .autograd import PacaLinear, Plan
 
 _plans = launch.PlanCache()
 
@@ -34,7 +33,7 @@ def paca_linear(
     A second derivative is refused with a RuntimeError.
     """
     if torch.compiler.is_compiling():
-        from .ops import paca_linear_compiled
+        from .custom_ops import paca_linear_compiled
 
         return paca_linear_compiled(x, weight, columns, index, scale, bias, scheme)
     try:
@@ -66,7 +65,7 @@ def paca_linear(
         with torch.cuda.device(device):
             return paca_linear(x, weight, columns, index, scale=scale, bias=bias, scheme=scheme)
     shape = x.shape
-    flat = rows(x, shape[-1])
+    flat = launch.rows(x, shape[-1])
     if plan is None:
         keep = (flat.data_ptr() | index.data_ptr()) % 16 == 0
         plan = Plan(flat, weight.shape[0], columns.shape[1], columns.dtype, scheme, keep)

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from ..blocks import replace
-from .layer import PaCALinear
-from .places import dtype_name, is_conv1d, seed_of, target_layers
+from ..modules.blocks import replace
+from .module import PaCALinear
+from .target_layers import dtype_name, is_conv1d, seed_of, target_layers
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import check_index_values, check_paca
+from ..runtime.checks import check_index_values, check_paca
 
 
 def paca_linear(

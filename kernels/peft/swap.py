@@ -24,7 +24,8 @@ def accelerate(model: nn.Module) -> Report:
     adapters.
     """
     _require(model)
-    from .layer import dtype_reason, parts_of
+    from .fused_linear import dtype_reason, parts_of
+    from .tuner import swap
 
     swap(model)
     accelerated, left = [], {}
@@ -44,9 +45,10 @@ def accelerate(model: nn.Module) -> Report:
 def restore(model: nn.Module) -> None:
     """Undoes accelerate: every layer is PEFT's own again. Raises as accelerate does, but for a model without layers."""
     _require(model)
-    classes = _classes()
+    from .tuner import CLASSES
+
     for module in model.modules():
-        for theirs, ours in classes:
+        for theirs, ours in CLASSES:
             if type(module) is ours:
                 module.__class__ = theirs
 
@@ -58,33 +60,13 @@ def _require(model: object) -> None:
         raise TypeError(f"model is a {type(model).__name__}, expected a PEFT model")
 
 
-def _classes() -> tuple[tuple[Any, Any], ...]:
-    """PEFT's class and ours. Subclasses of theirs (torchao's, custom ones) have a forward of their own and stay."""
-    from peft.tuners.lora import LoraModel
-    from peft.tuners.lora.layer import Linear
-
-    from .layer import FusedLinear
-    from .tuner import FusedLoraModel
-
-    return (Linear, FusedLinear), (LoraModel, FusedLoraModel)
-
-
-def swap(model: nn.Module) -> None:
-    """Gives every LoRA layer and tuner in model our class, but for an instance with a forward of its own."""
-    classes = _classes()
-    for module in model.modules():
-        for theirs, ours in classes:
-            if type(module) is theirs and "forward" not in module.__dict__:
-                module.__class__ = ours
-
-
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
     """Every layer that PEFT adapted, with the reason why its class is not swapped, None where it is."""
     from peft.tuners.lora.layer import MultiheadAttention
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    from .layer import FusedLinear
+    from .fused_linear import FusedLinear
 
     attention: tuple[str, ...] = ()
     for name, module in model.named_modules():

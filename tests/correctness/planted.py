@@ -11,7 +11,7 @@ from bench.case import Case
 from bench.methods.adapt import adapt
 from bench.methods.paca.eager import EagerPaCALinear
 from kernels import LoRALinear, PaCALinear
-from kernels.paca.places import seed_of
+from kernels.paca.target_layers import seed_of
 from tests.models.tiny import GPT2, LLAMA, make_case
 
 FIELDS = {"gpt2": GPT2, "llama": LLAMA}

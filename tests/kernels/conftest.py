@@ -1,13 +1,10 @@
-"""Markers, and the way to the modules that several kernel tests share."""
-
-import sys
-from pathlib import Path
+"""Markers, and assertions of shared modules rewritten as those of tests are."""
 
 import pytest
 
-# Under --import-mode=importlib pytest puts no folder on the path.
-sys.path.insert(0, str(Path(__file__).parent))
-pytest.register_assert_rewrite("kernel_gate", "kernel_cases", "misuse_cases")
+pytest.register_assert_rewrite(
+    *(f"tests.kernels.{name}" for name in ("kernel_correctness", "kernel_cases", "misuse_cases"))
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,6 +1,6 @@
 """Host cost of one forward call of lora_linear and paca_linear beyond F.linear, with the launches faked.
 
-    python tests/kernels/host_cost.py
+    PYTHONPATH=. python tests/kernels/host_cost.py
 
 Everything the host does for a GPU tensor is done, up to the driver: validation, plan, allocation, autograd, launch
 arguments. The tensors are tiny CPU ones, so that neither arithmetic nor allocation of storage counts. The bound is
@@ -18,32 +18,28 @@ import torch
 import torch.nn.functional as F
 import triton
 
-from kernels import launch, lora_linear, paca_linear
+from kernels import lora_linear, paca_linear
+from kernels.runtime import launch
 
 
 @contextmanager
 def faked_launches():
     """CPU tensors take the way of CUDA tensors; a kept kernel is called with its arguments and does nothing."""
 
-    def look_up(self, args):
+    def look_up(self, inputs):
         kernel = SimpleNamespace(function=0, packed_metadata=())
         self.compiled = (kernel, 0, lambda *_: None, triton.knobs.runtime)
-
-    from kernels.lora.linear import _plans as lora_plans
-    from kernels.paca.linear import _plans as paca_plans
 
     with (
         patch.object(launch, "runs_triton", lambda x: True),
         patch.object(launch, "architecture", lambda device: 90),
         patch.object(launch, "multiprocessors", lambda device: 132),
-        patch.object(launch.Launch, "_look_up", look_up),
-        patch.object(launch, "_raw_stream", lambda device: 0),
+        patch.object(launch.Launch, "look_up", look_up),
+        patch.object(launch, "raw_stream", lambda device: 0),
     ):
-        lora_plans.clear()
-        paca_plans.clear()
+        launch.forget_plans()
         yield
-        lora_plans.clear()
-        paca_plans.clear()
+        launch.forget_plans()
 
 
 def microseconds(calls: dict, rounds: int = 60, repeat: int = 60) -> dict[str, float]:
@@ -69,8 +65,8 @@ def measure() -> dict[str, float]:
     with faked_launches():
         calls = {
             "F.linear": lambda: F.linear(x, weight),
-            "lora_linear f1": lambda: lora_linear(x, weight, a, b, scale=2.0, scheme="f1"),
-            "lora_linear f2": lambda: lora_linear(x, weight, a, b, scale=2.0, scheme="f2"),
+            "lora_linear epilogue": lambda: lora_linear(x, weight, a, b, scale=2.0, scheme="epilogue"),
+            "lora_linear single_pass": lambda: lora_linear(x, weight, a, b, scale=2.0, scheme="single_pass"),
             "paca_linear": lambda: paca_linear(x, weight, b, index, scheme="gather"),
         }
         return microseconds(calls)
@@ -81,4 +77,4 @@ if __name__ == "__main__":
     unit = cost.pop("F.linear")
     print(f"F.linear {unit:.2f} us a call; beyond it:")
     for name, us in cost.items():
-        print(f"  {name:16} {us - unit:6.2f} us = {(us - unit) / unit:.1f} x F.linear (bound 6 for lora_linear)")
+        print(f"  {name:24} {us - unit:6.2f} us = {(us - unit) / unit:.1f} x F.linear (bound 6 for lora_linear)")

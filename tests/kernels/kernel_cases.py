@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kernel_gate import (
+
+from kernels import LoRALinear, lora_linear, lora_linear_group, paca_linear, reference
+from kernels.lora import keep_mask
+from kernels.lora.bordered_weight import bordered
+from kernels.runtime import launch
+from tests.kernels.kernel_correctness import (
     DEVICE,
     LoraCase,
     PacaCase,
@@ -15,10 +20,6 @@ from kernel_gate import (
     lora_results,
     poisoned,
 )
-
-from kernels import LoRALinear, launch, lora_linear, lora_linear_group, paca_linear, reference
-from kernels.lora import keep_mask
-from kernels.lora.border import bordered
 
 F32, F16, B16 = torch.float32, torch.float16, torch.bfloat16
 # fp32 runs in Triton in the interpreter only.
@@ -33,7 +34,13 @@ def poison_and_count(monkeypatch):
 
 SHAPES = [(1, 40, 24, 5), (37, 81, 75, 8), (37, 100, 60, 16), (70, 72, 100, 24), (33, 64, 96, 32), (40, 80, 72, 64)]
 VARIANTS = [{}, {"bias": True}, {"conv1d": True, "lead": True}, {"strided": True, "bias": True, "scale": 2.0}]
-SCHEMES = ["f0/b1", "f1/b2", "f1/b2r", "f2/b1r", "torch/torch"]
+SCHEMES = [
+    "cublas/cublas",
+    "epilogue/epilogue",
+    "epilogue/epilogue_fused_da",
+    "single_pass/cublas_fused_da",
+    "torch/torch",
+]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -56,18 +63,18 @@ def test_lora_as_dispatched(dtype: torch.dtype, variant: dict) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("shape", [(37, 80, 72, 16), (70, 96, 104, 24)], ids=str)
 def test_lora_by_descriptors(shape: tuple, dtype: torch.dtype, conv1d: bool) -> None:
-    gate_lora(LoraCase(*shape, dtype, conv1d=conv1d, bias=True), "f1t/b2t")
-    assert launch.counts["persistent_kernel"] == 2
+    gate_lora(LoraCase(*shape, dtype, conv1d=conv1d, bias=True), "epilogue_tma/epilogue_tma")
+    assert launch.counts["gemm_tma_kernel"] == 2
 
 
-@pytest.mark.parametrize("scheme", ["f0/b1", "f1/b2", "f1/b2r"])
+@pytest.mark.parametrize("scheme", ["cublas/cublas", "epilogue/epilogue", "epilogue/epilogue_fused_da"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("shape", [(37, 81, 75, 8), (50, 96, 64, 24)], ids=str)
 def test_lora_dropout(shape: tuple, dtype: torch.dtype, scheme: str) -> None:
     gate_lora(LoraCase(*shape, dtype, dropout=0.1, bias=True), scheme)
 
 
-@pytest.mark.parametrize("scheme", ["f1/b2", "f2/b1"])
+@pytest.mark.parametrize("scheme", ["epilogue/epilogue", "single_pass/cublas"])
 @pytest.mark.parametrize("dtype", [F16, B16], ids=lambda d: str(d)[6:])
 def test_lora_masters_in_fp32(dtype: torch.dtype, scheme: str) -> None:
     gate_lora(LoraCase(37, 80, 72, 8, dtype, adapters=F32), scheme)
@@ -92,11 +99,11 @@ def leaves(dropout: float = 0.0, dtype: torch.dtype = F16):
 
 
 COUNTS = {
-    "f0/b1": {"project": 1, "sweep": 1, "skinny": 1, "reduce": 1},
-    "f1/b2": {"project": 1, "gemm": 2, "sweep": 1, "skinny": 1, "reduce": 1},
-    "f1/b2r": {"project": 1, "gemm": 2, "sweep": 1, "reduce": 1},
-    "f2/b2r": {"single": 1, "gemm": 1, "sweep": 1, "reduce": 1},
-    "f1t/b2t": {"project": 1, "persistent": 2, "sweep": 1, "skinny": 1, "reduce": 1},
+    "cublas/cublas": {"project": 1, "branch_gradients": 1, "skinny": 1, "reduce": 1},
+    "epilogue/epilogue": {"project": 1, "gemm": 2, "branch_gradients": 1, "skinny": 1, "reduce": 1},
+    "epilogue/epilogue_fused_da": {"project": 1, "gemm": 2, "branch_gradients": 1, "reduce": 1},
+    "single_pass/epilogue_fused_da": {"single_pass": 1, "gemm": 1, "branch_gradients": 1, "reduce": 1},
+    "epilogue_tma/epilogue_tma": {"project": 1, "gemm_tma": 2, "branch_gradients": 1, "skinny": 1, "reduce": 1},
 }
 
 
@@ -125,7 +132,7 @@ def test_launches_of_paca() -> None:
 
 
 @pytest.mark.parametrize("asked", ["x", "a", "b", "xa", "xb", "ab", "bias"])
-@pytest.mark.parametrize("scheme", ["f1/b2", "f2/b2r", "f0/b1"])
+@pytest.mark.parametrize("scheme", ["epilogue/epilogue", "single_pass/epilogue_fused_da", "cublas/cublas"])
 def test_only_requested_gradients(asked: str, scheme: str) -> None:
     case = LoraCase(37, 80, 72, 8, F32, bias=True) if DEVICE == "cpu" else LoraCase(37, 80, 72, 8, F16, bias=True)
     t = case.tensors()
@@ -141,7 +148,7 @@ def test_only_requested_gradients(asked: str, scheme: str) -> None:
         assert error(got["ours"][name], got["eager"][name]) < (1e-5 if case.dtype == F32 else 3e-3)
     counts = dict(launch.counts)
     if asked == "bias":
-        assert "sweep_kernel" not in counts and "skinny_kernel" not in counts
+        assert "branch_gradients_kernel" not in counts and "skinny_kernel" not in counts
     if "x" not in names:
         assert counts.get("gemm_kernel", 0) <= 1, "dX was computed, and nobody asked for it"
 
@@ -173,7 +180,7 @@ def test_dropout_survivors_are_scaled_and_masks_agree() -> None:
     m, k, n = 37, 80, 24
     x = torch.ones(m, k, device=DEVICE, dtype=F32 if DEVICE == "cpu" else F16).requires_grad_()
     a, b = x.new_ones(1, k).requires_grad_(), x.new_ones(n, 1)
-    y = lora_linear(x, x.new_zeros(n, k), a, b, scale=1.0, dropout_p=0.25, seed=9, scheme="f1/b2")
+    y = lora_linear(x, x.new_zeros(n, k), a, b, scale=1.0, dropout_p=0.25, seed=9, scheme="epilogue/epilogue")
     keep = keep_mask(x, 0.25, 9).to(x.dtype)
     torch.testing.assert_close(y[:, 0], keep.sum(1) / 0.75, rtol=2e-3, atol=0)
     y.sum().backward()
@@ -191,7 +198,7 @@ def test_dropout_seed_is_drawn_where_none_is_given() -> None:
     assert torch.equal(first, again) and not torch.equal(first, second)
 
 
-@pytest.mark.parametrize("scheme", ["f1/b2", "f2/b2r", "f0/b1"])
+@pytest.mark.parametrize("scheme", ["epilogue/epilogue", "single_pass/epilogue_fused_da", "cublas/cublas"])
 def test_gradient_of_stride_zero(scheme: str) -> None:
     t, x, a, b = leaves()
     lora_linear(x, t["weight"], a, b, scale=1.0, scheme=scheme).sum().backward()
@@ -212,7 +219,7 @@ def test_double_backward_is_refused() -> None:
         grad.sum().backward()
 
 
-@pytest.mark.parametrize("scheme", ["f1/b2", "f1/b2r", "f0/b1"])
+@pytest.mark.parametrize("scheme", ["epilogue/epilogue", "epilogue/epilogue_fused_da", "cublas/cublas"])
 @pytest.mark.parametrize("switch", [False, True], ids=["as-is", "use_deterministic_algorithms"])
 def test_same_bits_every_time(scheme: str, switch: bool, monkeypatch) -> None:
     """No kernel uses an atomic, so the mode that torch.use_deterministic_algorithms asks for is the only one."""
@@ -240,7 +247,7 @@ def test_autocast(dropout: float) -> None:
     keep = keep_mask(t["x"], dropout, 11) if dropout else None
     grads, outs = [], []
     for function, options in (
-        (lora_linear, {"seed": 11 if dropout else None, "scheme": "f1/b2"}),
+        (lora_linear, {"seed": 11 if dropout else None, "scheme": "epilogue/epilogue"}),
         (reference.lora_linear, {"keep": keep}),
     ):
         x, a, b = (t[name].detach().requires_grad_() for name in ("x", "a", "b"))
@@ -334,7 +341,7 @@ def test_group_under_autocast() -> None:
 @pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
 def test_bordered_weight(conv1d: bool, dropout: float) -> None:
-    """F3': the layer in one GEMM on [W | B]; the dispatcher takes it for bordered weights."""
+    """bordered: the layer in one GEMM on [W | B]; the dispatcher takes it for bordered weights."""
     case = LoraCase(37, 80, 72, 8, DTYPES[0], bias=True, conv1d=conv1d, dropout=dropout)
     t = case.tensors()
     t["weight"], buffer = bordered(t["weight"], 8)
@@ -343,14 +350,14 @@ def test_bordered_weight(conv1d: bool, dropout: float) -> None:
     launch.counts.clear()
     options = {"seed": 11} if dropout else {}
     ours = lora_results(lora_linear, t, case, **options)
-    assert launch.counts["project_kernel"] == 1 and launch.counts["single_kernel"] == 0
+    assert launch.counts["project_kernel"] == 1 and launch.counts["single_pass_kernel"] == 0
     eager = lora_results(reference.lora_linear, t, case, keep=keep)
     truth_keep = None if keep is None else keep.cpu()
     compare(ours, eager, lora_results(reference.lora_linear, t, case, torch.float64, keep=truth_keep), case.dtype, 80)
     assert torch.equal(buffer[:, 80:88], t["b"])
     del buffer
-    with pytest.raises(ValueError, match="scheme is 'f3p', expected a weight with room"):
-        lora_linear(t["x"], t["weight"].clone(), t["a"], t["b"], scale=1.0, scheme="f3p")
+    with pytest.raises(ValueError, match="scheme is 'bordered', expected a weight with room"):
+        lora_linear(t["x"], t["weight"].clone(), t["a"], t["b"], scale=1.0, scheme="bordered")
 
 
 @pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import LoRALinear, PaCALinear, launch, lora_linear, lora_linear_group, paca_linear
+from kernels import LoRALinear, PaCALinear, lora_linear, lora_linear_group, paca_linear
+from kernels.runtime import launch
 
 M, N, K, R = 6, 24, 40, 4
 

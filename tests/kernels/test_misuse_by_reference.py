@@ -1,3 +1,3 @@
 """Misuse, whichever way the call would have gone."""
 
-from misuse_cases import *  # noqa: F403
+from tests.kernels.misuse_cases import *  # noqa: F403

@@ -16,7 +16,7 @@ from bench.models.build import build
 from bench.models.config import make_config, make_model
 from kernels import PaCALinear, parameter_groups, refresh_after_step
 from kernels.paca import remove_paca
-from kernels.paca.places import seed_of
+from kernels.paca.target_layers import seed_of
 from tests.methods.dense import DenseColumns
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config
 

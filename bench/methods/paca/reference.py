@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.methods.reference import ReferenceLayer
-from kernels.paca.places import seed_of
+from kernels.paca.target_layers import seed_of
 
 
 class Reference(ReferenceLayer):

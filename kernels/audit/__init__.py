@@ -1,0 +1,1 @@
+"""The compile audit: python -m kernels.audit."""

@@ -1,0 +1,77 @@
+"""python -m kernels.audit: compiles every kernel and tile that the dispatcher can choose, for every architecture,
+without a GPU, and says what is wrong with them.
+
+The host code itself is run, on tensors without data, with every tile of the tables in turn; what it would launch is
+compiled. Exit status 1 on spills over 64 bytes, shared memory over the limit, a product without tensor cores, a
+serialised loop, or a compiler error; 2 on bad arguments.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ..runtime import launch
+from ..runtime.tile_tables import KNOWN
+from .compilation import compile_one
+from .launches import launches
+
+
+def audit(archs: list[int], jobs: int, kernels: list[str] | None = None, full: bool = False) -> list[dict[str, Any]]:
+    """The rows of every compilation, in the order of archs; of the named kernels only where there are names."""
+    work = [(found, arch) for arch in archs for found in launches(arch, full) if not kernels or found.kernel in kernels]
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TRITON_CACHE_DIR"] = folder  # the children inherit it
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            return list(pool.map(compile_one, work, chunksize=4))
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m kernels.audit", description=__doc__.splitlines()[0])
+    parser.add_argument("--arch", default=",".join(f"sm_{arch}" for arch in KNOWN), help="sm_80,sm_90 (default: all)")
+    parser.add_argument(
+        "--kernel", action="append", metavar="NAME", help="only this kernel, as gemm_kernel; repeatable"
+    )
+    parser.add_argument("--full", action="store_true", help="every rank and dtype in every use, not the hardest alone")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    options = parser.parse_args(argv)
+    known = {f"sm_{arch}": arch for arch in KNOWN}
+    names = options.arch.split(",")
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--arch: {unknown[0]!r} is unknown, expected some of {', '.join(known)}")
+    if launch.interpreting():
+        parser.error("TRITON_INTERPRET is set: interpreted kernels cannot be compiled, run without it")
+    import triton
+
+    begin = time.perf_counter()
+    rows = audit([known[name] for name in names], options.jobs, options.kernel, options.full)
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(
+        f"{'kernel':25}{'config':72}{'arch':7}{'regs':>5}{'spill':>6}{'shared':>9}{'limit':>8}  mma    loads  verdict"
+    )
+    for row in rows:
+        if "error" in row:
+            print(f"{row['kernel']:25}{row['config']:72}{row['arch']:7}{row['error']}")
+            continue
+        loads = f"{row['async_loads']}+{row['plain_loads']}"
+        print(
+            f"{row['kernel']:25}{row['config']:72}{row['arch']:7}{row['registers']:5}{row['spill_bytes']:6}"
+            f"{row['shared_bytes']:9}{row['shared_limit']:8}  {row['mma']:6} {loads:6} {row['verdict']}"
+        )
+    bad = [row for row in rows if row["verdict"] != "ok"]
+    seconds = time.perf_counter() - begin
+    print(f"triton {triton.__version__}: {len(rows)} compiled in {seconds:.0f} s, {len(bad)} at fault.")
+    print("loads: asynchronous + plain, inside the loops that hold the product.")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,193 @@
+"""Static facts about a launch: compiled for an architecture without a GPU, and read from what the compiler leaves.
+
+Registers and spills come from ptxas' log (nothing is printed on a cache hit, so nothing may hit), shared memory from
+the metadata, the matrix instruction and the kind of copies from the PTX, pipelining from the last Triton IR: a plain
+load inside a loop is not pipelined, `pendings = 0` inside a loop is a product that waits for itself. On sm_90 the
+machine code is read too: ptxas may serialise wgmma on its own (warning C7515, or gsb0 on every HGMMA).
+"""
+
+import contextlib
+import io
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..runtime.launch import Launch
+from ..runtime.tile_tables import SHARED_LIMIT
+
+_NAMES = {
+    torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32",
+    torch.uint8: "u8", torch.int64: "i64", torch.int32: "i32",
+}  # fmt: skip
+
+#: Kernels whose every load in the loop must be asynchronous; the others stream one operand and may load small ones.
+GEMMS = ("gemm_kernel", "single_pass_kernel", "gemm_tma_kernel")
+
+#: Kernels without a product.
+COPIES = ("gather_kernel", "reduce_kernel")
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What triton.compile needs; picklable, so that processes can share the work. Hashable: equal ones compile once."""
+
+    module: str
+    kernel: str
+    signature: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, Any], ...]
+    aligned: tuple[int, ...]
+    options: tuple[tuple[str, Any], ...]
+    config: str
+
+
+def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
+    """The specialisation that the JIT would choose for these inputs, all pointers aligned."""
+    names = run.kernel.arg_names
+    signature, constants, aligned = {}, dict(run.constants), []
+    arguments = [*((name, inputs[name]) for name in run.inputs), *run.sizes.items()]
+    for position, (name, value) in enumerate(arguments):
+        if value is None or (isinstance(value, int) and value == 1):
+            constants[name] = value
+        elif isinstance(value, Tensor):
+            signature[name] = "*" + _NAMES[value.dtype]
+            aligned.append(position)
+        elif isinstance(value, int):
+            signature[name] = "i32"
+            if value % 16 == 0:
+                aligned.append(position)
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        else:  # a tensor descriptor
+            signature[name] = f"tensordesc<{_NAMES[value.base.dtype]}{list(value.block_shape)}>".replace(" ", "")
+    for name in constants:
+        signature[name] = "constexpr"
+    c, o = run.constants, run.options
+    tile = "x".join(str(c[side]) for side in ("BM", "BN", "BC", "BK") if side in c)
+    config = f"{tile} s{o['num_stages']} w{o['num_warps']} r{c['R']} {label}".strip()
+    return Compilation(
+        run.kernel.__module__, run.kernel.__name__, tuple((name, signature[name]) for name in names),
+        tuple(constants.items()), tuple(aligned), tuple(o.items()), config,
+    )  # fmt: skip
+
+
+def compile_one(job: tuple[Compilation, int]) -> dict[str, Any]:
+    """Compiles for sm_<arch> and returns the row of the audit."""
+    import importlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    asked, arch = job
+    kernel = getattr(importlib.import_module(asked.module), asked.kernel)
+    attrs = {(position,): [["tt.divisibility", 16]] for position in asked.aligned}
+    source = ASTSource(kernel, dict(asked.signature), dict(asked.constants), attrs)
+    row: dict[str, Any] = {"kernel": asked.kernel, "config": asked.config, "arch": f"sm_{arch}"}
+    log = io.StringIO()
+    triton.knobs.nvidia.dump_ptxas_log = True
+    triton.knobs.compilation.always_compile = True
+    try:
+        with contextlib.redirect_stdout(log):
+            built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(asked.options))
+    except Exception as failure:
+        return row | {"error": f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1]}", "verdict": "error"}
+    return row | _read(asked.kernel, arch, built, log.getvalue())
+
+
+def _read(kernel: str, arch: int, built: Any, log: str) -> dict[str, Any]:
+    registers = re.search(r"Used (\d+) registers", log)
+    stores, loads = (re.search(rf"(\d+) bytes spill {what}", log) for what in ("stores", "loads"))
+    if registers is None or stores is None or loads is None:
+        raise RuntimeError(f"ptxas printed no resources for {kernel}")
+    ptx, limit = built.asm["ptx"], SHARED_LIMIT[arch]
+    mma = "wgmma" if "wgmma.mma_async" in ptx else "mma" if "mma.sync" in ptx else "none"
+    copies, plain, waits = loop_loads(built.asm["ttgir"])
+    serialised = "C7515" in log or (waits != [] and max(waits) == 0)
+    if arch == 90 and kernel in GEMMS:
+        serialised |= _waits_in_sass(built.asm["cubin"])
+    if kernel in COPIES:
+        pipelined = True  # no loop, or one that only adds
+    elif kernel in GEMMS:
+        pipelined = copies >= 2 and plain == 0 and not serialised
+    else:
+        # Streams: the product is a fraction of the copy, so only the copy must run ahead.
+        pipelined = copies >= 1
+    row: dict[str, Any] = {
+        "registers": int(registers[1]), "spill_bytes": int(stores[1]) + int(loads[1]),
+        "shared_bytes": built.metadata.shared, "shared_limit": limit, "mma": mma,
+        "async_loads": copies, "plain_loads": plain, "mma_waits": serialised, "pipelined": pipelined,
+    }  # fmt: skip
+    return row | {"verdict": verdict(kernel, row)}
+
+
+def verdict(kernel: str, row: dict[str, Any]) -> str:
+    """ok, or what is wrong with a row."""
+    faults = []
+    if row["spill_bytes"] > 64:
+        faults.append("spills")
+    if row["shared_bytes"] > row["shared_limit"]:
+        faults.append("misfit")
+    if kernel not in COPIES and row["mma"] == "none":
+        faults.append("no tensor cores")
+    if not row["pipelined"]:
+        faults.append("serialised")
+    return ", ".join(faults) or "ok"
+
+
+def loop_loads(ttgir: str) -> tuple[int, int, list[int]]:
+    """In the innermost loops that hold a product: asynchronous copies, plain loads, and the waits' pending counts."""
+    copies = plain = 0
+    waits: list[int] = []
+    for body in _loops(ttgir):
+        if "dot" not in body:
+            continue
+        copies += len(re.findall(r"ttg\.async_copy_global_to_local|ttng\.async_tma_copy_global_to_local", body))
+        plain += len(re.findall(r"\btt\.load\b", body))
+        waits += [int(n) for n in re.findall(r"warp_group_dot_wait.*?pendings = (\d+)", body)]
+    return copies, plain, waits
+
+
+def _loops(ttgir: str) -> list[str]:
+    """Bodies of the scf.for loops that contain no other, by indentation: the printer aligns a loop with its end."""
+    lines = ttgir.splitlines()
+    bodies, inner = [], set()
+    starts = [(i, len(line) - len(line.lstrip())) for i, line in enumerate(lines) if "scf.for" in line]
+    for start, indent in starts:
+        end = next(i for i in range(start + 1, len(lines)) if re.match(rf"^ {{{indent}}}\}}", lines[i]))
+        if not any(start < other < end for other, _ in starts) and start not in inner:
+            inner.add(start)
+            bodies.append("\n".join(lines[start:end]))
+    return bodies
+
+
+def _waits_in_sass(cubin: bytes) -> bool:
+    """Whether most HGMMAs of the loop carry gsb0, which makes each wait for its own result."""
+    from triton import knobs
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        sass = subprocess.run(
+            [knobs.nvidia.nvdisasm.path, "-c", str(path)], check=True, capture_output=True, text=True
+        ).stdout
+    products = [line for body in sass_loops(sass) for line in body if "HGMMA" in line]
+    return bool(products) and sum("gsb0" in product for product in products) * 2 > len(products)
+
+
+def sass_loops(sass: str) -> list[list[str]]:
+    """Lines of the innermost loops that hold an HGMMA: from a label to a branch back to it."""
+    lines = sass.splitlines()
+    labels = {found[1]: i for i, line in enumerate(lines) if (found := re.match(r"\s*(\.L_x_\d+):", line))}
+    spans = []
+    for i, line in enumerate(lines):
+        back = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", line)
+        if back and labels.get(back[1], i) < i and any("HGMMA" in inner for inner in lines[labels[back[1]] : i]):
+            spans.append((labels[back[1]], i))
+    innermost = [(a, b) for a, b in spans if not any((a, b) != (c, d) and a <= c and d <= b for c, d in spans)]
+    return [lines[a:b] for a, b in innermost]

@@ -1,0 +1,152 @@
+"""Everything that the host code can launch on an architecture, found by running it on tensors without data."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..runtime import launch
+from ..runtime.dispatch import Case, Choice, allows, tiles_of, using_tiles
+from ..runtime.schemes import split_scheme
+from ..runtime.tile_tables import TILES, Tile
+from .compilation import Compilation, compilation
+
+#: Tokens and widths divisible by every tile, and larger than any; FEW tokens are so few that long loops are split.
+M, N, K, FEW = 4096, 3072, 2048, 256
+SMS = {80: 108, 86: 84, 89: 142, 90: 132}
+
+Calls = list[tuple[launch.Launch, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A call that launches a kernel: a scheme of lora_linear, or of paca_linear where it begins with 'paca '."""
+
+    scheme: str
+    m: int = M
+    dropout: bool = False
+    conv1d: bool = False
+    needs: str = "xab"  # the gradients that are asked for
+
+    def __str__(self) -> str:
+        words = (
+            "few tokens" if self.m == FEW else "", self.scheme, "conv1d" if self.conv1d else "",
+            "dropout" if self.dropout else "", "" if self.needs == "xab" else f"d{self.needs} only",
+        )  # fmt: skip
+        return " ".join(word for word in words if word)
+
+
+USES: dict[str, tuple[Use, ...]] = {
+    "gemm": (
+        Use("epilogue/epilogue"), Use("epilogue/epilogue", conv1d=True), Use("epilogue/epilogue", dropout=True),
+        Use("epilogue/cublas", FEW, dropout=True),
+    ),
+    "gemm_tma": (Use("epilogue_tma/epilogue_tma"), Use("epilogue_tma/epilogue_tma", conv1d=True)),
+    "single_pass": (Use("single_pass/cublas"), Use("single_pass/cublas", conv1d=True)),
+    "project": (
+        Use("epilogue/cublas"), Use("epilogue/cublas", dropout=True), Use("bordered/cublas"),
+        Use("bordered/cublas", dropout=True), Use("epilogue/cublas", FEW, dropout=True),
+        Use("cublas/cublas", needs="x"),
+    ),
+    "branch_gradients": (Use("epilogue/cublas"), Use("epilogue/cublas", FEW)),
+    "branch_gradients_da": (Use("epilogue/cublas_fused_da"), Use("epilogue/cublas_fused_da", dropout=True)),
+    "skinny": (
+        Use("cublas/cublas", needs="b"), Use("epilogue/cublas", dropout=True), Use("paca gather"), Use("paca fused"),
+        Use("paca gather", FEW),
+    ),
+    "skinny_parts": (Use("epilogue/cublas", FEW), Use("epilogue/cublas", FEW, dropout=True)),
+    "gather": (Use("paca gather"),),
+}  # fmt: skip
+
+#: The kernels that a list of tiles is for, where they are not its own name, or where one without a tile is read too.
+KERNELS = {
+    "branch_gradients_da": ("branch_gradients_kernel", "reduce_kernel"),
+    "skinny": ("skinny_kernel", "reduce_kernel"),
+    "skinny_parts": ("skinny_kernel",),
+}
+
+
+def launches(arch: int, full: bool = False) -> Iterator[Compilation]:
+    """Everything that can be launched on sm_<arch>, each specialisation once; full: every rank and dtype in every use,
+    not the hardest alone."""
+    seen: set[tuple[Any, ...]] = set()
+    for label, calls in variants(arch, full):
+        for run, inputs in calls:
+            found = compilation(run, inputs, label)
+            key = (found.kernel, found.signature, frozenset(found.constants), found.aligned, found.options)
+            if key not in seen:
+                seen.add(key)
+                yield found
+
+
+def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
+    """The launches of every kernel in every use and with every tile, labelled."""
+    for kernel in TILES:
+        if kernel == "gemm_tma" and arch < 90:
+            continue
+        tiles = tiles_of(kernel, arch)
+        for number, tile in enumerate(tiles):
+            for rank, dtype in ((16, torch.bfloat16), (64, torch.bfloat16), (8, torch.bfloat16), (16, torch.float16)):
+                for position, use in enumerate(USES[kernel]):
+                    masked = use.dropout and kernel == "gemm"
+                    # Rank 64 is the hardest, so it is compiled in every use; rank 16 and, on sm_90, rank 8 and
+                    # fp16, which differ in the loads alone, in the first.
+                    plain = rank == 16 and dtype == torch.bfloat16
+                    first = position == 0 and (plain or (number == 0 and arch == 90))
+                    hardest = rank == 64 or not allows(tile, 64, masked)
+                    if not (full or first or (hardest and rank != 8 and dtype == torch.bfloat16)):
+                        continue
+                    if not allows(tile, rank, masked) and tile is not tiles[-1]:
+                        continue
+                    names = KERNELS.get(kernel, (f"{kernel}_kernel",))
+                    calls = [call for call in _record(arch, rank, dtype, use, kernel, tile) if call[0].name in names]
+                    yield f"{use} {str(dtype)[6:]}", calls
+
+
+def _record(arch: int, rank: int, dtype: torch.dtype, use: Use, kernel: str, tile: Tile) -> Calls:
+    """The launches of one forward and backward with this tile."""
+    calls: Calls = []
+    launch.recorder = lambda run, inputs: calls.append((run, inputs))
+    try:
+        with using_tiles({kernel: tile}):
+            (_run_paca if use.scheme.startswith("paca ") else _run_lora)(arch, rank, dtype, use)
+    finally:
+        launch.recorder = None
+    return calls
+
+
+def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
+    from ..lora.backward import build_backward
+    from ..lora.bordered_weight import bordered
+    from ..lora.forward import Spec, build_forward
+
+    def meta(*shape: int) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    forward, backward = split_scheme(use.scheme)
+    assert forward is not None and backward is not None
+    weight = meta(K, N).t() if use.conv1d else meta(N, K)
+    buffer = None
+    if forward == "bordered":
+        weight, buffer = bordered(weight, rank)
+    x, a, b, bias, dy = meta(use.m, K), meta(rank, K), meta(N, rank), meta(N), meta(use.m, N)
+    case = Case(use.m, N, K, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None)
+    stride_w = (weight.stride(0), weight.stride(1))
+    spec = Spec(case, Choice(forward, ""), dtype, x.device, K, stride_w, bias=True, keep=True, pdl=arch == 90)
+    p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
+    saved = build_forward(spec)(x, weight, a, b, bias, 2.0, p, seed)
+    needs = ("x" in use.needs, "a" in use.needs, "b" in use.needs)
+    run = build_backward(spec, Choice(backward, ""), needs, dtype, N, saved.x.stride(0), saved.s, True)
+    run(dy, saved.x, weight, a, b, saved.s, saved.mask, 2.0)
+
+
+def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
+    from ..paca.autograd import Plan
+
+    x = torch.empty(use.m, K, dtype=dtype, device="meta")
+    index = torch.empty(rank, dtype=torch.int64, device="meta")
+    plan = Plan(x, N, rank, dtype, use.scheme.removeprefix("paca "), True)
+    plan.case = Case(use.m, N, K, rank, arch, SMS[arch])
+    dy = torch.empty(use.m, N, dtype=dtype, device="meta")
+    plan.grad_columns(dy, plan.selected(x, index), index, 2.0)

@@ -1,0 +1,132 @@
+"""lora_linear through the kernels: a plan per case, and the autograd.Function that runs it."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..runtime import launch
+from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward
+from ..runtime.schemes import TMA_FALLBACK, split_scheme
+from ..runtime.second_derivative import no_second_derivative
+from .backward import Needs, build_backward
+from .backward import Run as BackwardRun
+from .bordered_weight import border_of
+from .forward import Saved, Spec, build_forward
+
+
+class Plan:
+    """What a call with these shapes, strides, dtypes and alignment runs, forward and backward."""
+
+    __slots__ = ("adapter", "backward_scheme", "backwards", "forward", "spec")
+
+    def __init__(self, spec: Spec, adapter: torch.dtype, backward_scheme: str | None) -> None:
+        self.spec = spec
+        self.adapter = adapter
+        self.backward_scheme = backward_scheme
+        self.forward = build_forward(spec)
+        self.backwards: dict[Any, BackwardRun] = {}
+
+    def backward(self, needs: Needs, dy: Tensor, saved_x: Tensor, weight: Tensor, s: Tensor) -> BackwardRun:
+        """The backward for these gradients; dy (M, N) has unit stride in N."""
+        aligned = self.spec.keep and (dy.data_ptr() | saved_x.data_ptr() | s.data_ptr()) % 16 == 0
+        key = (needs, dy.stride(0), saved_x.stride(0), s.shape, s.stride(1), aligned)
+        run = self.backwards.get(key)
+        if run is None:
+            spec = self.spec
+            fits = _fits_tma(dy, weight.t(), spec.case.k) and spec.case.fits_tma
+            case = replace(spec.case, fits_tma=fits)
+            # What forward computed without kernels (fp32), backward does too, unless it was asked for.
+            default = "torch" if spec.choice.scheme == "torch" and spec.choice.reason != "asked for" else None
+            choice = choose_backward(case, self.backward_scheme or default)
+            if choice.scheme in TMA_FALLBACK and not fits:
+                raise ValueError(_tma_words(weight))
+            run = build_backward(spec, choice, needs, self.adapter, dy.stride(0), saved_x.stride(0), s, aligned)
+            self.backwards[key] = run
+        return run
+
+
+def make_plan(
+    x: Tensor, weight: Tensor, a: Tensor, bias: Tensor | None, dropout: bool, scheme: str | None, keep: bool,
+    whole: bool = False,
+) -> Plan:  # fmt: skip
+    """The plan for x (M, K) and the logical weight (N, K), both as lora_linear prepared them.
+
+    whole: S' in one part and no border, so that what is saved follows from the shapes alone.
+    """
+    forward_scheme, backward_scheme = split_scheme(scheme)
+    m, k = x.shape
+    n, rank = weight.shape[0], a.shape[0]
+    arch = launch.architecture(x.device)
+    case = Case(
+        m=m, n=n, k=k, rank=rank, arch=arch, sms=launch.multiprocessors(x.device), dropout=dropout,
+        bordered=not whole and border_of(weight, rank) is not None, fits_tma=_fits_tma(x, weight, n),
+        interpreted=launch.interpreting(), device=launch.device_name(x.device),
+    )  # fmt: skip
+    choice = choose_forward(case, forward_scheme)
+    if forward_scheme is None and x.dtype == torch.float32 and x.is_cuda:
+        choice = Choice("torch", "fp32 runs in cuBLAS")
+    if choice.scheme in TMA_FALLBACK and not case.fits_tma:
+        raise ValueError(_tma_words(weight))
+    spec = Spec(
+        case=case, choice=choice, dtype=x.dtype, device=x.device, stride_xm=x.stride(0),
+        stride_w=(weight.stride(0), weight.stride(1)), bias=bias is not None, keep=keep,
+        pdl=arch == 90 and x.is_cuda, whole=whole,
+    )  # fmt: skip
+    return Plan(spec, a.dtype, backward_scheme)
+
+
+def _fits_tma(x: Tensor, weight: Tensor, columns: int) -> bool:
+    """Descriptors want 16-byte aligned bases and rows, and a unit stride."""
+    stored = weight if weight.stride(1) == 1 else weight.t()
+    size = x.element_size()
+    rows = (x.stride(0), stored.stride(0), columns)
+    return (
+        stored.stride(1) == 1
+        and all(row * size % 16 == 0 for row in rows)
+        and (x.data_ptr() | weight.data_ptr()) % 16 == 0
+    )
+
+
+def _tma_words(weight: Tensor) -> str:
+    return f"weight has shape {tuple(weight.shape)}, expected rows of a multiple of 16 bytes for a TMA scheme"
+
+
+class LoraLinear(torch.autograd.Function):
+    """x is (M, K) with unit stride; weight the logical (N, K); seed an int64 tensor (1,) where dropout_p > 0."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scale: float, dropout_p: float,
+        seed: Tensor | None, plan: Plan,
+    ) -> Tensor:  # fmt: skip
+        saved: Saved = plan.forward(x, weight, a, b, bias, scale, dropout_p, seed)
+        needs = ctx.needs_input_grad
+        if True in needs:
+            ctx.plan = plan
+            ctx.scale = scale if dropout_p == 0.0 else scale / (1.0 - dropout_p)
+            branch = needs[2] or needs[3]
+            ctx.save_for_backward(
+                saved.x if needs[2] or needs[1] else None,
+                weight if needs[0] or branch else None,
+                a if needs[0] else None,
+                b if needs[0] or needs[2] else None,
+                saved.s,
+                saved.mask if needs[0] or needs[2] else None,
+            )
+        return saved.y
+
+    @staticmethod
+    @no_second_derivative
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, a, b, s, mask = ctx.saved_tensors
+        need_x, need_w, need_a, need_b, need_bias = ctx.needs_input_grad[:5]
+        dy = launch.rows(grad_y, grad_y.shape[-1])
+        grad_x = grad_a = grad_b = None
+        if need_x or need_a or need_b:
+            run = ctx.plan.backward((need_x, need_a, need_b), dy, dy if x is None else x, weight, s)
+            grad_x, grad_a, grad_b = run(dy, x, weight, a, b, s, mask, ctx.scale)
+        grad_w = torch.mm(dy.t(), x) if need_w else None
+        grad_bias = dy.sum(0) if need_bias else None
+        return grad_x, grad_w, grad_a, grad_b, grad_bias, None, None, None, None

@@ -1,0 +1,96 @@
+"""The GEMM of the epilogue_tma schemes, for sm_90: persistent programs, whose tiles TMA moves.
+
+The branch comes last and the tile loop is not flattened: flattened, with the branch first, every step waits for its own
+copy, and under triton 3.6 so does the other order. The accumulator leaves in two halves, which halves the shared memory
+that the store needs and pays for a fourth stage.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..runtime import launch
+from ..runtime.jit_helpers import down, up
+from ..runtime.sizes import padded
+from .gemm import add_branch, grouped_tile
+
+
+@triton.jit
+def gemm_tma_kernel(
+    d_x, d_w, d_y, p_s, p_v, p_bias,
+    M, N, K, stride_vr,
+    R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
+    BIAS: tl.constexpr, W_ROWS_ARE_N: tl.constexpr, PDL: tl.constexpr, UP: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    """Grid (PROGRAMS,), at most one program an SM.
+
+    Descriptors: d_x of X (M, K) in blocks (BM, BK); d_w of W (N, K) in blocks (BN, BK) where W_ROWS_ARE_N, else of its
+    transpose in blocks (BK, BN); d_y of Y (M, N) in blocks (BM, BN // 2). The pointers are those of gemm_kernel.
+    """
+    DTYPE: tl.constexpr = d_y.dtype
+    tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN)
+    for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=False):
+        i_m, i_n = grouped_tile(tile, M, N, BM, BN, GROUP)
+        o_m = i_m * BM + tl.arange(0, BM)
+        o_n = i_n * BN + tl.arange(0, BN)
+        b_y = tl.zeros((BM, BN), dtype=tl.float32)
+        for i_k in range(tl.cdiv(K, BK)):
+            b_x = d_x.load([i_m * BM, i_k * BK])
+            if W_ROWS_ARE_N:  # noqa: SIM108
+                b_w = d_w.load([i_n * BN, i_k * BK]).T
+            else:
+                b_w = d_w.load([i_k * BK, i_n * BN])
+            b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
+        if PDL:
+            tl.extra.cuda.gdc_wait()
+        b_y = add_branch(
+            b_y, p_s, p_v, p_s, o_m, o_n, i_n * BN, M, N, stride_vr, 0,
+            R, RP, STRIDE_VN, STRIDE_SM, PARTS, False, UP, RP, DTYPE, BM, BN,
+        )  # fmt: skip
+        if BIAS:
+            b_y += tl.load(p_bias + o_n, mask=o_n < N, other=0.0).to(tl.float32)[None, :]
+        b_left, b_right = tl.split(tl.permute(tl.reshape(b_y, (BM, 2, BN // 2)), (0, 2, 1)))
+        d_y.store([i_m * BM, i_n * BN], down(b_left, DTYPE, UP))
+        d_y.store([i_m * BM, i_n * BN + BN // 2], down(b_right, DTYPE, UP))
+
+
+def descriptors(x: Tensor, weight: Tensor, y: Tensor, tile: Any) -> tuple[Any, Any, Any]:
+    """Descriptors of x (M, K), the weight (N, K) in either layout, and y (M, N)."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    rows_are_n = weight.stride(1) == 1
+    stored, block = (weight, [tile.bn, tile.bk]) if rows_are_n else (weight.t(), [tile.bk, tile.bn])
+    return (
+        TensorDescriptor.from_tensor(x, [tile.bm, tile.bk]),
+        TensorDescriptor.from_tensor(stored, block),
+        TensorDescriptor.from_tensor(y, [tile.bm, tile.bn // 2]),
+    )
+
+
+def gemm_tma_launch(
+    m: int, n: int, k: int, rank: int, tile: Any, *,
+    stride_vr: int, stride_vn: int, stride_sm: int, w_rows_are_n: bool, programs: int, parts: int = 1,
+    bias: bool = False, pdl: bool = False, dtype: torch.dtype, keep: bool = True,
+) -> launch.Launch:  # fmt: skip
+    """The launch for one shape; tile has bm, bn, bk, warps, stages."""
+    programs = min(programs, triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn))
+    sizes = {"M": m, "N": n, "K": k, "stride_vr": stride_vr}
+    constants = {
+        "R": rank, "RP": padded(rank), "STRIDE_VN": stride_vn, "STRIDE_SM": stride_sm, "PARTS": parts, "BIAS": bias,
+        "W_ROWS_ARE_N": w_rows_are_n, "PDL": pdl, "UP": launch.interpreting() and dtype == torch.bfloat16,
+        "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8, "PROGRAMS": programs,
+    }  # fmt: skip
+    return launch.Launch(
+        gemm_tma_kernel,
+        (programs, 1, 1),
+        sizes=sizes,
+        constants=constants,
+        warps=tile.warps,
+        stages=tile.stages,
+        pdl=pdl,
+        keep=keep,
+    )

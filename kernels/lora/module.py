@@ -1,0 +1,101 @@
+"""LoRALinear: a frozen linear layer with a LoRA branch, as a module."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..modules.wrapped_linear import WrappedLinear
+from .bordered_weight import bordered
+from .linear import lora_linear
+
+
+class LoRALinear(WrappedLinear):
+    """y = base(x) + alpha / rank * drop(x) A^T B^T.
+
+    base: nn.Linear or transformers Conv1D, kept as submodule `base` and frozen. Parameters lora_a (rank, in_features),
+    drawn as PEFT draws it (Kaiming uniform, a = sqrt 5), and lora_b (out_features, rank), zero. Both have
+    `adapter_dtype`, by default that of the base weight; dropout acts on the branch's input, in training mode.
+    """
+
+    pretrained: Tensor | None
+
+    def __init__(
+        self,
+        base: nn.Module,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        adapter_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(base, rank, alpha)
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"dropout is {dropout}, expected 0 <= dropout < 1")
+        self.dropout = dropout
+        options: dict[str, Any] = {"dtype": self._dtype_of(adapter_dtype), "device": self.stored_weight.device}
+        self.lora_a = nn.Parameter(torch.empty(rank, self.in_features, **options))
+        self.lora_b = nn.Parameter(torch.zeros(self.out_features, rank, **options))
+        nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+        # The pretrained weight, only while merged: subtracting the branch again would not give the same bits.
+        self.register_buffer("pretrained", None, persistent=False)
+        self._border: Tensor | None = None  # what keeps the buffer of a bordered weight alive
+        self.register_state_dict_post_hook(_save_pretrained)
+        self.register_load_state_dict_pre_hook(_unmerge_first)
+
+    @torch.no_grad()
+    def border(self) -> None:
+        """Moves the base weight into a buffer with room for B, so that one cuBLAS GEMM gives the layer ('bordered').
+
+        Values and shape stay, the strides grow; do it after moving the module to its device and dtype.
+        """
+        weight, self._border = bordered(self.weight, self.rank)
+        self.base.register_parameter(
+            "weight", nn.Parameter(weight.t() if self.transposed else weight, requires_grad=False)
+        )
+
+    @property
+    def merged(self) -> bool:
+        return self.pretrained is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pretrained is not None:
+            return torch.nn.functional.linear(x, self.weight, self.bias)
+        return lora_linear(
+            x,
+            self.weight,
+            self.lora_a,
+            self.lora_b,
+            scale=self.scale,
+            bias=self.bias,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Adds the branch to the weight (in fp32, rounded once); does nothing where it is merged already."""
+        if self.merged:
+            return
+        self.pretrained = self.stored_weight.detach().clone()
+        delta = self.scale * (self.lora_b.float() @ self.lora_a.float())
+        self.weight.copy_(self.weight.float() + delta)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """The pretrained weight again, bit for bit; does nothing where it is not merged."""
+        if self.pretrained is None:
+            return
+        self.stored_weight.copy_(self.pretrained)
+        self.pretrained = None
+
+
+def _save_pretrained(module: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """A checkpoint taken while merged holds the pretrained weight: loaded, the branch would be added twice."""
+    assert isinstance(module, LoRALinear)
+    if module.pretrained is not None:
+        state[prefix + "base.weight"] = module.pretrained
+
+
+def _unmerge_first(module: nn.Module, *_: Any) -> None:
+    assert isinstance(module, LoRALinear)
+    module.unmerge()

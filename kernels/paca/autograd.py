@@ -1,0 +1,143 @@
+"""paca_linear through the kernels: cuBLAS and one gather forward, cuBLAS and one skinny product backward.
+
+gather   x[:, index] (M, r) is gathered once in forward and is all that is saved.
+fused    the gather sits in dP's kernel: one launch less in forward, but x (M, K) is saved, and two-byte loads are never
+         asynchronous. A measured alternative; no table chooses it.
+torch    index_select and cuBLAS: fp32 on a GPU, CPU tensors, ranks above the tables.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..runtime import launch
+from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
+from ..runtime.second_derivative import no_second_derivative
+from ..runtime.sizes import padded
+
+SCHEMES = ("gather", "fused", "torch")
+
+
+class Plan:
+    """What a call with this shape, rank and dtype runs."""
+
+    __slots__ = ("case", "choice", "columns_dtype", "device", "dtype", "gather", "keep", "skinnies")
+
+    def __init__(
+        self, x: Tensor, n: int, rank: int, columns_dtype: torch.dtype, scheme: str | None, keep: bool
+    ) -> None:
+        m, k = x.shape
+        arch = launch.architecture(x.device)
+        self.case = Case(m, n, k, rank, arch, launch.multiprocessors(x.device), interpreted=launch.interpreting())
+        self.choice = choose(x, self.case, scheme)
+        self.columns_dtype = columns_dtype
+        self.dtype, self.device, self.keep = x.dtype, x.device, keep
+        self.skinnies: dict[Any, Callable[..., Tensor]] = {}
+        self.gather: Any = None
+        if self.choice.scheme == "gather":
+            from .gather import gather_launch
+
+            self.gather = gather_launch(
+                m, rank, choose_tile("gather", self.case, m, 0), stride_xm=x.stride(0), keep=keep
+            )
+
+    def selected(self, x: Tensor, index: Tensor) -> Tensor:
+        """What backward needs of x (M, K): x[:, index] (M, r), or x itself under 'fused'."""
+        if self.choice.scheme == "fused":
+            return x
+        if self.gather is None:
+            return x.index_select(1, index)
+        x_idx = launch.empty((x.shape[0], self.case.rank), self.dtype, self.device)
+        self.gather(p_x=x, p_index=index, p_out=x_idx)
+        return x_idx
+
+    def grad_columns(self, dy: Tensor, selected: Tensor, index: Tensor, scale: float) -> Tensor:
+        """scale * dY^T x[:, index] (N, r) in the dtype of columns, accumulated in fp32."""
+        if self.choice.scheme == "torch":
+            return scale * (dy.to(self.columns_dtype).t() @ selected.to(self.columns_dtype))
+        aligned = self.keep and (dy.data_ptr() | selected.data_ptr()) % 16 == 0
+        key = (dy.stride(0), selected.stride(0), aligned)
+        run = self.skinnies.get(key)
+        if run is None:
+            run = self.skinnies[key] = self._build_skinny(dy.stride(0), selected.stride(0), aligned)
+        return run(dy, selected, index, scale)
+
+    def _build_skinny(self, stride_dm: int, stride_lm: int, keep: bool) -> Callable[..., Tensor]:
+        from ..runtime.skinny_product import reduce_launch, skinny_launch
+
+        case, fused = self.case, self.choice.scheme == "fused"
+        m, n, rank = case.m, case.n, case.rank
+        tile = choose_tile("skinny", case, m, n)
+        parts = parts_for(-(-n // tile.bn), -(-m // tile.bm), case, most=16)
+        direct = parts == 1
+        launch_dp = skinny_launch(
+            m, n, rank, tile, stride_l=rank, stride_lm=stride_lm, stride_tm=stride_dm, gather=fused, parts=parts,
+            direct=direct, dtype=self.dtype, keep=keep,
+        )  # fmt: skip
+        launch_reduce = None if direct else reduce_launch(rank, left=(n, parts), dtype=self.columns_dtype)
+        width = padded(rank)
+
+        def run(dy: Tensor, selected: Tensor, index: Tensor, scale: float) -> Tensor:
+            grad = launch.empty((n, rank), self.columns_dtype, self.device)
+            if launch_reduce is None:
+                launch_dp(p_l=selected, p_index=index, p_t=dy, p_mask=None, p_out=grad, scale=scale)
+                return grad
+            addends = launch.empty((parts, width, n), torch.float32, self.device)
+            launch_dp(p_l=selected, p_index=index, p_t=dy, p_mask=None, p_out=addends, scale=1.0)
+            launch_reduce(p_left=addends, p_left_out=grad, p_right=None, p_right_out=None, scale=scale)
+            return grad
+
+        return run
+
+
+def choose(x: Tensor, case: Case, scheme: str | None) -> Choice:
+    """The scheme, with its reason."""
+    if scheme is not None:
+        if scheme not in SCHEMES:
+            raise ValueError(f"scheme is {scheme!r}, expected one of {', '.join(SCHEMES)}")
+        return Choice(scheme, "asked for")
+    if not launch.runs_triton(x):
+        return Choice("torch", "no Triton for tensors of this device")
+    if x.dtype not in (torch.bfloat16, torch.float16) and not case.interpreted:
+        return Choice("torch", "fp32 runs in cuBLAS")
+    if 0 < case.arch < 80:
+        return Choice("torch", "no bf16 tensor cores or asynchronous copies below sm_80")
+    if padded(case.rank) > MOST_RANK or x.dtype == torch.float64:
+        return Choice("torch", f"the tables hold no tile for ranks above {MOST_RANK}")
+    return Choice("gather", "x[:, index] is M * r values to save and re-read in place of M * K")
+
+
+class PacaLinear(torch.autograd.Function):
+    """x is (M, K) with unit stride; weight the logical (N, K). Saves x[:, index] and the weight; never x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        columns: Tensor,
+        index: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        plan: Plan,
+    ) -> Tensor:
+        needs = ctx.needs_input_grad
+        if True in needs:
+            ctx.plan, ctx.scale = plan, scale
+            selected = plan.selected(x, index) if needs[2] else None
+            ctx.save_for_backward(weight if needs[0] else None, selected, index)
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    @no_second_derivative
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        weight, selected, index = ctx.saved_tensors
+        dy = launch.rows(grad_y, grad_y.shape[-1])
+        needs = ctx.needs_input_grad
+        grad_x = torch.mm(dy, weight) if needs[0] else None
+        grad_columns = ctx.plan.grad_columns(dy, selected, index, ctx.scale) if needs[2] else None
+        grad_bias = dy.sum(0) if needs[4] else None
+        return grad_x, None, grad_columns, None, grad_bias, None, None

@@ -1,0 +1,1 @@
+"""What the kernels share: launches, the dispatcher with its tables, argument checks, helpers inside of kernels."""

@@ -1,0 +1,212 @@
+"""Launching: which tensors run Triton, a launch that keeps its compiled kernel, a counter, allocation.
+
+Measured on a server CPU, a JITFunction call costs 8.8 us before the driver is reached and a kept compiled kernel 1.3:
+so a Launch is built once per shape, dtype and alignment (by the callers' plan caches) and keeps what the first call
+compiled.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Launches so far, by kernel name. Tests read it, so that a silent fall-back to the reference fails.
+counts: Counter[str] = Counter()
+
+#: Where set, every launch is handed to it with its inputs, and runs only if it calls start(): the audit compiles what
+#: it receives, tests plant faults.
+recorder: Callable[["Launch", dict[str, Any]], None] | None = None
+
+
+@torch.compiler.assume_constant_result
+def have_triton() -> bool:
+    """Whether triton can be imported; it has no wheels for macOS."""
+    return _have_triton()
+
+
+@cache
+def _have_triton() -> bool:
+    try:
+        return find_spec("triton") is not None
+    except ValueError:  # a test took it out of sys.modules
+        return False
+
+
+@torch.compiler.assume_constant_result
+def interpreting() -> bool:
+    """Whether the kernels run in Triton's interpreter, which is decided when they are imported."""
+    return _interpreting()
+
+
+@cache
+def _interpreting() -> bool:
+    if not _have_triton():
+        return False
+    import triton
+
+    return bool(triton.knobs.runtime.interpret)
+
+
+def runs_triton(x: Tensor) -> bool:
+    """CUDA tensors run the kernels; CPU tensors do in the interpreter; others take the reference."""
+    return (x.is_cuda and have_triton()) or (interpreting() and x.device.type == "cpu")
+
+
+@cache
+def architecture(device: torch.device) -> int:
+    """Compute capability as in sm_90 -> 90; 0 in the interpreter and where there is no CUDA device."""
+    if device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+@cache
+def device_name(device: torch.device) -> str:
+    """Its name as the driver says it; empty in the interpreter and where there is no CUDA device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """SMs of the device; 16 in the interpreter, so that splits are exercised there."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 16
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Every output and buffer of a kernel comes from here, so that tests can poison it with NaN."""
+    return torch.empty(shape, dtype=dtype, device=device)
+
+
+def elsewhere(x: Tensor) -> bool:
+    """Whether x lies on another GPU than the current one, to which kernels would go."""
+    return x.is_cuda and x.device.index != torch._C._cuda_getDevice()
+
+
+def rows(t: Tensor, width: int) -> Tensor:
+    """t as (rows, width) with unit stride within rows and distinct rows; a gradient of stride 0 is copied."""
+    if t.dim() != 2:
+        t = t.reshape(-1, width)
+    if t.stride(1) != 1 or t.stride(0) < width:
+        t = t.contiguous()
+    return t
+
+
+class PlanCache(dict[Any, Any]):
+    """Plans by what they depend on. Emptied at 4096: lengths that never repeat must not fill the memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        _caches.append(self)
+
+    def __setitem__(self, key: Any, plan: Any) -> None:
+        if len(self) >= 4096:
+            self.clear()
+        super().__setitem__(key, plan)
+
+
+_caches: list[PlanCache] = []
+
+
+def forget_plans() -> None:
+    """Every call is planned anew: what a plan depends on and its key does not hold (tables, tiles) has changed."""
+    for plans in _caches:
+        plans.clear()
+
+
+def raw_stream(device: int) -> int:
+    """The address of the current CUDA stream."""
+    return torch._C._cuda_getCurrentRawStream(device)
+
+
+class Launch:
+    """One kernel with its grid, what all calls have in common, and its compiler options.
+
+    sizes: integer arguments; constants: compile-time ones, in the order of the kernel's parameters, which are inputs,
+    sizes, constants. A call gives the inputs by name. Calls must agree in the dtypes and the 16-byte alignment of their
+    inputs, except where `keep` is False: then every call goes through Triton's own look-up.
+    """
+
+    __slots__ = (
+        "compiled",
+        "constants",
+        "fixed",
+        "grid",
+        "in_order",
+        "inputs",
+        "keep",
+        "kernel",
+        "name",
+        "options",
+        "sizes",
+    )
+
+    def __init__(
+        self,
+        kernel: Any,
+        grid: tuple[int, int, int],
+        *,
+        sizes: dict[str, int],
+        constants: dict[str, Any],
+        warps: int = 4,
+        stages: int = 3,
+        pdl: bool = False,
+        keep: bool = True,
+    ) -> None:
+        self.kernel = kernel
+        self.name: str = kernel.__name__
+        self.grid = grid
+        self.sizes = sizes
+        self.constants = constants
+        names = list(kernel.arg_names)
+        count = len(names) - len(sizes) - len(constants)
+        self.inputs: tuple[str, ...] = tuple(names[:count])
+        if names != [*self.inputs, *sizes, *constants]:
+            raise TypeError(f"{self.name} takes {', '.join(names[count:])} last, not {', '.join([*sizes, *constants])}")
+        # Bound to positions once: a kept kernel takes everything by position.
+        self.in_order = itemgetter(*self.inputs)
+        self.fixed = (*sizes.values(), *constants.values())
+        self.options: dict[str, Any] = {"num_warps": warps, "num_stages": stages}
+        if pdl:
+            self.options["launch_pdl"] = True
+        self.keep = keep
+        self.compiled: Any = None
+
+    def __call__(self, **inputs: Any) -> None:
+        if recorder is not None:
+            recorder(self, inputs)
+        else:
+            self.start(inputs)
+
+    def start(self, inputs: dict[str, Any]) -> None:
+        """Runs the kernel on these inputs."""
+        counts[self.name] += 1
+        if self.compiled is None:
+            self.look_up(inputs)
+            return
+        kernel, device, run, runtime = self.compiled
+        enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
+        if not (getattr(enter, "calls", enter) or getattr(leave, "calls", leave)):
+            grid_x, grid_y, grid_z = self.grid
+            run(
+                grid_x, grid_y, grid_z, raw_stream(device), kernel.function, kernel.packed_metadata, None, None, None,
+                *self.in_order(inputs), *self.fixed,
+            )  # fmt: skip
+        else:  # a profiler listens: Triton's own way tells it everything
+            self.look_up(inputs)
+
+    def look_up(self, inputs: dict[str, Any]) -> None:
+        """Runs the kernel by Triton's own look-up, and keeps what it compiled."""
+        if inputs.keys() != set(self.inputs):
+            raise TypeError(f"{self.name} takes {', '.join(self.inputs)}, not {', '.join(inputs)}")
+        kernel = self.kernel[self.grid](*self.in_order(inputs), *self.fixed, **self.options)
+        if self.keep and kernel is not None and not interpreting():
+            from triton import knobs
+
+            device = next(value.device.index for value in inputs.values() if isinstance(value, Tensor))
+            self.compiled = (kernel, device, kernel.run, knobs.runtime)

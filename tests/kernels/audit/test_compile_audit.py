@@ -1,0 +1,155 @@
+"""The audit: its rows, its exit status, and that every one of its checks can fail."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from kernels.audit import compilation as static
+from kernels.audit.launches import variants
+from kernels.runtime import launch
+from kernels.runtime.tile_tables import KNOWN, SHARED_LIMIT, TILES
+
+GOOD = {"registers": 100, "spill_bytes": 0, "shared_bytes": 1000, "shared_limit": 2000, "mma": "mma", "pipelined": True}
+
+
+def run(*arguments: str, code: str | None = None) -> subprocess.CompletedProcess:
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "kernels.audit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({}, "ok"),
+        ({"spill_bytes": 64}, "ok"),
+        ({"spill_bytes": 65}, "spills"),
+        ({"shared_bytes": 2001}, "misfit"),
+        ({"mma": "none"}, "no tensor cores"),
+        ({"pipelined": False}, "serialised"),
+    ],
+)
+def test_verdict(change: dict, word: str) -> None:
+    assert static.verdict("gemm_kernel", GOOD | change) == word
+
+
+TTGIR = """
+  scf.for %i = %a to %b {{
+    %x = ttg.async_copy_global_to_local %p
+    %y = {load} %q
+    %d = ttng.warp_group_dot %x, %y
+    %w:3 = ttng.warp_group_dot_wait %d {{pendings = {pending} : i32}}
+    scf.yield
+  }}
+  %z = tt.load %r
+"""
+
+
+def test_loops_are_read() -> None:
+    healthy = TTGIR.format(load="ttg.async_copy_global_to_local", pending=1)
+    assert static.loop_loads(healthy) == (2, 0, [1])
+    assert static.loop_loads(TTGIR.format(load="tt.load", pending=0)) == (1, 1, [0])
+
+
+def test_machine_code_loops_are_read() -> None:
+    sass = ".L_x_0:\nHGMMA R1 gsb0;\n.L_x_1:\nHGMMA R2;\nHGMMA R3, gsb0;\n@P0 BRA `(.L_x_1);\n"
+    sass += "HGMMA R4, gsb0;\n@P1 BRA `(.L_x_0);"
+    assert static.sass_loops(sass) == [[".L_x_1:", "HGMMA R2;", "HGMMA R3, gsb0;"]]
+
+
+def test_bad_arguments() -> None:
+    done = run("--arch", "sm_42")
+    assert done.returncode == 2 and "'sm_42' is unknown" in done.stderr
+
+
+def test_rows_of_the_gather(tmp_path: Path) -> None:
+    done = run(
+        "--arch",
+        "sm_80,sm_90",
+        "--kernel",
+        "gather_kernel",
+        "--json",
+        str(tmp_path / "rows"),
+        "--jobs",
+        "1",
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "rows").read_text())
+    assert {row["arch"] for row in rows} == {"sm_80", "sm_90"}
+    fields = {
+        "kernel",
+        "config",
+        "arch",
+        "registers",
+        "spill_bytes",
+        "shared_bytes",
+        "shared_limit",
+        "mma",
+        "pipelined",
+    }
+    assert all(fields <= row.keys() for row in rows)
+    assert all(row["shared_limit"] == SHARED_LIMIT[int(row["arch"][3:])] for row in rows)
+
+
+FAULT = """
+import sys
+from kernels.audit import __main__ as audit
+from kernels.runtime import tile_tables
+from kernels.runtime.tile_tables import Tile
+tile_tables.TILES["{kernel}"] = {{80: (Tile({tile}, "planted"),), 90: (Tile({tile}, "planted"),)}}
+sys.exit(audit.main(["--arch", "sm_80", "--kernel", "{kernel}_kernel", "--jobs", "1"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kernel", "tile", "word"),
+    [
+        ("gemm", "128, 256, 64, 5, 8", "misfit"),
+        ("gemm", "128, 128, 64, 1, 8", "serialised"),
+        ("gemm", "128, 256, 32, 3, 4", "spills"),
+    ],
+)
+def test_planted_tiles_are_caught(kernel: str, tile: str, word: str) -> None:
+    # The children of the pool import the tables anew, which is fine: what to compile was settled in the parent.
+    script = FAULT.format(kernel=kernel, tile=tile)
+    done = run(code="if __name__ == '__main__':\n" + "\n".join("    " + line for line in script.splitlines()))
+    assert done.returncode == 1 and word in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_everything_the_dispatcher_can_choose_is_clean(tmp_path: Path) -> None:
+    done = run("--json", str(tmp_path / "rows"))
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+    rows = json.loads((tmp_path / "rows").read_text())
+    assert {row["arch"] for row in rows} == {f"sm_{arch}" for arch in KNOWN}
+    kernels = {row["kernel"] for row in rows}
+    assert {f"{name}_kernel" for name in TILES if name not in ("branch_gradients_da", "skinny_parts")} <= kernels
+
+
+@pytest.mark.skipif(launch.interpreting(), reason="interpreted kernels have no signature")
+@pytest.mark.parametrize("arch", KNOWN)
+def test_launches_name_every_input_and_fix_every_constant(arch: int) -> None:
+    """A kept kernel takes its arguments by position, the constants last."""
+    for _, calls in variants(arch):
+        for run, inputs in calls:
+            assert inputs.keys() == set(run.inputs), run.name
+            first = len(run.inputs) + len(run.sizes)
+            assert all(run.kernel.params[i].is_constexpr is (i >= first) for i in range(len(run.kernel.params)))
+
+
+@pytest.mark.skipif(launch.interpreting(), reason="it compiles for the interpreter")
+def test_a_launch_refuses_names_that_its_kernel_does_not_have() -> None:
+    from kernels.paca.gather import gather_kernel, gather_launch
+
+    run = gather_launch(64, 8, TILES["gather"][0][0], stride_xm=80)
+    with pytest.raises(TypeError, match="gather_kernel takes p_x, p_index, p_out, not p_x, p_index, p_y"):
+        run(p_x=None, p_index=None, p_y=None)
+    with pytest.raises(TypeError, match=r"takes .* last, not M, BM"):
+        launch.Launch(gather_kernel, (1, 1, 1), sizes={"M": 1}, constants={"BM": 16})

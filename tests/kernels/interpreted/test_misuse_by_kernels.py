@@ -1,0 +1,3 @@
+"""Misuse, whichever way the call would have gone."""
+
+from tests.kernels.misuse_cases import *  # noqa: F403

@@ -1,0 +1,28 @@
+"""Small PEFT models, each buildable as PEFT has it and accelerated, from one seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+pytest.register_assert_rewrite("tests.kernels.peft.peft_models")
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of x that the fused function was called with: empty, everything went to PEFT's forward."""
+    import kernels.peft.fused_linear as layer
+
+    seen: list[tuple[int, ...]] = []
+    call: Callable = layer.lora_linear
+
+    def noted(x, *args, **kwargs):
+        seen.append(tuple(x.shape))
+        return call(x, *args, **kwargs)
+
+    monkeypatch.setattr(layer, "lora_linear", noted)
+    return seen
