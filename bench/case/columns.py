@@ -55,6 +55,7 @@ _FOUND = (
     Column("optimizer_ms", "of a step: AdamW alone", "ms"),
     Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms"),
     Column("model_dropout", "the largest dropout of the model itself"),
+    Column("tuned", "hash of the tuned tiles that our kernels ran under; empty for other impls and default tiles"),
     Column("process", "the worker process that measured the row"),
     Column("measured_at", "when the row was on disk, UTC"),
     Column("repro", "the command that measures this case again"),

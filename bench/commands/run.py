@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError
-from bench.record.environment import command_line, command_to_go_on, provenance
+from bench.record.environment import command_line, command_to_go_on, provenance, tuned_hash
 from bench.record.store import Record, now, open_record
 from bench.runner.lock import only_run_on
 from bench.runner.progress import Display
@@ -48,7 +48,7 @@ def run_sweep(
 
 
 def _measure(plan: Plan, device: Device, record: Record, retry: frozenset[str], repeats: int, strict: bool) -> int:
-    tasks = open_tasks(plan, record, repeats, retry)
+    tasks = open_tasks(plan, record, repeats, retry, tuned_hash(device))
     total = len(plan.cases) * repeats
     invocation: dict[str, Any] = {
         "started": now(),

@@ -9,7 +9,8 @@ from bench.case import Case
 from bench.case.columns import COLUMNS
 from bench.case.schema import Status
 from bench.devices import Device
-from bench.methods.registry import trainable_params
+from bench.methods.registry import impl_of, trainable_params
+from bench.record.environment import tuned_hash
 from bench.record.stats import summarize
 from bench.record.store import Row, now
 from bench.roofline.peaks import peaks_of
@@ -26,6 +27,7 @@ class RowMaker:
         self._plan = plan
         self._run_id = run_id
         self._device = device
+        self._tuned = tuned_hash(device)
         self._peaks = peaks_of(device.name, device.sm_count)
 
     def _base(self, case: Case, repeat: int, process: str | None) -> Row:
@@ -36,6 +38,7 @@ class RowMaker:
             "gpu": self._device.name,
             **case.axes(),
             "trainable_params": trainable_params(case),
+            "tuned": self._tuned if impl_of(case).tuned else None,
             "process": process,
             "measured_at": now(),
             "repro": self._repro(case),

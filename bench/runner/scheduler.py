@@ -15,7 +15,7 @@ from typing import Any
 from bench.case import Case
 from bench.case.schema import Status
 from bench.devices import Device, visible_index
-from bench.methods.registry import unsupported
+from bench.methods.registry import impl_of, unsupported
 from bench.record.store import Record, Row, now
 from bench.roofline.memory import sentence, too_large
 from bench.runner.progress import Display
@@ -29,13 +29,15 @@ Task = tuple[int, Case]  # (repeat, case)
 KINDS_OF_WORK = ("starting", "building", "compiling", "checking", "warming up", "measuring", "waiting")
 
 
-def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str]) -> list[Task]:
-    """What is still to be measured: cases with a row missing, or with a status that is to be retried."""
+def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str], tuned: str | None = None) -> list[Task]:
+    """What is still to be measured: cases with a row missing, or with a status that is to be retried, or measured by
+    our kernels under other tuned tiles than today's."""
     tasks = []
     for repeat in range(repeats):
         for case in plan.cases:
             rows = [record.get((case.case_id, p, c, repeat)) for p, c in plan.row_keys]
-            if any(r is None or r["status"] in retry for r in rows):
+            stale = {r.get("tuned") for r in rows if r} != {tuned} and impl_of(case).tuned
+            if stale or any(r is None or r["status"] in retry for r in rows):
                 tasks.append((repeat, case))
     return tasks
 
