@@ -180,25 +180,29 @@ class Launch:
     def __call__(self, **inputs: Any) -> None:
         if recorder is not None:
             recorder(self, inputs)
-        else:
-            self.start(inputs)
-
-    def start(self, inputs: dict[str, Any]) -> None:
-        """Runs the kernel on these inputs."""
-        counts[self.name] += 1
-        if self.compiled is None:
-            self.look_up(inputs)
             return
-        kernel, device, run, runtime = self.compiled
+        compiled = self.compiled
+        if compiled is None:
+            self.start(inputs)
+            return
+        function, metadata, device, run, runtime = compiled
         enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
-        if not (getattr(enter, "calls", enter) or getattr(leave, "calls", leave)):
-            grid_x, grid_y, grid_z = self.grid
+        if (enter is None or not getattr(enter, "calls", enter)) and (
+            leave is None or not getattr(leave, "calls", leave)
+        ):
+            counts[self.name] += 1
+            # Written out here: a call of its own would cost as much as the keywords do.
             run(
-                grid_x, grid_y, grid_z, raw_stream(device), kernel.function, kernel.packed_metadata, None, None, None,
+                *self.grid, raw_stream(device), function, metadata, None, None, None,
                 *self.in_order(inputs), *self.fixed,
             )  # fmt: skip
         else:  # a profiler listens: Triton's own way tells it everything
-            self.look_up(inputs)
+            self.start(inputs)
+
+    def start(self, inputs: dict[str, Any]) -> None:
+        """Runs the kernel on these inputs by Triton's own look-up, and keeps what it compiled."""
+        counts[self.name] += 1
+        self.look_up(inputs)
 
     def look_up(self, inputs: dict[str, Any]) -> None:
         """Runs the kernel by Triton's own look-up, and keeps what it compiled."""
@@ -209,4 +213,4 @@ class Launch:
             from triton import knobs
 
             device = next(value.device.index for value in inputs.values() if isinstance(value, Tensor))
-            self.compiled = (kernel, device, kernel.run, knobs.runtime)
+            self.compiled = (kernel.function, kernel.packed_metadata, device, kernel.run, knobs.runtime)

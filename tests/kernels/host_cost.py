@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from types import SimpleNamespace
 from unittest.mock import patch
 
 import torch
@@ -27,8 +26,7 @@ def faked_launches():
     """CPU tensors take the way of CUDA tensors; a kept kernel is called with its arguments and does nothing."""
 
     def look_up(self, inputs):
-        kernel = SimpleNamespace(function=0, packed_metadata=())
-        self.compiled = (kernel, 0, lambda *_: None, triton.knobs.runtime)
+        self.compiled = (0, (), 0, lambda *_: None, triton.knobs.runtime)
 
     with (
         patch.object(launch, "runs_triton", lambda x: True),
