@@ -1,6 +1,6 @@
 """What a kept launch costs the host, in calls of Python and C functions: a count, which no busy machine spoils.
 
-host_cost.py prints the time: 30 to 34 us beyond F.linear's 4.2 us on an AMD EPYC, with as many calls as here.
+host_cost.py prints the time: 30 to 41 us beyond F.linear's 4.2 us on an AMD EPYC, with as many calls as here.
 """
 
 import sys
