@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from bench.case import AXES
+from bench.case.clocks import CLOCKS
 from bench.case.columns import as_markdown
 from bench.case.schema import Status
 from bench.case.shapes import named_models
+from bench.cli import app
 from bench.sweeps.file import sweep_names
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 DOCS = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> str:
@@ -59,15 +63,45 @@ def test_the_readmes_table_is_the_published_one() -> None:
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     published = (ROOT / "results" / "cpu" / "reference" / "table1" / "table1.md").read_text().splitlines()
     assert len(rows) > 5 and rows == [line for line in published if line.startswith("|")][: len(rows)]
-    for path in re.findall(r"\]\((results/[^)]+)\)", README):
-        assert (ROOT / path).is_file(), path
 
 
-def test_the_docs_know_every_sweep_axis_and_status() -> None:
-    for name in sweep_names():
+def test_the_docs_know_every_sweep_axis_clock_and_status() -> None:
+    for name in (*sweep_names(), *CLOCKS, *Status):
         assert f"| {name} |" in DOCS, name
-    for word in (*AXES, *Status):
+    for word in AXES:
         assert word in DOCS, word
+
+
+def quoted(pattern: str) -> set[tuple[str, str]]:
+    """(page, match) for what the pages quote as code, in blocks or between backticks."""
+    code = {path.name: "\n".join(re.findall(r"```.*?```|`[^`\n]+`", path.read_text(), re.DOTALL)) for path in PAGES}
+    return {(name, found) for name, text in code.items() for found in re.findall(pattern, text)}
+
+
+def test_every_command_that_the_docs_quote_exists() -> None:
+    subcommands = typer.main.get_command(app).commands
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    commands, made = quoted(r"-m bench ([a-z][a-z-]*)"), quoted(r"\bmake ([a-z][a-z-]*)")
+    modules = quoted(r"python -m ((?:bench|kernels|plots)[.\w]*)")
+    assert {("README.md", "campaign"), ("table2.md", "train")} <= commands and ("README.md", "bench") in made
+    assert ("CONTRIBUTING.md", "kernels.audit") in modules
+    assert not [c for c in commands if c[1] not in subcommands]
+    assert not [t for t in made if t[1] not in targets]
+    here = [ROOT.joinpath(*name.split(".")) for _, name in modules]
+    assert not [p for p in here if not ((p / "__main__.py").is_file() or p.with_suffix(".py").is_file())]
+
+
+def test_every_link_in_the_docs_leads_somewhere() -> None:
+    links = [(path, link) for path in PAGES for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text())]
+    local = [(path, link) for path, link in links if not link.startswith("http")]
+    assert len(local) > 10
+    for path, link in local:
+        file, _, anchor = link.partition("#")
+        target = path.parent / file if file else path
+        assert target.exists(), f"{path.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings], link
 
 
 def test_the_page_of_columns_is_the_schemas() -> None:
