@@ -124,7 +124,7 @@ def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def children_of(pid: int) -> list[int]:
-    """Process ids of the measuring children of a run (Linux); git and others that it starts are none of them."""
+    """Process ids of the workers of a run (Linux); git and others that it starts are none of them."""
     found = []
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
         try:

@@ -30,7 +30,7 @@ class Display(Progress):
         self._case, self._phase, self._estimate = case.describe(), "starting a process", ""
 
     def event(self, event: dict[str, Any]) -> None:
-        """A child's word on the current case."""
+        """A worker's word on the current case."""
         if event["event"] == "phase":
             self._phase = event["phase"]
         elif event["event"] == "estimate":

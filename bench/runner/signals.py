@@ -1,4 +1,4 @@
-"""Signals between a command and the processes it starts: SIGTERM is taken as Ctrl-C, and nobody outlives his parent."""
+"""Signals between a command and the processes it starts: SIGTERM is taken as Ctrl-C, and none outlives its starter."""
 
 import ctypes
 import os
@@ -76,8 +76,8 @@ def _interrupt(process: subprocess.Popen[bytes], shutdown_s: float) -> None:
 
 
 def _before_exec() -> Callable[[], None]:
-    """For a child to call before it starts. It heeds SIGINT, which it may have inherited as ignored; and where this
-    process dies without a word, the kernel (Linux) sends it SIGTERM, which it takes as Ctrl-C."""
+    """For a new process to call first. It heeds SIGINT, which it may have inherited as ignored; and where this process
+    dies without a word, the kernel (Linux) sends it SIGTERM, which it takes as Ctrl-C."""
     libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # opened before the fork
     PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

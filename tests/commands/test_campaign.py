@@ -147,7 +147,7 @@ def test_a_command_that_does_not_heed_is_ended_with_what_it_started(tmp_path: Pa
 
 
 def test_an_interrupted_command_is_interrupted_even_where_that_was_ignored(tmp_path: Path) -> None:
-    """As under nohup, whose children would not heed SIGINT."""
+    """As under nohup, where started processes would not heed SIGINT."""
     code = "import time\ntry:\n time.sleep(600)\nexcept KeyboardInterrupt:\n open('closed', 'w')"
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

@@ -1,4 +1,4 @@
-"""The correctness gate: right implementations pass, in whatever order they compute, and nothing is left changed."""
+"""The correctness check: right implementations pass, in whatever order they compute, and nothing is left changed."""
 
 import math
 from pathlib import Path

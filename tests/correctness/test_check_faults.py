@@ -1,4 +1,4 @@
-"""The correctness gate: every fault that is planted is found, with its tensor named."""
+"""The correctness check: every fault that is planted is found, with its tensor named."""
 
 import math
 from collections.abc import Callable
@@ -171,7 +171,7 @@ def test_dropout_is_checked_at_level_block(models: dict[str, str], plant: Any) -
 
 
 class _MergedOnce(MergedLoRALinear):
-    """Merged when B is drawn, at building and by the gate, and never again."""
+    """Merged when B is drawn, at building and by the check, and never again."""
 
     def refresh(self) -> None:
         self.merges = getattr(self, "merges", 0) + 1

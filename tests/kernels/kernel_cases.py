@@ -289,7 +289,7 @@ GROUPS = {"qkv": ((72, 8), (40, 8), (40, 8)), "gate-up": ((56, 16), (56, 16)), "
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
 @pytest.mark.parametrize("group", GROUPS)
 def test_group(group: str, dtype: torch.dtype, dropout: float) -> None:
-    """A group against lora_linear on each, by name, under the shared mask, within the gate's bound."""
+    """A group against lora_linear on each, by name, under the shared mask, within the check's bound."""
     cases = [LoraCase(37, 80, n, r, dtype, scale=0.5, bias=i == 0) for i, (n, r) in enumerate(GROUPS[group])]
     t = [case.tensors() for case in cases]
     x = t[0]["x"]

@@ -1,4 +1,4 @@
-"""The correctness gate of the kernel tests: errors against float64, bounded by what plain eager PyTorch achieves.
+"""The correctness check of the kernel tests: errors against float64, bounded by what plain eager PyTorch achieves.
 
 Error of a tensor: Frobenius norm of (out - reference) over that of the reference. 16-bit: at most 1.25 x eager's error
 plus eps / 8; fp32: at most 2 x plus 4 eps sqrt(K).

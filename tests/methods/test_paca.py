@@ -28,7 +28,7 @@ FIELDS = {
 
 
 def _pair(family: str, folder: Path, **axes: Any) -> tuple[nn.Module, nn.Module, dict[str, Tensor]]:
-    """A model under PaCA, its dense twin, and the pretrained values of all their weights by name."""
+    """A model under PaCA, its dense counterpart, and the pretrained values of all their weights by name."""
     case = make_case(write_config(folder, FIELDS[family]), "paca", **axes)
     config = make_config(FIELDS[family])
     ours, dense = make_model(config, CPU, torch.float64), make_model(config, CPU, torch.float64)

@@ -187,7 +187,7 @@ def test_a_step_is_its_micro_steps_the_optimizer_and_the_refresh(micro_steps: in
 
 
 def test_slow_samples_are_told_one_by_one() -> None:
-    """Eight whole steps on a slow machine may take longer than the silence after which a child is taken for hung."""
+    """Eight whole steps on a slow machine may take longer than the silence after which a worker is taken for hung."""
     work = Simulated(np.full(6000, 20.0))
     told: list[int] = []
     measure(work, CpuClock(now=work.now), ("forward",), "model", DEFAULTS, lambda _pass, e: told.append(e.n), work.now)

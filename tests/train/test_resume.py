@@ -27,7 +27,7 @@ def lines(out: Path) -> int:
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """The whole of it, torchrun's children too, and with no time to tidy up."""
+    """The whole of it, torchrun's workers too, and with no time to tidy up."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 

@@ -117,7 +117,7 @@ sys.exit(audit.main(["--arch", "sm_80", "--kernel", "{kernel}_kernel", "--jobs",
     ],
 )
 def test_planted_tiles_are_caught(kernel: str, tile: str, word: str) -> None:
-    # The children of the pool import the tables anew, which is fine: what to compile was settled in the parent.
+    # The pool's workers import the tables anew, which is fine: what to compile was settled before they started.
     script = FAULT.format(kernel=kernel, tile=tile)
     done = run(code="if __name__ == '__main__':\n" + "\n".join("    " + line for line in script.splitlines()))
     assert done.returncode == 1 and word in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Every check can fail: a fault planted between the host code and a kernel is caught by the gate."""
+"""Every check can fail: a fault planted between the host code and a kernel is caught by the correctness check."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_fault_in_paca_is_caught(fault: str, plant) -> None:
 
 
 def test_fall_back_to_the_reference_is_caught(monkeypatch) -> None:
-    """The gate alone would not see it; the launch counter does."""
+    """The correctness check alone would not see it; the launch counter does."""
     monkeypatch.setattr(launch, "runs_triton", lambda x: False)
     launch.counts.clear()
     gate_lora(LoraCase(20, 40, 24, 8, F16))
