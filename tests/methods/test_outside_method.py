@@ -1,11 +1,11 @@
 """A method from a folder of its own goes through check, run, rows and table; half a method is refused at the start."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
 
+from bench.record.environment import source_hash
 from tests.conftest import Bench, rows_of
 
 TOY = Path(__file__).with_name("toy")
@@ -34,7 +34,7 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("level", ["linear", "block"])
+@pytest.mark.parametrize("level", ["linear", pytest.param("block", marks=pytest.mark.slow)])
 def test_a_method_from_outside_is_checked_timed_and_drawn(bench: Bench, sweep: Path, level: str) -> None:
     bench.env["LORABENCH_METHODS"] = str(TOY)
     out = sweep / "out"
@@ -46,21 +46,14 @@ def test_a_method_from_outside_is_checked_timed_and_drawn(bench: Bench, sweep: P
     if level == "linear":
         forward = next(r for r in toy if r["pass"] == "forward")
         assert (forward["trainable_params"], forward["flops"]) == (4 * 32, 2 * 16 * 32 * 32 + 2 * 16 * 4 * 64)
-    drawn = bench.plots(out)
-    assert drawn.returncode == 0, drawn.stderr
+    assert bench.plots(out).returncode == 0
     assert "Toy eager" in (out / "tables.md").read_text()
     with open(out / "summary.csv", newline="") as f:
         ratios = [r["ratio_to_full"] for r in csv.DictReader(f) if r["method"] == "toy"]
     assert ratios and all(ratios)
-
-
-def test_a_folder_of_an_unknown_method_is_still_drawn(bench: Bench, sweep: Path) -> None:
-    """Its reader may not have the method's folder: the word itself is the label then."""
-    out = sweep / "out"
-    done = bench("run", sweep / "linear.yaml", "--out", out, env=bench.env | {"LORABENCH_METHODS": str(TOY)})
-    assert done.returncode == 0, done.stderr
-    drawn = bench.plots(out)
-    assert drawn.returncode == 0, drawn.stderr
+    # Its reader may not have the method's folder: the word itself is the label then.
+    del bench.env["LORABENCH_METHODS"]
+    assert bench.plots(out).returncode == 0
     assert "toy eager" in (out / "tables.md").read_text()
 
 
@@ -113,15 +106,12 @@ def test_an_unknown_method_is_refused_with_those_there_are(bench: Bench, sweep: 
     assert done.returncode == 2 and "'toy'" in done.stderr and "full, lora, paca" in done.stderr
 
 
-def test_what_was_measured_by_other_sources_of_a_method_is_not_kept(bench: Bench, sweep: Path, tmp_path: Path) -> None:
-    """The identity of a record holds the sources of methods from outside, too."""
-    (tmp_path / "more").mkdir()
-    copy = _copied(tmp_path / "more" / "toy")
-    env = bench.env | {"LORABENCH_METHODS": str(copy)}
-    out = tmp_path / "out"
-    assert bench("run", sweep / "linear.yaml", "--out", out, env=env).returncode == 0
-    first = json.loads((out / "run.json").read_text())["source_hash"]
+def test_the_identity_of_a_record_holds_the_sources_of_methods_from_outside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copy = _copied(tmp_path / "toy")
+    without = source_hash()
+    monkeypatch.setenv("LORABENCH_METHODS", str(copy))
+    first = source_hash()
     (copy / "eager.py").write_text((copy / "eager.py").read_text() + "# changed\n")
-    done = bench("run", sweep / "linear.yaml", "--out", out, env=env)
-    assert done.returncode == 0 and "source_hash" in done.stderr
-    assert json.loads((out / "run.json").read_text())["source_hash"] != first
+    assert len({without, first, source_hash()}) == 3
