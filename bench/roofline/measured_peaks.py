@@ -33,22 +33,22 @@ def measure_peaks(device: torch.device | str, timer: Timer | None = None, size: 
     scale, flops, rate = (1e12, "tflops", "tbs") if gpu else (1e9, "gflops", "gbs")
     found: MeasuredPeaks = {"device": str(device), "gemm_size": size, "copy_mib": mib}
     for name, dtype in {"bf16": torch.bfloat16, "fp16": torch.float16}.items() if gpu else [("fp32", torch.float32)]:
-        ms, n = _median(_gemm(size, dtype, device), timer)
+        ms, n = _median(make_gemm(size, dtype, device), timer)
         found |= {f"{name}_{flops}": 2 * size**3 / (ms * 1e-3) / scale, f"{name}_n": n}
-    ms, n = _median(_copy(mib, device), timer)
+    ms, n = _median(make_copy(mib, device), timer)
     found |= {f"copy_{rate}": 2 * mib * 2**20 / (ms * 1e-3) / scale, "copy_n": n}
     if gpu:
         torch.cuda.empty_cache()
     return found
 
 
-def _gemm(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
+def make_gemm(size: int, dtype: torch.dtype, device: torch.device) -> Callable[[], object]:
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
     return lambda: torch.mm(a, b, out=out)
 
 
-def _copy(mib: int, device: torch.device) -> Callable[[], object]:
+def make_copy(mib: int, device: torch.device) -> Callable[[], object]:
     source = torch.randint(256, (mib * 2**20,), device=device, dtype=torch.uint8)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)

@@ -5,7 +5,7 @@ It never imports torch and never has a CUDA context, so nothing a case does can 
 
 import signal
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
@@ -51,8 +51,17 @@ def groups(tasks: list[Task]) -> Iterable[list[Task]]:
 class Scheduler:
     """Measures the open tasks of one plan into one record."""
 
-    def __init__(self, plan: Plan, device: Device, record: Record, display: Display) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        device: Device,
+        record: Record,
+        display: Display,
+        worker: Callable[[Path, float, bool], Worker] = Worker,
+    ) -> None:
+        """worker: makes a worker from its log, its timeout in seconds, and whether it is started ahead."""
         self._plan = plan
+        self._worker = worker
         self._device = device
         self._record = record
         self._display = display
@@ -104,7 +113,7 @@ class Scheduler:
 
     def _start(self, case: Case, ahead: bool = False) -> Worker:
         """A worker for the case's group, which waits for its job."""
-        return Worker(self._log(case), self._plan.settings.timeout_s, ahead)
+        return self._worker(self._log(case), self._plan.settings.timeout_s, ahead)
 
     def _worker_for(self, case: Case) -> Worker:
         """The worker that was started ahead for this group, if it lives; else a new one."""

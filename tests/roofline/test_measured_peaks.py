@@ -46,8 +46,8 @@ def test_it_ends_for_calls_that_take_nothing() -> None:
 def test_on_a_gpu_both_16_bit_types(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same arithmetic with the tensors on the CPU."""
     made: list[tuple[object, ...]] = []
-    monkeypatch.setattr(measured_peaks, "_gemm", lambda *args: made.append(args) or (lambda: None))
-    monkeypatch.setattr(measured_peaks, "_copy", lambda *args: made.append(args) or (lambda: None))
+    monkeypatch.setattr(measured_peaks, "make_gemm", lambda *args: made.append(args) or (lambda: None))
+    monkeypatch.setattr(measured_peaks, "make_copy", lambda *args: made.append(args) or (lambda: None))
     found = measure_peaks("cuda:0", FakeTimer(2.0))
     device = torch.device("cuda:0")
     assert made == [(8192, torch.bfloat16, device), (8192, torch.float16, device), (1024, device)]
@@ -57,9 +57,9 @@ def test_on_a_gpu_both_16_bit_types(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_gemm_and_the_copy_do_what_they_say() -> None:
-    copied = measured_peaks._copy(1, torch.device("cpu"))()
+    copied = measured_peaks.make_copy(1, torch.device("cpu"))()
     assert isinstance(copied, torch.Tensor) and copied.numel() == 2**20 and copied.float().std() > 70
-    product = measured_peaks._gemm(16, torch.float32, torch.device("cpu"))()
+    product = measured_peaks.make_gemm(16, torch.float32, torch.device("cpu"))()
     assert isinstance(product, torch.Tensor) and product.shape == (16, 16) and 2 < product.std() < 8
 
 

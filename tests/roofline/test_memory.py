@@ -17,6 +17,7 @@ from bench.runner.progress import Display
 from bench.runner.scheduler import Scheduler, exit_status, open_tasks
 from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
+from tests.runner.test_workers import StubWorker
 
 FIELDS = {"gpt2": GPT2, "llama": LLAMA}
 WIDER: dict[str, dict[str, Any]] = {
@@ -99,27 +100,35 @@ def plan_of(tmp_path: Path) -> Any:
     return make_plan(str(path), on_cpu=False)
 
 
-def record_of(tmp_path: Path, plan: Any, memory_mib: int | None, workers: list[str]) -> Record:
+def record_of(
+    tmp_path: Path, plan: Any, memory_mib: int | None, workers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> Record:
     """A run on a GPU with so much memory, whose workers say that they ran and then are out of memory."""
     device = Device("test", "NVIDIA Test", 0, "GPU-1", "1", memory_mib=memory_mib)
     environment = {"gpu": device.name, "source_hash": "0", "torch": "2", "triton": None, "driver": "1"}
     record = open_record(tmp_path / f"out-{memory_mib}", environment)
-    scheduler = Scheduler(plan, device, record, Display(1))
 
-    def one_worker(pending: Any, following: Any) -> None:
-        repeat, case = pending.popleft()
-        workers.append(f"{case.model} {case.method}")
-        scheduler._give_up(repeat, case, "1-now", Status.oom, "OutOfMemoryError: CUDA out of memory")
+    class Full(StubWorker):
+        """Says of each case that memory did not suffice."""
 
-    scheduler._one_worker = one_worker  # type: ignore[method-assign]
-    scheduler.run(open_tasks(plan, record, 1, frozenset({"oom"})))
+        def send(self, job: dict[str, Any]) -> None:
+            super().send(job)
+            workers.extend(f"{case['model']} {case['method']}" for case in job["cases"])
+
+        def events(self) -> Any:
+            yield {"event": "hello", "cuda": "13.0", "gpu_clocks": None}
+            for _ in self.job["cases"]:
+                yield {"event": "failed", "status": Status.oom, "detail": "OutOfMemoryError: CUDA out of memory"}
+
+    monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
+    Scheduler(plan, device, record, Display(1), Full).run(open_tasks(plan, record, 1, frozenset({"oom"})))
     return record
 
 
-def test_what_cannot_fit_is_oom_before_a_worker_is_started(tmp_path: Path) -> None:
+def test_what_cannot_fit_is_oom_before_a_worker_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """LLaMA2-7B: 12.55 GiB of weights in bf16. Full-FT: as much of gradients, twice as much of AdamW's state."""
     plan, workers = plan_of(tmp_path), []
-    record = record_of(tmp_path, plan, 24576, workers)
+    record = record_of(tmp_path, plan, 24576, workers, monkeypatch)
     assert workers == ["llama2-7b paca", "gpt2-medium full", "gpt2-medium paca"]
     rows = {(r["model"], r["method"]): r for r in record.rows if r["pass"] == "step"}
     refused = rows["llama2-7b", "full"]
@@ -129,17 +138,17 @@ def test_what_cannot_fit_is_oom_before_a_worker_is_started(tmp_path: Path) -> No
     )
     assert refused["detail"].endswith("; the GPU has 24 GiB. Nothing was loaded")
     tried = rows["llama2-7b", "paca"]
-    assert tried["status"] == "oom" and tried["process"] == "1-now"
+    assert tried["status"] == "oom" and tried["process"].startswith("1-")
     assert tried["detail"].startswith("needs at least 12.8 GiB (") and tried["detail"].endswith("CUDA out of memory")
     assert exit_status(plan, record, 1, strict=False) == 1
 
     workers.clear()
-    record_of(tmp_path, plan, 12288, workers)
+    record_of(tmp_path, plan, 12288, workers, monkeypatch)
     assert workers == ["gpt2-medium full", "gpt2-medium paca"], "12 GiB do not hold the weights"
     workers.clear()
-    record_of(tmp_path, plan, 81559, workers)
+    record_of(tmp_path, plan, 81559, workers, monkeypatch)
     assert len(workers) == 4, "on 80 GB all are tried"
-    record_of(tmp_path, plan, None, workers)
+    record_of(tmp_path, plan, None, workers, monkeypatch)
     assert len(workers) == 8, "and where the GPU's memory is not known"
 
 

@@ -133,7 +133,6 @@ DONE = {"event": "done", "spent": {"building": 1.0}}
 def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the small sweep with clocks eager and graph, on a GPU that is none, under a script of events a case."""
     sweep_path.write_text(SWEEP + "clocks: [eager, graph]\n")
-    monkeypatch.setattr("bench.runner.scheduler.Worker", StubWorker)
     monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
     monkeypatch.setattr(StubWorker, "made", [])
 
@@ -142,7 +141,7 @@ def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
         monkeypatch.setattr(StubWorker, "ends", list(ends))
         plan = make_plan(str(sweep_path), on_cpu=False)
         record = open_record(tmp_path / "out", ENVIRONMENT)
-        Scheduler(plan, GPU, record, Display(cases)).run([(0, c) for c in plan.cases[:cases]])
+        Scheduler(plan, GPU, record, Display(cases), StubWorker).run([(0, c) for c in plan.cases[:cases]])
         statuses: dict[str, set[str]] = {}
         for row in record.rows:
             statuses.setdefault(row["clock"], set()).add(row["status"])
