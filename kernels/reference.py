@@ -1,4 +1,4 @@
-"""The reference functions, in plain torch: tests and the correctness gate compare the kernels against these."""
+"""The reference functions, in plain torch: tests and the correctness check compare the kernels against these."""
 
 from .lora.reference import lora_linear
 from .paca.reference import paca_linear

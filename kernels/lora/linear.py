@@ -111,7 +111,7 @@ def _first(
 def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
     """The mask that lora_linear draws for x (..., K) from this seed: boolean, True where an element is kept.
 
-    For yardsticks: pass it to kernels.reference.lora_linear as `keep`. It is the kernels' mask; where lora_linear takes
+    For baselines: pass it to kernels.reference.lora_linear as `keep`. It is the kernels' mask; where lora_linear takes
     the reference (see there), it is the reference's.
     """
     check_dropout(dropout_p, seed)

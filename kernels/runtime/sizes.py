@@ -20,6 +20,6 @@ def threshold_of(dropout_p: float) -> int:
 
 
 def unpack_mask(mask: Tensor, columns: int) -> Tensor:
-    """The packed mask (M, cdiv(columns, 8)) uint8 as booleans (M, columns); for tests and yardsticks."""
+    """The packed mask (M, cdiv(columns, 8)) uint8 as booleans (M, columns); for tests and baselines."""
     bits = (mask[:, :, None] >> torch.arange(8, dtype=torch.uint8, device=mask.device)) & 1
     return bits.reshape(mask.shape[0], -1)[:, :columns].bool()
