@@ -68,6 +68,10 @@ class Case:
         """Worked out once: cases are the keys of every look-up of a report."""
         return self._hash
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the hash, which holds in this process alone."""
+        return {name: value for name, value in self.__dict__.items() if name != "_hash"}
+
     @cached_property
     def case_id(self) -> str:
         """12 hex digits over the axes: the same case has the same id in every run."""

@@ -19,7 +19,7 @@ from typing import Any
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError, did_you_mean
 from bench.files import replace_file
-from bench.record.environment import IDENTITY, ROOT, command_to_go_on, provenance, version
+from bench.record.environment import IDENTITY, ROOT, command_to_go_on, provenance, tuned_hash, version
 from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names, sweep_path
 from bench.terminal import duration, say
@@ -98,7 +98,7 @@ def _close(planned: list[Stage], log: "Log") -> int:
     names = dict.fromkeys([s.name for s in planned] + [n for n in log.stages if n == "report"])
     found = {name: log.stages.get(name, {"status": OPEN, "detail": "not begun", "seconds": 0}) for name in names}
     for name, s in found.items():
-        say(f"  {name:<12}{s['status']:<9}{duration(s['seconds']) if s['seconds'] else '':>8}  {s['detail']}".rstrip())
+        say(f"  {name:<12} {s['status']:<9}{duration(s['seconds']) if s['seconds'] else '':>8}  {s['detail']}".rstrip())
     if unfinished := [name for name, s in found.items() if s["status"] == OPEN]:
         say(f"the time is over; open: {', '.join(unfinished)}. To go on: {command_to_go_on()}")
         return MORE
@@ -112,7 +112,7 @@ class Log:
         self._folder, self._save, self._key = folder, save, device.key
         self._path = folder / "campaign.json"
         found = provenance(device)
-        self._environment = {name: found[name] for name in IDENTITY}
+        self._environment = {name: found[name] for name in IDENTITY} | {"tuned": tuned_hash(device)}
         self.stages: dict[str, dict[str, Any]] = {}
         if self._path.exists() and not fresh:
             try:
@@ -174,8 +174,8 @@ def _stage(name: str, sweeps: list[str], device: Device, out: Path) -> Stage:
     if name == "precompile":
         skip = _missing(device, "triton") or (None if sweeps else "no sweep is asked for")
         return Stage(name, _python("bench", "precompile", *sweeps), skip)
-    if name == "tune":  # the timings alone: new tiles in the tables would be other sources than those measured
-        return Stage(name, _python("kernels.tune", "--record", str(out / "tune.jsonl")), _missing(device, "triton"))
+    if name == "tune":  # the timings alone: new tiles would open the rows of our kernels again (see tuned_hash)
+        return Stage(name, _python("kernels.tune", "--record", str(out / "tune.json")), _missing(device, "triton"))
     folder = out / sweep_path(name).stem
     return Stage(name, _python("bench", "run", name, "--gpu", device.key, "--out", str(folder)), is_sweep=True)
 

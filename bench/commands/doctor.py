@@ -16,6 +16,7 @@ from rich.text import Text
 
 from bench.devices import Device, cpu_device, gpus
 from bench.errors import install
+from bench.methods.registry import methods
 from bench.record.environment import version
 from bench.terminal import output, plain_table
 
@@ -153,6 +154,7 @@ def _gpu(facts: Facts) -> list[Finding]:
 
 def report() -> int:
     """Prints the findings; 1 where something is missing that runs need, else 0."""
+    methods()  # a folder of LORABENCH_METHODS that is half a method stops every command, so this one too
     findings = judge(look())
     columns = ("verdict", "what", "found", "to mend it")
     table = plain_table(columns, wrap=columns)

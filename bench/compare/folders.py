@@ -132,7 +132,7 @@ def _by_key(side: Side) -> dict[Key, list[Row]]:
 
 
 def _holdings(side: Side, found: dict[Key, list[Row]]) -> str:
-    """What a side has, in few schema."""
+    """What a side has, in few words."""
     cases = list(dict.fromkeys(k[0] for k in found))
     more = f" and {len(cases) - 5} more" if len(cases) > 5 else ""
     passes, clocks = (", ".join(dict.fromkeys(k[i] for k in found)) or "none" for i in (1, 2))
@@ -188,7 +188,8 @@ def notes(a: Side, b: Side) -> Iterator[str]:
     if differ:
         what = ", ".join(f"{k} {a.run.get(k)} in A, {b.run.get(k)} in B" for k in differ)
         yield f"the environments differ too: {what}"
-    if a.run.get("source_hash") is not None and a.run.get("source_hash") == b.run.get("source_hash"):
+    sources = [(s.run.get("source_hash"), {r.get("tuned") for r in s.rows}) for s in (a, b)]
+    if sources[0][0] is not None and sources[0] == sources[1]:
         yield "A and B have the same sources: any difference is chance, or comes from the environment"
     settings = [(s.run.get("invocations") or [{}])[-1].get("settings") or {} for s in (a, b)]
     changed = [k for k in sorted({*settings[0], *settings[1]}) if settings[0].get(k) != settings[1].get(k)]

@@ -5,7 +5,9 @@ round and side, and a cut-off measurement goes on where it stopped. The order is
 the machine falls on both alike.
 """
 
+import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -39,6 +41,9 @@ def measure_both(
     """Measures both checkouts and returns their results folders. Raises UserError before anything is changed where a
     checkout is none; Interrupted when cut off."""
     checkouts = {"a": a.resolve(), "b": b.resolve()}
+    for variable in ("LORABENCH_METHODS", "LORABENCH_TUNED"):  # each side runs in its own checkout's folder
+        if names := os.environ.get(variable):
+            os.environ[variable] = os.pathsep.join(str(Path(n).absolute()) for n in names.split(os.pathsep) if n)
     sources = {side: _sources(side, path) for side, path in checkouts.items()}
     sweep = sweep if sweep in sweep_names() or not Path(sweep).exists() else str(Path(sweep).resolve())
     folder = (out or Path("results") / choose(gpu, gpus()).key / f"compare-{Path(sweep).stem}").absolute()
@@ -65,12 +70,14 @@ def measure_both(
 
 
 def _sources(side: str, checkout: Path) -> str:
-    """The hash of a checkout's sources. Raises UserError for a folder that is no checkout."""
+    """The hash of a checkout's sources and tuned tiles. Raises UserError for a folder that is no checkout."""
     if not (checkout / "bench" / "__main__.py").is_file():
         found = "no bench/__main__.py in it" if checkout.is_dir() else "no such folder"
         raise UserError(f"checkout {side.upper()}, {checkout}: {found}. Pass a folder with this suite's bench/.")
     try:
-        return source_hash(checkout)
+        tiles = [path.read_bytes() for path in sorted((checkout / "kernels" / "tuned").glob("*.json"))]
+        tuned = hashlib.sha256(b"\0".join(tiles)).hexdigest()[:8] if tiles else ""
+        return source_hash(checkout) + tuned
     except OSError as e:
         raise UserError(f"checkout {side.upper()}, {checkout}: {e.filename}: {e.strerror}") from None
 

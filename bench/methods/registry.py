@@ -26,7 +26,7 @@ _HERE = Path(__file__).parent
 
 def folders() -> list[Path]:
     """The folders of methods from outside, as LORABENCH_METHODS names them."""
-    return [Path(name).absolute() for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
+    return [Path(name).resolve() for name in os.environ.get(VARIABLE, "").split(os.pathsep) if name]
 
 
 @cache
@@ -56,11 +56,16 @@ def load(folder: Path) -> Method:
     if folder.parent != _HERE and str(folder.parent) not in package.__path__:
         package.__path__.append(str(folder.parent))
     try:
-        method = import_module(f"bench.methods.{name}.method").METHOD
-    except AttributeError:
-        raise UserError(f"{path}: no METHOD in it. METHOD is the one instance of a subclass of Method.") from None
-    except Exception as e:  # whatever a stranger's file raises, an abstract method left out among it
+        module = import_module(f"bench.methods.{name}.method")
+    except (Exception, SystemExit) as e:  # whatever a stranger's file raises, an abstract method left out among it
         raise UserError(f"{path}: the file cannot be imported ({type(e).__name__}: {e}).") from None
+    if Path(str(module.__file__)).resolve() != path.resolve():
+        raise UserError(
+            f"{VARIABLE}: {folder}: {module.__file__} has the same name and comes first. Rename the folder."
+        )
+    method = getattr(module, "METHOD", None)
+    if method is None:
+        raise UserError(f"{path}: no METHOD in it. METHOD is the one instance of a subclass of Method.")
     if not isinstance(method, Method):
         raise UserError(f"{path}: METHOD is of type {type(method).__name__}. Give an instance of a subclass of Method.")
     for attribute in ("label", "colours", "impls"):
@@ -70,6 +75,8 @@ def load(folder: Path) -> Method:
         raise UserError(f"{path}: METHOD.impls has no 'eager'. Every method needs its textbook form in plain PyTorch.")
     impls = {}
     for key, impl in method.impls.items():
+        if not isinstance(impl, Impl):
+            raise UserError(f"{path}: METHOD.impls[{key!r}] is of type {type(impl).__name__}. Give an Impl.")
         impls[key] = replace(impl, module=impl.module or f"bench.methods.{name}.{key}")
         _needs(path, impls[key].module, "apply", f"impl {key!r}")
     if method.adapts:
@@ -91,6 +98,9 @@ def _needs(path: Path, module: str, name: str, what: str) -> None:
     except (SyntaxError, ValueError) as e:
         raise UserError(f"{spec.origin}: {what} is no valid Python ({e}).") from None
     defined = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    imported = (a for n in tree.body if isinstance(n, ast.ImportFrom) for a in n.names)
+    assigned = (t for n in tree.body if isinstance(n, ast.Assign) for t in n.targets)
+    defined |= {a.asname or a.name for a in imported} | {t.id for t in assigned if isinstance(t, ast.Name)}
     if name not in defined:
         raise UserError(f"{spec.origin}: {what} has no {name!r}.")
 

@@ -37,8 +37,9 @@ def source_hash(root: Path = ROOT) -> str:
     for path in [*files, *sorted((root / "bench").rglob("models.yaml"))]:
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     for folder in folders():
-        for path in sorted(folder.glob("*.py")):
-            digest.update(f"{folder.name}/{path.name}\0".encode() + path.read_bytes() + b"\0")
+        for path in sorted(folder.rglob("*.py")):
+            name = path.relative_to(folder.parent).as_posix()
+            digest.update(f"{name}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 

@@ -35,7 +35,12 @@ def headline(rows: list[Row], samples: Mapping[Key, Sequence[float]]) -> str | N
 
     cases: dict[tuple[object, ...], dict[Case, list[Row]]] = {}
     for row in rows:
-        if row["status"] == Status.ok and row["clock"] != "host" and row["pass"] == "forward-backward":
+        if (
+            row["status"] == Status.ok
+            and row["median_ms"]
+            and row["clock"] != "host"
+            and row["pass"] == "forward-backward"
+        ):
             case = read_case(row)
             cases.setdefault((case.comparison, row["clock"]), {}).setdefault(case, []).append(row)
     found: list[tuple[Measured, Row]] = []

@@ -126,12 +126,13 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     p |= dict.fromkeys(ADAPTER_AXES - set(found.axes))
     if found.adapts:
         for key in ("rank", "alpha"):
-            if p[key] is None:
+            if key in found.axes and p[key] is None:
                 raise _Bad("method", f"method {method} needs a value for {key!r}.")
-        p["alpha"] = float(p["alpha"])
+        p["alpha"] = None if p["alpha"] is None else float(p["alpha"])
         wide = precision.startswith("amp-") or found.impls[p["impl"]].fp32_adapters
-        p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
-        p["targets"] = (p["targets"] or "all-linear") if level != "linear" else None
+        if "adapter_dtype" in found.axes:
+            p["adapter_dtype"] = p["adapter_dtype"] or ("fp32" if wide else precision)
+        p["targets"] = (p["targets"] or "all-linear") if "targets" in found.axes and level != "linear" else None
     if "dropout" in found.axes:
         p["dropout"] = p["dropout"] or 0.0
     p["accumulation"] = None if p["accumulation"] == 1 else p["accumulation"]

@@ -196,6 +196,9 @@ def read_results(folder: Folder) -> Results:
 def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -> Cell:
     """One cell from the rows of its repeats. The cell is ok where at least one repeat is."""
     good = [row for row in rows if row.get("status", "ok") == "ok" and number(row.get("median_ms")) is not None]
+    if len({text(row.get("tuned")) for row in good}) > 1:  # repeats under earlier tuned tiles are another kernel's
+        latest = max(good, key=lambda row: text(row.get("measured_at")) or "")
+        good = [row for row in good if text(row.get("tuned")) == text(latest.get("tuned"))]
     if not good:
         status = text(rows[-1].get("status")) or "error"
         status = "error" if status == "ok" else status  # ok without a time is no time

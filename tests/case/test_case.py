@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import pickle
+import subprocess
+import sys
 from dataclasses import fields, make_dataclass
 from pathlib import Path
 
@@ -64,6 +68,16 @@ def test_an_axis_that_comes_later_changes_no_id_while_it_is_empty(make: Case) ->
         assert later(**make.axes(), checkpointing="full").case_id != make.case_id
     finally:
         del AXES["checkpointing"]
+
+
+def test_a_pickled_case_is_found_again_in_another_process(make: Case, tmp_path: Path) -> None:
+    """Hashes of strings differ from process to process."""
+    hash(make)
+    (tmp_path / "case").write_bytes(pickle.dumps(make))
+    code = "import pickle, sys; from bench.case import Case\nc = pickle.load(open(sys.argv[1], 'rb'))\n"
+    code += "assert c in {Case(**c.axes())}"
+    env = os.environ | {"PYTHONHASHSEED": "7"}
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "case"], cwd=ROOT, env=env).returncode == 0
 
 
 def test_the_axes_are_the_keys_of_a_sweep_file_and_columns_of_a_row() -> None:

@@ -1,6 +1,7 @@
 """A method from a folder of its own goes through check, run, rows and table; half a method is refused at the start."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,9 @@ def _copied(folder: Path, *changes: tuple[str, str, str]) -> Path:
         ([("method.py", 'Impl("LoRA with A frozen")', 'Impl("x", module="bench.methods.half.gone")')], "not there"),
         ([("eager.py", "def apply", "def applied")], "has no 'apply'"),
         ([("reference.py", "class Reference(", "class Referee(")], "has no 'Reference'"),
+        ([("method.py", "METHOD = Toy()", "import os; os.nosuch")], "AttributeError"),
+        ([("method.py", "METHOD = Toy()", "raise SystemExit(3)")], "SystemExit"),
+        ([("method.py", 'Impl("LoRA with A frozen")', '"eager"')], "is of type str"),
     ],
 )
 def test_half_a_method_is_refused_at_the_start(
@@ -99,6 +103,28 @@ def test_folders_that_are_no_methods_are_refused(bench: Bench, sweep_file: Path,
     for folder, said in ((tmp_path / "empty", "no method.py"), (tmp_path / "lora", "there is a method 'lora' already")):
         done = bench("run", sweep_file, "--out", tmp_path / "out", env=bench.env | {"LORABENCH_METHODS": str(folder)})
         assert done.returncode == 2 and said in done.stderr, done.stderr
+
+
+def test_a_folder_that_another_hides_is_refused(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    for parent in ("a", "b"):
+        (tmp_path / parent).mkdir()
+    first, hidden = _copied(tmp_path / "a" / "toy"), _copied(tmp_path / "b" / "other")
+    _copied(tmp_path / "a" / "other")
+    bench.env["LORABENCH_METHODS"] = os.pathsep.join(map(str, (first, hidden)))
+    done = bench("list", sweep_file)
+    assert done.returncode == 2 and "has the same name and comes first" in done.stderr, done.stderr
+
+
+def test_a_method_may_do_without_rank_and_borrow_its_apply(bench: Bench, sweep: Path, tmp_path: Path) -> None:
+    rankless = _copied(
+        tmp_path / "rankless",
+        ("method.py", "    reads_x = False", '    reads_x = False\n    axes = ("targets", "adapter_dtype")'),
+        ("eager.py", "def apply", "from bench.methods.full.eager import apply\n\n\ndef unused"),
+    )
+    path = sweep / "linear.yaml"
+    path.write_text(path.read_text().replace("{method: toy, rank: 4, alpha: 8}", "{method: rankless}"))
+    done = bench("list", path, env=bench.env | {"LORABENCH_METHODS": str(rankless)})
+    assert done.returncode == 0 and " rankless " in done.stdout, done.stderr
 
 
 def test_an_unknown_method_is_refused_with_those_there_are(bench: Bench, sweep: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -271,3 +272,17 @@ def test_a_large_gpu_folder_yields_every_file(maker: Any, fill_clocks: Any) -> N
     text = (maker.path / "report.md").read_text()
     for stem in ("split", "lengths", "grid", "layers"):
         assert (maker.path / f"{stem}.svg").stat().st_size > 0 and f"]({stem}.png)" in text
+
+
+@pytest.mark.parametrize("how", ["by path", "no run.json"])
+def test_table1_keeps_its_names_however_the_folder_says_what_it_is(how: str, tmp_path: Path) -> None:
+    out = tmp_path / "table1"
+    shutil.copytree(ROOT / "results" / "cpu" / "reference" / "table1", out)
+    run = json.loads((out / "run.json").read_text())
+    if how == "by path":
+        run["invocations"][-1]["sweep"]["name"] = "bench/sweeps/table1.yaml"
+        (out / "run.json").write_text(json.dumps(run))
+    else:
+        (out / "run.json").unlink()
+    draw(load(out), figures=())
+    assert (out / "table1.md").exists() and (out / "table1.csv").exists() and not (out / "tables.md").exists()
