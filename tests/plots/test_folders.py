@@ -76,13 +76,13 @@ def test_figures_that_the_data_no_longer_support_are_removed(maker: Any, fill: C
 @pytest.mark.parametrize(
     ("sweep", "tables"),
     [("table1", {"table1.md", "table1.csv"}), ("table1-paper", {"table1.md", "table1.csv"}),
-     ("lengths", {"tables.md", "summary.csv"}), (None, {"tables.md", "summary.csv"})],
+     ("lengths", {"tables.md", "summary.csv"})],
 )  # fmt: skip
-def test_table1_is_written_for_its_sweep_alone(maker: Any, make_case: Any, sweep: str | None, tables: set[str]) -> None:
+def test_table1_is_written_for_its_sweep_alone(maker: Any, make_case: Any, sweep: str, tables: set[str]) -> None:
     """And the tables that an earlier drawing wrote under the other names go; a stranger's file stays."""
     every = {"table1.md", "table1.csv", "tables.md", "summary.csv"}
     maker.timed(make_case(), {"forward": 1.0, "backward": 2.0, "forward-backward": 3.0})
-    maker.run["invocations"][0]["sweep"] = sweep and {"name": sweep}
+    maker.run["invocations"][0]["sweep"] = {"name": sweep}
     maker.write()
     for name in (*every, "table3.md"):
         (maker.path / name).write_text("old")
@@ -181,8 +181,8 @@ def test_rows_alone_are_enough(maker: Any, fill: Callable[..., None]) -> None:
     path = maker.write()
     (path / "samples.jsonl").unlink()
     assert main([str(path)]) == 0
-    text = (path / "tables.md").read_text()  # which sweep it is, nothing says
-    assert (path / "summary.csv").exists() and value(cells_of(text, "gpt2-xl", "LoRA eager")["Ratio to Full-FT"]) > 1.2
+    text = (path / "table1.md").read_text()  # the folder's name says which sweep it is
+    assert (path / "table1.csv").exists() and value(cells_of(text, "gpt2-xl", "LoRA eager")["Ratio to Full-FT"]) > 1.2
 
 
 def test_another_schema_is_refused_and_nothing_written(maker: Any, fill: Callable[..., None], capsys: Any) -> None:
@@ -225,7 +225,7 @@ def test_strange_values_do_not_stop_it(maker: Any, make_case: Callable[..., Any]
     maker.rows.append({"case_id": "odd", "status": "ok", "median_ms": "NaN", "pass": "forward", "clock": "eager"})
     maker.run = {"invocations": "none", "gpu": 7}
     assert main([str(maker.write())]) == 0
-    assert "no interval" in (maker.path / "tables.md").read_text()
+    assert "no interval" in (maker.path / "table1.md").read_text()
 
 
 def test_a_large_folder_yields_every_file(maker: Any, fill: Callable[..., None], make_case: Any) -> None:
@@ -274,9 +274,10 @@ def test_a_large_gpu_folder_yields_every_file(maker: Any, fill_clocks: Any) -> N
         assert (maker.path / f"{stem}.svg").stat().st_size > 0 and f"]({stem}.png)" in text
 
 
+@pytest.mark.parametrize("name", ["table1", "mine"])
 @pytest.mark.parametrize("how", ["by path", "no run.json"])
-def test_table1_keeps_its_names_however_the_folder_says_what_it_is(how: str, tmp_path: Path) -> None:
-    out = tmp_path / "table1"
+def test_a_folder_says_by_its_sweep_or_by_its_name_what_it_is(how: str, name: str, tmp_path: Path) -> None:
+    out = tmp_path / name
     shutil.copytree(ROOT / "results" / "cpu" / "reference" / "table1", out)
     run = json.loads((out / "run.json").read_text())
     if how == "by path":
@@ -285,4 +286,5 @@ def test_table1_keeps_its_names_however_the_folder_says_what_it_is(how: str, tmp
     else:
         (out / "run.json").unlink()
     draw(load(out), figures=())
-    assert (out / "table1.md").exists() and (out / "table1.csv").exists() and not (out / "tables.md").exists()
+    names = {"table1.md", "table1.csv"} if how == "by path" or name == "table1" else {"tables.md", "summary.csv"}
+    assert {path.name for path in out.iterdir()} & {"table1.md", "table1.csv", "tables.md", "summary.csv"} == names
