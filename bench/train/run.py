@@ -89,6 +89,13 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
         _finish(plan, trainer, tokenizer, elapsed)
         say(f"trained in {training_time(elapsed)}")
     trainer.accelerator.end_training()
+    if plan.world_size > 1:
+        _kept.append(trainer)
+
+
+# Under torchrun a trainer is kept to the end of its process: torch 2.13 frees its gloo group while holding Python's
+# lock, which the group's own thread may be waiting for, and so hangs now and then with everything done.
+_kept: list[PartTrainer] = []
 
 
 def _start(plan: Plan, say: Callable[[str], None]) -> tuple[bool, checkpoint.Checkpoint | None]:
