@@ -161,7 +161,7 @@ def test_warm_up_runs_the_sample_procedure_and_is_not_measured() -> None:
 def test_passes_that_a_work_is_never_timed_for_have_the_reason() -> None:
     work = Simulated(np.full(6000, 0.01))
     passes = ("forward", "backward", "step")
-    never = {"backward": "a baseline for forward", "step": "a yardstick for forward"}
+    never = {"backward": "a baseline for forward", "step": "a baseline for forward"}
     found = measure(work, CpuClock(now=work.now), passes, "linear", DEFAULTS, now=work.now, never=never)
     rows = {r["pass"]: r for r in found.series("cpu", passes)}
     assert rows["forward"]["status"] == "ok" and rows["forward"]["samples_ms"]
