@@ -17,7 +17,11 @@ class Clock:
 # The first that a folder has is its headline; of those that see the GPU's work alone, graph comes first.
 CLOCKS = {
     "eager": Clock("what a training script sees, launches included", "eager:EagerClock", ("eager", "host")),
-    "cpu": Clock("wall time on a machine without a GPU", "cpu:CpuClock", ("cpu",), in_sweeps=False),
+    "cpu-time": Clock(
+        "without a GPU: time that the processor worked for the process, user and system, over all of its threads",
+        "cpu:CpuClock", ("cpu-time", "cpu"), in_sweeps=False,
+    ),
+    "cpu": Clock("without a GPU: wall time, from the same samples", "", (), in_sweeps=False),
     "graph": Clock(
         "replay of a CUDA graph of the same work: GPU time without any launch cost", "graph:GraphClock", ("graph",),
         gpu_work=True,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from bench.case.case import AXES
 from bench.case.clocks import CLOCKS
-from bench.case.schema import Status
+from bench.case.schema import BESIDE, Status
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ _FOUND = (
     Column("p80_ms", "80th percentile of the samples", "ms"),
     Column("min_ms", "smallest sample", "ms"),
     Column("n", "number of samples"),
+    Column("ratio", "time over the baseline's in the same pass and clock: the median over rounds"),
+    Column("ratio_low", "lower end of the ratio's 95 % interval, from its rounds"),
+    Column("ratio_high", "upper end of the ratio's 95 % interval, from its rounds"),
+    Column("ratio_to", "case_id of the baseline: Full-FT eager, or the first case of the comparison without it"),
+    Column("rounds", "rounds in which the case and the baseline took turns; empty where it was measured alone"),
+    Column("beside", f"what the case took turns with: {', '.join(BESIDE)}"),
     Column("outliers", "samples beyond 1.5 interquartile ranges from the quartiles; counted, never dropped"),
     Column("stop", "why sampling stopped: converged, budget, wall or samples"),
     Column("noisy", "True where the interval is wider than +-2 %"),
@@ -56,6 +62,7 @@ _FOUND = (
     Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms"),
     Column("model_dropout", "the largest dropout of the model itself"),
     Column("tuned", "hash of the tuned tiles that our kernels ran under; empty for other impls and default tiles"),
+    Column("threads", "threads that the CPU computed with; empty on a GPU"),
     Column("process", "the worker process that measured the row"),
     Column("measured_at", "when the row was on disk, UTC"),
     Column("repro", "the command that measures this case again"),

@@ -15,6 +15,10 @@ L2_STATES = ("cold", "warm")
 
 BASELINE = "full"  # the method that ratios are taken over
 
+# What a case took turns with: all cases of its comparison, the baseline alone since not all fit into memory at once,
+# or nothing, since no second one could be alive beside it.
+BESIDE = ("comparison", "baseline", "nothing")
+
 
 def _as_is(value: object) -> object:
     return value

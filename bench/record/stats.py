@@ -218,6 +218,31 @@ def measured(repeats: Sequence[Repeat], rng: np.random.Generator) -> tuple[Measu
     return found, found.estimate
 
 
+def ratios_by_round(
+    samples: Sequence[float], rounds: Sequence[int], base: Sequence[float], base_rounds: Sequence[int]
+) -> list[float]:
+    """Median of a case's samples over the median of the baseline's, for each round that both have, in their order.
+
+    rounds: the round of each sample. What drifts from round to round, as a machine's speed does, is in both and cancels.
+    """
+    ours, theirs = _medians(samples, rounds), _medians(base, base_rounds)
+    return [ours[r] / theirs[r] for r in ours if theirs.get(r)]
+
+
+def _medians(samples: Sequence[float], rounds: Sequence[int]) -> dict[int, float]:
+    blocks: dict[int, list[float]] = {}
+    for sample, r in zip(samples, rounds, strict=True):
+        blocks.setdefault(r, []).append(sample)
+    return {r: float(np.median(block)) for r, block in blocks.items()}
+
+
+def ratio_estimate(ratios: Sequence[float]) -> Estimate:
+    """The ratio over rounds, at least one, and its 95 % interval: that of the median of the series, whose neighbours
+    may be correlated. No interval below MIN_SAMPLES rounds."""
+    found = summarize(ratios)
+    return Estimate(found.median_ms, *((found.ci_low_ms, found.ci_high_ms) if found.n >= MIN_SAMPLES else ()))
+
+
 def _repeat_draws(repeat: Repeat, rng: np.random.Generator) -> Array | None:
     if repeat.samples_ms:
         return median_draws(repeat.samples_ms, rng)

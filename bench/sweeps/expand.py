@@ -55,7 +55,7 @@ def make_plan(sweep: str, on_cpu: bool, where: list[str] | tuple[str, ...] = ())
         for case in _expand(values, on_cpu, read, ("methods", i)):
             found.setdefault(case.case_id, case)
     cases, passes = _narrow(_side_by_side(list(found.values())), passes, conditions, file.on_request.given())
-    clocks = ("cpu",) if on_cpu else tuple(dict.fromkeys(file.clocks))
+    clocks = ("cpu-time",) if on_cpu else tuple(dict.fromkeys(file.clocks))
     return Plan(sweep, path, path.read_text(encoding="utf-8"), file.description, cases, passes, clocks, settings)
 
 
