@@ -43,8 +43,6 @@ def peft(case: Case, _device: str) -> str | None:
         return f"impl {case.impl} needs the package peft: pip install peft"
     model = "fp32" if case.precision.startswith("amp-") else case.precision
     if case.impl in ("peft-fp32", "peft-triton"):
-        if model == "fp32" and case.impl == "peft-fp32":
-            return f"the same as peft at precision {case.precision}, where adapters are fp32 already: measured there"
         return None if case.adapter_dtype in (None, "fp32") else "PEFT as it comes promotes adapters to fp32"
     if case.adapter_dtype not in (None, model):
         return f"PEFT does not make {case.adapter_dtype} adapters for a {model} model; fp32 ones are impl peft-fp32"

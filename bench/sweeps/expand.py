@@ -123,6 +123,8 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     found = methods()[method]
     if p["impl"] not in found.impls:
         raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}. Valid: {', '.join(found.impls)}.")
+    if precision == "fp32" or precision.startswith("amp-"):
+        p["impl"] = found.impls[p["impl"]].in_fp32 or p["impl"]
     p |= dict.fromkeys(ADAPTER_AXES - set(found.axes))
     if found.adapts:
         for key in ("rank", "alpha"):

@@ -15,7 +15,8 @@ class Measurement:
     """What one clock found for one case: samples in ms by (pass, clock), in the order they were taken."""
 
     clock: str
-    samples_ms: Samples  # with those of refresh and optimizer beside the passes; empty unless the status is ok
+    samples_ms: Samples  # of the passes asked for; empty unless the status is ok
+    taken: Samples  # of all that the clock sees on the way, refresh and optimizer among it
     stop: dict[str, str]  # why sampling stopped, by pass: converged, budget, wall or samples
     micro_steps: int
     warmup_s: float  # capturing a graph included
@@ -33,7 +34,7 @@ class Measurement:
     def part_ms(self, part: str, clock: str | None = None) -> float | None:
         """Median of a part of a step: `optimizer` within whole steps, `refresh` after an optimizer step where those
         were timed."""
-        found = self.samples_ms.get((part, clock or self.clock))
+        found = self.taken.get((part, clock or self.clock))
         return median(found) if found else None
 
     def parts_ms(self, clock: str | None = None) -> float | None:

@@ -63,7 +63,8 @@ class Sampler:
         # Micro-steps, and whole optimizer steps where `passes` has them: the parts of a step are timed apart, and the
         # whole is a check on their sum.
         self._parts = [part for part in ([p for p in timed if p != "step"], [p for p in timed if p == "step"]) if part]
-        self._watch: Watch = CpuWatch(settings, now) if clock.name == "cpu-time" else GpuWatch(state, settings, sleep)
+        on_cpu = clock.name == "cpu-time" and state is None
+        self._watch: Watch = CpuWatch(settings, now) if on_cpu else GpuWatch(state, settings, sleep)
         self._taken: Samples = {}
         self._rounds: dict[str, list[int]] = {}
         self._stop: dict[str, str] = {}
@@ -168,14 +169,16 @@ class Sampler:
     def _measurement(self) -> Measurement:
         with suppress(RuntimeError):  # where the CUDA context is lost, freeing fails too, and says less
             self._clock.close()
+        kept = {p for part in self._parts for p in part if p not in self._cannot}
         return Measurement(
             clock=self._clock.name,
-            samples_ms={key: s for key, s in self._taken.items() if key[0] not in self._cannot},
+            samples_ms={key: s for key, s in self._taken.items() if key[0] in kept},
+            taken=self._taken,
             stop=self._stop,
             micro_steps=self._work.micro_steps,
             warmup_s=self._warmup_s,
             wall_s=self._sampling_s,
-            rounds=self._rounds,
+            rounds={p: r for p, r in self._rounds.items() if p in kept},
             status=self._status,
             detail=self._detail,
             cannot=self._cannot,

@@ -45,8 +45,6 @@ def _square(method: str, impl: str, **axes: object) -> Case:
         ("lora", "bordered", {"dropout": 0.1}, "no adapter dropout: X and S'"),
         ("lora", "bordered", {"precision": "amp-bf16", "adapter_dtype": "fp32"}, "autocast would cast all of it"),
         ("lora", "bordered", {"precision": "bf16", "adapter_dtype": "fp32"}, "must have the dtype of W"),
-        ("lora", "peft-fp32", {}, "the same as peft at precision fp32"),
-        ("lora", "peft-fp32", {"precision": "amp-fp16", "adapter_dtype": "fp32"}, "the same as peft at precision amp"),
         ("lora", "peft-fp32", {"precision": "bf16", "adapter_dtype": "bf16"}, "promotes adapters to fp32"),
         ("lora", "peft-triton", {}, "impl peft-triton needs an NVIDIA GPU"),
         ("lora", "peft", {"precision": "bf16", "adapter_dtype": "fp32"}, "fp32 ones are impl peft-fp32"),
@@ -105,6 +103,7 @@ def test_adapters_of_peft_as_it_comes_are_fp32(tmp_path: Path) -> None:
         (impl, precision): "bf16" if precision == "bf16" and impl in ("eager", "peft") else "fp32"
         for impl in ("eager", "peft", "peft-fp32", "peft-triton")
         for precision in ("bf16", "amp-bf16", "fp32")
+        if impl != "peft-fp32" or precision == "bf16"  # elsewhere it is impl peft, and measured as that
     }
 
 

@@ -15,15 +15,15 @@ from tests.conftest import SWEEP, Bench, children_of, is_running, rows_of, wait_
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="uses /proc and signals as Linux has them")
 
-PASSES = 3
-CASES = 4  # of two groups
+ROWS = 2 * 3  # of a case: clocks cpu-time and cpu, three passes
+CASES = 4  # of two comparisons
 
 TWO_GROUPS = SWEEP.replace("  - {method: lora, rank: 4, alpha: 8}\n", "")
 
 
 @pytest.fixture
 def sweep_file(tmp_path: Path) -> Path:
-    """A sweep of four cases in two workers."""
+    """A sweep of four cases in two comparisons, by two workers."""
     path = tmp_path / "small.yaml"
     path.write_text(TWO_GROUPS)
     return path
@@ -38,7 +38,7 @@ def test_kill_of_the_scheduler_takes_the_worker_along_and_loses_nothing(
 ) -> None:
     out = tmp_path / "out"
     scheduler = bench.start("run", sweep_file, "--out", out)
-    wait_for(lambda: len(rows_of(out)) >= PASSES)
+    wait_for(lambda: len(rows_of(out)) >= ROWS)
     worker = wait_for(lambda: children_of(scheduler.pid))[0]
     scheduler.kill()
     scheduler.wait()
@@ -50,7 +50,7 @@ def test_kill_of_the_scheduler_takes_the_worker_along_and_loses_nothing(
     after = rows_of(out)
     assert after[: len(before)] == before, "what was measured stays as it was"
     assert len(by_case(after)) == CASES
-    assert set(by_case(after).values()) == {PASSES}, "no case is lost, none measured twice"
+    assert set(by_case(after).values()) == {ROWS}, "no case is lost, none measured twice"
 
 
 def test_a_stopped_worker_dies_with_its_scheduler_too(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
@@ -77,16 +77,16 @@ def test_kill_of_the_worker_is_a_crashed_row_and_the_sweep_goes_on(
     assert len(crashed) == 1
     assert "SIGKILL" in next(r["detail"] for r in rows if r["status"] == "crashed")
     assert all(r["median_ms"] is None for r in rows if r["status"] == "crashed")
-    assert sum(r["status"] == "ok" for r in rows) == (CASES - 1) * PASSES
+    assert sum(r["status"] == "ok" for r in rows) == (CASES - 1) * ROWS
     assert "--retry crashed" in stderr
 
     assert bench("run", sweep_file, "--out", out).returncode == 1, "and so at every rerun until it is retried"
-    assert len(rows_of(out)) == CASES * PASSES, "a rerun measures nothing again"
+    assert len(rows_of(out)) == CASES * ROWS, "a rerun measures nothing again"
     retried = bench("run", sweep_file, "--out", out, "--retry", "crashed")
     assert retried.returncode == 0, retried.stderr
-    assert len(rows_of(out)) == (CASES + 1) * PASSES
+    assert len(rows_of(out)) == (CASES + 1) * ROWS
     csv = (out / "rows.csv").read_text().splitlines()
-    assert len(csv) == 1 + CASES * PASSES
+    assert len(csv) == 1 + CASES * ROWS
     assert not any("crashed" in line for line in csv)
 
 
@@ -101,7 +101,7 @@ def test_a_hung_worker_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path
     assert scheduler.returncode == 1
     assert not is_running(worker)
     status = Counter(r["status"] for r in rows_of(out))
-    assert status == {"timeout": PASSES, "ok": (CASES - 1) * PASSES}
+    assert status == {"timeout": ROWS, "ok": (CASES - 1) * ROWS}
 
 
 def test_out_of_memory_is_a_row_and_the_next_case_has_a_clean_process(bench: Bench, tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_out_of_memory_is_a_row_and_the_next_case_has_a_clean_process(bench: Ben
     out = tmp_path / "out"
     done = bench("run", sweep, "--out", out, "--where", "method=full")
     assert done.returncode == 1, done.stderr
-    small, big, after = (rows_of(out)[i * PASSES] for i in range(3))
+    small, big, after = (rows_of(out)[i * ROWS] for i in range(3))
     assert [small["status"], big["status"], after["status"]] == ["ok", "oom", "ok"]
     assert big["median_ms"] is None and "alloc" in big["detail"].lower()
     assert small["process"] == big["process"] != after["process"]
@@ -122,7 +122,7 @@ def test_a_full_disk_is_a_clear_error_and_the_record_stays_readable(
     """The limit on file size, set on the running process, fails a write half-way as a full disk does."""
     out = tmp_path / "out"
     scheduler = bench.start("run", sweep_file, "--out", out)
-    wait_for(lambda: len(rows_of(out)) >= PASSES)
+    wait_for(lambda: len(rows_of(out)) >= ROWS)
     limit = (out / "rows.jsonl").stat().st_size + 700  # less than the rows of one case
     resource.prlimit(scheduler.pid, resource.RLIMIT_FSIZE, (limit, limit))
     _, stderr = scheduler.communicate(timeout=120)
@@ -130,11 +130,11 @@ def test_a_full_disk_is_a_clear_error_and_the_record_stays_readable(
     assert "jsonl" in stderr and "what was written before is whole" in stderr
     assert "Traceback" not in stderr
     before = rows_of(out)
-    assert before and set(by_case(before).values()) == {PASSES}
+    assert before and set(by_case(before).values()) == {ROWS}
 
     assert bench("run", sweep_file, "--out", out).returncode == 0
     assert rows_of(out)[: len(before)] == before
-    assert set(by_case(rows_of(out)).values()) == {PASSES}
+    assert set(by_case(rows_of(out)).values()) == {ROWS}
 
 
 @pytest.fixture

@@ -122,10 +122,10 @@ def test_whole_steps_overlap_launches_that_micro_steps_apart_wait_for(cuda: Fake
     assert ms["step", "eager"] == pytest.approx(4 * 0.6 + 0.01 + 0.001 + 0.003, rel=1e-6), (
         "the lead once, AdamW, refresh"
     )
-    assert (found.optimizer_ms, found.refresh_ms) == (pytest.approx(0.001), pytest.approx(0.003))
-    assert found.parts_ms == pytest.approx(4 * 0.61 + 0.001 + 0.003), "three leads more than the whole"
+    assert (found.part_ms("optimizer"), found.part_ms("refresh")) == (pytest.approx(0.001), pytest.approx(0.003))
+    assert found.parts_ms() == pytest.approx(4 * 0.61 + 0.001 + 0.003), "three leads more than the whole"
     assert ms["step", "host"] == pytest.approx(4 * 0.3 + 0.002, rel=1e-6)
-    assert {r["status"] for r in found.series("eager", passes)} == {"ok"} and len(found.series("eager", passes)) == 8
+    assert {r["status"] for r in found.series(passes)} == {"ok"} and len(found.series(passes)) == 8
     device = timed("device", work, passes)
     assert medians(device)["step", "device"] == pytest.approx(4 * 0.6 + 0.004, rel=1e-6)
 
@@ -134,7 +134,7 @@ def test_a_step_that_fills_the_queue_leaves_the_micro_steps_their_times(cuda: Fa
     cuda.depth = 100
     work = FakeWork(cuda)
     work.micro_steps = 4  # 120 launches: the host waits for the GPU before the last one is queued
-    rows = {r["pass"]: r for r in timed("device", work, (*PASSES, "step")).series("device", [*PASSES, "step"])}
+    rows = {r["pass"]: r for r in timed("device", work, (*PASSES, "step")).series([*PASSES, "step"])}
     assert rows["step"]["status"] == "unsupported" and rows["step"]["detail"].startswith("queue:")
     assert {rows[p]["status"] for p in PASSES} == {"ok"}
 
@@ -208,7 +208,7 @@ def test_dropped_samples_are_counted(cuda: FakeCuda) -> None:
     work.forward = forward  # type: ignore[method-assign]
     found = timed("device", work)
     assert found.dropped == 1 and found.status is Status.ok
-    assert found.series("device", PASSES)[0]["dropped"] == 1
+    assert found.series(PASSES)[0]["dropped"] == 1
 
 
 def test_the_depth_of_the_queue_is_measured(cuda: FakeCuda) -> None:
@@ -238,7 +238,7 @@ def test_a_queue_that_fills_unnoticed_is_never_timed(cuda: FakeCuda, monkeypatch
 def test_a_whole_model_has_no_device_time(cuda: FakeCuda) -> None:
     found = timed("device", FakeWork(cuda), level="model")
     assert found.status is Status.unsupported and "whole model" in found.detail
-    (row, *_) = found.series("device", PASSES)
+    (row, *_) = found.series(PASSES)
     assert row["status"] == "unsupported" and "samples_ms" not in row and row["pass"] == "forward"
 
 
@@ -284,13 +284,13 @@ def test_graph_times_pacas_refresh_and_leaves_the_step_out(cuda: FakeCuda) -> No
     work = FakeWork(cuda, gpu=1e-4)
     work.has_refresh = True
     found = timed("graph", work, ("forward-backward", "step"))
-    assert found.refresh_ms == pytest.approx(0.003)
+    assert found.part_ms("refresh") == pytest.approx(0.003)
     assert found.launches["forward-backward"] == 30, "the refresh is outside every pass"
-    rows = {r["pass"]: r for r in found.series("graph", ["forward-backward", "step"])}
+    rows = {r["pass"]: r for r in found.series(["forward-backward", "step"])}
     assert rows["forward-backward"]["status"] == "ok" and rows["step"]["status"] == "unsupported"
     assert "optimizer" in rows["step"]["detail"]
     alone = timed("graph", work, ("step",))
-    assert [r["status"] for r in alone.series("graph", ["step"])] == ["unsupported"]
+    assert [r["status"] for r in alone.series(["step"])] == ["unsupported"]
 
 
 @pytest.mark.parametrize("where", ["forward_launches", "backward_launches"])

@@ -26,7 +26,7 @@ def measured(state: GpuState | None, forward_s: Any = None) -> tuple[Measurement
     work = Simulated(np.full(6000, 0.01) if forward_s is None else forward_s)
     slept: list[float] = []
     found = measure(
-        work, CpuClock(now=work.now), ("forward", "forward-backward"), "linear", SETTINGS,
+        work, CpuClock(now=work.now, worked=work.now), ("forward", "forward-backward"), "linear", SETTINGS,
         now=work.now, state=state, sleep=slept.append,
     )  # fmt: skip
     return found, work, slept
@@ -37,7 +37,7 @@ def test_a_fit_gpu_leaves_its_state_in_the_row() -> None:
     assert found.status is Status.ok and not slept and found.dropped == 0
     expected = {"sm_clock_mhz": 1980, "mem_clock_mhz": 3201, "power_w": 412.3, "temperature_c": 61, "power_capped": 0.0}
     assert found.state == expected
-    row = found.series("cpu", ["forward"])[0]
+    row = found.series(["forward"])[0]
     assert expected.items() <= row.items() and expected.keys() <= set(COLUMNS)
 
 
@@ -48,20 +48,20 @@ def test_a_throttled_block_is_dropped_and_taken_again(bit: int) -> None:
     slow[9:17] = 0.5  # after one call of warm-up and a block of 8
     found, work, slept = measured(fake_state(reasons=[0, 0, bit, 0]), slow)
     assert found.status is Status.ok and found.dropped == 8 and slept == [0.05]
-    assert max(found.samples_ms["forward", "cpu"]) == pytest.approx(10.0), "the block's samples are gone"
-    n = len(found.samples_ms["forward", "cpu"])
+    assert max(found.samples_ms["forward", "cpu-time"]) == pytest.approx(10.0), "the block's samples are gone"
+    n = len(found.samples_ms["forward", "cpu-time"])
     assert n == len(found.samples_ms["forward-backward", "cpu"]) and n % 8 == 0
     assert work.calls == n + 8 + 1, "one call of warm-up, and the block that was dropped"
-    assert found.series("cpu", ["forward"])[0]["dropped"] == 8
+    assert found.series(["forward"])[0]["dropped"] == 8
 
 
 def test_a_gpu_that_never_comes_to_rest_is_throttled_and_leaves_no_numbers() -> None:
     found, _, slept = measured(fake_state(reasons=[0, 0x8 | 0x40]))
     assert found.status is Status.throttled
     assert len(slept) == 10 and slept[:3] == pytest.approx([0.05, 0.075, 0.1125]) and slept[-1] == 0.5
-    assert found.samples_ms == {} and found.refresh_ms is None
+    assert found.samples_ms == {} and found.part_ms("refresh") is None
     assert "HwSlowdown, HwThermalSlowdown" in (found.detail or "") and "10 pauses" in (found.detail or "")
-    (row,) = found.series("cpu", ["forward"])
+    row, _wall = found.series(["forward"])
     assert row == {"pass": "forward", "clock": "cpu", "status": "throttled", "detail": found.detail}
 
 

@@ -19,6 +19,7 @@ class LoRA(Method):
             "Hugging Face PEFT as it comes: adapters promoted to fp32",
             peft,
             fp32_adapters=True,
+            in_fp32="peft",
             module="bench.methods.lora.peft",
         ),
         "peft": Impl("Hugging Face PEFT with autocast_adapter_dtype=False", peft),
