@@ -43,8 +43,8 @@ def pytest_configure(config: pytest.Config) -> None:
     given = {str(word).partition("=")[0] for word in words}
     if refused := [option for option in NOT_OBEYED if option in given]:
         raise pytest.UsageError(
-            f"{', '.join(refused)}: not obeyed here, since the sampler of `python -m bench` takes the samples. Change"
-            " `measure:` in bench/sweeps/table1.yaml, or leave the option out."
+            f"{', '.join(refused)}: not obeyed here, since the samples come from the sampler of `python -m bench`."
+            " Leave the option out. For longer measurements there is `python -m bench run table1`."
         )
     if config.getoption("benchmark_histogram") and find_spec("pygal") is None:
         raise pytest.UsageError("--benchmark-histogram needs pygal: pip install 'pytest-benchmark[histogram]'")
