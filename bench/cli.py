@@ -58,7 +58,7 @@ def run(
 
 @app.command("list")
 def list_cases(sweep: Sweep = "table1", gpu: Gpu = "auto", where: Where = None) -> None:
-    """The cases that a run would measure, and what each needs at least."""
+    """The cases that a run would measure, and what each needs at least. --gpu may name a GPU that is not here."""
     from bench.commands.list import show_cases
 
     show_cases(sweep, gpu, tuple(where or ()))

@@ -15,13 +15,16 @@ from bench.yamlfile import load_yaml
 CORES_PER_SM = {(7, 0): 64, (7, 5): 64, (8, 0): 64, (8, 6): 128, (8, 7): 128, (8, 9): 128, (9, 0): 128, (10, 0): 128}
 
 
+ELSEWHERE = -1
+
+
 @dataclass(frozen=True)
 class Device:
     """The device a run measures on."""
 
     key: str  # cpu, a100, ...: names the results folder
     name: str  # the GPU's full name, or the CPU's
-    index: int | None = None  # of the GPU in PCI order; None for the CPU
+    index: int | None = None  # of the GPU in PCI order; None for the CPU, ELSEWHERE for a GPU that is not here
     uuid: str = "cpu"
     driver: str | None = None
     sm_count: int | None = None
@@ -144,6 +147,27 @@ def choose(flag: str, found: list[Device]) -> Device:
     hint = did_you_mean(flag, [*valid, *known]) if flag not in known else ""
     keys = f" Known keys: {', '.join(known)}." if flag not in known else ""
     raise UserError(f"--gpu {flag}: not on this machine.{hint} Found: {here}. Valid here: {', '.join(valid)}.{keys}")
+
+
+def choose_any(flag: str, found: list[Device]) -> Device:
+    """As `choose`, or a GPU of gpus.yaml that need not be here, with the memory that it is sold with.
+
+    flag: the `entry_flag` of one of its entries, or a key, which stands for the first of them.
+    """
+    if flag in ("auto", "cpu", *(d.key for d in found)):
+        return choose(flag, found)
+    known = [(key, e) for key, entries in known_devices().items() for e in entries if "memory_gib" in e]
+    named = [x for x in known if entry_flag(x[1]) == flag] or [x for x in known if x[0] == flag]
+    if not named:
+        return choose(flag, found)  # which says what is valid
+    key, entry = named[0]
+    elsewhere = Device(key, entry["name"], ELSEWHERE, "", None, entry["sm_count"], round(entry["memory_gib"] * 1024))
+    return next((d for d in found if find_known(d.name, d.sm_count) == named[0]), elsewhere)
+
+
+def entry_flag(entry: dict[str, Any]) -> str:
+    """How --gpu names one entry of gpus.yaml: 'A100 80GB PCIe' is a100-80gb-pcie."""
+    return re.sub(r"[^a-z0-9]+", "-", entry["name"].lower())
 
 
 def visible_index(device: Device, nvml: Any = None) -> int:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,45 @@ methods:
   - {method: paca, rank: 4, alpha: 8}
 measure: {min_samples: 8, budget_s: 0.05, wall_s: 1, warmup_s: 0.01, warmup_calls: 1}
 """
+
+
+BENCHMARKS = ROOT / "tests" / "test_benchmarks.py"
+# Options of pytest-benchmark that say how to sample. Our sampler decides that, by the sweep's own constants.
+NOT_OBEYED = tuple(
+    f"--benchmark-{name}"
+    for name in (
+        "min-time", "max-time", "min-rounds", "precision", "confidence", "timer", "calibration-precision", "warmup",
+        "warmup-iterations", "disable-gc", "cprofile", "cprofile-loops", "cprofile-top", "cprofile-dump",
+    )
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuses what could not be obeyed, before anything is collected."""
+    words = [*config.invocation_params.args, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    given = {str(word).partition("=")[0] for word in words}
+    if refused := [option for option in NOT_OBEYED if option in given]:
+        raise pytest.UsageError(
+            f"{', '.join(refused)}: not obeyed here, since the samples come from the sampler of `python -m bench`."
+            " Leave the option out. For longer measurements there is `python -m bench run table1`."
+        )
+    if config.getoption("benchmark_histogram") and find_spec("pygal") is None:
+        raise pytest.UsageError("--benchmark-histogram needs pygal: pip install 'pytest-benchmark[histogram]'")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Under --benchmark-only nothing but the benchmarks is even imported."""
+    only = config.getoption("benchmark_only")
+    return True if only and not BENCHMARKS.is_relative_to(collection_path) else None
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """What is measured under --benchmark-only, and on what."""
+    if not config.getoption("benchmark_only"):
+        return None
+    from tests.table1 import described
+
+    return described()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -43,13 +84,12 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread(request: pytest.FixtureRequest) -> None:
-    """Tests compute on one thread, and so do the processes they start: their tensors are small, and on a busy machine
-    more threads only wait for one another. Benchmarks keep all threads."""
-    if not request.config.getoption("benchmark_only"):
-        os.environ["OMP_NUM_THREADS"] = "1"
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
+def one_thread() -> None:
+    """Tests and benchmarks compute on one thread, and so do the processes they start: on a busy machine more threads
+    only wait for one another."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

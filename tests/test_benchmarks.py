@@ -1,26 +1,21 @@
-"""The cases under pytest-benchmark: `pytest --benchmark-only`. The smoke cases on a CPU, the layers cases on a GPU.
+"""Table 1 under pytest-benchmark: `pytest --benchmark-only`. Whole models on a GPU, one block of each on a CPU.
 
-pytest-benchmark keeps its table, JSON, compare and histogram; the times are ours. The engine measures, and the samples
-are replayed through pytest-benchmark's own rounds by a timer that returns them one by one.
+pytest-benchmark keeps its tables, JSON, compare and histogram; the times are ours. The sampler measures, and the
+samples are replayed through pytest-benchmark's own rounds by a timer that returns them one by one.
 """
 
-from functools import cache
 from typing import Any
 
 import pytest
 
-from bench.case import Case
-from bench.case.schema import Status
-from bench.devices import choose, gpus, visible_index
-from bench.methods.registry import impl_of, unsupported
 from bench.record.stats import summarize
-from bench.sweeps.expand import Plan, make_plan
-
-DEVICE = choose("auto", gpus())
+from tests.table1 import CASES, CLOCK, PLAN, measured
 
 
 class Replay:
     """A timer for pytest-benchmark: 0.0 at a round's start, the next sample in seconds at its end."""
+
+    __name__ = CLOCK  # as JSON has it under options
 
     def __init__(self) -> None:
         self._samples: list[float] = []
@@ -35,50 +30,47 @@ class Replay:
         return 0.0 if self._started else self._samples.pop()
 
 
-CLOCK = Replay()
-pytestmark = pytest.mark.benchmark(timer=CLOCK)
+TIMER = Replay()
+PARAMS = ("model", "method", "impl", "batch", "length", "pass_")
 
 
-@cache
-def plan() -> Plan:
-    return make_plan("smoke" if DEVICE.is_cpu else "layers", DEVICE.is_cpu)
+def parameters() -> list[Any]:
+    """Every case and pass; what is compared with each other stands together."""
+    sizes = list(dict.fromkeys(case.comparison for case in CASES.values()))
+    cases = sorted(CASES.items(), key=lambda item: sizes.index(item[1].comparison))
+    return [
+        pytest.param(*key, p, id=f"{key[0]}-{case.method}-{case.impl}-{case.batch}x{case.seq}-{p}")
+        for key, case in cases
+        for p in PLAN.passes
+    ]
 
 
-@cache
-def measured(case: Case) -> tuple[str, dict[str, list[float]]]:
-    """(clock, samples of each pass in ms); one iteration yields all passes, so a case is measured once.
-
-    On a GPU by CUDA-graph replay, which launch cost does not blur; by the sweep's own clock where that cannot be.
-    """
+@pytest.mark.benchmark(timer=TIMER)
+@pytest.mark.parametrize(PARAMS, parameters())
+def test_time(
+    request: pytest.FixtureRequest,
+    benchmark: Any,
+    model: str,
+    method: str,
+    impl: str,
+    batch: int,
+    length: int,
+    pass_: str,
+) -> None:
     import torch
 
-    from bench.models.build import build
-    from bench.timing.clocks import make_clock
-    from bench.timing.sampler import measure
-
-    if not DEVICE.is_cpu:
-        torch.cuda.set_device(visible_index(DEVICE))
-    device = torch.device("cpu" if DEVICE.is_cpu else f"cuda:{visible_index(DEVICE)}")
-    for name in sorted(plan().clocks, key=lambda name: name != "graph"):
-        work = build(case, str(device))
-        clock = make_clock(name, device, case.l2 == "cold", plan().settings)
-        m = measure(work, clock, plan().passes, case.level, plan().settings)
-        if m.status is Status.ok:
-            return name, {p: m.samples_ms[p, name] for p in plan().passes}
-    pytest.skip(m.detail or m.status)
-
-
-@pytest.mark.parametrize("pass_", plan().passes)
-@pytest.mark.parametrize("case", plan().cases, ids=lambda c: c.describe().replace(" ", "-"))
-def test_case(benchmark: Any, case: Case, pass_: str) -> None:
-    where = "cpu" if DEVICE.is_cpu else "cuda"
-    if reason := unsupported(case, where) or impl_of(case).cannot.get(pass_):
-        pytest.skip(reason)
-    clock, found = measured(case)
-    samples = found[pass_]
-    CLOCK.load(samples)
-    benchmark.group = f"{case.model or ''} {case.layer or ''} {pass_}".strip()
-    benchmark.extra_info.update(case.axes() | {"case_id": case.case_id, "pass": pass_, "clock": clock})
-    benchmark.pedantic(lambda: None, rounds=len(samples))
+    case = CASES[model, method, impl, batch, length]
+    params = [
+        item.callspec.params for item in request.session.items if getattr(item, "originalname", "") == "test_time"
+    ]
+    chosen = dict.fromkeys(CASES[tuple(p[name] for name in PARAMS[:-1])] for p in params)
+    beside = tuple(c for c in chosen if c.comparison == case.comparison)
+    samples = measured(beside, brief=benchmark.disabled)[case]
+    if isinstance(samples, str):
+        pytest.skip(samples)
+    TIMER.load(samples[pass_])
+    benchmark.group = f"{model} {batch}x{length} {pass_}"
+    benchmark.extra_info |= {"case_id": case.case_id, "clock": CLOCK, "threads": torch.get_num_threads()} | case.axes()
+    benchmark.pedantic(lambda: None, rounds=len(samples[pass_]))
     if benchmark.stats is not None:  # None under --benchmark-disable
-        assert benchmark.stats.stats.median * 1e3 == pytest.approx(summarize(samples).median_ms)
+        assert benchmark.stats.stats.median * 1e3 == pytest.approx(summarize(samples[pass_]).median_ms)

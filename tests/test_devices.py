@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.devices import choose, cpu_device, device_key, gpus
+from bench.devices import ELSEWHERE, choose, choose_any, cpu_device, device_key, gpus, known_devices
 from bench.errors import UserError
 from tests.fake_nvml import FakeNvml
 
@@ -73,3 +73,19 @@ def test_the_flag_chooses() -> None:
     assert "no NVIDIA GPU" in str(e.value) and cpu_device().name in str(e.value)
     with pytest.raises(UserError, match=r"--gpu zx81: .*Known keys: a100"):
         choose("zx81", [])
+
+
+def test_a_gpu_that_need_not_be_here() -> None:
+    found = gpus(FakeNvml(A100))
+    for flag in ("auto", "cpu", "a100"):
+        assert choose_any(flag, found) == choose(flag, found)
+    first = choose_any("a100", [])
+    assert (first.key, first.name, first.memory_mib) == ("a100", "A100-SXM4-40GB", 40960)
+    assert first.index == ELSEWHERE and not first.is_cpu
+    assert choose_any("a100-80gb-pcie", found).name == "A100 80GB PCIe"
+    assert choose_any("h200", found).name == "H200", "the entry of just that name, not the first of the key"
+    assert choose_any("a100-sxm4-80gb", found) is found[0], "it is here after all"
+    for key in known_devices():
+        assert choose_any(key, []).memory_mib, key
+    with pytest.raises(UserError, match=r"--gpu zx81: .*Known keys: a100"):
+        choose_any("zx81", found)

@@ -3,7 +3,7 @@
 from rich.text import Text
 
 from bench.case import AXES
-from bench.devices import choose, gpus
+from bench.devices import ELSEWHERE, choose_any, entry_flag, gpus, known_devices
 from bench.methods.registry import trainable_params, unsupported
 from bench.roofline.memory import need, size_text, too_large
 from bench.sweeps.expand import make_plan
@@ -13,7 +13,7 @@ from bench.where import text_of
 
 def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
     """Prints one line a case: its id, its axes, the memory it needs, why it would not be measured."""
-    device = choose(gpu, gpus())
+    device = choose_any(gpu, gpus())
     plan = make_plan(sweep, device.is_cpu, where)
     shown = [a for a, axis in AXES.items() if axis.listed and any(getattr(c, a) is not None for c in plan.cases)]
     step = "step" in plan.passes
@@ -26,6 +26,8 @@ def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
         if not reason and (too_much := too_large(case, step, device.memory_mib)):
             note = f"oom: {too_much.removesuffix('. Nothing was loaded')}"
         needs = need(case, step)
+        if not note and device.memory_mib and (needs.about or 0) > device.memory_mib * 2**20:
+            note = f"may not fit: the GPU has {size_text(device.memory_mib * 2**20)}"
         row = [
             case.case_id,
             *values,
@@ -43,3 +45,9 @@ def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
     held = "weights, adapters, gradients" + (" and the optimizer's state" if step else "")
     sentence = f"min memory: {held}; estimated peak: with activations, by estimate for impl eager"
     console.print(sentence, markup=False)
+    if device.index == ELSEWHERE:
+        others = [entry_flag(e) for e in known_devices()[device.key] if "memory_gib" in e and e["name"] != device.name]
+        also = f" --gpu {device.key} also stands for {', '.join(others)}: name one to see it." if others else ""
+        memory = f"its {size_text((device.memory_mib or 0) * 2**20)} are those of bench/gpus.yaml"
+        where_found = f"{device.name} is not on this machine: {memory}, and packages are looked for here.{also}"
+        console.print(where_found, markup=False)
