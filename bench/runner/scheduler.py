@@ -142,7 +142,7 @@ class Scheduler:
                 else:
                     for seat in live:
                         self._display.working(seat.case)
-                        self._ask(seat, "alone", "measured", clock=clock)
+                        seat.ask("alone", "measured", clock=clock)
         with self._stage("waiting"):
             self._at_once([s for s in seats if s.lost is None], "finish", "done")
         again = [s for s in seats if s.recorded and len(seats) > 1 and self._deserves_another_try(s)]
@@ -167,6 +167,8 @@ class Scheduler:
             seat.lane, seat.lost = self._lanes.get(key), self._hopeless.get(key)
             if key in new:
                 self._greet(key, seat)
+        for seat in seats:
+            seat.siblings = sorted({p for lane in self._lanes.values() if lane is not seat.lane for p in lane.own})
         self._at_once(seats, "prepare", "prepared", lambda s: {"case": s.case.axes()})
 
     def _open_lane(self, key: LaneKey, case: Case) -> bool:
@@ -211,15 +213,9 @@ class Scheduler:
         rounds = Rounds(ready, keys, ready[0].case.level, self._plan.settings, perf_counter) if ready else None
         stop = rounds.run(self._display.round) if rounds else ""
         for seat in ready:
-            self._ask(seat, "end", "measured", stop=stop)
+            seat.ask("end", "measured", stop=stop)
         for seat in live:
             seat.in_rounds = seat.lost is not None
-
-    def _ask(self, seat: Seat, do: str, answer: str, **values: Any) -> Event | None:
-        return seat.ask(do, answer, siblings=self._siblings(seat), **values)
-
-    def _siblings(self, seat: Seat) -> list[int]:
-        return sorted({pid for lane in self._lanes.values() if lane is not seat.lane for pid in lane.own})
 
     def _at_once(
         self, seats: Iterable[Seat], do: str, answer: str, values: Callable[[Seat], dict[str, Any]] = lambda _: {}
@@ -229,7 +225,7 @@ class Scheduler:
         while waiting or busy:
             while waiting and len(busy) < self._side_by_side:
                 seat = waiting.popleft()
-                seat.send(do, siblings=self._siblings(seat), **values(seat))
+                seat.send(do, **values(seat))
                 busy.append(seat)
             self._display.working(busy[0].case)
             busy.popleft().hear(answer)

@@ -16,6 +16,7 @@ class Seat:
         """recorded: False for a baseline that was measured before, and is there as company."""
         self.case, self.repeat, self.recorded = case, repeat, recorded
         self.lane: Lane | None = None
+        self.siblings: list[int] = []  # the other lanes' processes as NVML counts them
         self.lost: Lost | None = None
         self.in_rounds = False  # whether it was lost in rounds, beside others
         self.spoiled = False  # its worker must not measure anything more
@@ -31,7 +32,7 @@ class Seat:
 
     def send(self, do: str, **values: Any) -> None:
         if self.lost is None and self.lane is not None:
-            self.lane.send(do, **values)
+            self.lane.send(do, siblings=self.siblings, **values)
 
     def hear(self, answer: str) -> Event | None:
         """The answer to what was sent; None where the case was lost, now or before."""
