@@ -69,8 +69,9 @@ audit: $(READY)  ## Compile every kernel and tile for every architecture, withou
 tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the winners into kernels/tuned
 	$(PY) -m kernels.tune $(ARGS)
 
-aa: $(READY)  ## A/A for real: this checkout against itself, 5 fresh processes a side (minutes)
-	$(PY) -m bench compare --run 5 --fresh --gpu $(GPU) . . smoke
+aa: $(READY)  ## SWEEP three times anew: how far its ratios lie apart, and whether their intervals knew
+	@for i in 1 2 3; do $(PY) -m bench run $(SWEEP) --fresh --gpu $(GPU) --out results/aa/$(SWEEP)-$$i $(ARGS) >/dev/null || exit; done
+	@$(PY) -m bench spread results/aa/$(SWEEP)-1 results/aa/$(SWEEP)-2 results/aa/$(SWEEP)-3
 
 clean:  ## Remove .venv and caches; results stay
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks

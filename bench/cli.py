@@ -107,6 +107,19 @@ def compare(
 
 
 @app.command()
+def spread(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders of one sweep, measured one after the other.")],
+) -> None:
+    """How far the ratios of several runs lie apart, and how often the interval of one run holds what the others found.
+
+    Exit status: 0; 2 the folders have no ratio in common.
+    """
+    from bench.commands.spread import show
+
+    raise typer.Exit(show(folders))
+
+
+@app.command()
 def train(
     strategy: Annotated[str, typer.Option(help="A name in bench/train/strategies, or the path of a strategy file.")],
     model: Annotated[str, typer.Option(help="A checkpoint folder, or a Hub id.")],

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.text import Text
 
+from bench.busy import QUIET, busy_cores, sentence
 from bench.devices import Device, cpu_device, gpus
 from bench.errors import install
 from bench.methods.registry import methods
@@ -23,7 +24,7 @@ from bench.terminal import output, plain_table
 # Oldest driver for each major CUDA version (CUDA Toolkit Release Notes, table 'Minor Version Compatibility').
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 NEEDED = ("torch", "transformers", "numpy", "pandas", "scipy", "matplotlib", "pyyaml", "pydantic", "typer", "rich",
-          "nvidia-ml-py", "filelock", "pytest", "pytest-benchmark")  # fmt: skip
+          "nvidia-ml-py", "filelock", "psutil", "pytest", "pytest-benchmark")  # fmt: skip
 # Package -> its extra in pyproject.toml, and what it is for.
 OPTIONAL = {
     "peft": ("peft", "the impls of PEFT, and accelerate"),
@@ -47,6 +48,7 @@ class Facts:
     tools: dict[str, str | None]  # git, make -> path
     gpus: list[Device] = field(default_factory=list)
     cpu: str = ""
+    busy: float = 0.0  # cores that other work keeps busy
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def look() -> Facts:
         tools={name: shutil.which(name) for name in ("git", "make")},
         gpus=gpus(),
         cpu=cpu_device().name,
+        busy=busy_cores(),
     )
 
 
@@ -98,6 +101,9 @@ def judge(facts: Facts) -> list[Finding]:
     for name, path in facts.tools.items():
         without = "rows do not know their commit" if name == "git" else "type the Makefile's commands by hand"
         found.append(Finding("ok", name, path) if path else Finding("note", name, "not found", f"without it {without}"))
+    quiet = facts.busy <= QUIET
+    mend = "" if quiet else "what is timed beside other work varies: bench run --wait-quiet 10m waits for rest"
+    found.append(Finding("ok" if quiet else "note", "machine", sentence(facts.busy), mend))
     return found + _gpu(facts)
 
 

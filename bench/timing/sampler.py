@@ -13,7 +13,7 @@ from bench.timing.gpu_state import GpuState, summary
 from bench.timing.measurement import Measurement, Samples
 from bench.timing.settings import MeasureSettings
 from bench.timing.stop import stop_reason
-from bench.timing.watch import CpuWatch, GpuWatch, Unfit, Watch
+from bench.timing.watch import CpuWatch, GpuWatch, Unfit, Watch, run_delay_s
 
 SLOW_MS = 5_000  # after a sample as slow as this a sign of life is due, lest check_every of them be taken for a hang
 
@@ -54,9 +54,11 @@ class Sampler:
         state: GpuState | None = None,
         sleep: Callable[[float], None] = time.sleep,
         never: Mapping[str, str] = MappingProxyType({}),
+        waited: Callable[[], float | None] = run_delay_s,
     ) -> None:
         """state: asked between blocks of samples; None where there is no NVML.
-        never: passes that this work is not timed for, with the reason, beside those of the clock."""
+        never: passes that this work is not timed for, with the reason, beside those of the clock.
+        waited: how long this process has waited for a core so far, in seconds; see CpuWatch."""
         self._work, self._clock, self._level, self._settings, self._now = work, clock, level, settings, now
         self._cannot = {p: reason for p, reason in {**clock.cannot, **never}.items() if p in passes}
         timed = [p for p in passes if p not in self._cannot]
@@ -64,7 +66,7 @@ class Sampler:
         # whole is a check on their sum.
         self._parts = [part for part in ([p for p in timed if p != "step"], [p for p in timed if p == "step"]) if part]
         on_cpu = clock.name == "cpu-time" and state is None
-        self._watch: Watch = CpuWatch(settings, now) if on_cpu else GpuWatch(state, settings, sleep)
+        self._watch: Watch = CpuWatch(settings, now, waited) if on_cpu else GpuWatch(state, settings, sleep)
         self._taken: Samples = {}
         self._rounds: dict[str, list[int]] = {}
         self._stop: dict[str, str] = {}
