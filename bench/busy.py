@@ -46,10 +46,12 @@ def wait_quiet(limit_s: float, say: Callable[[str], None], look: Callable[[], fl
 
     look: takes WINDOW_S seconds, and says how many cores were busy.
     """
-    quiet = waited = 0.0
+    quiet, waited, busy = 0, 0.0, 0.0
     while quiet < QUIET_WINDOWS:
         if waited >= limit_s:
-            say(f"the machine did not come to rest within {duration(limit_s)}: {sentence(busy)}; measuring all the same")
+            say(
+                f"the machine did not come to rest within {duration(limit_s)}: {sentence(busy)}; measuring all the same"
+            )
             return False
         busy = look()
         if not waited and busy > QUIET:

@@ -52,8 +52,7 @@ def run(
     for status in sorted(statuses - set(schema.Status)):
         raise UserError(one_of("--retry", status, schema.Status))
     quiet_s = None if wait_quiet is None else seconds_of("--wait-quiet", wait_quiet)
-    status = run_sweep(sweep, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s)
-    raise typer.Exit(status)
+    raise typer.Exit(run_sweep(sweep, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s))
 
 
 @app.command("list")

@@ -41,7 +41,9 @@ _FOUND = (
     Column("rounds", "rounds in which the case and the baseline took turns; empty where it was measured alone"),
     Column("beside", f"what the case took turns with: {', '.join(BESIDE)}"),
     Column("outliers", "samples beyond 1.5 interquartile ranges from the quartiles; counted, never dropped"),
-    Column("stop", "why sampling stopped: converged, budget, wall or samples"),
+    Column(
+        "stop", "why sampling stopped: converged, budget, wall, samples or rounds; lost: the others of the rounds were"
+    ),
     Column("noisy", "True where the interval is wider than +-2 %"),
     Column("status", f"how the measurement ended: {', '.join(Status)}"),
     Column("detail", "what else is to be said, such as the reason of a status"),
@@ -56,7 +58,10 @@ _FOUND = (
     Column("temperature_c", "highest temperature while sampling", "degrees Celsius"),
     Column("mem_clock_mhz", "median memory clock while sampling", "MHz"),
     Column("power_capped", "share of the readings in which the power limit held the clocks down"),
-    Column("dropped", "samples that did not count: the GPU was throttled, or the sleep kernel was too short"),
+    Column(
+        "dropped",
+        "samples that did not count: throttled GPU, a sleep kernel too short, a CPU process that waited for a core",
+    ),
     Column("refresh_ms", "PaCA's column refresh, or merged's merge, due once per optimizer step", "ms"),
     Column("optimizer_ms", "of a step: AdamW alone", "ms"),
     Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms"),

@@ -6,7 +6,6 @@ where it was cut off; campaign.json in the results folder says which need not be
 
 import io
 import json
-import re
 import signal
 import sys
 import tarfile

@@ -1,4 +1,4 @@
-"""python -m bench spread: how far the ratios of several runs of one sweep lie apart, and whether their intervals knew."""
+"""python -m bench spread: how far the ratios of several runs lie apart, and whether their intervals knew."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +66,9 @@ def show(folders: Sequence[Path]) -> int:
     sides = [read_side(str(i + 1), folder) for i, folder in enumerate(folders)]
     found = ratios([side.rows for side in sides])
     if not found:
-        raise UserError(f"{', '.join(map(str, folders))}: no ratio in common. Pass runs of one sweep, measured in rounds.")
+        raise UserError(
+            f"{', '.join(map(str, folders))}: no ratio in common. Pass runs of one sweep, measured in rounds."
+        )
     numbers = tuple(f"run {i + 1}" for i in range(len(folders)))
     table = plain_table(("case", "pass", *numbers, "spread", "covered"), right=(*numbers, "spread", "covered"))
     for r in found:

@@ -61,7 +61,10 @@ def _git(*args: str) -> str | None:
 
 
 def provenance(device: Device, threads: int | None = None) -> dict[str, Any]:
-    """The environment of a run; threads: that a CPU computes with. None where something cannot be known: a copied tree has no git."""
+    """The environment of a run. None where something cannot be known: a copied tree has no git.
+
+    threads: that a CPU computes with.
+    """
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "gpu": device.name,

@@ -223,7 +223,7 @@ def ratios_by_round(
 ) -> list[float]:
     """Median of a case's samples over the median of the baseline's, for each round that both have, in their order.
 
-    rounds: the round of each sample. What drifts from round to round, as a machine's speed does, is in both and cancels.
+    rounds: the round of each sample. What changes from round to round, as a machine's speed does, is in both.
     """
     ours, theirs = _medians(samples, rounds), _medians(base, base_rounds)
     return [ours[r] / theirs[r] for r in ours if theirs.get(r)]

@@ -88,7 +88,9 @@ class Display(Progress):
         table.add_row("", Text(f"{self._now}: {self._phase}" if self._now else self._phase))
         for training, ratio in self._ratios:
             table.add_row("", Text(f"{training:<26} {ratio}"))
-        table.add_row(Text("done"), Text(f"{self.done} of {self.total} cases, {duration(self.elapsed_s)}, {self.left()}"))
+        table.add_row(
+            Text("done"), Text(f"{self.done} of {self.total} cases, {duration(self.elapsed_s)}, {self.left()}")
+        )
         return Group(table)
 
 

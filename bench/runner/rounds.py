@@ -67,8 +67,8 @@ class Rounds(Generic[T]):
         return [ratio_estimate(series) for key in self._keys if len(series := self._series(turn, key))]
 
     def _order(self) -> list[T]:
-        """Forward and back again, and each pair of rounds begins with another case: over 2 n rounds every case has stood
-        in every place equally often."""
+        """Forward and back again, and each pair of rounds begins with another case: over 2 n rounds each of n cases has
+        stood in every place equally often."""
         pair, back = divmod(self.done, 2)
         k = pair % len(self.live)
         order = self.live[k:] + self.live[:k]

@@ -133,7 +133,6 @@ class Scheduler:
         with self._stage("starting"):
             self._enter(seats)
         turns = f"{now()} {seats[0].case.case_id}"
-        base = seats[0] if len(seats) > 1 else None
         for clock in self._plan.clocks:
             live = [s for s in seats if s.live]
             with self._stage("measuring"):
@@ -145,10 +144,12 @@ class Scheduler:
                         seat.ask("alone", "measured", clock=clock)
         with self._stage("waiting"):
             self._at_once([s for s in seats if s.lost is None], "finish", "done")
+        base = seats[0] if len(seats) > 1 else None
+        company = Company(turns, beside, base.case.case_id if base else None, base.measured if base else [])
         again = [s for s in seats if s.recorded and len(seats) > 1 and self._deserves_another_try(s)]
         for seat in seats:
             if seat.recorded and seat not in again:
-                self._write(seat, Company(turns, beside, base and base.case.case_id, base.measured if base else []))
+                self._write(seat, company)
         return again
 
     @staticmethod

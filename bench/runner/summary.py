@@ -30,4 +30,3 @@ def closing_lines(
     if whole:
         shares = (f"{what} {duration(s)} ({s / whole:.0%})" for what, s in spent.items() if s / whole >= 0.005)
         yield f"The time went into: {', '.join(shares)}"
-

@@ -65,8 +65,8 @@ class GpuWatch:
 
 
 def run_delay_s() -> float | None:
-    """Seconds that the threads of this process were ready to run and waited for a core, so far; None where the system
-    does not tell. Source: the second field of /proc/<pid>/task/<tid>/schedstat (Documentation/scheduler/sched-stats)."""
+    """Seconds that the threads of this process were ready to run and waited for a core, so far; None where it is not
+    known. Source: the second field of /proc/<pid>/task/<tid>/schedstat (Documentation/scheduler/sched-stats)."""
     total = 0
     try:
         for task in Path("/proc/self/task").iterdir():

@@ -44,7 +44,7 @@ class Folder:
     def is_cpu(self) -> bool:
         """Measured without a GPU."""
         clocks = {row.get("clock") for row in self.rows if row.get("clock")}
-        return self.run.get("gpu_key") == "cpu" or bool(clocks) and clocks <= {"cpu-time", "cpu"}
+        return self.run.get("gpu_key") == "cpu" or (bool(clocks) and clocks <= {"cpu-time", "cpu"})
 
     @property
     def clocks_word(self) -> str:

@@ -1,4 +1,4 @@
-"""Rounds on a simulated machine: what they give over one case after the other, and what a lost case costs the others."""
+"""Rounds on a simulated machine: what they give over a sequence, and what a lost case costs the others."""
 
 from collections.abc import Callable
 
@@ -138,7 +138,8 @@ def test_every_case_stands_in_every_place_equally_often() -> None:
 def test_rounds_stop_when_the_ratios_have_converged_or_the_budget_is_spent() -> None:
     def stop(jitter: float, **settings: float) -> tuple[str, int]:
         machine = Machine(lambda t: 1.0, np.random.default_rng(1), jitter)
-        rounds = Rounds([Player(machine, 0.02), Player(machine, 0.03)], [KEY], "block", MeasureSettings(**settings), machine.now)  # fmt: skip
+        players = [Player(machine, 0.02), Player(machine, 0.03)]
+        rounds = Rounds(players, [KEY], "block", MeasureSettings(**settings), machine.now)
         return rounds.run(), rounds.done
 
     assert stop(0.001) == ("converged", 12)

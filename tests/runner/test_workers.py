@@ -59,7 +59,9 @@ def test_a_worker_waits_for_its_job_and_then_for_each_command(sweep_path: Path, 
     taken = {(p, c): [ms for block in blocks for q, d, part in block if (p, c) == (q, d) for ms in part]
              for p, c, _ in blocks[0]}  # fmt: skip
     for series in measured["series"]:
-        assert series["samples_ms"] == taken[series["pass"], series["clock"]], "the record has the blocks, in their order"
+        assert series["samples_ms"] == taken[series["pass"], series["clock"]], (
+            "the record has the blocks, in their order"
+        )
         assert set(series["rounds"]) == {0, 1, 2} and len(series["rounds"]) == len(series["samples_ms"])
 
 

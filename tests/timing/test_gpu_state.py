@@ -7,12 +7,11 @@ import pytest
 
 from bench.case.columns import COLUMNS
 from bench.case.schema import Status
-from bench.timing.cpu import CpuClock
 from bench.timing.gpu_state import CLOCKS_SET, POWER_CAP, SLOWDOWNS, GpuState, Reading, Rests, open_state, summary
 from bench.timing.sampler import Measurement, measure
 from bench.timing.settings import MeasureSettings
 from tests.fake_nvml import FakeNvml
-from tests.timing.test_stop import Simulated
+from tests.timing.test_stop import Simulated, cpu
 
 SETTINGS = MeasureSettings(min_samples=24, min_time_s=0.01, warmup_calls=1, warmup_s=0.01)
 
@@ -26,7 +25,7 @@ def measured(state: GpuState | None, forward_s: Any = None) -> tuple[Measurement
     work = Simulated(np.full(6000, 0.01) if forward_s is None else forward_s)
     slept: list[float] = []
     found = measure(
-        work, CpuClock(now=work.now, worked=work.now), ("forward", "forward-backward"), "linear", SETTINGS,
+        work, cpu(work), ("forward", "forward-backward"), "linear", SETTINGS,
         now=work.now, state=state, sleep=slept.append,
     )  # fmt: skip
     return found, work, slept

@@ -45,6 +45,11 @@ class Simulated:
         self.time += 2e-3
 
 
+def cpu(work: Simulated) -> CpuClock:
+    """The clock on which only `work` moves the time."""
+    return CpuClock(now=work.now, worked=work.now)
+
+
 def series(kind: str, rng: np.random.Generator, n: int = 6000) -> "np.typing.NDArray[np.float64]":
     """Milliseconds with a true median of 2."""
     if kind.startswith("jitter"):
@@ -70,7 +75,7 @@ def test_a_converged_median_is_right_and_its_interval_covers(kind: str) -> None:
     for _ in range(200):
         samples = series(kind, rng) / 1e3
         work = Simulated(samples)
-        found = measure(work, CpuClock(now=work.now, worked=work.now), ("forward",), "linear", DEFAULTS, now=work.now)
+        found = measure(work, cpu(work), ("forward",), "linear", DEFAULTS, now=work.now)
         e = summarize(found.samples_ms["forward", "cpu-time"])
         covered.append(e.ci_low_ms <= 2.0 <= e.ci_high_ms)
         if found.stop["forward"] == "converged":
@@ -145,24 +150,26 @@ def test_warm_up_runs_the_sample_procedure_and_is_not_measured() -> None:
     work = Simulated(slow_start)
     checks: list[int] = []
     found = measure(
-        work, CpuClock(now=work.now, worked=work.now), ("forward", "backward", "forward-backward"), "linear", DEFAULTS,
+        work, cpu(work), ("forward", "backward", "forward-backward"), "linear", DEFAULTS,
         lambda _pass, e: checks.append(e.n), work.now,
     )  # fmt: skip
     assert found.warmup_s == pytest.approx(2.0, abs=0.5), "at most 2 s, though fewer than 5 calls fit"
     assert checks and all(n % 8 == 0 for n in checks)
 
     work = Simulated(np.full(6000, 0.01))
-    found = measure(work, CpuClock(now=work.now, worked=work.now), ("forward",), "linear", DEFAULTS, now=work.now)
+    found = measure(work, cpu(work), ("forward",), "linear", DEFAULTS, now=work.now)
     assert 0.2 <= found.warmup_s < 0.25
     assert set(found.samples_ms) == {("forward", "cpu-time"), ("forward", "cpu")}
-    assert found.samples_ms["forward", "cpu-time"] == pytest.approx([10.0] * len(found.samples_ms["forward", "cpu-time"]))
+    assert found.samples_ms["forward", "cpu-time"] == pytest.approx(
+        [10.0] * len(found.samples_ms["forward", "cpu-time"])
+    )
 
 
 def test_passes_that_a_work_is_never_timed_for_have_the_reason() -> None:
     work = Simulated(np.full(6000, 0.01))
     passes = ("forward", "backward", "step")
     never = {"backward": "a baseline for forward", "step": "a baseline for forward"}
-    found = measure(work, CpuClock(now=work.now, worked=work.now), passes, "linear", DEFAULTS, now=work.now, never=never)
+    found = measure(work, cpu(work), passes, "linear", DEFAULTS, now=work.now, never=never)
     rows = {r["pass"]: r for r in found.series(passes)}
     assert rows["forward"]["status"] == "ok" and rows["forward"]["samples_ms"]
     for p in ("backward", "step"):
@@ -174,15 +181,17 @@ def test_a_step_is_its_micro_steps_the_optimizer_and_the_refresh(micro_steps: in
     work = Simulated(np.full(6000, 0.01))
     work.has_refresh, work.micro_steps = refresh, micro_steps
     passes = ("forward", "backward", "forward-backward", "step")
-    found = measure(work, CpuClock(now=work.now, worked=work.now), passes, "linear", DEFAULTS, now=work.now)
+    found = measure(work, cpu(work), passes, "linear", DEFAULTS, now=work.now)
     medians = {p: summarize(s).median_ms for (p, _), s in found.samples_ms.items()}
     whole = micro_steps * 11.0 + 5.0 + 2.0 * refresh
     assert medians == pytest.approx({"forward": 10.0, "backward": 1.0, "forward-backward": 11.0, "step": whole})
-    assert found.part_ms("refresh") == (pytest.approx(2.0) if refresh else None) and found.part_ms("optimizer") == pytest.approx(5.0)
+    assert found.part_ms("refresh") == (pytest.approx(2.0) if refresh else None) and found.part_ms(
+        "optimizer"
+    ) == pytest.approx(5.0)
     assert found.parts_ms() == pytest.approx(whole)
     rows = {r["pass"]: r for r in found.series(passes)}
     assert rows["step"]["parts_ms"] == found.parts_ms() and "parts_ms" not in rows["forward"]
-    alone = measure(work, CpuClock(now=work.now, worked=work.now), ("step",), "linear", DEFAULTS, now=work.now)
+    alone = measure(work, cpu(work), ("step",), "linear", DEFAULTS, now=work.now)
     assert summarize(alone.samples_ms["step", "cpu"]).median_ms == pytest.approx(whole) and alone.parts_ms() is None
 
 
@@ -190,7 +199,15 @@ def test_slow_samples_are_told_one_by_one() -> None:
     """Eight whole steps on a slow machine may take longer than the silence after which a worker is taken for hung."""
     work = Simulated(np.full(6000, 20.0))
     told: list[int] = []
-    measure(work, CpuClock(now=work.now, worked=work.now), ("forward",), "model", DEFAULTS, lambda _pass, e: told.append(e.n), work.now)
+    measure(
+        work,
+        cpu(work),
+        ("forward",),
+        "model",
+        DEFAULTS,
+        lambda _pass, e: told.append(e.n),
+        work.now,
+    )
     assert told == list(range(1, DEFAULTS.wall_min_samples + 1))
 
 
@@ -205,6 +222,6 @@ def test_a_step_that_costs_more_than_its_parts_shows() -> None:
         work.time += 1e-3 * (work.calls % 4 == 0)
 
     work.backward = slower_in_a_row  # type: ignore[method-assign]
-    found = measure(work, CpuClock(now=work.now, worked=work.now), ("forward-backward", "step"), "linear", DEFAULTS, now=work.now)
+    found = measure(work, cpu(work), ("forward-backward", "step"), "linear", DEFAULTS, now=work.now)
     assert found.parts_ms() == pytest.approx(4 * 11.0 + 5.0)
     assert summarize(found.samples_ms["step", "cpu"]).median_ms == pytest.approx(4 * 11.0 + 5.0 + 1.0)

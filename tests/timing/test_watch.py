@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from bench.timing.cpu import CpuClock
 from bench.timing.sampler import Sampler
 from bench.timing.settings import MeasureSettings
 from bench.timing.watch import CpuWatch, run_delay_s
-from tests.timing.test_stop import Simulated
+from tests.timing.test_stop import Simulated, cpu
 
 SETTINGS = MeasureSettings(warmup_s=0.01, warmup_calls=1, max_rests=3)
 
@@ -53,7 +52,7 @@ def test_a_block_taken_again_is_counted_and_leaves_no_samples() -> None:
     """Through the sampler: the second of three blocks waits once."""
     work = Simulated(np.full(6000, 0.01))
     delays = iter([0.0] * 4 + [0.5] + [0.5] * 100)  # cumulative, as read at each begin and end
-    sampler = Sampler(work, CpuClock(now=work.now, worked=work.now), ("forward", "forward-backward"), "linear", SETTINGS,
+    sampler = Sampler(work, cpu(work), ("forward", "forward-backward"), "linear", SETTINGS,
                       work.now, waited=lambda: next(delays))  # fmt: skip
     sampler.begin()
     sizes = [len(sampler.block(i, 0.055)["forward", "cpu-time"]) for i in range(3)]
