@@ -116,7 +116,7 @@ def ratio_note(panel: Panel) -> str:
         return "No ratio to Full-FT could be formed."
     return (
         f"Ratios divide by {' or '.join(panel.baselines)} at equal level, model, layers, precision, batch, length and "
-        f"clock; their 95 % interval is {' or '.join(scopes)}."
+        f"clock, round by round where cases took turns; their 95 % interval is {' or '.join(scopes)}."
     )
 
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from bench.record.numbers import decimals, with_interval
 from bench.record.stats import Estimate
-from plots.data.labels import listed
 from plots.data.results import Cell, Ratio
 from plots.data.training_runs import clock_word
 from plots.render.blocks import Table
@@ -57,7 +56,7 @@ def spare_marks(table: Table) -> Table:
             crowded.append(i)
     if not crowded:
         return table
-    told = f"Most values are noisy, and so carry no mark each, under {listed([table.heads[i] for i in crowded])}."
+    told = f"Most values of these columns are noisy and carry no mark: {'; '.join(table.heads[i] for i in crowded)}."
     lines = tuple(
         tuple(cell.removesuffix(f" {NOISY}") if i in crowded else cell for i, cell in enumerate(line))
         for line in table.lines
