@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.case import AXES, Case, read_case
+from bench.case import AXES, Case
 from bench.case.schema import BASELINE
 from plots.data.labels import PLACED, distinct, listed, method_label, shapes_word, short_axis
 from plots.data.load import Folder, number, text
@@ -82,10 +82,9 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
         scopes = distinct(cell.measured.scope for cell in cells if cell.measured)
         count = " to ".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
         parts.append(f"each time is the median of {count} samples with its 95 % interval, {listed(scopes)}")
-        timed = [
-            r for r in folder.rows if r.get("clock") in clocks and text(r.get("median_ms")) and read_case(r) in shown
-        ]
-        parts += _how_measured(folder, timed)
+        ids = {case.case_id for case in cases}
+        rows = [r for r in folder.rows if r.get("case_id") in ids and r.get("clock") in clocks]
+        parts += _how_measured(folder, [row for row in rows if text(row.get("median_ms"))])
     versions = [f"{name} {folder.run[name]}" for name in ("torch", "triton", "transformers") if folder.run.get(name)]
     if folder.run.get("driver"):
         versions.append(f"driver {folder.run['driver']}")
@@ -103,10 +102,10 @@ def _how_measured(folder: Folder, rows: Sequence[dict[str, Any]]) -> list[str]:
     rounds = sorted({int(n) for row in rows if (n := number(row.get("rounds")))})
     alone = any(not number(row.get("rounds")) for row in rows)
     counts = " to ".join(dict.fromkeys(str(n) for n in (rounds[:1] + rounds[-1:])))
-    how = [f"measured in turns, {counts} rounds"] * bool(rounds) + ["measured alone"] * alone
+    how = [listed([f"measured in turns, {counts} rounds"] * bool(rounds) + ["measured alone"] * alone)]
     threads = distinct(row.get("threads") for row in rows) or distinct([folder.run.get("threads")])
-    known = folder.is_cpu and threads
-    return [listed(how), *([f"{listed(threads)} thread{'' if threads == ['1'] else 's'}"] if known else [])]
+    how += [f"{listed(threads)} thread{'' if threads == ['1'] else 's'}"] if folder.is_cpu and threads else []
+    return [words for words in how if words]
 
 
 def ratio_note(panel: Panel) -> str:

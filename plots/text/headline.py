@@ -25,7 +25,10 @@ def headline(results: Results, panels: Sequence[Panel], strategies: Sequence[Str
         if noise := _no_answer(panel.results, panel.ratios.values()):
             return noise
         where = f"{panel_place(panel)}, {panel.precision}, clock {panel.clock}"
-        return f"{where[0].upper()}{where[1:]}: {listed(_ratios_said(panel))}.{_untold(panel)}"
+        told = [f"{where[0].upper()}{where[1:]}: {listed(said)}." for said in [_ratios_said(panel)] if said]
+        left = {c.method for c in panel.ratios} - {c.method for c in _chosen(panel)} - {BASELINE}
+        named = listed([method_label(m) for m in methods() if m in left])
+        return " ".join([*told, *([f"No answer for {named}: too noisy."] if named else [])])
     if not results.cases:
         return "Nothing has been measured in this folder yet."
     if not any(cell.time for cell in results.cells.values()):
@@ -41,13 +44,12 @@ def causes(panels: Sequence[Panel]) -> list[str]:
     panel = _first(panels)
     if panel is None or _no_answer(panel.results, panel.ratios.values()):
         return []
-    said = [words for case in _chosen(panel) if (words := _cause(panel, case))]
-    return said + [words for case in _chosen(panel) if (words := _on_a_cpu(panel, case))]
+    return [words for tell in (_cause, _on_a_cpu) for case in _chosen(panel) if (words := tell(panel, case))]
 
 
 def _first(panels: Sequence[Panel]) -> Panel | None:
     """The panel that the headline tells of."""
-    return next((panel for panel in panels if any(c.method in methods() for c in panel.ratios)), None)
+    return next((panel for panel in panels if {c.method for c in panel.ratios} & {*methods()} - {BASELINE}), None)
 
 
 def _no_answer(results: Results, ratios: Iterable[Ratio]) -> str:
@@ -121,13 +123,6 @@ def _ratios_said(panel: Panel) -> list[str]:
             f"{shape_word(case.size)} (interval {ratio.scope}{', noisy' if ratio.noisy else ''}{many})"
         )
     return said
-
-
-def _untold(panel: Panel) -> str:
-    """The methods that have ratios, of which none may stand as a result."""
-    told = {case.method for case in _chosen(panel)}
-    left = [method_label(m) for m in distinct(c.method for c in panel.ratios) if m not in {*told, BASELINE}]
-    return f" No answer for {listed(left)}: too noisy." if left else ""
 
 
 def _strategies_said(results: Results, strategies: Sequence[Strategy]) -> str:

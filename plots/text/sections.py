@@ -117,8 +117,7 @@ def noise_note(results: Results, panels: Sequence[Panel]) -> str:
     ratios = [ratio.noisy for panel in panels if panel.clock in shown for ratio in panel.ratios.values()]
     limits = ((times, "times", "the sweep allows"), (ratios, "ratios", f"+-{100 * RATIO_NOISY:.0f} %"))
     told = [
-        f"{sum(noisy)} of {len(noisy)} {what} are noisy{f' ({NOISY})' if 2 * sum(noisy) <= len(noisy) else ''}: their "
-        f"intervals are wider than {limit}."
+        f"{sum(noisy)} of {len(noisy)} {what} are noisy ({NOISY}): their intervals are wider than {limit}."
         for noisy, what, limit in limits
         if any(noisy)
     ]
