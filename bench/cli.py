@@ -34,17 +34,26 @@ def run(
     retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
     repeat: Annotated[int, typer.Option(min=1, help="Measure every case in so many fresh processes.")] = 1,
     strict: Annotated[bool, typer.Option("--strict", help="Noisy rows make the exit status 1.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that the CPU computes with. Default without a GPU: 1.")
+    ] = None,
+    wait_quiet: Annotated[
+        str | None, typer.Option("--wait-quiet", help="Wait so long at most for the machine to come to rest: 10m, 90s.")
+    ] = None,
 ) -> None:
     """Measure a sweep. A run that was cut off goes on where it stopped.
 
     Exit status: 0 all measured or unsupported; 1 some row has another status; 2 the request cannot be carried out.
     """
     from bench.commands.run import run_sweep
+    from bench.terminal import seconds_of
 
     statuses = frozenset(filter(None, (s.strip() for s in retry.split(","))))
     for status in sorted(statuses - set(schema.Status)):
         raise UserError(one_of("--retry", status, schema.Status))
-    raise typer.Exit(run_sweep(sweep, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict))
+    quiet_s = None if wait_quiet is None else seconds_of("--wait-quiet", wait_quiet)
+    status = run_sweep(sweep, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s)
+    raise typer.Exit(status)
 
 
 @app.command("list")

@@ -1,5 +1,6 @@
 """What commands print: tables on standard output, lines and progress for people on standard error."""
 
+import re
 import sys
 import time
 from collections.abc import Container, Iterable
@@ -7,6 +8,8 @@ from typing import Self
 
 from rich.console import Console
 from rich.table import Table
+
+from bench.errors import UserError
 
 
 def say(text: str) -> None:
@@ -38,6 +41,15 @@ def duration(seconds: float) -> str:
     if s < 60:
         return f"{s} s"
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
+
+
+def seconds_of(flag: str, text: str) -> float:
+    """'18m', '90s', '1h' or plain seconds. Raises UserError, which names the flag."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text)
+    value = float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
+    if not value:
+        raise UserError(f"{flag}: {text!r} is no duration. Write it as 540, 540s, 9m or 1h.")
+    return value
 
 
 class Progress:

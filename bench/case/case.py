@@ -84,6 +84,11 @@ class Case:
         return tuple(getattr(self, name) for name, axis in AXES.items() if axis.compared)
 
     @property
+    def alike(self) -> tuple[object, ...]:
+        """The axes that a comparison is measured at: all but those that say how a case trains."""
+        return tuple(getattr(self, name) for name, axis in AXES.items() if not axis.trains)
+
+    @property
     def tokens(self) -> int:
         return self.batch * self.seq
 
@@ -153,13 +158,23 @@ class Case:
     def axes(self) -> dict[str, object]:
         return asdict(self)
 
-    def describe(self) -> str:
-        """A short name for people: 'tinyllama lora/eager r8 4x512 forward ...' without the pass."""
-        where = " ".join(x for x in (self.model, self.layer) if x)
+    @property
+    def training(self) -> str:
+        """How it trains, for people: 'lora/eager r8 upper-1/2'."""
         rank = "" if self.rank is None else f" r{self.rank}"
         upper = "" if self.trainable_layers == "all" else f" {self.trainable_layers}"
+        return f"{self.method}/{self.impl}{rank}{upper}"
+
+    @property
+    def conditions(self) -> str:
+        """Under which it trains: 'bf16 4x512 4 times'."""
         times = "" if self.accumulation is None else f" {self.accumulation} times"
-        return f"{where} {self.method}/{self.impl}{rank}{upper} {self.precision} {self.batch}x{self.seq}{times}"
+        return f"{self.precision} {self.batch}x{self.seq}{times}"
+
+    def describe(self) -> str:
+        """A short name for people: 'tinyllama lora/eager r8 bf16 4x512', without the pass."""
+        where = " ".join(x for x in (self.model, self.layer) if x)
+        return f"{where} {self.training} {self.conditions}"
 
 
 AXES: dict[str, Axis] = {f.name: f.metadata["axis"] for f in fields(Case)}  # in the order of rows and sweep files

@@ -11,15 +11,18 @@ class Clock:
     made_by: str  # module:class in bench.timing; empty for one whose rows come from another's samples
     rows: tuple[str, ...]  # clocks whose rows come out of its samples
     in_sweeps: bool = True  # a sweep file may name it
+    in_rounds: bool = False  # cases take turns under it; others hold what a neighbour needs, or are set for one case
     gpu_work: bool = False  # sees the work of the GPU alone, without the cost of launching it
 
 
 # The first that a folder has is its headline; of those that see the GPU's work alone, graph comes first.
 CLOCKS = {
-    "eager": Clock("what a training script sees, launches included", "eager:EagerClock", ("eager", "host")),
+    "eager": Clock(
+        "what a training script sees, launches included", "eager:EagerClock", ("eager", "host"), in_rounds=True
+    ),
     "cpu-time": Clock(
         "without a GPU: time that the processor worked for the process, user and system, over all of its threads",
-        "cpu:CpuClock", ("cpu-time", "cpu"), in_sweeps=False,
+        "cpu:CpuClock", ("cpu-time", "cpu"), in_sweeps=False, in_rounds=True,
     ),
     "cpu": Clock("without a GPU: wall time, from the same samples", "", (), in_sweeps=False),
     "graph": Clock(

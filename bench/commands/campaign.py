@@ -22,7 +22,7 @@ from bench.files import replace_file
 from bench.record.environment import IDENTITY, ROOT, command_to_go_on, provenance, tuned_hash, version
 from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names, sweep_path
-from bench.terminal import duration, say
+from bench.terminal import duration, say, seconds_of
 
 STAGES = ("gpu-tests", "precompile", "table1", "peers", "lengths", "table2", "tune", "report")
 MORE = 3  # exit status: the time is over, and the same command goes on
@@ -49,7 +49,7 @@ def campaign(
     machine; 1 a stage failed; 3 the time is over, and the same command goes on; 128 + the signal that interrupted it.
     Raises UserError before anything is changed.
     """
-    deadline = None if time is None else monotonic() + seconds_of(time)
+    deadline = None if time is None else monotonic() + seconds_of("--time", time)
     device = choose(gpu, gpus())
     folder = out or Path("results") / device.key
     planned = make_stages(stages, device, folder)
@@ -194,12 +194,3 @@ def _missing(device: Device, package: str) -> str | None:
     if device.is_cpu:
         return "it needs an NVIDIA GPU"
     return None if version(package) else f"{package} is not installed"
-
-
-def seconds_of(text: str) -> float:
-    """'18m', '90s', '1h' or plain seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text)
-    value = float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
-    if not value:
-        raise UserError(f"--time: {text!r} is no duration. Write it as 540, 540s, 9m or 1h.")
-    return value

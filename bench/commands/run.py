@@ -1,16 +1,20 @@
 """python -m bench run, from its flags to its exit status."""
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
+from bench.busy import busy_cores, wait_quiet
+from bench.busy import sentence as busy_sentence
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError
 from bench.record.environment import command_line, command_to_go_on, provenance, tuned_hash
-from bench.record.store import Record, now, open_record
+from bench.record.store import Record, now, open_record, peek_record
 from bench.runner.lock import only_run_on
+from bench.runner.plan import default_folder, exit_status, open_tasks
 from bench.runner.progress import Display
-from bench.runner.scheduler import Scheduler, default_folder, exit_status, open_tasks
+from bench.runner.scheduler import Scheduler
 from bench.runner.signals import terminate_as_interrupt
 from bench.runner.summary import closing_lines
 from bench.sweeps.expand import Plan, make_plan
@@ -26,30 +30,54 @@ def run_sweep(
     retry: frozenset[str],
     repeats: int,
     strict: bool,
+    threads: int | None,
+    quiet_s: float | None,
 ) -> int:
     """Measures a sweep into its folder, prints the folder's path on standard output, and returns the exit status.
 
-    Everything else goes to standard error, so that scripts can take the path. Raises UserError before anything is
-    changed.
+    threads: that the CPU computes with; one by default where there is no GPU. quiet_s: how long to wait at most for the
+    machine to come to rest; None: not at all. Everything but the path goes to standard error, so that scripts can take
+    it. Raises UserError before anything is changed.
     """
     device = choose(gpu, gpus())
     plan = make_plan(sweep, device.is_cpu, where)
     if not plan.cases:
         raise UserError(f"--where {' '.join(where)}: no case is left to measure")
     folder = out or default_folder(device, plan)
+    # One: with two, each waits at every barrier for whichever core a neighbour took.
+    threads = threads or (1 if device.is_cpu else None)
+    environment = provenance(device, threads)
     try:
+        record = None if fresh else peek_record(folder, environment)
+        if record is not None and not open_tasks(plan, record, repeats, retry, tuned_hash(device)):
+            say(f"{plan.sweep} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
+            for line in closing_lines(plan, record, repeats, {}, ()):
+                say(line)
+            record.write_csv()
+            print(folder)
+            return exit_status(plan, record, repeats, strict)
         with only_run_on(device, say):
-            record = open_record(folder, provenance(device), fresh)
-            status = _measure(plan, device, record, retry, repeats, strict)
+            record = open_record(folder, environment, fresh)
+            status = _measure(plan, device, record, retry, repeats, strict, threads, quiet_s)
             print(folder)
             return status
     except OSError as e:
         raise UserError(f"{e.filename or folder}: {e.strerror}; nothing was measured") from None
 
 
-def _measure(plan: Plan, device: Device, record: Record, retry: frozenset[str], repeats: int, strict: bool) -> int:
+def _measure(
+    plan: Plan,
+    device: Device,
+    record: Record,
+    retry: frozenset[str],
+    repeats: int,
+    strict: bool,
+    threads: int | None,
+    quiet_s: float | None,
+) -> int:
     tasks = open_tasks(plan, record, repeats, retry, tuned_hash(device))
     total = len(plan.cases) * repeats
+    busy = busy_cores()
     invocation: dict[str, Any] = {
         "started": now(),
         "finished": None,
@@ -58,20 +86,27 @@ def _measure(plan: Plan, device: Device, record: Record, retry: frozenset[str], 
         "settings": plan.settings.model_dump(),
         "cases": total,
         "open": len(tasks),
+        "busy_cores": round(busy, 2),
     }
     record.run["invocations"].append(invocation)
     record.write_run()
-    display = Display(len(tasks))
+    display = Display()
     for note in record.notes:
         display.say(note)
-    display.say(f"{plan.sweep} on {device.name} into {record.folder}: {len(tasks)} of {total} cases to measure")
-    if device.is_cpu:
-        display.say("CPU times are no GPU times: they show that the suite works, and how a CPU behaves.")
-    scheduler = Scheduler(plan, device, record, display)
+    # Every second worker keeps a core busy with what is not timed; while one measures, all others wait.
+    side_by_side = max(1, (os.cpu_count() or 1) // (threads or 1)) if device.is_cpu else 1
+    scheduler = Scheduler(plan, device, record, display, threads, side_by_side=side_by_side)
     with terminate_as_interrupt() as interrupted:
         try:
+            timed = scheduler.refuse(tasks)
+            display.say(f"{plan.sweep} on {device.name} into {record.folder}: {len(timed)} of {total} cases to measure")
+            display.say(f"The machine: {busy_sentence(busy)}")
+            if device.is_cpu:
+                display.say(f"CPU times are no GPU times. Clock cpu-time, {threads} thread{'s' * (threads != 1)}.")
+            if quiet_s is not None:
+                wait_quiet(quiet_s, display.say)
             with display:
-                scheduler.run(tasks)
+                scheduler.run(timed)
         except KeyboardInterrupt:
             _close(record, invocation, scheduler)
             display.say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
@@ -81,8 +116,9 @@ def _measure(plan: Plan, device: Device, record: Record, retry: frozenset[str], 
             display.say(f"To go on once there is room: {command_to_go_on()}")
             return 1
     _close(record, invocation, scheduler)
-    for line in closing_lines(plan, record, repeats, scheduler.spent):
+    for line in closing_lines(plan, record, repeats, scheduler.spent, scheduler.refused):
         display.say(line)
+    display.say(f"Tables, plots and the answer: python -m plots {record.folder}")
     return exit_status(plan, record, repeats, strict)
 
 

@@ -16,7 +16,7 @@ from bench.methods.registry import folders
 ROOT = Path(__file__).parents[2]
 
 # What was measured stays measured while these are the same. The commit is provenance only.
-IDENTITY = ("gpu", "source_hash", "torch", "triton", "driver")
+IDENTITY = ("gpu", "source_hash", "torch", "triton", "driver", "threads")
 
 
 def version(package: str) -> str | None:
@@ -60,8 +60,8 @@ def _git(*args: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def provenance(device: Device) -> dict[str, Any]:
-    """The environment of a run. None where something cannot be known: a copied tree has no git."""
+def provenance(device: Device, threads: int | None = None) -> dict[str, Any]:
+    """The environment of a run; threads: that a CPU computes with. None where something cannot be known: a copied tree has no git."""
     status = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "gpu": device.name,
@@ -78,7 +78,7 @@ def provenance(device: Device) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
+        "threads": threads,
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
     }

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,11 +36,11 @@ def key_of(row: Row) -> Key:
 class Record:
     """The rows of a results folder in memory and on disk. Open it with `open_record`."""
 
-    def __init__(self, folder: Path, run: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, run: dict[str, Any], rows: Iterable[Row] = ()) -> None:
         self.folder = folder
         self.run = run
         self.notes: list[str] = []  # what a person should know about how the folder was found
-        self._rows: dict[Key, Row] = {}
+        self._rows: dict[Key, Row] = {key_of(row): row for row in rows}
 
     @property
     def rows(self) -> list[Row]:
@@ -102,9 +103,9 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
                 f"{folder / 'run.json'}: measured on {found.get('gpu')!r}, this is {environment['gpu']!r};"
                 " pass another --out, or --fresh to set the record aside"
             )
-        changed = [k for k in IDENTITY if found.get(k) != environment[k]]
+        changed = _changed(found, environment)
         if changed:
-            what = ", ".join(f"{k} {found.get(k)} -> {environment[k]}" for k in changed)
+            what = ", ".join(f"{k} {found.get(k)} -> {environment.get(k)}" for k in changed)
             notes.append(f"measured in another environment ({what}): that record moved to {_aside(folder, found)}")
             found = None
     if found is None:
@@ -115,6 +116,21 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
     folder.mkdir(parents=True, exist_ok=True)
     record.load()
     return record
+
+
+def peek_record(folder: Path, environment: dict[str, Any]) -> Record | None:
+    """The record of a folder, read without changing anything and so without the device's lock; None where there is
+    none, or where `open_record` would set it aside or mend it. Raises UserError for a damaged one."""
+    found = _read_run(folder)
+    if found is None or _changed(found, environment):
+        return None
+    lines, torn = read_json_lines(folder / "rows.jsonl", key_of)
+    return None if torn is not None else Record(folder, found, lines)
+
+
+def _changed(run: dict[str, Any], environment: dict[str, Any]) -> list[str]:
+    """In what a record was measured in another environment."""
+    return [k for k in IDENTITY if run.get(k) != environment.get(k)]
 
 
 def _read_run(folder: Path) -> dict[str, Any] | None:

@@ -1,51 +1,36 @@
-"""The scheduler: hands groups of cases to worker processes, one after the other, and puts what they find on disk.
+"""The scheduler: has comparisons measured by worker processes, one after the other, and puts what they find on disk.
 
 It never imports torch and never has a CUDA context, so nothing a case does can end the sweep.
 """
 
-import signal
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import asdict
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from bench.case import Case
+from bench.case.clocks import CLOCKS
 from bench.case.schema import Status
 from bench.devices import Device, visible_index
-from bench.methods.registry import impl_of, unsupported
-from bench.record.store import Record, Row, now
+from bench.methods.registry import unsupported
+from bench.record.store import Record, now
 from bench.roofline.memory import sentence, too_large
+from bench.runner.fit import fits
+from bench.runner.lane import Lane, Lost
+from bench.runner.plan import Task, baseline_of, comparisons
 from bench.runner.progress import Display
-from bench.runner.rows import RowMaker
-from bench.runner.worker_process import Event, Silent, Worker
+from bench.runner.rounds import Rounds
+from bench.runner.rows import Company, RowMaker
+from bench.runner.seat import Seat
+from bench.runner.worker_process import Event, Worker
 from bench.sweeps.expand import Plan
-
-Task = tuple[int, Case]  # (repeat, case)
 
 # What a run's wall time divides into, in the order of a case's life.
 KINDS_OF_WORK = ("starting", "building", "compiling", "checking", "warming up", "measuring", "waiting")
 
-
-def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str], tuned: str | None = None) -> list[Task]:
-    """What is still to be measured: cases with a row missing, or with a status that is to be retried, or measured by
-    our kernels under other tuned tiles than today's."""
-    tasks = []
-    for repeat in range(repeats):
-        for case in plan.cases:
-            rows = [record.get((case.case_id, p, c, repeat)) for p, c in plan.row_keys]
-            stale = {r.get("tuned") for r in rows if r} != {tuned} and impl_of(case).tuned
-            if stale or any(r is None or r["status"] in retry for r in rows):
-                tasks.append((repeat, case))
-    return tasks
-
-
-def groups(tasks: list[Task]) -> Iterable[list[Task]]:
-    """Tasks that share a worker: one (model, method, impl) of one repeat, neighbours in the sweep's order."""
-    for _, group in groupby(tasks, key=lambda t: (t[0], t[1].model, t[1].method, t[1].impl)):
-        yield list(group)
+LaneKey = tuple[str, str, int]  # method, impl, and a number where a comparison has several of them
 
 
 class Scheduler:
@@ -57,178 +42,241 @@ class Scheduler:
         device: Device,
         record: Record,
         display: Display,
+        threads: int | None = None,
         worker: Callable[[Path, float, bool], Worker] = Worker,
+        side_by_side: int = 1,
     ) -> None:
-        """worker: makes a worker from its log, its timeout in seconds, and whether it is started ahead."""
-        self._plan = plan
-        self._worker = worker
-        self._device = device
-        self._record = record
-        self._display = display
-        self._rows = RowMaker(plan, record.run["run_id"], device)
-        self._measured: list[Event] = []  # what the case at hand has so far, one event a clock
-        self._ahead: Worker | None = None  # started for the next group while this one measures
+        """threads: that a CPU computes with; None leaves it to torch.
+        worker: makes a worker from its log, its timeout in seconds, and whether it needs models.
+        side_by_side: how many workers may be busy at once with what is not timed."""
+        self._plan, self._device, self._record, self._display = plan, device, record, display
+        self._threads, self._worker, self._side_by_side = threads, worker, side_by_side
+        self._rows = RowMaker(plan, record.run["run_id"], device, threads)
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._hopeless: dict[LaneKey, Lost] = {}  # lanes whose workers cannot start
+        self._told: dict[str, float] = {}  # seconds by kind of work, as workers tell them within a stage
         self.spent: dict[str, float] = {}  # seconds by what they went into; see KINDS_OF_WORK
+        self.refused: list[tuple[Case, str]] = []  # what cannot run here, with the reason
+
+    def refuse(self, tasks: list[Task]) -> list[Task]:
+        """Writes the rows of the cases that an impl cannot express here, or that cannot fit, for which no worker is
+        needed; the others."""
+        timed = []
+        for repeat, case in tasks:
+            reason, status = self._reason(case)
+            if reason is None:
+                timed.append((repeat, case))
+                continue
+            self._record.add(self._rows.failed(case, repeat, None, status, reason), [])
+            self.refused.append((case, reason))
+        return timed
 
     def run(self, tasks: list[Task]) -> None:
-        """Measures all tasks. Raises OSError where the record cannot be written; what is on disk stays."""
-        started = perf_counter()
-        waiting = deque(groups([t for t in tasks if not self._refused(*t)]))
-        self.spent = dict.fromkeys(KINDS_OF_WORK, 0.0) if waiting else {}
+        """Measures tasks that `refuse` has left. Raises OSError where the record cannot be written; what is on disk
+        stays."""
+        began = perf_counter()
+        self._display.expect(len(tasks), self._plan.settings.budget(tasks[0][1].level) if tasks else 0)
+        self.spent = dict.fromkeys(KINDS_OF_WORK, 0.0) if tasks else {}
+        repeat = None
         try:
-            while waiting:
-                pending = deque(waiting.popleft())
-                following = waiting[0][0][1] if waiting else None
-                while pending:
-                    self._one_worker(pending, following)
+            for group in comparisons(tasks):
+                if group[0][0] != repeat:  # each repeat has processes of its own
+                    self._close_lanes()
+                repeat = group[0][0]
+                self._compare(group)
         finally:
-            if self._ahead is not None:
-                self._ahead.__exit__()
-            if self.spent:  # the rest: pauses for the GPU to come to rest, ends of processes, writing to disk
-                self.spent["waiting"] = max(0.0, perf_counter() - started - sum(self.spent.values()))
+            self._close_lanes()
+            if self.spent:  # the rest: ends of processes, writing to disk
+                self.spent["waiting"] = max(0.0, perf_counter() - began - sum(self.spent.values()))
 
-    def _refused(self, repeat: int, case: Case) -> bool:
-        """Writes the rows of a case that its impl cannot express here, or that cannot fit: no worker is needed."""
+    def _reason(self, case: Case) -> tuple[str | None, Status]:
         reason, status = unsupported(case, "cpu" if self._device.is_cpu else "cuda"), Status.unsupported
         if reason is None:
-            reason, status = too_large(case, "step" in self._plan.passes, self._device.memory_mib), Status.oom
-        if reason:
-            self._write(case, self._rows.failed(case, repeat, None, status, reason), [])
-        return bool(reason)
+            reason, status = too_large(case, self._step, self._device.memory_mib), Status.oom
+        return reason, status
 
-    def _job(self, cases: list[Case]) -> dict[str, Any]:
-        return {
+    @property
+    def _step(self) -> bool:
+        return "step" in self._plan.passes
+
+    def _compare(self, tasks: list[Task]) -> None:
+        """Measures the open cases of one comparison, beside one another where they fit."""
+        repeat, first = tasks[0]
+        seats = [Seat(case, repeat) for _, case in tasks]
+        expressible = [c for c in self._plan.cases if c.alike == first.alike and self._reason(c)[0] is None]
+        base = baseline_of(expressible)
+        if base is not None and base not in [s.case for s in seats] and seats:
+            seats.insert(0, Seat(base, repeat, recorded=False))
+        seats.sort(key=lambda s: s.case != base)
+        self._display.begin(first, len(tasks))
+        if len(seats) == 1:
+            again: list[Seat] = []
+            self._together(seats, "nothing")
+        elif fits([s.case for s in seats], self._step, self._device):
+            again = self._together(seats, "comparison")
+        else:
+            again = []
+            for other in seats[1:]:
+                if fits([seats[0].case, other.case], self._step, self._device):
+                    company = Seat(seats[0].case, repeat, seats[0].recorded)
+                    again += self._together([company, other], "baseline")
+                    seats[0].recorded &= company in again  # one row of the baseline is enough
+                else:
+                    again.append(other)
+            again = [*([seats[0]] if seats[0].recorded else []), *(s for s in again if s.case != seats[0].case)]
+        for seat in again:
+            self._together([Seat(seat.case, repeat)], "nothing")
+        self._display.end()
+
+    def _together(self, seats: list[Seat], beside: str) -> list[Seat]:
+        """Measures cases whose workers live side by side; those that were lost beside others, to be tried alone."""
+        with self._stage("starting"):
+            self._enter(seats)
+        turns = f"{now()} {seats[0].case.case_id}"
+        base = seats[0] if len(seats) > 1 else None
+        for clock in self._plan.clocks:
+            live = [s for s in seats if s.live]
+            with self._stage("measuring"):
+                if len(live) > 1 and CLOCKS[clock].in_rounds:
+                    self._in_rounds(live, clock)
+                else:
+                    for seat in live:
+                        self._display.working(seat.case)
+                        self._ask(seat, "alone", "measured", clock=clock)
+        with self._stage("waiting"):
+            self._at_once([s for s in seats if s.lost is None], "finish", "done")
+        again = [s for s in seats if s.recorded and len(seats) > 1 and self._deserves_another_try(s)]
+        for seat in seats:
+            if seat.recorded and seat not in again:
+                self._write(seat, Company(turns, beside, base and base.case.case_id, base.measured if base else []))
+        return again
+
+    @staticmethod
+    def _deserves_another_try(seat: Seat) -> bool:
+        """Whether neighbours may have been the reason."""
+        return seat.lost is not None and (seat.in_rounds or seat.lost.status is Status.oom)
+
+    def _enter(self, seats: list[Seat]) -> None:
+        """Gives each case its lane, and has it checked and built there."""
+        keys: list[LaneKey] = []
+        for seat in seats:
+            method, impl = seat.case.method, seat.case.impl
+            keys.append((method, impl, sum(k[:2] == (method, impl) for k in keys)))
+        new = [key for key, seat in zip(keys, seats, strict=True) if self._open_lane(key, seat.case)]
+        for key, seat in zip(keys, seats, strict=True):
+            seat.lane, seat.lost = self._lanes.get(key), self._hopeless.get(key)
+            if key in new:
+                self._greet(key, seat)
+        self._at_once(seats, "prepare", "prepared", lambda s: {"case": s.case.axes()})
+
+    def _open_lane(self, key: LaneKey, case: Case) -> bool:
+        """Starts a worker where the lane has none that lives, and does not wait for it; whether it did."""
+        lane = self._lanes.pop(key, None)
+        if key in self._hopeless:
+            return False
+        if lane is not None and lane.alive:
+            self._lanes[key] = lane
+            return False
+        name = "-".join(str(part) for part in key if part).replace("/", "_")
+        log = self._record.folder / "logs" / f"{name}.log"
+        worker = self._worker(log, self._plan.settings.timeout_s, case.level != "linear")
+        self._lanes[key] = Lane(worker, self._heard)
+        return True
+
+    def _greet(self, key: LaneKey, seat: Seat) -> None:
+        assert seat.lane is not None
+        self._display.working(seat.case)
+        job = {
             "device": "cpu" if self._device.is_cpu else f"cuda:{visible_index(self._device)}",
             "gpu_uuid": self._device.uuid,
-            "cases": [asdict(c) for c in cases],
+            "threads": self._threads,
             "passes": self._plan.passes,
-            "clocks": self._plan.clocks,
             "settings": self._plan.settings.model_dump(),
             "ceilings": not self._device.is_cpu and "ceilings" not in self._record.run,
         }
-
-    def _log(self, case: Case) -> Path:
-        name = f"{case.model or case.level}-{case.method}-{case.impl}.log".replace("/", "_")
-        return self._record.folder / "logs" / name
-
-    def _start(self, case: Case, ahead: bool = False) -> Worker:
-        """A worker for the case's group, which waits for its job."""
-        return self._worker(self._log(case), self._plan.settings.timeout_s, ahead)
-
-    def _worker_for(self, case: Case) -> Worker:
-        """The worker that was started ahead for this group, if it lives; else a new one."""
-        ahead = self._ahead
-        if ahead is None or ahead.log != self._log(case):
-            return self._start(case)
-        self._ahead = None
-        if ahead.alive:
-            return ahead
-        ahead.__exit__()
-        return self._start(case)
-
-    def _one_worker(self, pending: deque[Task], following: Case | None) -> None:
-        """Runs one worker over the pending tasks until all are done or the worker has ended. Shortens `pending`."""
-        case = pending[0][1]
-        self._display.begin(case)
-        self._measured = []
-        started = perf_counter()
-        with self._worker_for(case) as worker:
-            worker.send(self._job([c for _, c in pending]))
-            process = f"{worker.pid}-{now()}"
-            greeted = False
-            try:
-                for event in worker.events():
-                    for what, seconds in event.get("spent", {}).items():
-                        self._spend(what, seconds)
-                    if event["event"] == "hello":
-                        greeted = True
-                        self._record.run.setdefault("cuda", event["cuda"])
-                        self._record.run.setdefault("gpu_clocks", event["gpu_clocks"])
-                        self._spend("starting", perf_counter() - started)
-                        # On a GPU alone: on a CPU the imports would disturb what is measured.
-                        if following is not None and self._ahead is None and not self._device.is_cpu:
-                            self._ahead = self._start(following, ahead=True)
-                    elif event["event"] == "ceilings":
-                        self._record.run["ceilings"] = event["found"]
-                    elif event["event"] == "measured":
-                        self._measured.append(event)
-                        self._note_clocks(event)
-                    elif event["event"] in ("done", "failed"):
-                        self._finish(*pending.popleft(), process, event)
-                        if pending:
-                            self._display.begin(pending[0][1])
-                    else:
-                        self._display.event(event)
-            except Silent as e:
-                worker.kill()
-                self._give_up(*pending.popleft(), process, Status.timeout, f"{e}; killed")
-                return
-            code = worker.wait()
-            if code == 0 or not pending:
-                return
-            status, detail = _how_it_ended(code, worker.last_words())
-            self._give_up(*pending.popleft(), process, status, detail)
-            while pending and not greeted and status is Status.error:
-                self._give_up(*pending.popleft(), process, status, detail)  # it cannot start: no use in trying again
-
-    def _finish(self, repeat: int, case: Case, process: str, event: dict[str, Any]) -> None:
-        if event["event"] == "failed":
-            self._give_up(repeat, case, process, Status(event["status"]), event["detail"])
+        try:
+            hello = seat.lane.greet(job)
+        except Lost as e:
+            seat.lost = e
+            if e.early:
+                self._hopeless[key] = e
             return
-        rows, samples = self._take_measured(repeat, case, process)
-        self._write(case, rows, samples)
+        self._record.run.setdefault("cuda", hello["cuda"])
+        self._record.run.setdefault("gpu_clocks", hello["gpu_clocks"])
 
-    def _give_up(self, repeat: int, case: Case, process: str, status: Status, detail: str) -> None:
-        """The rows that a case still lacks get this status. Clocks that were done before keep theirs, unless the
-        results turned out wrong."""
-        if status is Status.wrong:
-            self._measured = []
-        if status is Status.oom:
-            detail = f"{sentence(case, 'step' in self._plan.passes)}. {detail}"
-        rows, samples = self._take_measured(repeat, case, process)
-        self._write(case, rows + self._rows.failed(case, repeat, process, status, detail, rows), samples)
+    def _in_rounds(self, live: list[Seat], clock: str) -> None:
+        self._at_once(live, "begin", "begun", lambda _: {"clock": clock})
+        ready = [s for s in live if s.lost is None]
+        keys = [(p, clock) for p in self._plan.passes]
+        rounds = Rounds(ready, keys, ready[0].case.level, self._plan.settings, perf_counter) if ready else None
+        stop = rounds.run(self._display.round) if rounds else ""
+        for seat in ready:
+            self._ask(seat, "end", "measured", stop=stop)
+        for seat in live:
+            seat.in_rounds = seat.lost is not None
 
-    def _take_measured(self, repeat: int, case: Case, process: str) -> tuple[list[Row], list[Row]]:
-        """(rows, sample lines) of the clocks that are done, in one go; the next case begins without any."""
-        found = [self._rows.measured(case, repeat, process, event) for event in self._measured]
-        self._measured = []
-        return [r for rows, _ in found for r in rows], [s for _, samples in found for s in samples]
+    def _ask(self, seat: Seat, do: str, answer: str, **values: Any) -> Event | None:
+        return seat.ask(do, answer, siblings=self._siblings(seat), **values)
 
-    def _write(self, case: Case, rows: list[Row], samples: list[Row]) -> None:
+    def _siblings(self, seat: Seat) -> list[int]:
+        return sorted({pid for lane in self._lanes.values() if lane is not seat.lane for pid in lane.own})
+
+    def _at_once(
+        self, seats: Iterable[Seat], do: str, answer: str, values: Callable[[Seat], dict[str, Any]] = lambda _: {}
+    ) -> None:
+        """A command to all of them, a few at a time."""
+        waiting, busy = deque(seats), deque[Seat]()
+        while waiting or busy:
+            while waiting and len(busy) < self._side_by_side:
+                seat = waiting.popleft()
+                seat.send(do, siblings=self._siblings(seat), **values(seat))
+                busy.append(seat)
+            self._display.working(busy[0].case)
+            busy.popleft().hear(answer)
+
+    def _heard(self, event: Event) -> None:
+        for what, seconds in event.get("spent", {}).items():
+            self._told[what] = self._told.get(what, 0.0) + seconds
+        if event["event"] == "ceilings":
+            self._record.run["ceilings"] = event["found"]
+        elif event["event"] == "measured" and event["clocks_set"]:
+            # Locked clocks show only under load, when they hold the GPU back.
+            clocks = self._record.run.get("gpu_clocks")
+            if clocks is not None:
+                clocks["locked"] = True
+        else:
+            self._display.event(event)
+
+    @contextmanager
+    def _stage(self, otherwise: str) -> Iterator[None]:
+        """Divides the wall time of a stage by what the workers say they did; the rest goes to `otherwise`."""
+        began = perf_counter()
+        self._told = {}
+        try:
+            yield
+        finally:
+            wall, told = perf_counter() - began, sum(self._told.values())
+            for what, seconds in self._told.items():  # workers that are busy side by side tell more than the wall time
+                self.spent[what] += seconds * min(1.0, wall / told) if told else 0.0
+            self.spent[otherwise] += max(0.0, wall - told)
+
+    def _write(self, seat: Seat, company: Company) -> None:
+        """Puts a case on disk. The rows that it still lacks get the status of what it was lost to. Clocks that were
+        done before keep theirs, unless the results turned out wrong."""
+        lost = seat.lost
+        measured = [] if lost is not None and lost.status is Status.wrong else seat.measured
+        found = [self._rows.measured(seat.case, seat.repeat, seat.process or "", e, company) for e in measured]
+        rows = [r for part, _ in found for r in part]
+        samples = [s for _, part in found for s in part]
+        if lost is not None:
+            detail = lost.detail
+            if lost.status is Status.oom:
+                detail = f"{sentence(seat.case, self._step)}. {detail}"
+            rows += self._rows.failed(seat.case, seat.repeat, seat.process, lost.status, detail, rows)
         self._record.add(rows, samples)
-        self._display.finish(case, rows)
+        self._display.finish(seat.case, rows)
 
-    def _note_clocks(self, event: Event) -> None:
-        """Locked clocks show only under load, when they hold the GPU back."""
-        clocks = self._record.run.get("gpu_clocks")
-        if clocks is not None and event["clocks_set"]:
-            clocks["locked"] = True
-
-    def _spend(self, what: str, seconds: float) -> None:
-        self.spent[what] += seconds
-
-
-def _how_it_ended(code: int, last_words: str) -> tuple[Status, str]:
-    if code < 0:
-        name = signal.Signals(-code).name if -code in signal.valid_signals() else f"signal {-code}"
-        hint = " (the kernel's out-of-memory killer sends it too)" if -code == signal.SIGKILL else ""
-        return Status.crashed, f"the worker was ended by {name}{hint}"
-    return Status.error, f"the worker ended with status {code}: {last_words}"
-
-
-def exit_status(plan: Plan, record: Record, repeats: int, strict: bool) -> int:
-    """0 where every row of the plan is measured or unsupported, else 1. Noisy rows count only under --strict."""
-    for repeat in range(repeats):
-        for case in plan.cases:
-            for p, c in plan.row_keys:
-                row = record.get((case.case_id, p, c, repeat))
-                if row is None or row["status"] not in (Status.ok, Status.unsupported):
-                    return 1
-                if strict and row["noisy"]:
-                    return 1
-    return 0
-
-
-def default_folder(device: Device, plan: Plan) -> Path:
-    """results/<key>/<sweep>, from where the command was given."""
-    return Path("results") / device.key / plan.path.stem
+    def _close_lanes(self) -> None:
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes = {}

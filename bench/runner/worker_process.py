@@ -1,6 +1,6 @@
-"""A worker process as the scheduler sees it: a job goes in, events come out, silence has a limit.
+"""A worker process as the scheduler sees it: commands go in, events come out, silence has a limit.
 
-A worker may be started before its job is known to be due: it imports what it needs, without CUDA, and waits.
+It is started before its job comes: it imports what it needs, without CUDA, and waits.
 """
 
 import contextlib
@@ -30,10 +30,11 @@ class Silent(Exception):
 class Worker:
     """A running worker. Use as a context: on leaving it the worker and everything it started are gone."""
 
-    def __init__(self, log: Path, timeout_s: float, ahead: bool = False) -> None:
-        """`ahead`: there is time until the job comes, so that it may import more than every job needs."""
+    def __init__(self, log: Path, timeout_s: float, models: bool = False) -> None:
+        """models: its cases are blocks or models, so that it imports transformers before its job comes."""
         self._timeout_s = timeout_s
         self.log = log
+        self.closed = False
         self._buffer = b""
         read_end, write_end = os.pipe()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ class Worker:
         }
         with open(log, "ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "bench.runner.worker", str(write_end), *["ahead"] * ahead],
+                [sys.executable, "-m", "bench.runner.worker", str(write_end), *["models"] * models],
                 stdin=subprocess.PIPE, stdout=out, stderr=out, pass_fds=[write_end], env=env,
                 start_new_session=True,  # Ctrl-C reaches the scheduler alone, and kill() all below
             )  # fmt: skip
@@ -59,7 +60,7 @@ class Worker:
         self._stdin = self._process.stdin
 
     def send(self, job: dict[str, Any]) -> None:
-        """Gives the worker its job, once."""
+        """Gives the worker its job, and then commands."""
         with contextlib.suppress(BrokenPipeError):  # it died at once; events() ends and wait() says how
             self._stdin.write(json.dumps(job).encode() + b"\n")
             self._stdin.flush()
@@ -70,12 +71,13 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return not self.closed and self._process.poll() is None
 
     def __enter__(self) -> "Worker":
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closed = True
         self.kill()
         with contextlib.suppress(BrokenPipeError):  # a job that it did not live to read
             self._stdin.close()

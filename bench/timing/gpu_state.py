@@ -49,13 +49,14 @@ class GpuState:
         self._handle = handle
         self._pid = os.getpid() if pid is None else pid
         self._before = self._processes()
-        self._own: set[int] = {self._pid}
+        self.own: set[int] = {self._pid}
+        self.siblings: set[int] = set()  # processes of the same run, which are idle while this one measures
 
     def mark_own(self) -> None:
         """The CUDA context is there: whichever process is new on the GPU is this one."""
         new = self._processes() - self._before
         if self._pid not in new and new:
-            self._own = {min(new)}  # of several, one is this process and the others are others, whichever it is
+            self.own = {min(new)}  # of several, one is this process and the others are others, whichever it is
 
     def read(self) -> Reading:
         power = self._ask("nvmlDeviceGetPowerUsage")
@@ -65,7 +66,7 @@ class GpuState:
             power_w=None if power is None else power / 1e3,
             temperature_c=self._ask("nvmlDeviceGetTemperature", TEMPERATURE),
             reasons=self._reasons(),
-            others=tuple(sorted(self._processes() - self._own)),
+            others=tuple(sorted(self._processes() - self.own - self.siblings)),
         )
 
     def clocks(self) -> dict[str, Any]:

@@ -21,6 +21,12 @@ class MeasureSettings(BaseModel):
     warmup_calls: PositiveInt = 5
     warmup_s: PositiveFloat = 0.2  # 25 ms, triton's default, is up to 30 % off while clocks ramp
     warmup_max_s: PositiveFloat = 2.0
+    # Rounds: the cases of a comparison in turns.
+    block_s: PositiveFloat = 0.075  # of each case in a round; at least one sample
+    min_rounds: PositiveInt = 12
+    max_rounds: PositiveInt = 400
+    ratio_target: PositiveFloat = 0.005  # half width of the interval over the ratio at which it has converged
+    max_waiting: PositiveFloat = 0.05  # share of a block's wall time that a CPU process may wait for a core
     # Clock device: a sleep kernel before a call, so that all of it is queued before the first launch runs.
     backlog_s: PositiveFloat = 0.001  # at least
     backlog_factor: PositiveFloat = 1.5  # times the 95th percentile of the host's time in warm-up

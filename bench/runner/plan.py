@@ -1,0 +1,59 @@
+"""What a run still has to do, in comparisons; and what it came to."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.case import Case
+from bench.case.schema import BASELINE, Status
+from bench.devices import Device
+from bench.methods.registry import impl_of
+from bench.record.store import Record
+from bench.sweeps.expand import Plan
+
+Task = tuple[int, Case]  # (repeat, case)
+
+
+def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str], tuned: str | None = None) -> list[Task]:
+    """What is still to be measured: cases with a row missing, or with a status that is to be retried, or measured by
+    our kernels under other tuned tiles than today's."""
+    tasks = []
+    for repeat in range(repeats):
+        for case in plan.cases:
+            rows = [record.get((case.case_id, p, c, repeat)) for p, c in plan.row_keys]
+            stale = {r.get("tuned") for r in rows if r} != {tuned} and impl_of(case).tuned
+            if stale or any(r is None or r["status"] in retry for r in rows):
+                tasks.append((repeat, case))
+    return tasks
+
+
+def comparisons(tasks: Iterable[Task]) -> list[list[Task]]:
+    """Tasks of one repeat that differ only in how they train, in the sweep's order."""
+    found: dict[tuple[int, tuple[object, ...]], list[Task]] = {}
+    for repeat, case in tasks:
+        found.setdefault((repeat, case.alike), []).append((repeat, case))
+    return list(found.values())
+
+
+def baseline_of(cases: Sequence[Case]) -> Case | None:
+    """What the cases of a comparison are compared with: Full-FT eager, else another Full-FT, else the first of them;
+    None where there are not two."""
+    full = sorted((c for c in cases if c.method == BASELINE), key=lambda c: c.impl != "eager")
+    return next(iter([*full, *cases]), None) if len(cases) > 1 else None
+
+
+def exit_status(plan: Plan, record: Record, repeats: int, strict: bool) -> int:
+    """0 where every row of the plan is measured or unsupported, else 1. Noisy rows count only under --strict."""
+    for repeat in range(repeats):
+        for case in plan.cases:
+            for p, c in plan.row_keys:
+                row = record.get((case.case_id, p, c, repeat))
+                if row is None or row["status"] not in (Status.ok, Status.unsupported):
+                    return 1
+                if strict and row["noisy"]:
+                    return 1
+    return 0
+
+
+def default_folder(device: Device, plan: Plan) -> Path:
+    """results/<key>/<sweep>, from where the command was given."""
+    return Path("results") / device.key / plan.path.stem
