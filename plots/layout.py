@@ -11,6 +11,7 @@ from plots.tables.efficiency import efficiency_table, memory_table
 from plots.tables.lengths import lengths_table
 from plots.tables.peers import layers_summary, layers_table
 from plots.tables.table1 import paper_table, step_table, times_table
+from plots.text.numbers import spare_marks
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Tables:
     breakdown: list[Table] = field(default_factory=list)
     hardware: list[Table] = field(default_factory=list)
     further: list[Table] = field(default_factory=list)
-    aside: list[Table] = field(default_factory=list)  # in no report: the breakdown tables have their times
+    aside: list[Table] = field(default_factory=list)  # in no report: others tell more about the same samples
     layers: list[Table] = field(default_factory=list)  # of peers.md: a line for each layer and training type
 
     @property
@@ -36,6 +37,7 @@ def lay_out(panels: list[Panel]) -> Tables:
         head = group[0]
         both = any(has_both(head.results, case) for case in head.cases)
         apart = [panel for panel in group if both and panel.clock in ("device", "host")]
+        apart += [panel for panel in group if panel.clock not in head.results.shown_clocks]
         shown = [panel for panel in group if panel not in apart]
         times = tables.further if i else tables.times
         for panel in shown:
@@ -50,7 +52,7 @@ def lay_out(panels: list[Panel]) -> Tables:
         tables.layers.extend(layers_table(panel) for panel in shown if panel.compares_implementations)
         for panel in apart:
             tables.aside.extend(_times(panel))
-    return tables
+    return Tables(**{name: [spare_marks(table) for table in found] for name, found in vars(tables).items()})
 
 
 def _times(panel: Panel) -> list[Table]:

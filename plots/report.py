@@ -28,6 +28,7 @@ from plots.tables.table2_csv import table2_rows
 from plots.text.captions import scene
 from plots.text.conditions import conditions
 from plots.text.headline import causes, headline
+from plots.text.numbers import spare_marks
 from plots.text.sections import noise_note, progress_note, provenance, status_blocks
 
 MAX_LINES = 80  # of a table inside the report; the tables' own file has all of them
@@ -71,13 +72,13 @@ def draw(
     panels, strategies = make_panels(results), find_strategies(results)
     tables = lay_out(panels)
     said = [headline(results, panels, strategies), *causes(panels)]
+    table_md, table_csv = table_files(folder)
     title = f"Fine-tuning times on {folder.device}" + (f", sweep {folder.sweep}" if folder.sweep else "")
-    head = _head(results, title)
-    notes = _notes_below(panels, tables)
+    head = _head(results, panels, title)
+    notes = _notes_below(panels, tables, f"{table_md} and {table_csv}")
     with staged(folder.path) as drafts:
         drawn = _draw_figures(panels, drafts, figures)
         second = _write_table2(results, strategies, runs, examples, head, drafts)
-        table_md, table_csv = table_files(folder)
         failed = status_blocks(folder, table_csv)
         body: list[Block] = [*head, Heading("Question"), Para(QUESTION)]
         body += _section("Answer", [Para(words, "answer") for words in said])
@@ -141,17 +142,23 @@ def _shortened(tables: Sequence[Table], whole: str) -> list[Table]:
     ]  # fmt: skip
 
 
-def _head(results: Results, title: str) -> list[Block]:
+def _head(results: Results, panels: Sequence[Panel], title: str) -> list[Block]:
     """The title and what is to be known before any number."""
     folder = results.folder
     words = [scene(folder, results.cases)] if folder.is_cpu and results.cases else []
-    told = [*(w[:1].upper() + w[1:] + "." for w in words), progress_note(folder), noise_note(results)]
+    told = [*(w[:1].upper() + w[1:] + "." for w in words), progress_note(folder), noise_note(results, panels)]
     return [Heading(title, 1), *(Para(w, "notice") for w in told if w)]
 
 
-def _notes_below(panels: list[Panel], tables: Tables) -> list[Para]:
-    """What is to be known of the times above."""
+def _notes_below(panels: list[Panel], tables: Tables, files: str) -> list[Para]:
+    """What is to be known of the times above; `files` has all of them."""
     notes = []
+    if panels and {"cpu-time", "cpu"} <= {panel.clock for panel in panels}:
+        notes.append(
+            "The headline clock is cpu-time, in ms: the time that the processor worked for the process, user and "
+            "system. It leaves out waiting for a core, which other work on the machine causes. Clock cpu is the wall "
+            f"time of the same samples; {files} have it."
+        )
     if panels and {"eager", "graph"} <= {panel.clock for panel in by_clock(panels)[0]}:
         notes.append("The headline clock is eager, as in the paper, graph beside it: GPU time without launch cost.")
     if panels and not any(table.title == BESIDE for table in tables.every):
@@ -170,7 +177,7 @@ def _aside_note(panels: list[Panel], tables: Tables, table_md: str) -> list[Para
     """Where the times of the clocks are that the breakdown has taken in."""
     clocks = [c for c in ("device", "host") if any(panel.clock == c for panel in panels)]
     several = "s" if clocks[1:] else ""
-    return [Para(f"{table_md} has the tables of clock{several} {listed(clocks)}.")] if tables.aside else []
+    return [Para(f"{table_md} has the tables of clock{several} {listed(clocks)}.")] if tables.aside and clocks else []
 
 
 def _draw_figures(panels: list[Panel], where: Path, wanted: Sequence[str]) -> list[Figure]:
@@ -191,6 +198,7 @@ def _write_table2(
         return []
     tables = [table2(results, strategies, runs, examples)]
     tables += [steps_table(results, strategies)] if results and strategies else []
+    tables = [spare_marks(table) for table in tables]
     _write(where / TABLE2[0], markdown([*head, *tables]))
     write_csv(table2_rows(strategies, runs, examples), where / TABLE2[1], table2_csv.INTEGERS)
     return tables
@@ -200,7 +208,7 @@ def _write_peers(
     results: Results, panels: Sequence[Panel], head: Sequence[Block], notes: Sequence[Block], where: Path
 ) -> None:
     """peers.md, a table over all layers and one by layer for each clock, and peers.csv."""
-    chosen = [panel for panel in panels if panel.compares_implementations]
-    tables = [table(panel) for table in (layers_summary, layers_table) for panel in chosen]
+    chosen = [p for p in panels if p.compares_implementations and p.clock in results.shown_clocks]
+    tables = [spare_marks(table(panel)) for table in (layers_summary, layers_table) for panel in chosen]
     _write(where / PEERS[0], markdown([*head, *tables, *notes, *remarks(results.folder)]))
     write_csv(peers_rows(results), where / PEERS[1], summary_csv.INTEGERS)

@@ -34,7 +34,10 @@ _FOUND = (
     Column("p80_ms", "80th percentile of the samples", "ms"),
     Column("min_ms", "smallest sample", "ms"),
     Column("n", "number of samples"),
-    Column("ratio", "time over the baseline's in the same pass and clock: the median over rounds"),
+    Column(
+        "ratio",
+        "time over the baseline's in the same pass and clock: the median over rounds, or of medians measured apart",
+    ),
     Column("ratio_low", "lower end of the ratio's 95 % interval, from its rounds"),
     Column("ratio_high", "upper end of the ratio's 95 % interval, from its rounds"),
     Column("ratio_to", "case_id of the baseline: Full-FT eager, or the first case of the comparison without it"),

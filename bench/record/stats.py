@@ -21,6 +21,7 @@ DRAWS = 2000  # of where the truth lies; the ends of a 95 % interval then move b
 MIN_SAMPLES = 6  # fewer carry no interval of a median
 MIN_PROCESSES = 5  # fewer say nothing about the spread between processes
 LEVEL = (2.5, 97.5)  # percentiles
+RATIO_NOISY = 0.05  # half of its interval over a ratio, beyond which the ratio is noisy
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,10 @@ class Estimate:
         if self.low is None or self.high is None:
             return None
         return max(self.high - self.value, self.value - self.low, 0.0)
+
+    def within(self, part: float) -> bool:
+        """Whether half of the interval is at most this part of the value, which is above zero; False without one."""
+        return self.low is not None and self.high is not None and self.high - self.low <= 2 * part * self.value
 
     def times(self, by: float) -> "Estimate":
         """In another unit; `by` is above zero."""
@@ -188,13 +193,22 @@ def process_draws(medians: Sequence[float] | Array, rng: np.random.Generator) ->
 
 @dataclass(frozen=True)
 class Repeat:
-    """What one repeat of a case found in one pass and clock: its median, its interval, its samples if they are kept."""
+    """What one repeat of a case found in one pass and clock: its median, its interval, its samples if they are kept.
+
+    One that took turns with others has further what bench/record/ratios.py makes its ratios of.
+    """
 
     median_ms: float
     low_ms: float | None
     high_ms: float | None
     samples_ms: Sequence[float] = ()
     process: str = ""
+    case_id: str = ""
+    rounds: Sequence[int] = ()  # of each sample
+    turns: str = ""  # the set of rounds; samples of another set have nothing to do with ours
+    ratio_to: str = ""  # case_id of the baseline
+    ratio: Estimate | None = None  # to the baseline, as its row has it
+    ratios: Sequence[float] = ()  # to the baseline, by round
 
 
 def measured(repeats: Sequence[Repeat], rng: np.random.Generator) -> tuple[Measured, Estimate]:

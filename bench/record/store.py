@@ -19,6 +19,7 @@ from bench.case.schema import SCHEMA
 from bench.errors import UserError
 from bench.files import EARLIER, append_json_lines, read_json_lines, replace_file, set_aside
 from bench.record.environment import IDENTITY
+from bench.record.ratios import with_ratios
 
 Row = dict[str, Any]
 Key = tuple[str, str, str, int]
@@ -78,11 +79,12 @@ class Record:
         replace_file(self.folder / "run.json", json.dumps(self.run, indent=1) + "\n")
 
     def write_csv(self) -> None:
-        """rows.csv: the record as a tidy table. An empty cell means not measured."""
+        """rows.csv: the record as a tidy table. An empty cell means not measured. A case that was measured alone has
+        the quotient of the medians as its ratio."""
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows)
+        writer.writerows(with_ratios(self.rows, read_json_lines(self.folder / "samples.jsonl")[0]))
         replace_file(self.folder / "rows.csv", text.getvalue())
 
 

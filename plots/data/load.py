@@ -18,12 +18,23 @@ Key = tuple[str, str, str, str]  # case_id, pass, clock, repeat
 
 
 @dataclass(frozen=True)
+class Line:
+    """What samples.jsonl has of one row. Fields are as those of bench.record.stats.Repeat."""
+
+    samples_ms: tuple[float, ...]
+    rounds: tuple[int, ...] = ()
+    turns: str = ""
+    ratio_to: str = ""
+    ratios: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Folder:
     """What a results folder holds. A later row with the same key has replaced the earlier one."""
 
     path: Path
     rows: tuple[dict[str, Any], ...]
-    samples_ms: dict[Key, tuple[float, ...]]
+    lines: dict[Key, Line]  # of samples
     run: dict[str, Any]
     notes: tuple[str, ...]  # what was passed over while reading
 
@@ -98,6 +109,17 @@ def _finite(times: list[object]) -> tuple[float, ...]:
     return tuple(t for t in map(number, times) if t is not None)
 
 
+def _line(found: dict[str, Any]) -> Line:
+    """A line of samples; without rounds where its lists are damaged, so that they are no pairs."""
+    samples, rounds, ratios = (
+        x if isinstance(x := found.get(name), list) else [] for name in ("samples_ms", "rounds", "ratios")
+    )
+    times = _finite(samples)
+    paired = len(times) == len(samples) == len(rounds) and set(map(type, rounds)) == {int}
+    turns, ratio_to = (text(found.get(name)) or "" for name in ("turns", "ratio_to"))
+    return Line(times, tuple(rounds) if paired else (), turns, ratio_to, tuple(r for r in _finite(ratios) if r > 0))
+
+
 def _json_lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     """The objects of a file of JSON lines. Only the last line may be torn: a write was cut off there."""
     lines, torn = read_json_lines(path)
@@ -144,17 +166,16 @@ def load(path: Path) -> Folder:
         with (path / "rows.csv").open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 rows[row_key(row)] = row
-    samples: dict[Key, tuple[float, ...]] = {}
+    samples: dict[Key, Line] = {}
     runs: dict[Key, object] = {}
     found = next((path / name for name in SAMPLE_FILES if (path / name).exists()), None)
     if found is not None:
         for line in _json_lines(found, notes):
-            times = line.get("samples_ms")
-            if isinstance(times, list):
-                samples[row_key(line)] = _finite(times)
+            if isinstance(line.get("samples_ms"), list):
+                samples[row_key(line)] = _line(line)
                 runs[row_key(line)] = line.get("run_id")
     # Samples of a run that is not the row's belong to a measurement that was replaced.
     stale = {key for key, row in rows.items() if key in runs and None not in (row.get("run_id"), runs[key])}
     stale = {key for key in stale if rows[key]["run_id"] != runs[key]}
-    kept = {key: times for key, times in samples.items() if key in rows and key not in stale}
+    kept = {key: line for key, line in samples.items() if key in rows and key not in stale}
     return Folder(path, tuple(rows.values()), kept, run, tuple(notes))

@@ -33,6 +33,12 @@ class Panel:
         """The time of a case over Full-FT's under the panel's clock."""
         return Ratio("not measured") if case is None else self.results.ratio(case, pass_, self.clock)
 
+    @cached_property
+    def ratios(self) -> dict[Case, Ratio]:
+        """Forward-backward over Full-FT's, of the cases that have one and are not what it is over."""
+        found = {c: self.ratio(c) for c in self.cases}
+        return {c: r for c, r in found.items() if r.value and not r.by_definition}
+
     def breakdown(self, case: Case, pass_: str) -> Breakdown:
         """Eager time split into GPU work and launch gap, worked out once."""
         key = case, pass_

@@ -8,11 +8,14 @@ import numpy as np
 
 from bench.case import Case, read_case
 from bench.case.clocks import CLOCKS
-from bench.case.schema import BASELINE, PASSES
-from bench.record.stats import Estimate, Measured, Repeat, generator, measured
-from plots.data.load import Folder, flag, number, row_key, text
+from bench.case.schema import PASSES
+from bench.record.ratios import baselines, ratio_of
+from bench.record.stats import RATIO_NOISY, Estimate, Measured, Repeat, generator, measured
+from plots.data.load import Folder, Line, flag, number, row_key, text
 
 MICRO_PASSES = tuple(p for p in PASSES if p != "step")  # all but the optimizer step
+
+TELLS = 0.2  # half of its interval over a ratio, beyond which it is no result
 
 Row = dict[str, Any]
 
@@ -33,6 +36,7 @@ class Cell:
     refresh_ms: float | None = None
     optimizer_ms: float | None = None  # of a step: the optimizer alone
     parts_ms: float | None = None  # of a step: its parts, timed apart and added up
+    repeats: tuple[Repeat, ...] = ()  # that the time was measured in; none of a sum
     source: str = "measured"  # or 'forward + backward' for a sum that was not measured as one
 
 
@@ -60,7 +64,16 @@ class Ratio:
     word: str = ""
     value: Estimate | None = None
     measured: Measured | None = None  # None of a baseline over itself, which is 1 by definition
-    noisy: bool = False
+
+    @property
+    def noisy(self) -> bool:
+        """Whether its own interval is too wide, however wide those of the two times are."""
+        return self.value is not None and not self.value.within(RATIO_NOISY)
+
+    @property
+    def tells(self) -> bool:
+        """Whether it may stand as a result."""
+        return self.value is not None and self.value.within(TELLS)
 
     @property
     def by_definition(self) -> bool:
@@ -96,6 +109,11 @@ class Results:
         order = list(CLOCKS)
         return sorted(found, key=lambda c: (order.index(c) if c in CLOCKS else len(order), c))
 
+    @property
+    def shown_clocks(self) -> list[str]:
+        """Without wall time where CPU time of the same samples stands for it."""
+        return [c for c in self.clocks if c != "cpu" or "cpu-time" not in self.clocks]
+
     def get(self, case: Case, pass_: str, clock: str) -> Cell:
         """The cell; a sum that was not measured as one is put together; 'not measured' where there is nothing."""
         found = self.cells.get((case, pass_, clock))
@@ -124,9 +142,7 @@ class Results:
 
     @cached_property
     def _full(self) -> dict[tuple[object, ...], Case]:
-        full = [c for c in self.cases if c.method == BASELINE]
-        # eager last: where several implementations of Full-FT were measured, that one is the baseline.
-        return {c.comparison: c for c in sorted(full, key=lambda c: c.impl == "eager")}
+        return baselines(self.cases)
 
     def baseline(self, case: Case) -> Case | None:
         """Full-FT at the same level, model, size and all other axes that a ratio must share."""
@@ -161,8 +177,9 @@ class Results:
             return Ratio(f"{name} {below.status}" if below.measured is None else cell.status)
         if base == case:
             return Ratio(value=Estimate(1.0, 1.0, 1.0))
-        ratio = cell.measured / below.measured
-        return Ratio("", ratio.estimate, ratio, cell.noisy or below.noisy)
+        quotient = cell.measured / below.measured
+        ratio, value = ratio_of(cell.repeats, below.repeats, quotient, pass_, clock)
+        return Ratio("", value, ratio)
 
 
 def _sum(forward: Cell, backward: Cell) -> Cell:
@@ -173,7 +190,7 @@ def _sum(forward: Cell, backward: Cell) -> Cell:
     both = forward.measured + backward.measured
     return replace(
         forward, pass_="forward-backward", time=both.estimate, measured=both, n=min(forward.n, backward.n),
-        noisy=forward.noisy or backward.noisy, source="forward + backward",
+        noisy=forward.noisy or backward.noisy, repeats=(), source="forward + backward",
     )  # fmt: skip
 
 
@@ -209,14 +226,27 @@ def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -
     refresh, optimizer, parts = (_middle(good, name) for name in ("refresh_ms", "optimizer_ms", "parts_ms"))
     return Cell(
         case, pass_, clock, "ok", "", time, found, sum(int(number(row.get("n")) or 0) for row in good),
-        any(flag(row.get("noisy")) for row in good), refresh, optimizer, parts,
+        any(flag(row.get("noisy")) for row in good), refresh, optimizer, parts, tuple(repeats),
     )  # fmt: skip
 
 
 def _repeat(folder: Folder, row: Row) -> Repeat:
     median, low, high = (number(row.get(name)) for name in ("median_ms", "ci_low_ms", "ci_high_ms"))
     process = text(row.get("process")) or text(row.get("repeat")) or ""
-    return Repeat(median or 0.0, low, high, folder.samples_ms.get(row_key(row), ()), process)
+    line = folder.lines.get(row_key(row), Line(()))
+    return Repeat(
+        median or 0.0, low, high, line.samples_ms, process, text(row.get("case_id")) or "", line.rounds, line.turns,
+        line.ratio_to or text(row.get("ratio_to")) or "", _ratio(row), line.ratios,
+    )  # fmt: skip
+
+
+def _ratio(row: Row) -> Estimate | None:
+    """The ratio of a row, with its interval around it; None for what is no ratio."""
+    value, low, high = (number(row.get(name)) for name in ("ratio", "ratio_low", "ratio_high"))
+    if value is None or value <= 0:
+        return None
+    known = low is not None and high is not None and low <= value <= high
+    return Estimate(value, low, high) if known else Estimate(value)
 
 
 def _middle(rows: list[Row], name: str) -> float | None:

@@ -9,6 +9,8 @@ from plots.data.results import MICRO_PASSES, Cell, Ratio, Results
 from plots.data.training_runs import LENGTH, Published, line_of, steps_of
 
 NAMED = {"upper-1/2": "Upper Half", "upper-3/4": "Three Quarters"}
+DISAGREE = "parts and whole disagree"
+BETWEEN = 0.02  # of a whole step, which may lie between its parts
 PEFT = ("peft-fp32", "peft")  # the first that was timed: with its own fp32 adapters, as the paper most likely had it
 
 
@@ -63,6 +65,12 @@ def find_strategies(results: Results) -> list[Strategy]:
         (c.impl, c.trainable_layers, *_conditions(c)): c for c in reversed(cases) if c.method == "lora"
     }  # reversed: of several ranks the first counts
 
+    def over(case: Case, base: Case | None, name: str) -> Ratio:
+        found = results.over(case, base, name, "step", clock)
+        if found.value is None or not (off := [c for c in (case, base) if c and _disagree(results, c, clock)]):
+            return found
+        return Ratio(DISAGREE if off[0] == case else f"{name}: {DISAGREE}")
+
     def strategy(case: Case) -> Strategy:
         def lora(impl: str, layers: str) -> Case | None:
             return loras.get((impl, layers, *_conditions(case)))
@@ -72,14 +80,26 @@ def find_strategies(results: Results) -> list[Strategy]:
         return Strategy(
             case, f"{case.impl}, {case.precision}" if several else case.impl, results.get(case, "step", clock),
             {pass_: results.get(case, pass_, clock) for pass_ in MICRO_PASSES}, results.peaks_mib.get(case),
-            results.over(case, lora(case.impl, "all"), "LoRA", "step", clock),
-            results.over(case, lora(case.impl, case.trainable_layers), "LoRA there", "step", clock),
-            results.over(case, peft, "PEFT", "step", clock), peft,
+            over(case, lora(case.impl, "all"), "LoRA"),
+            over(case, lora(case.impl, case.trainable_layers), "LoRA there"), over(case, peft, "PEFT"), peft,
         )  # fmt: skip
 
     found = [strategy(c) for c in cases]
     whole = {(s.case.method, s.case.impl) for s in found if s.step.status != "unsupported"}
     return [s for s in found if (s.case.method, s.case.impl) in whole]
+
+
+def _disagree(results: Results, case: Case, clock: str) -> bool:
+    """Whether a step's parts and the whole lie apart by more than BETWEEN beyond their intervals, so that one of the
+    two is wrong. Of the parts forward and backward have an interval; the others are small and count as exact."""
+    step, both = (results.get(case, pass_, clock) for pass_ in ("step", "forward-backward"))
+    if step.time is None or both.time is None or step.parts_ms is None:
+        return False
+    whole, micro = step.time, both.time.times(case.micro_steps)
+    if whole.low is None or whole.high is None or micro.low is None or micro.high is None:
+        return False
+    low, high = (step.parts_ms + end - micro.value for end in (micro.low, micro.high))
+    return low > whole.high * (1 + BETWEEN) or high * (1 + BETWEEN) < whole.low
 
 
 def _conditions(case: Case) -> tuple[object, ...]:

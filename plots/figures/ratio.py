@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+from bench.record.stats import RATIO_NOISY
 from plots.data.labels import shape_word
 from plots.data.panels import MAX_TYPES, Panel
 from plots.data.paper import paper_row
 from plots.figures.canvas import INK, MAX_MODELS, MAX_WIDE, colours, draw_ratio, finish, legend, new_canvas
 from plots.render.blocks import Figure
 from plots.text.captions import caption, panel_place
+from plots.text.numbers import NOISY
 
 
 def ratio_figure(panel: Panel, path: Path) -> Figure | None:
@@ -52,4 +54,6 @@ def ratio_figure(panel: Panel, path: Path) -> Figure | None:
         label = "the paper, forward + backward on an A100"
         legend(canvas, panel, [], [Line2D([], [], marker="D", mfc="none", mec=INK, ls="", label=label)])
     words = f"{caption(panel)} Ratios at equal axes with 95 % intervals; left of the line is faster than Full-FT."
+    if any(ratio.noisy for ratio in panel.ratios.values()):
+        words += f" {NOISY} an interval wider than +-{100 * RATIO_NOISY:.0f} %."
     return finish(canvas, path, f"Forward-backward time over Full-FT's: {panel_place(panel)}", words)

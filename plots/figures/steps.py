@@ -67,9 +67,8 @@ def _bars(axes: "Axes", strategies: Sequence[Strategy]) -> None:
         axes.errorbar(
             step.time.value, y, xerr=[[low], [high]], fmt="o", ms=4, color=INK, elinewidth=1, capsize=2.5, zorder=4
         )
-        ratio = strategy.to_lora
-        words = ratio_word(ratio) if ratio.value else ""
-        axes.text(0.995, y, words, ha="right", va="center", fontsize=8, color=INK, transform=axes.get_yaxis_transform())
+        words, ink = ratio_word(strategy.to_lora), INK if strategy.to_lora.value else FAILED
+        axes.text(0.995, y, words, ha="right", va="center", fontsize=8, color=ink, transform=axes.get_yaxis_transform())
         top = max(top, step.time.value + high, left)
     axes.set_xlim(0, top * 1.35 or 1.0)
     axes.set_ylim(len(strategies) - 0.4, -0.6)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bench.case import Case, read_case
 from bench.record.numbers import with_interval
-from bench.record.stats import Estimate, Measured
+from bench.record.stats import RATIO_NOISY, Estimate, Measured
 from plots.data.labels import labels, listed
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
@@ -89,7 +89,7 @@ def _mean_word(ratios: Sequence[Ratio]) -> str:
         return next((r.word for r in ratios), "not measured")
     if all(r.by_definition for r in ratios if r.value):
         return "1"
-    return marked(with_interval(found), any(r.noisy for r in ratios))
+    return marked(with_interval(found), not found.within(RATIO_NOISY))
 
 
 def layers_table(panel: Panel) -> Table:

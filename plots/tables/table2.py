@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from plots.data.labels import distinct, listed
 from plots.data.results import Results
-from plots.data.strategies import Strategy
+from plots.data.strategies import BETWEEN, DISAGREE, Strategy
 from plots.data.training_runs import (
     EXAMPLES,
     LENGTH,
@@ -25,6 +25,10 @@ from plots.text.captions import conditions_of, place
 from plots.text.numbers import epoch_word, ratio_word, time_word
 
 SHORT = {"humanities": "Hums.", "stem": "STEM", "social sciences": "Social", "other": "Other", "average": "Avg."}
+OFF = (
+    f"'{DISAGREE.capitalize()}' stands in place of a ratio where the intervals of a step's sum of parts and of the "
+    f"whole lie apart by more than {100 * BETWEEN:.0f} %; of the parts, forward-backward alone has an interval. "
+)
 LEAD = ("Model", "Strategy", "Computed as")
 
 
@@ -46,7 +50,10 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
     ]
     if results and strategies:
         told.append(_projection(strategies[0], examples))
-        told.append("Ratio here: time of a step over LoRA's on all layers, of the same way of computing it.")
+        told.append(
+            "Ratio here: time of a step over LoRA's on all layers, of the same way of computing it. "
+            + (OFF if any(s.to_lora.word.endswith(DISAGREE) for s in strategies) else "")
+        )
         told.append(_conditions(results, strategies))
     if runs:
         told.append(_runs_note(runs))
@@ -134,7 +141,7 @@ def steps_table(results: Results, strategies: Sequence[Strategy]) -> Table:
         "and backward were timed micro-step by micro-step and stand here times their number; optimizer and refresh "
         "were timed within whole steps. The whole step was timed apart from them, in one go: 'sum' is what the parts "
         "add up to, less the whole, in percent of it. Ratios are of whole steps; LoRA on the same layers tells what is "
-        "PaCA's from what freezing brings, which the paper leaves out. "
+        f"PaCA's from what freezing brings, which the paper leaves out. {OFF}"
     )
     return Table(
         f"An optimizer step by its parts: {place(results.folder, 'model')}",

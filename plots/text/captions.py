@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from bench.case import AXES, Case
 from bench.case.schema import BASELINE
 from plots.data.labels import PLACED, distinct, listed, method_label, shapes_word, short_axis
-from plots.data.load import Folder, text
+from plots.data.load import Folder, number, text
 from plots.data.panels import Panel
 from plots.data.results import Results
 
+SHORTLY = {"cpu-time": "time that the processor worked for the process; waiting for a core is not in it"}
 LEVELS = {
     "linear": "single linear layers",
     "block": "one decoder block of each model",
@@ -66,7 +68,8 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
     """Every held constant of a table or figure, in one paragraph."""
     folder, shown = results.folder, set(cases)
     steps = distinct(c.accumulation for c in cases)
-    parts = [scene(folder, cases), *([f"clock{'s' if len(clocks) > 1 else ''} {listed(clocks)}"] if clocks else [])]
+    named = [f"{clock} ({SHORTLY[clock]})" if clock in SHORTLY else clock for clock in clocks]
+    parts = [scene(folder, cases), *([f"clock{'s' if len(clocks) > 1 else ''} {listed(named)}"] if clocks else [])]
     values = {name: distinct(getattr(c, name) for c in cases) for name in CONDITIONS}
     parts += [f"{AXES[name].label}: {listed(told)}" for name, told in values.items() if told]
     if steps:
@@ -79,6 +82,9 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
         scopes = distinct(cell.measured.scope for cell in cells if cell.measured)
         count = " to ".join(dict.fromkeys([str(counts[0]), str(counts[-1])]))
         parts.append(f"each time is the median of {count} samples with its 95 % interval, {listed(scopes)}")
+        ids = {case.case_id for case in cases}
+        rows = [r for r in folder.rows if r.get("case_id") in ids and r.get("clock") in clocks]
+        parts += _how_measured(folder, [row for row in rows if text(row.get("median_ms"))])
     versions = [f"{name} {folder.run[name]}" for name in ("torch", "triton", "transformers") if folder.run.get(name)]
     if folder.run.get("driver"):
         versions.append(f"driver {folder.run['driver']}")
@@ -87,21 +93,29 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
     if not folder.is_cpu:
         parts.append(f"clocks {folder.clocks_word}")
     parts += [f"measured {when}" for when in [_dates(folder)] if when]
-    if folder.is_cpu and folder.run.get("threads"):
-        parts.append(f"{folder.run['threads']} threads")
     joined = "; ".join(parts)
     return joined[:1].upper() + joined[1:] + "."
 
 
+def _how_measured(folder: Folder, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """In turns or alone, and with how many threads, of rows with times."""
+    rounds = sorted({int(n) for row in rows if (n := number(row.get("rounds")))})
+    alone = any(not number(row.get("rounds")) for row in rows)
+    counts = " to ".join(dict.fromkeys(str(n) for n in (rounds[:1] + rounds[-1:])))
+    how = [listed([f"measured in turns, {counts} rounds"] * bool(rounds) + ["measured alone"] * alone)]
+    threads = distinct(row.get("threads") for row in rows) or distinct([folder.run.get("threads")])
+    how += [f"{listed(threads)} thread{'' if threads == ['1'] else 's'}"] if folder.is_cpu and threads else []
+    return [words for words in how if words]
+
+
 def ratio_note(panel: Panel) -> str:
     """What the ratio divides by, and what its interval speaks for."""
-    ratios = [panel.ratio(c) for c in panel.cases if c.method != BASELINE]
-    scopes = distinct(r.scope for r in ratios if r.value)
+    scopes = distinct(r.scope for c, r in panel.ratios.items() if c.method != BASELINE)
     if not scopes:
         return "No ratio to Full-FT could be formed."
     return (
         f"Ratios divide by {' or '.join(panel.baselines)} at equal level, model, layers, precision, batch, length and "
-        f"clock; their 95 % interval is {' or '.join(scopes)}."
+        f"clock, round by round where cases took turns; their 95 % interval is {' or '.join(scopes)}."
     )
 
 

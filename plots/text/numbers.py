@@ -1,9 +1,12 @@
 """How times, ratios and differences are told: one value with its interval, or the word that stands in its place."""
 
+from dataclasses import replace
+
 from bench.record.numbers import decimals, with_interval
 from bench.record.stats import Estimate
 from plots.data.results import Cell, Ratio
 from plots.data.training_runs import clock_word
+from plots.render.blocks import Table
 
 NOISY = "†"
 OTHER_CLOCK = "‡"  # a number from clock device, where graph has none
@@ -42,3 +45,20 @@ def epoch_word(found: Estimate | None) -> str:
 def marked(words: str, noisy: bool, other_clock: bool = False) -> str:
     """The words with the marks that a table explains."""
     return words + (f" {OTHER_CLOCK}" if other_clock else "") + (f" {NOISY}" if noisy else "")
+
+
+def spare_marks(table: Table) -> Table:
+    """Without the marks of the columns most of whose values are noisy: a sentence above the table says it once."""
+    crowded = []
+    for i, column in enumerate(zip(*table.lines, strict=True)):
+        values = [cell for cell in column if " [" in cell or "(no interval)" in cell]
+        if i >= len(table.lead) and 2 * sum(cell.endswith(NOISY) for cell in values) > len(values):
+            crowded.append(i)
+    if not crowded:
+        return table
+    told = f"Most values of these columns are noisy and carry no mark: {'; '.join(table.heads[i] for i in crowded)}."
+    lines = tuple(
+        tuple(cell.removesuffix(f" {NOISY}") if i in crowded else cell for i, cell in enumerate(line))
+        for line in table.lines
+    )
+    return replace(table, caption=f"{told} {table.caption}", lines=lines)

@@ -3,10 +3,13 @@
 import json
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
+from bench.record.stats import RATIO_NOISY
 from plots.data.labels import listed
 from plots.data.load import Folder, text
+from plots.data.panels import Panel
 from plots.data.results import Results
 from plots.render.blocks import Block, Code, Heading, Items, Para
 from plots.text.conditions import conditions, spent
@@ -74,7 +77,7 @@ def provenance(folder: Folder) -> list[Block]:
     for name, words in (("GPU while measuring", conditions(folder)), ("time went into", spent(folder))):
         pairs += [(name, words)] if words else []
     pairs += [("runs so far", str(len(runs)))] if len(runs) > 1 else []
-    pairs += [("rows", str(len(folder.rows))), ("rows with raw samples", str(len(folder.samples_ms)))]
+    pairs += [("rows", str(len(folder.rows))), ("rows with raw samples", str(len(folder.lines)))]
     pairs += [("note", note) for note in folder.notes]
     asked, _ = commands(folder)
     redraw = f"python -m plots {shlex.quote(_shown(folder.path))}"
@@ -107,16 +110,19 @@ def progress_note(folder: Folder) -> str:
     return f"Half-finished: {recorded} of {planned} measurements are on record. The same command goes on with them."
 
 
-def noise_note(results: Results) -> str:
-    """How many of the times are noisy, what marks them, and what to do where they are many."""
-    timed = [cell for cell in results.cells.values() if cell.time]
-    noisy = sum(cell.noisy for cell in timed)
-    if not noisy:
-        return ""
-    told = f"{noisy} of {len(timed)} times are noisy ({NOISY}): their intervals are wider than the sweep allows."
-    if 4 * noisy <= len(timed):
-        return told
-    return (
-        f"{told} Other work on the machine does that. Measure again on a quiet one (--fresh) before you conclude "
-        "anything."
-    )
+def noise_note(results: Results, panels: Sequence[Panel]) -> str:
+    """How many of the times and ratios are noisy, what marks them, and what to do where they are many."""
+    shown = results.shown_clocks
+    times = [cell.noisy for key, cell in results.cells.items() if cell.time and key[2] in shown]
+    ratios = [ratio.noisy for panel in panels if panel.clock in shown for ratio in panel.ratios.values()]
+    limits = ((times, "times", "the sweep allows"), (ratios, "ratios", f"+-{100 * RATIO_NOISY:.0f} %"))
+    told = [
+        f"{sum(noisy)} of {len(noisy)} {what} are noisy ({NOISY}): their intervals are wider than {limit}."
+        for noisy, what, limit in limits
+        if any(noisy)
+    ]
+    if 4 * sum(ratios or times) > len(ratios or times):  # a ratio of noisy times may well be sure, and then it is fine
+        told.append(
+            "Other work on the machine does that. Measure again on a quiet one (--fresh) before you conclude anything."
+        )
+    return " ".join(told)

@@ -2,38 +2,42 @@
 
 import csv
 import html
+import json
 import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
-from bench.record.store import Record
-from bench.runner.summary import headline
 from tests.conftest import Bench, rows_of
 from tests.synthetic import case, sampled, write_run
 
 INTERVAL = r"[\d.]+ \[[\d.]+, [\d.]+\]"
+WHOLE = "forward-backward"
 
 
-def _assert_all_ends_say(said: str, bench: Bench, out: Path) -> tuple[list[str], str, dict[str, str]]:
-    """Draws the folder; its LoRA's ratio of forward-backward is `said` in the table, the CSV and on the page.
+def _estimate(line: dict[str, str], *columns: str) -> Estimate:
+    return Estimate(*(float(line[column]) for column in columns))
 
-    Returns the table's cells, the page's text and the CSV's line.
-    """
+
+def _drawn(bench: Bench, out: Path, clock: str) -> tuple[str, list[str], str, dict[str, str]]:
+    """LoRA's ratio of forward-backward as all ends of a drawn folder say it, the table's cells, the page, the CSV's
+    line."""
     drawn = bench.plots(out)
     assert drawn.returncode == 0, drawn.stderr
     with open(out / "summary.csv", newline="", encoding="utf-8") as f:
-        (line,) = (r for r in csv.DictReader(f) if (r["method"], r["pass"]) == ("lora", "forward-backward"))
-    ratio = Estimate(*(float(line[c]) for c in ("ratio_to_full", "ratio_ci_low", "ratio_ci_high")))
-    assert said == with_interval(ratio)
+        lines = [r for r in csv.DictReader(f) if (r["method"], r["pass"], r["clock"]) == ("lora", WHOLE, clock)]
+    (line,) = lines
+    said = with_interval(_estimate(line, "ratio_to_full", "ratio_ci_low", "ratio_ci_high"))
     row = next(x for x in (out / "tables.md").read_text().splitlines() if x.startswith("| square-64 | LoRA eager |"))
     cells = [cell.strip(" †") for cell in row.strip("|").split("|")]
     assert said == cells[-1]
     page = html.unescape(re.sub(r"<[^>]+>", "", (out / "report.html").read_text()))
     assert said in page
-    return cells, page, line
+    return said, cells, page, line
 
 
 def test_the_ends_of_a_run(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
@@ -41,13 +45,26 @@ def test_the_ends_of_a_run(bench: Bench, sweep_file: Path, tmp_path: Path) -> No
     out = tmp_path / "out"
     done = bench("run", sweep_file, "--out", out, "--where", "method=full,lora")
     assert done.returncode == 0, done.stderr
-    sentence = re.search(rf"LoRA eager took ({INTERVAL}) times as long as Full-FT", done.stderr)
-    assert sentence, done.stderr
-    cells, page, line = _assert_all_ends_say(sentence[1], bench, out)
-    (found,) = (r for r in rows_of(out) if (r["method"], r["pass"]) == ("lora", "forward-backward"))
-    time = Estimate(*(found[c] for c in ("median_ms", "ci_low_ms", "ci_high_ms")))  # the row's own interval
+    on_terminal = re.search(rf"lora/eager .*{WHOLE} [\d.]+ ms +({INTERVAL})", done.stderr)
+    assert on_terminal, done.stderr
+    said, cells, page, line = _drawn(bench, out, "cpu-time")
+    assert on_terminal[1] == said
+    with open(out / "rows.csv", newline="", encoding="utf-8") as f:
+        (row,) = (r for r in csv.DictReader(f) if (r["method"], r["pass"], r["clock"]) == ("lora", WHOLE, "cpu-time"))
+    ratio = ("ratio", "ratio_low", "ratio_high")
+    assert _estimate(row, *ratio) == _estimate(line, "ratio_to_full", "ratio_ci_low", "ratio_ci_high")
+    time = _estimate(row, "median_ms", "ci_low_ms", "ci_high_ms")  # the row's own interval
     assert with_interval(time) in cells and with_interval(time) in page
-    assert Estimate(*(float(line[c]) for c in ("median_ms", "ci_low_ms", "ci_high_ms"))) == time
+    assert _estimate(line, "median_ms", "ci_low_ms", "ci_high_ms") == time
+    blocks = {}
+    for kept in map(json.loads, (out / "samples.jsonl").read_text().splitlines()):
+        if (kept["pass"], kept["clock"]) == (WHOLE, "cpu-time"):
+            frame = pd.DataFrame({"ms": kept["samples_ms"], "round": kept["rounds"]})
+            blocks[kept["case_id"]] = frame.groupby("round").ms.median()
+    ratios = (blocks[row["case_id"]] / blocks[row["ratio_to"]]).dropna()
+    assert int(row["rounds"]) == len(ratios) and float(row["ratio"]) == pytest.approx(ratios.median(), abs=1e-6)
+    (full,) = (r for r in rows_of(out) if (r["method"], r["pass"], r["clock"]) == ("full", WHOLE, "cpu-time"))
+    assert full["case_id"] == row["ratio_to"]
 
 
 def test_the_ends_of_five_processes(bench: Bench, tmp_path: Path) -> None:
@@ -58,15 +75,11 @@ def test_the_ends_of_five_processes(bench: Bench, tmp_path: Path) -> None:
         of = case(**axes)
         for repeat in range(5):
             row, line = sampled("r", repeat, repeat, ms * (1 + 0.01 * rng.standard_normal() + 0.01 * rng.random(24)))
-            same = {"case_id": of.case_id, "pass": "forward-backward", "clock": "cpu"}
+            same = {"case_id": of.case_id, "pass": WHOLE, "clock": "cpu"}
             rows.append(row | of.axes() | same)
             samples.append(line | same)
     out = write_run(tmp_path / "out", rows, samples)
-    record = Record(out, {})
-    record.load()
-    sentence = headline(record.rows, record.samples())
-    assert sentence
-    said = re.search(INTERVAL, sentence)
-    assert said
-    _, page, _ = _assert_all_ends_say(said[0], bench, out)
+    _, _, page, line = _drawn(bench, out, "cpu")
+    medians = [np.median([r["median_ms"] for r in rows if r["method"] == method]) for method in ("lora", "full")]
+    assert float(line["ratio_to_full"]) == pytest.approx(medians[0] / medians[1])
     assert "across 5 processes" in page

@@ -3,7 +3,8 @@
 import copy
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from bench.case import Case
 from bench.case.columns import COLUMNS
+from bench.record.stats import ratio_estimate, summarize
 
 OWN = {
     "full": {},
@@ -73,6 +75,39 @@ class Maker:
             } | {k: v[pass_] if isinstance(v, dict) else v for k, v in columns.items()})  # fmt: skip
             names = {"case_id": axes["case_id"], "run_id": GPU_RUN["run_id"], **same}
             self.samples.append(names | {"samples_ms": [float(v) for v in x]})
+
+    def in_turns(
+        self, cases: Sequence[Row], truths_ms: Sequence[dict[str, float]], *, rounds: int = 16, block: int = 3,
+        drift: float = 0.3, noise: float = 0.01, repeat: int = 0, clocks: Sequence[str] = ("cpu-time", "cpu"),
+        **columns: object,
+    ) -> None:  # fmt: skip
+        """Rows and samples of cases that took turns, as the runner leaves them: the first is the baseline.
+
+        The machine's speed wanders by `drift` from round to round, alike for all of them. Further columns as those of
+        `timed`.
+        """
+        turns = f"{cases[0]['case_id']}-{repeat}"
+        rng = np.random.default_rng(zlib.crc32(turns.encode()))
+        speed = np.repeat(1 + drift * np.abs(rng.standard_normal(rounds)), block)
+        numbers = [int(i) for i in np.repeat(np.arange(rounds), block)]
+        blocks: dict[tuple[str, str], Any] = {}  # the baseline's median of each round
+        for i, (axes, truth_ms) in enumerate(zip(cases, truths_ms, strict=True)):
+            for clock in clocks:
+                self.timed(axes, truth_ms, clock=clock, n=rounds * block, repeat=repeat, **columns)
+                new = zip(self.rows[-len(truth_ms) :], self.samples[-len(truth_ms) :], strict=True)
+                for (pass_, truth), (row, line) in zip(truth_ms.items(), new, strict=True):
+                    x = truth * speed * (1 + noise * rng.standard_normal(len(speed)))
+                    row |= asdict(summarize(x)) | {"rounds": rounds, "beside": "comparison", "threads": 1}
+                    row |= {"process": f"{1000 + repeat}-{i}", "ratio_to": cases[0]["case_id"], "noisy": True}
+                    row |= {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}
+                    line |= {"samples_ms": list(map(float, x)), "rounds": numbers, "turns": turns}
+                    middles = np.median(x.reshape(rounds, block), axis=1)
+                    if i:
+                        found = ratio_estimate(series := middles / blocks[pass_, clock])
+                        row |= {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high}
+                        line |= {"ratio_to": cases[0]["case_id"], "ratios": list(map(float, series))}
+                    else:
+                        blocks[pass_, clock] = middles
 
     def failed(self, axes: Row, status: str, detail: str, clock: str = "eager") -> None:
         """Rows of a case that left no numbers."""
@@ -164,6 +199,17 @@ def fill_gpu(
                     )  # fmt: skip
 
 
+def fill_cpu(maker: Maker, shapes: Sequence[tuple[int, int]] = ((1, 64), (1, 128)), **options: Any) -> None:
+    """Table 1 on a CPU, in blocks, with LoRA and PaCA faster than Full-FT; options go to `in_turns`."""
+    maker.run = copy.deepcopy(CPU_RUN)
+    for model, ms in FULL_MS.items():
+        for batch, seq in shapes:
+            axes = {"level": "block", "model": model, "batch": batch, "seq": seq, "precision": "fp32", "l2": None}
+            factors = ((1.0, 1.0), (1.05, 0.5), (1.0, 0.52))
+            truths = [whole((ms[0] * f * seq / 64, ms[1] * b * seq / 64)) for f, b in factors]
+            maker.in_turns([case(m, **axes) for m in ("full", "lora", "paca")], truths, **options)
+
+
 @pytest.fixture
 def maker(tmp_path: Path) -> Maker:
     return Maker(tmp_path / "results" / "h100" / "table1")
@@ -182,3 +228,8 @@ def fill_clocks() -> Callable[..., None]:
 @pytest.fixture
 def fill() -> Callable[..., None]:
     return fill_table1
+
+
+@pytest.fixture
+def fill_turns() -> Callable[..., None]:
+    return fill_cpu

@@ -148,6 +148,59 @@ def test_a_step_by_its_parts_and_lora_on_the_same_layers(maker: Any, make_case: 
     assert "Forward-backward and the whole step" not in (maker.path / "table1.md").read_text()
 
 
+@pytest.mark.parametrize(("off", "void"), [(1.015, False), (0.985, False), (1.025, True), (0.975, True)])
+def test_a_step_whose_parts_and_whole_disagree_has_no_ratio(maker: Any, make_case: Any, off: float, void: bool) -> None:
+    """Forward-backward's interval is 0.02 % wide here, so that the 2 % between the parts decide."""
+    fill_steps(maker, make_case)
+    for row in maker.rows:
+        if row["parts_ms"]:
+            is_it = (row["method"], row["trainable_layers"]) == ("paca", "all")
+            row["parts_ms"] = row["median_ms"] * (off if is_it else 1.0)
+    said = draw_tables(maker)
+    text = (maker.path / "table2.md").read_text()
+    words = "parts and whole disagree"
+    cells = cells_of(section(text, "### An optimizer step by its parts"), "llama2-7b", "PaCA", "eager")
+    assert cells["Sum (%)"] == f"{100 * (off - 1):+.1f}"
+    for head in ("Ratio to LoRA, on all layers", "Ratio to LoRA, on the same"):
+        assert (cells[head] == words) == void and (void or cells[head].startswith("0.80"))
+    told = cells_of(section(text, "### Table 2"), "llama2-7b", "PaCA", "eager")["Ratio to LoRA, here"]
+    assert (told == words) == void and (void or told.startswith("0.80"))
+    assert ("PaCA eager 0.80" in said) == (not void) and "Upper Half PaCA eager 0.5" in said
+    assert (tidy2(maker.path, method="paca", trainable_layers="all", source="sweep")[0]["ratio_to_lora"] == "") == void
+    assert "Parts and whole disagree' stands in place of a ratio" in text
+
+
+def test_wide_intervals_void_nothing_and_a_voided_lora_voids_the_ratios_to_it(maker: Any, make_case: Any) -> None:
+    fill_steps(maker, make_case)
+    for row in maker.rows:
+        if row["parts_ms"] and row["method"] == "paca":
+            row["parts_ms"] *= 1.08
+        if row["method"] == "paca" and row["pass"] == "forward-backward":
+            row |= {"ci_low_ms": 0.85 * row["median_ms"], "ci_high_ms": 1.15 * row["median_ms"]}
+        if row["parts_ms"] and (row["method"], row["trainable_layers"]) == ("lora", "upper-1/2"):
+            row["parts_ms"] *= 0.9
+    draw_tables(maker)
+    table = section((maker.path / "table2.md").read_text(), "### An optimizer step by its parts")
+    cells = cells_of(table, "llama2-7b", "Upper Half PaCA", "eager")
+    assert value(cells["Ratio to LoRA, on all layers"]) == pytest.approx(2090 / 3609, abs=0.002)
+    assert cells["Ratio to LoRA, on the same"] == "LoRA there: parts and whole disagree"
+    assert value(cells_of(table, "llama2-7b", "PaCA", "eager")["Ratio to LoRA, on all layers"]) < 0.81
+    half = cells_of(table, "llama2-7b", "Upper Half LoRA", "eager")
+    assert half["Ratio to LoRA, on the same"] == "parts and whole disagree", "not 1"
+
+
+def test_where_every_step_disagrees_or_is_noisy_there_is_no_answer(maker: Any, make_case: Any) -> None:
+    fill_steps(maker, make_case)
+    for row in maker.rows:
+        row["parts_ms"] = row["parts_ms"] and 1.2 * row["parts_ms"]
+    assert draw_tables(maker) == "No answer: parts and whole disagree in 6 of 6 optimizer steps."
+    for row in maker.rows:
+        row["parts_ms"] = None
+    for line in maker.samples:
+        line["samples_ms"] = [x * (0.7 if i % 2 else 1.0) for i, x in enumerate(line["samples_ms"])]
+    assert draw_tables(maker).startswith("No answer: too noisy (3 of 3 ratios are uncertain by more than 5 %).")
+
+
 def test_two_precisions_are_told_apart_and_compared_each_with_its_own(maker: Any, make_case: Any) -> None:
     fill_steps(maker, make_case)
     mixed = {key: (r, 2 * f, 3 * b, o, c) for key, (r, f, b, o, c) in STEPS.items()}

@@ -1,0 +1,99 @@
+"""The ratio of one case's time to another's in one pass and clock, for the rows, the terminal, the tables and the page.
+
+Cases that took turns are compared round by round, so that what drifts in both cancels. Of times that were measured
+apart from each other only the quotient of their medians is left, and its interval has the drift in it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from bench.case import Case, read_case
+from bench.case.schema import BASELINE, Status
+from bench.record.stats import (
+    MIN_SAMPLES,
+    Estimate,
+    Measured,
+    Repeat,
+    generator,
+    measured,
+    ratio_estimate,
+    ratios_by_round,
+)
+
+Row = dict[str, Any]
+
+
+def ratio_of(
+    ours: Sequence[Repeat], theirs: Sequence[Repeat], quotient: Measured, *key: object
+) -> tuple[Measured, Estimate]:
+    """Our time over theirs, and its interval, over our repeats.
+
+    A repeat that took turns with the other case gives the ratio that its rounds have: as recorded where the other is
+    its baseline, else paired here. Without any such repeat it is `quotient`, of both sides' medians. `key`: what the
+    ratio is of, such as pass and clock; the same key and repeats give the same digits.
+    """
+    found = [ratio for one in ours if (ratio := _in_turns(one, theirs))]
+    if not found:
+        return quotient, quotient.estimate
+    return measured(found, generator(ours[0].case_id, theirs[0].case_id, *key))
+
+
+def _in_turns(one: Repeat, theirs: Sequence[Repeat]) -> Repeat | None:
+    """The ratio of a repeat to the other case by its rounds, or by its row, as a repeat whose values are no ms."""
+    ids = {other.case_id for other in theirs}
+    is_base = bool(one.ratio_to) and one.ratio_to in ids
+    found, series = one.ratio if is_base else None, one.ratios if is_base else ()
+    other = next((t for t in theirs if one.turns and t.turns == one.turns and t.rounds), None)
+    if not series and not found and other and one.rounds:
+        series = ratios_by_round(one.samples_ms, one.rounds, other.samples_ms, other.rounds)
+    if not found and not series:
+        return None
+    told = found or ratio_estimate(series)
+    return Repeat(told.value, told.low, told.high, series if len(series) >= MIN_SAMPLES else (), one.process)
+
+
+def baselines(cases: Iterable[Case]) -> dict[tuple[object, ...], Case]:
+    """Full-FT by the axes that a ratio must share; eager where several implementations of it were measured."""
+    full = [c for c in cases if c.method == BASELINE]
+    return {c.comparison: c for c in sorted(full, key=lambda c: c.impl == "eager")}
+
+
+def with_ratios(rows: Sequence[Row], lines: Iterable[Row]) -> list[Row]:
+    """The rows of a record, those without a ratio with the one to their baseline's row in the same pass, clock and
+    repeat, where both have times. `lines`: those of samples.jsonl; of several with the same key the last counts."""
+    cases = {row["case_id"]: read_case(row) for row in rows}
+    full = baselines(cases.values())
+    samples = {_key(line): line for line in lines}
+    timed = {_key(r): r for r in rows if r["status"] == Status.ok and r["median_ms"]}
+    found = []
+    for row in rows:
+        base = full.get(cases[row["case_id"]].comparison)
+        other = timed.get((base.case_id, *_key(row)[1:])) if base else None
+        if other and _key(row) in timed and row.get("ratio") is None:
+            row = row | _ratio_columns(_repeat(row, samples), _repeat(other, samples), row["pass"], row["clock"])
+        found.append(row)
+    return found
+
+
+def _ratio_columns(ours: Repeat, theirs: Repeat, *key: str) -> Row:
+    """The columns of a ratio, under the seeds that the tables use for a case with one repeat."""
+    above, below = (measured([r], generator(r.case_id, *key))[0] for r in (ours, theirs))
+    found = ratio_of([ours], [theirs], above / below, *key)[1]
+    if ours.case_id == theirs.case_id:
+        found = Estimate(1.0, 1.0, 1.0)
+    return {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high, "ratio_to": theirs.case_id}
+
+
+def _repeat(row: Row, lines: Mapping[tuple[Any, ...], Row]) -> Repeat:
+    """A row and its line of samples, unless that belongs to an earlier run's row."""
+    line = lines.get(_key(row), {})
+    line = line if line.get("run_id") == row["run_id"] else {}
+    return Repeat(
+        row["median_ms"], row["ci_low_ms"], row["ci_high_ms"], line.get("samples_ms", ()), row["process"] or "",
+        row["case_id"], line.get("rounds", ()), line.get("turns", ""), line.get("ratio_to", ""), None,
+        line.get("ratios", ()),
+    )  # fmt: skip
+
+
+def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["case_id"], row["pass"], row["clock"], row["repeat"]
