@@ -36,7 +36,7 @@ _FOUND = (
     Column("n", "number of samples"),
     Column(
         "ratio",
-        "time over the baseline's in the same pass and clock: the median over rounds, or of medians measured apart",
+        "time over the baseline's in the same pass and clock: the median over rounds, or a quotient of medians",
     ),
     Column("ratio_low", "lower end of the ratio's 95 % interval, from its rounds"),
     Column("ratio_high", "upper end of the ratio's 95 % interval, from its rounds"),
