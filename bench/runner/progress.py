@@ -112,4 +112,6 @@ def _line(case: Case, rows: list[dict[str, Any]]) -> str:
         words += f"{row['pass']} {row['median_ms']:.4g} ms  {ratio}".rstrip()
     elif not bad:
         words += f"{rows[0]['status']}: {rows[0]['detail']}"
+    if not ok and len({(r["status"], r["detail"]) for r in bad.values()}) == 1:
+        bad = {"all clocks": next(iter(bad.values()))}
     return words + "".join(f"  {c}: {r['status']}: {r['detail']}" for c, r in bad.items())

@@ -14,7 +14,8 @@ from bench.models.build import build
 from bench.record.store import Record, open_record
 from bench.roofline.memory import need, sentence, too_large
 from bench.runner.progress import Display
-from bench.runner.scheduler import Scheduler, exit_status, open_tasks
+from bench.runner.plan import exit_status, open_tasks
+from bench.runner.scheduler import Scheduler
 from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 from tests.runner.test_workers import StubWorker
@@ -111,17 +112,22 @@ def record_of(
     class Full(StubWorker):
         """Says of each case that memory did not suffice."""
 
-        def send(self, job: dict[str, Any]) -> None:
-            super().send(job)
-            workers.extend(f"{case['model']} {case['method']}" for case in job["cases"])
+        def send(self, command: dict[str, Any]) -> None:
+            super().send(command)
+            if command.get("do") == "prepare":
+                workers.append(f"{command['case']['model']} {command['case']['method']}")
 
         def events(self) -> Any:
-            yield {"event": "hello", "cuda": "13.0", "gpu_clocks": None}
-            for _ in self.job["cases"]:
-                yield {"event": "failed", "status": Status.oom, "detail": "OutOfMemoryError: CUDA out of memory"}
+            yield {"event": "hello", "own": [], "cuda": "13.0", "gpu_clocks": None}
+            while True:
+                yield {
+                    "event": "failed", "status": Status.oom, "detail": "OutOfMemoryError: CUDA out of memory", "last": True
+                }  # fmt: skip
 
     monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
-    Scheduler(plan, device, record, Display(1), Full).run(open_tasks(plan, record, 1, frozenset({"oom"})))
+    scheduler = Scheduler(plan, device, record, Display(), worker=Full)
+    scheduler.run(scheduler.refuse(open_tasks(plan, record, 1, frozenset({"oom"}))))
+    workers[:] = dict.fromkeys(workers)  # what was out of memory beside others was tried alone
     return record
 
 
@@ -148,8 +154,9 @@ def test_what_cannot_fit_is_oom_before_a_worker_is_started(tmp_path: Path, monke
     workers.clear()
     record_of(tmp_path, plan, 81559, workers, monkeypatch)
     assert len(workers) == 4, "on 80 GB all are tried"
+    workers.clear()
     record_of(tmp_path, plan, None, workers, monkeypatch)
-    assert len(workers) == 8, "and where the GPU's memory is not known"
+    assert len(workers) == 4, "and where the GPU's memory is not known"
 
 
 def test_list_says_what_would_not_fit(

@@ -7,7 +7,7 @@ import pytest
 from bench.devices import Device
 from bench.roofline.peaks import peaks_of
 from bench.roofline.roofline import roofline_ms
-from bench.runner.rows import RowMaker
+from bench.runner.rows import Company, RowMaker
 from bench.sweeps.expand import make_plan
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.159.04", 132, 81559)
@@ -25,7 +25,7 @@ def row_of(device: Device, clock: str, ms: float, **more: Any) -> dict[str, Any]
              "samples_ms": [ms] * 24}
         ],
     }  # fmt: skip
-    rows, samples = RowMaker(PLAN, "run", device).measured(CASE, 0, "1-now", event)
+    rows, samples = RowMaker(PLAN, "run", device).measured(CASE, 0, "1-now", event, Company("", "nothing", None, []))
     assert len(rows) == len(samples) == 1
     return rows[0]
 
