@@ -68,7 +68,7 @@ class Lane:
                     return event
         except Silent as e:
             self.close()
-            raise Lost(Status.timeout, f"{e}; killed", early=not self._greeted) from None
+            raise Lost(Status.timeout, f"{e}; killed") from None
         code = self._worker.wait()
         words = self._worker.last_words()
         self.close()

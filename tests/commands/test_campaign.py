@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from bench.commands.campaign import STAGES, make_stages, seconds_of
+from bench.commands.campaign import STAGES, make_stages
 from bench.devices import Device
 from bench.errors import UserError
 from bench.runner.signals import run_command
+from bench.terminal import seconds_of
 from tests.conftest import ROOT, Bench, Cli, children_of, is_running, rows_of, wait_for
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.1", 132, 81559)
@@ -193,13 +194,13 @@ def test_a_damaged_record_is_named(cli: Cli, tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("18m", 1080), ("540", 540), ("90s", 90), ("1.5h", 5400)])
 def test_durations(text: str, seconds: float) -> None:
-    assert seconds_of(text) == seconds
+    assert seconds_of("--time", text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "0", "9 minutes", "-9m", "m"])
 def test_bad_durations_are_named(text: str) -> None:
     with pytest.raises(UserError, match=r"--time: .* is no duration\. Write it as "):
-        seconds_of(text)
+        seconds_of("--time", text)
 
 
 def test_make_campaign_is_the_command() -> None:

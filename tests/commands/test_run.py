@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench.case.columns import COLUMNS
+from bench.devices import cpu_device
 from bench.record.environment import source_hash
 from bench.record.stats import summarize
+from bench.runner.lock import only_run_on
 from tests.conftest import ROOT, Bench, rows_of
 
 CONTRACT = """
@@ -26,24 +28,28 @@ def test_a_run_leaves_what_the_contract_says(bench: Bench, sweep_file: Path, tmp
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out), "the folder alone, for scripts"
     assert "CPU times are no GPU times" in done.stderr
-    assert "times as long as Full-FT" in done.stderr.splitlines()[-1]
+    assert "busy with other work" in done.stderr and "1 thread" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"Tables, plots and the answer: python -m plots {out}"
     rows = rows_of(out)
-    assert len(rows) == 6 * 3 and set(CONTRACT) <= set(rows[0]) == set(COLUMNS)
-    assert len({r["process"] for r in rows}) == 3, "a worker for each (model, method, impl)"
+    assert len(rows) == 6 * 3 * 2 and set(CONTRACT) <= set(rows[0]) == set(COLUMNS)
+    assert len({r["process"] for r in rows}) == 3, "a worker for each (method, impl)"
     for r in rows:
-        assert r["status"] == "ok" and r["clock"] == "cpu" and r["level"] == "linear"
+        assert r["status"] == "ok" and r["clock"] in ("cpu-time", "cpu") and r["level"] == "linear"
         assert 0 < r["ci_low_ms"] <= r["median_ms"] <= r["ci_high_ms"]
         assert r["min_ms"] <= r["p20_ms"] <= r["p80_ms"]
-        assert r["stop"] in ("converged", "budget", "wall", "samples")
+        assert r["stop"] in ("converged", "budget", "wall", "rounds")
         assert r["peak_mib"] is None and r["l2"] is None, "an empty cell means not measured"
         assert (r["refresh_ms"] is not None) == (r["method"] == "paca")
+        assert r["threads"] == 1 and r["beside"] == "comparison" and r["ratio_low"] <= r["ratio"] <= r["ratio_high"]
+        base = next(b for b in rows if (b["method"], b["layer"]) == ("full", r["layer"]))
+        assert r["ratio_to"] == base["case_id"] and (r["ratio"] == 1 or r["method"] != "full")
     samples = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     for r, s in zip(rows, samples, strict=True):
         assert (r["case_id"], r["pass"]) == (s["case_id"], s["pass"])
-        assert len(s["samples_ms"]) == r["n"]
+        assert len(s["samples_ms"]) == len(s["rounds"]) == r["n"] and len(set(s["rounds"])) == r["rounds"]
         assert summarize(s["samples_ms"]).median_ms == pytest.approx(r["median_ms"], abs=1e-6)
     for case in {r["case_id"] for r in rows}:
-        f, b, fb = (next(s["samples_ms"] for s in samples if (s["case_id"], s["pass"]) == (case, p))
+        f, b, fb = (next(s["samples_ms"] for s in samples if (s["case_id"], s["pass"], s["clock"]) == (case, p, "cpu"))
                     for p in ("forward", "backward", "forward-backward"))  # fmt: skip
         assert [x + y for x, y in zip(f, b, strict=True)] == pytest.approx(fb, abs=1e-5), "one iteration yields all"
 
@@ -55,13 +61,14 @@ def test_a_run_leaves_what_the_contract_says(bench: Bench, sweep_file: Path, tmp
     assert shlex.join(["python", "-m", "bench", "run", str(sweep_file)]) in invocation["command"]
     kinds = ["starting", "building", "compiling", "checking", "warming up", "measuring", "waiting"]
     assert list(invocation["spent_s"]) == kinds and all(s >= 0 for s in invocation["spent_s"].values())
-    assert all(any(line.split()[0] == kind.split()[0] for line in done.stderr.splitlines()) for kind in kinds)
+    assert "The time went into: " in done.stderr and "measuring" in done.stderr
     with open(out / "rows.csv", newline="") as f:
-        assert len(list(csv.DictReader(f))) == 18
+        assert len(list(csv.DictReader(f))) == 36
 
     before = (out / "rows.jsonl").read_bytes()
-    again = bench("run", sweep_file, "--gpu", "cpu", "--out", out)
-    assert again.returncode == 0 and "0 of 6 cases to measure" in again.stderr
+    with only_run_on(cpu_device(), print):  # with nothing to measure it waits for nobody
+        again = bench("run", sweep_file, "--gpu", "cpu", "--out", out)
+    assert again.returncode == 0 and "all 6 cases are measured" in again.stderr
     assert (out / "rows.jsonl").read_bytes() == before, "a second run measures nothing again"
 
 
@@ -83,7 +90,7 @@ def test_repeats_are_fresh_processes_and_rows_of_their_own(bench: Bench, sweep_f
     rows = rows_of(out)
     assert sorted({r["repeat"] for r in rows}) == [0, 1]
     assert len({r["process"] for r in rows}) == 2
-    assert len(rows) == 2 * 2 * 3
+    assert len(rows) == 2 * 2 * 3 * 2
 
 
 def test_strict_counts_noisy_rows(bench: Bench, tmp_path: Path, sweep_file: Path) -> None:
@@ -93,7 +100,7 @@ def test_strict_counts_noisy_rows(bench: Bench, tmp_path: Path, sweep_file: Path
     assert bench(*flags).returncode == 0
     assert all(r["noisy"] for r in rows_of(out))
     assert bench(*flags, "--strict").returncode == 1
-    assert len(rows_of(out)) == 6, "and measures nothing again for it"
+    assert len(rows_of(out)) == 12, "and measures nothing again for it"
 
 
 def test_another_gpu_than_the_folders_is_refused(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:

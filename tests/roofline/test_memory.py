@@ -13,8 +13,8 @@ from bench.devices import Device
 from bench.models.build import build
 from bench.record.store import Record, open_record
 from bench.roofline.memory import need, sentence, too_large
-from bench.runner.progress import Display
 from bench.runner.plan import exit_status, open_tasks
+from bench.runner.progress import Display
 from bench.runner.scheduler import Scheduler
 from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config

@@ -9,8 +9,8 @@ from bench.case.schema import Status
 from bench.devices import Device
 from bench.record.environment import tuned_hash
 from bench.record.store import open_record
-from bench.runner.rows import RowMaker
 from bench.runner.plan import open_tasks
+from bench.runner.rows import RowMaker
 from bench.sweeps.expand import make_plan
 
 H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.1", 132, 81559)
