@@ -120,9 +120,8 @@ def record_of(
         def events(self) -> Any:
             yield {"event": "hello", "own": [], "cuda": "13.0", "gpu_clocks": None}
             while True:
-                yield {
-                    "event": "failed", "status": Status.oom, "detail": "OutOfMemoryError: CUDA out of memory", "last": True
-                }  # fmt: skip
+                detail = "OutOfMemoryError: CUDA out of memory"
+                yield {"event": "failed", "status": Status.oom, "detail": detail, "last": True}
 
     monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
     scheduler = Scheduler(plan, device, record, Display(), worker=Full)
