@@ -9,19 +9,21 @@ from bench.devices import Device
 from bench.roofline.memory import need
 
 PROCESS = 2**30  # bytes: of a CUDA context with its libraries, and on a CPU of Python with torch and transformers
-COPIES = 3  # where activations have no closed form: of weights and gradients, as the correctness check has of a block
+COPIES = 2  # where activations have no closed form: of weights and gradients, which the correctness check has beside
 SHARE = 0.85  # of the memory that may be filled: allocators waste some
 
 
 def fits(cases: Sequence[Case], step: bool, device: Device) -> bool:
-    """True where it is not known how much memory the device has."""
+    """Whether what they hold while they wait fits, and beside it what the largest needs while it works: between its
+    blocks a case gives back what forward keeps for backward. True where the device's memory is not known.
+
+    step: whole optimizer steps are timed.
+    """
     if device.is_cpu:
         room: float | None = psutil.virtual_memory().available
     else:
         room = None if device.memory_mib is None else device.memory_mib * 2**20
-    return room is None or sum(_about(c, step) for c in cases) <= SHARE * room
-
-
-def _about(case: Case, step: bool) -> int:
-    found = need(case, step)
-    return PROCESS + (found.about or COPIES * found.at_least)
+    needs = [need(c, step) for c in cases]
+    waiting = sum(PROCESS + n.at_least for n in needs)
+    working = max(COPIES * n.at_least if n.activations is None else n.activations for n in needs)
+    return room is None or waiting + working <= SHARE * room

@@ -102,6 +102,7 @@ class Turns:
             self._failed(Status.wrong, wrong, goes_on=True)
             return
         checking_s = checked - started + perf_counter() - built
+        gc.collect()
         self._peak = peak_mib(self._work, self._device, "step" in self._passes)
         self._rest()
         self._emit("prepared", spent=_spent(built - checked, checking_s))
@@ -177,9 +178,10 @@ class Turns:
         )
 
     def _rest(self) -> None:
-        """Leaves the device idle: a neighbour measures next."""
+        """Leaves the device idle, and free of memory that is not in use: a neighbour measures next."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()
 
 
 def _is_cpu_oom(e: BaseException) -> bool:

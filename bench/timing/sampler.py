@@ -140,8 +140,8 @@ class Sampler:
         for part in self._parts:
             step = "step" in part
             known = self._taken.get((part[-1], self._clock.name))
-            # A neighbour's turn has emptied the caches, and on a GPU this process gave back its unused memory: an
-            # untimed sample first, unless one is as long as the block, and sees cold caches anyway.
+            # A neighbour's turn has emptied the caches, and on a GPU this process has given its unused memory back: an
+            # untimed sample first. Not on a CPU where one takes most of a block: it streams through the caches anyway.
             if self._clock.name != "cpu-time" or (known and 4e-3 * known[-1] < seconds):
                 self._clock.sample(self._work, step)
             self._watch.begin()
