@@ -37,9 +37,10 @@ campaign: $(READY)  ## Everything worth measuring on this GPU, resumable; ARGS="
 test: $(READY)  ## The fast tests, without benchmarks (a few minutes)
 	$(PY) -m pytest $(TEST)
 
-test-all: lint  ## Everything CI runs: lint, types, all tests, the benchmarks of one model
+test-all: lint  ## Everything CI runs: lint, types, all tests, the benchmarks of one model, smoke three times
 	$(MAKE) test TEST="--benchmark-skip -n auto"
 	$(PY) -m pytest --benchmark-only -k gpt2-medium
+	$(MAKE) aa SWEEP=smoke
 
 lint: $(READY)  ## Style and types
 	$(PY) -m ruff check .

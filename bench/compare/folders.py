@@ -94,9 +94,13 @@ def check_same_device(a: Side, b: Side) -> None:
 
 
 def narrow(sides: tuple[Side, Side], where: tuple[str, ...]) -> tuple[Side, Side]:
-    """The rows that every --where lets through."""
+    """The rows that every --where lets through. Wall time on a CPU, which holds what other work took, only where it is
+    named: CPU time of the same samples stands for it."""
     a, b = (list(s.rows) for s in sides)
-    for c in parse_where(where, (*AXES, "case_id", "pass", "clock")):
+    conditions = parse_where(where, (*AXES, "case_id", "pass", "clock"))
+    if not any(c.axis == "clock" for c in conditions) and any(r["clock"] == "cpu-time" for r in (*a, *b)):
+        a, b = ([r for r in rows if r["clock"] != "cpu"] for rows in (a, b))
+    for c in conditions:
         chosen = c.chosen(list(dict.fromkeys(text_of(r.get(c.axis)) for r in (*a, *b))), "is in neither folder")
         a, b = ([r for r in rows if text_of(r.get(c.axis)) in chosen] for rows in (a, b))
     return replace(sides[0], rows=tuple(a)), replace(sides[1], rows=tuple(b))

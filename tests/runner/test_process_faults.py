@@ -92,7 +92,7 @@ def test_kill_of_the_worker_is_a_crashed_row_and_the_sweep_goes_on(
 
 def test_a_hung_worker_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path) -> None:
     sweep = tmp_path / "hang.yaml"
-    sweep.write_text(TWO_GROUPS.replace("measure: {", "measure: {timeout_s: 8, "))
+    sweep.write_text(TWO_GROUPS.replace("measure: {", "measure: {timeout_s: 15, "))
     out = tmp_path / "out"
     scheduler = bench.start("run", sweep, "--out", out)
     worker = wait_for(lambda: children_of(scheduler.pid))[0]
