@@ -23,7 +23,7 @@ from bench.methods import adapt
 from bench.methods.reference import ReferenceLayer, load_reference
 from bench.methods.registry import method_of
 from bench.models.build import build
-from bench.models.work import autocast
+from bench.models.work import autocast, called_with
 
 
 @dataclass
@@ -112,12 +112,7 @@ def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
     work = build(untouched, device, seed)
     no_dropout(work.model)
     draw_biases(work.model, seed)
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    module = inner(work.model, case.level)
-    hook = module.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
-    with torch.no_grad():
-        work.forward()
-    hook.remove()
+    args, kwargs = called_with(inner(work.model, case.level), work.forward)
     x = next((leaf for name, leaf in work.leaves if name == "x"), None)
     layers, names = {}, [name for name, _ in work.leaves if name != "x"]
     if method_of(case).adapts:
@@ -128,7 +123,7 @@ def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
             adapt.replace(work.model, name, layers[name])
         names = [f"{name}.{part}" for name, layer in layers.items() for part in layer.trained]
     linear = list(case.linear_layers)
-    return ReferenceModel(work.model, case.level, case.precision, *seen[0], x, layers, names, linear)
+    return ReferenceModel(work.model, case.level, case.precision, args, kwargs, x, layers, names, linear)
 
 
 def reference(plain: ReferenceModel) -> ReferenceModel:
