@@ -15,7 +15,6 @@ from bench.methods.refresh import draw_lora_b
 from bench.methods.registry import apply
 from bench.models.work import AUTOCAST, Prepared, Work
 
-
 # Values drawn for a weight on a CPU, whatever its size, in whole rows.
 DRAWN = 1 << 18
 
