@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.case import Case
 from bench.correctness.bounds import Finding, good, judge, relative_errors
 from bench.correctness.prepare import canonical, draw_biases, leaf_values
-from bench.correctness.reference import ReferenceModel, baseline, outputs, reference, scale_branch
+from bench.correctness.reference import ReferenceModel, baseline, outputs, scale_branch
 from bench.methods.adapt import DTYPES
 from bench.methods.reference import BranchReference, ReferenceLayer
 from bench.models.build import build
@@ -50,7 +50,7 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     work = build(case, str(device), seed)
     draw_biases(work.model, seed)
     plain = baseline(case, str(device), seed)
-    exact = reference(plain)
+    exact = plain.exact
     findings: list[Finding] = []
     for name in exact.layers:
         if good(findings):
@@ -73,7 +73,6 @@ def _masks_of(name: str, work: Work, plain: ReferenceModel, exact: ReferenceMode
         b.copy_((mine[:, None] == torch.arange(rank, device=device)) * (1 + torch.rand((n, 1), device=device)))
         scale_branch(values, exact, SHARE)
         work.refresh()
-        exact.load(values)
         plain.load(values)
         meets = torch.arange(tokens, device=device)[:, None] % classes == mine
         grad_out = (meets * _away_from_zero((tokens, 1), device) / tokens**0.5).to(dtype)

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from bench.methods import adapt
 from bench.methods.reference import ReferenceLayer, load_reference
 from bench.methods.registry import method_of
 from bench.models.build import build
-from bench.models.work import autocast
+from bench.models.work import autocast, called_with
 
 
 @dataclass
@@ -46,11 +47,18 @@ class ReferenceModel:
     def device(self) -> torch.device:
         return next(self.root.parameters()).device
 
+    @cached_property
+    def exact(self) -> "ReferenceModel":
+        """The reference to this baseline. Made when first asked for: it takes twice the memory of one in fp32."""
+        return reference(self)
+
     def load(self, values: Mapping[str, Tensor]) -> None:
-        """Adapter tensors by name (layer.lora_a, layer.columns ...)."""
+        """Adapter tensors by name (layer.lora_a, layer.columns ...), here and in what `exact` has made."""
         for name, value in values.items():
             layer, _, part = name.rpartition(".")
             self.layers[layer].load(part, value)
+        if "exact" in vars(self):
+            self.exact.load(values)
 
     def run(self, grad_outs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs (or loss and logits) and every gradient by name; grad_outs: those of the outputs, or of the loss."""
@@ -73,8 +81,9 @@ class ReferenceModel:
 
     @torch.no_grad()
     def base(self) -> dict[str, Tensor]:
-        """x W^T + b of a single layer, or of each sibling, by the name of its output."""
-        assert self.level == "linear" and self.x is not None
+        """x W^T + b of a single layer with a branch, or of each sibling, by the name of its output; else nothing."""
+        if self.x is None or self.level != "linear" or not any(layer.branch for layer in self.layers.values()):
+            return {}
         with ieee_gemms(self.device):
             found = tuple(layer.base(self.x) for layer in self.layers.values())
         return outputs(found, self.linear)
@@ -103,12 +112,7 @@ def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
     work = build(untouched, device, seed)
     no_dropout(work.model)
     draw_biases(work.model, seed)
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    module = inner(work.model, case.level)
-    hook = module.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
-    with torch.no_grad():
-        work.forward()
-    hook.remove()
+    args, kwargs = called_with(inner(work.model, case.level), work.forward)
     x = next((leaf for name, leaf in work.leaves if name == "x"), None)
     layers, names = {}, [name for name, _ in work.leaves if name != "x"]
     if method_of(case).adapts:
@@ -119,7 +123,7 @@ def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
             adapt.replace(work.model, name, layers[name])
         names = [f"{name}.{part}" for name, layer in layers.items() for part in layer.trained]
     linear = list(case.linear_layers)
-    return ReferenceModel(work.model, case.level, case.precision, *seen[0], x, layers, names, linear)
+    return ReferenceModel(work.model, case.level, case.precision, args, kwargs, x, layers, names, linear)
 
 
 def reference(plain: ReferenceModel) -> ReferenceModel:
@@ -145,27 +149,27 @@ def reference(plain: ReferenceModel) -> ReferenceModel:
     return ReferenceModel(root, plain.level, str(dtype), args, kwargs, x, layers, plain.names, plain.linear)
 
 
-def draw(values: Mapping[str, Tensor], exact: ReferenceModel, share: float) -> bool:
+def draw(values: Mapping[str, Tensor], model: ReferenceModel, share: float) -> bool:
     """Draws what zeros would hide (LoRA's B), so that branches have `share` of the norm of x W^T; for a single layer
     exactly, on its own x. True where there was something to draw."""
-    drawn = [(name, layer) for name, layer in exact.layers.items() if layer.branch]
+    drawn = [(name, layer) for name, layer in model.layers.items() if layer.branch]
     for name, layer in drawn:
         layer.draw({part: values[f"{name}.{part}"] for part in layer.trained}, share)
-    if drawn and exact.level == "linear":
-        scale_branch(values, exact, share)
+    if drawn and model.level == "linear":
+        scale_branch(values, model, share)
     return bool(drawn)
 
 
 @torch.no_grad()
-def scale_branch(values: Mapping[str, Tensor], exact: ReferenceModel, share: float) -> None:
+def scale_branch(values: Mapping[str, Tensor], model: ReferenceModel, share: float) -> None:
     """Scales the B of a single layer, or of each sibling, until its branch has `share` of the norm of x W^T."""
-    x = exact.x
-    assert x is not None
-    for name, layer in exact.layers.items():
+    assert model.x is not None
+    x = model.x.to(torch.promote_types(model.x.dtype, torch.float32))
+    for name, layer in model.layers.items():
         a, b = (values.get(f"{name}.{part}", layer.get_parameter(part)) for part in ("lora_a", "lora_b"))
-        with ieee_gemms(exact.device):
+        with ieee_gemms(model.device):
             branch = layer.scale * (x @ a.to(x.dtype).t()) @ b.to(x.dtype).t()
-            b.mul_(share * F.linear(x, layer.weight).norm() / branch.norm())
+            b.mul_(share * F.linear(x, layer.weight.to(x.dtype)).norm() / branch.norm())
 
 
 @contextmanager

@@ -96,7 +96,8 @@ class BranchReference(ReferenceLayer):
         """If the entries of x are independent, exactly that share. A is taken as it is."""
         a, b = values.get("lora_a", self.lora_a), values["lora_b"]
         wide = torch.randn(b.shape, dtype=torch.float32, device=b.device)
-        norm_w, norm_a = (torch.linalg.vector_norm(t, dtype=self.weight.dtype) for t in (self.weight, a))
+        dtype = torch.promote_types(self.weight.dtype, wide.dtype)
+        norm_w, norm_a = (torch.linalg.vector_norm(t, dtype=dtype) for t in (self.weight, a))
         b.copy_(wide * (share * norm_w / (abs(self.scale) * b.shape[0] ** 0.5 * norm_a)))
 
 

@@ -9,24 +9,21 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.methods.adapt import decoder_blocks
 from bench.models.config import check_length, make_config, make_model, model_dropout, one_block
-from bench.models.work import Prepared, autocast
+from bench.models.work import Prepared, autocast, called_with
 
 
 def prepare_block(case: Case, device: torch.device, dtype: torch.dtype) -> Prepared:
     """The first decoder block at its real width, called as its own model calls it; x (batch, seq, hidden).
 
-    What else it is called with (rotary tables, position ids) is taken from one forward of a model of that block alone,
+    What else it is called with (rotary tables, position ids) is taken from a forward of a model of that block alone,
     and so lies outside of the timed call, for every architecture alike.
     """
     config = _config(case)
     whole = make_model(one_block(config), device, dtype)
     block = decoder_blocks(whole)[1][0]
-    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
-    hook = block.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
-    with torch.no_grad(), autocast(case.precision, device):
-        whole(**_inputs(whole, case, device, config.vocab_size))
-    hook.remove()
-    args, kwargs = seen[0]
+    inputs = _inputs(whole, case, device, config.vocab_size)
+    with autocast(case.precision, device):
+        args, kwargs = called_with(block, lambda: whole(**inputs))
     hidden = args[0] if args else kwargs.pop("hidden_states")
     rest = args[1:]
     x = torch.randn(hidden.shape, device=device, dtype=hidden.dtype, requires_grad=True)

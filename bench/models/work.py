@@ -1,8 +1,9 @@
 """What the clocks drive: one forward, one backward, one optimizer step, and nothing of how they are timed."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,27 @@ def autocast(precision: str, device: torch.device, cache: bool = True) -> Abstra
         if dtype is None or device.type == "meta"
         else torch.autocast(device.type, dtype=dtype, cache_enabled=cache)
     )
+
+
+class _Seen(Exception):
+    """Ends a forward whose arguments are all that is wanted."""
+
+
+def called_with(module: nn.Module, forward: Callable[[], object]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments with which `forward` calls a module first; the module itself does not run."""
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def stop(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((args, kwargs))
+        raise _Seen
+
+    hook = module.register_forward_pre_hook(stop, with_kwargs=True)
+    try:
+        with torch.no_grad(), suppress(_Seen):
+            forward()
+    finally:
+        hook.remove()
+    return seen[0]
 
 
 @dataclass

@@ -231,3 +231,11 @@ def test_adapter_dtype(family: str, model: str, adapter_dtype: str) -> None:
         work.check_leaves()
         expected = {"bf16": torch.bfloat16, "fp32": torch.float32}[adapter_dtype]
         assert {leaf.grad.dtype for name, leaf in work.leaves if name != "x"} == {expected}  # type: ignore[union-attr]
+
+
+def test_large_weights_on_a_cpu_have_no_two_rows_alike() -> None:
+    """They repeat what was drawn for a part of them, shifted."""
+    weight = build(make_case(None, level="linear", layer="square-1024"), "cpu").model.get_parameter("layer.weight")
+    assert weight.std().item() == pytest.approx(0.02, rel=0.01) and abs(weight.mean().item()) < 1e-4
+    cosines = torch.nn.functional.normalize(weight.detach())
+    assert (cosines @ cosines.t()).fill_diagonal_(0).abs().max() < 0.2
