@@ -44,9 +44,7 @@ _FOUND = (
     Column("rounds", "rounds in which the case and the baseline took turns; empty where it was measured alone"),
     Column("beside", f"what the case took turns with: {', '.join(BESIDE)}"),
     Column("outliers", "samples beyond 1.5 interquartile ranges from the quartiles; counted, never dropped"),
-    Column(
-        "stop", "why sampling stopped: converged, budget, wall, samples or rounds; lost: the others of the rounds were"
-    ),
+    Column("stop", "why sampling stopped: converged, budget, wall, samples or rounds"),
     Column("noisy", "True where the interval is wider than +-2 %"),
     Column("status", f"how the measurement ended: {', '.join(Status)}"),
     Column("detail", "what else is to be said, such as the reason of a status"),

@@ -11,6 +11,9 @@ from bench.timing.measurement import Samples
 from bench.timing.settings import MeasureSettings
 
 
+LOST = "lost"  # why rounds stopped where fewer than two cases are left
+
+
 class Gone(Exception):
     """A case gives no more blocks."""
 
@@ -45,7 +48,7 @@ class Rounds(Generic[T]):
         self.done = 0
 
     def run(self, on_round: Callable[["Rounds[T]"], None] = lambda _rounds: None) -> str:
-        """Takes rounds; why it stopped: converged, budget, wall or rounds; 'lost' where fewer than two are left."""
+        """Takes rounds; why it stopped: converged, budget, wall, rounds or LOST."""
         began = self._now()
         while len(self.live) > 1:
             for turn in self._order():
@@ -60,7 +63,7 @@ class Rounds(Generic[T]):
             on_round(self)
             if reason := self._stop(self._now() - began):
                 return reason
-        return "lost"
+        return LOST
 
     def ratios(self, turn: T) -> list[Estimate]:
         """The ratio of a case to the baseline so far, one for each of the keys."""

@@ -21,7 +21,7 @@ from bench.runner.fit import fits
 from bench.runner.lane import Lane, Lost
 from bench.runner.plan import Task, baseline_of, comparisons
 from bench.runner.progress import Display
-from bench.runner.rounds import Rounds
+from bench.runner.rounds import LOST, Rounds
 from bench.runner.rows import Company, RowMaker
 from bench.runner.seat import Seat
 from bench.runner.worker_process import Event, Worker
@@ -214,7 +214,10 @@ class Scheduler:
         rounds = Rounds(ready, keys, ready[0].case.level, self._plan.settings, perf_counter) if ready else None
         stop = rounds.run(self._display.round) if rounds else ""
         for seat in ready:
-            seat.ask("end", "measured", stop=stop)
+            if stop == LOST:  # all others; a few rounds say too little
+                seat.ask("alone", "measured", clock=clock)
+            else:
+                seat.ask("end", "measured", stop=stop)
         for seat in live:
             seat.in_rounds = seat.lost is not None
 

@@ -90,6 +90,39 @@ def test_kill_of_the_worker_is_a_crashed_row_and_the_sweep_goes_on(
     assert not any("crashed" in line for line in csv)
 
 
+DIES_IN_A_ROUND = """
+import os, pathlib, sys
+if 'bench.runner.worker' in sys.orig_argv:
+    from bench.timing.sampler import Sampler
+    whole, flag = Sampler.block, pathlib.Path({flag!r})
+    def block(self, number, seconds):
+        if number == 3 and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), 9)
+        return whole(self, number, seconds)
+    Sampler.block = block
+"""
+
+
+def test_a_worker_killed_in_a_round_costs_nothing(bench: Bench, tmp_path: Path) -> None:
+    """The first to come to its fourth block is killed: its case is measured alone, and the others go on."""
+    planted = tmp_path / "planted"
+    planted.mkdir()
+    (planted / "sitecustomize.py").write_text(DIES_IN_A_ROUND.format(flag=str(tmp_path / "flag")))
+    bench.env["PYTHONPATH"] = os.pathsep.join([str(planted), bench.env["PYTHONPATH"]])
+    sweep = tmp_path / "small.yaml"
+    sweep.write_text(SWEEP)
+    out = tmp_path / "out"
+    done = bench("run", sweep, "--out", out, "--where", "layer=square-48")
+    assert done.returncode == 0, done.stderr
+    rows = rows_of(out)
+    assert {r["status"] for r in rows} == {"ok"} and set(by_case(rows).values()) == {ROWS}
+    beside = Counter(r["beside"] for r in rows)
+    assert beside == {"nothing": ROWS, "comparison": 2 * ROWS}
+    assert all(r["rounds"] >= 6 for r in rows if r["beside"] == "comparison"), "more than those before the kill"
+    assert len({r["process"] for r in rows}) == 3 and (tmp_path / "flag").exists()
+
+
 def test_a_hung_worker_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path) -> None:
     sweep = tmp_path / "hang.yaml"
     sweep.write_text(TWO_GROUPS.replace("measure: {", "measure: {timeout_s: 15, "))
