@@ -10,7 +10,6 @@ from bench.record.stats import MIN_SAMPLES, Estimate, inflation, ratio_estimate
 from bench.timing.measurement import Samples
 from bench.timing.settings import MeasureSettings
 
-
 LOST = "lost"  # why rounds stopped where fewer than two cases are left
 
 

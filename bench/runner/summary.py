@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from bench.case import Case
+from bench.case.clocks import clocks_of
 from bench.case.schema import Status
+from bench.record.stats import RATIO_NOISY, Estimate
 from bench.record.store import Record
 from bench.sweeps.expand import Plan
 from bench.terminal import duration
@@ -20,12 +22,19 @@ def closing_lines(
     yield f"{len(rows)} rows: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
     if refused:
         reasons = Counter(reason for _, reason in refused)
-        told = "; ".join(f"{n}: {reason}" for reason, n in reasons.most_common(3))
+        first = "; ".join(f"{n}: {reason}" for reason, n in reasons.most_common(3))
         more = f"; {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
-        yield f"Not run here, {len(refused)} cases ({told}{more}). List: python -m bench list {plan.sweep}"
+        yield f"Not run here, {len(refused)} cases ({first}{more}). List: python -m bench list {plan.sweep}"
     bad = sorted({r["status"] for r in rows} - {Status.ok, Status.unsupported})
     if bad:
         yield f"To measure what failed again: python -m bench run {plan.sweep} --retry {','.join(bad)}"
+    told = [r for r in rows if r["clock"] == clocks_of(plan.clocks[0])[0] and r["ratio_to"] not in (None, r["case_id"])]
+    wide = sum(not Estimate(r["ratio"], r["ratio_low"], r["ratio_high"]).within(RATIO_NOISY) for r in told)
+    if wide:
+        answer = (
+            "; too noisy for an answer: measure again with --fresh --wait-quiet 10m" if 2 * wide > len(told) else ""
+        )
+        yield f"{wide} of {len(told)} ratios are uncertain by more than {RATIO_NOISY:.0%}{answer}"
     whole = sum(spent.values())
     if whole:
         shares = (f"{what} {duration(s)} ({s / whole:.0%})" for what, s in spent.items() if s / whole >= 0.005)
