@@ -24,7 +24,7 @@ def test_published_samples_are_packed_where_they_are_large(checkout: Path) -> No
     assert [Path(p).name for p in listed] == ["rows.jsonl", "run.json", "samples.jsonl.gz"]
     packed = gzip.decompress((published / "samples.jsonl.gz").read_bytes())
     assert packed == (run / "samples.jsonl").read_bytes()
-    assert load(published).samples_ms == load(run).samples_ms != {}
+    assert load(published).lines == load(run).lines != {}
     (published / "samples.jsonl.gz").write_bytes(packed[:100])
     with pytest.raises(UserError, match=r"samples\.jsonl\.gz"):
         load(published)

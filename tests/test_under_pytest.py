@@ -15,7 +15,8 @@ from tests import table1
 from tests.conftest import NOT_OBEYED, ROOT
 
 ONE = "gpt2-medium and full and eager and 1x64"
-WITHOUT_GPU = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTEST_ADDOPTS": "", "OMP_NUM_THREADS": "1"}
+HERE = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}  # xdist's, for one
+WITHOUT_GPU = HERE | {"CUDA_VISIBLE_DEVICES": "", "PYTEST_ADDOPTS": "", "OMP_NUM_THREADS": "1"}
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:
