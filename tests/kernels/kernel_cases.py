@@ -168,9 +168,9 @@ def test_dropout_mask() -> None:
     for axis in (0, 1):
         spread = keep.double().mean(axis)
         assert (spread - 0.9).abs().max() < 6 * (0.09 / keep.shape[axis]) ** 0.5
-    assert torch.equal(keep, keep_mask(x, 0.1, 3)) and not torch.equal(keep, keep_mask(x, 0.1, 4))
+    assert torch.equal(keep, keep_mask(x, 0.1, 3)) and not torch.equal(keep[:20], keep_mask(x[:20], 0.1, 4))
     assert torch.equal(keep_mask(x[:50], 0.1, 3), keep[:50]), "a row's mask does not depend on the other rows"
-    assert not torch.equal(keep_mask(x, 0.1, 2**40 + 3), keep)
+    assert not torch.equal(keep_mask(x[:20], 0.1, 2**40 + 3), keep[:20])
     halves = keep_mask(x, 0.5, 3)
     assert bool((keep | ~halves).all()), "one draw per element, whatever the rate"
 
@@ -232,7 +232,7 @@ def test_same_bits_every_time(scheme: str, switch: bool, monkeypatch) -> None:
             torch.autograd.grad(
                 lora_linear(x, t["weight"], a, b, scale=1.0, dropout_p=0.1, seed=3, scheme=scheme), (x, a, b), t["dy"]
             )
-            for _ in range(3)
+            for _ in range(2 if DEVICE == "cpu" else 3)
         ]
     finally:
         torch.use_deterministic_algorithms(before)
