@@ -65,7 +65,8 @@ def series(kind: str, rng: np.random.Generator, n: int = 6000) -> "np.typing.NDA
     return 2.0 * (1 + 0.005 * rng.standard_normal(n)) * np.where(outlying, 3.0, 1.0)
 
 
-KINDS = ["jitter-0.002", "jitter-0.01", "jitter-0.03", "drift", "outliers"]
+# Under the most jitter a simulated run takes five times as many samples as under the others.
+KINDS = ["jitter-0.002", "jitter-0.01", pytest.param("jitter-0.03", marks=pytest.mark.slow), "drift", "outliers"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
