@@ -228,38 +228,6 @@ def test_strange_values_do_not_stop_it(maker: Any, make_case: Callable[..., Any]
     assert "no interval" in (maker.path / "table1.md").read_text()
 
 
-# What a folder of every kind of figure holds, at the least and as in a sweep of every length: the latter takes longer.
-LARGE = pytest.mark.parametrize("large", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["small", "large"])
-
-
-def shapes_of(large: bool) -> list[tuple[int, int]]:
-    batches, lengths = ((1, 2, 4, 8), (128, 256, 512, 1024, 2048)) if large else ((1, 4), (128, 512, 1024))
-    return [(b, s) for b in batches for s in lengths]
-
-
-@LARGE
-def test_a_folder_of_everything_yields_every_file(
-    large: bool, maker: Any, fill: Callable[..., None], make_case: Any
-) -> None:
-    types = [("full", "eager"), *[("lora", i) for i in ("eager", "peft", "triton")]]
-    types += [("full", "compile"), ("paca", "eager"), ("paca", "triton")]
-    models = {} if large else {"models": ONE}
-    fill(maker, types if large else TYPES, shapes_of(large), n=24, **models)
-    for layer in range(40):
-        for method in ("full", "lora", "paca"):
-            axes = {"level": "linear", "layer": f"layer.{layer}"}
-            for clock in ("eager", "host") if large else ("eager",):
-                truth = {"forward": 1.0, "backward": 2.0, "forward-backward": 3.0}
-                maker.timed(make_case(method, **axes), truth, clock=clock, n=24)
-    assert not large or len(maker.rows) > 1900
-    assert main([str(maker.write())]) == 0
-    assert whole(maker.path)
-    assert all(
-        (maker.path / f"{stem}.{kind}").exists() for stem in ("layers", "lengths", "grid") for kind in ("png", "svg")
-    )
-    assert "The first 80 of" in (maker.path / "report.md").read_text()
-
-
 def test_it_needs_no_torch_and_help_is_quick() -> None:
     code = (
         "import sys, plots.__main__ as m, contextlib\n"
@@ -271,21 +239,6 @@ def test_it_needs_no_torch_and_help_is_quick() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout.splitlines()[-1]) == [[], []]
     assert "results folder" in done.stdout
-
-
-@LARGE
-def test_a_gpu_folder_of_everything_yields_every_file(large: bool, maker: Any, fill_clocks: Any) -> None:
-    models = {} if large else {"models": ONE}
-    fill_clocks(maker, [*TYPES, ("lora", "triton")] if large else TYPES, shapes_of(large), n=24, **models)
-    for layer in range(12 if large else 2):
-        axes = {"level": "linear", "layer": f"layer.{layer}", "l2": "cold"}
-        clocks = ("eager", "device", "graph", "host")
-        fill_clocks(maker, TYPES, [(4, 512)], models=ONE, clocks=clocks, axes=axes, n=24)
-    assert not large or len(maker.rows) > 2000
-    assert main([str(maker.write())]) == 0
-    text = (maker.path / "report.md").read_text()
-    for stem in ("split", "lengths", "grid", "layers"):
-        assert (maker.path / f"{stem}.svg").stat().st_size > 0 and f"]({stem}.png)" in text
 
 
 @pytest.mark.parametrize("name", ["table1", "mine"])

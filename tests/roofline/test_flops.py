@@ -41,10 +41,19 @@ def check_flops(case: Case) -> None:
     assert flops(case, "forward-backward") == flops(case, "step") == forward + backward
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_flops_of_models(model: str, method: str) -> None:
-    for upper in ("all", "upper-1/2"):
-        check_flops(make_case(model, method, trainable_layers=upper))
+@pytest.mark.parametrize(
+    ("method", "layers"),
+    [
+        ("full", "all"),
+        ("lora", "upper-1/2"),
+        ("paca", "all"),
+        pytest.param("full", "upper-1/2", marks=pytest.mark.slow),
+        pytest.param("lora", "all", marks=pytest.mark.slow),
+        pytest.param("paca", "upper-1/2", marks=pytest.mark.slow),
+    ],
+)
+def test_flops_of_models(model: str, method: str, layers: str) -> None:
+    check_flops(make_case(model, method, trainable_layers=layers))
 
 
 @pytest.mark.parametrize(
