@@ -61,7 +61,7 @@ def test_a_gpu_that_never_comes_to_rest_is_throttled_and_leaves_no_numbers() -> 
     assert found.samples_ms == {} and found.part_ms("refresh") is None
     assert "HwSlowdown, HwThermalSlowdown" in (found.detail or "") and "10 pauses" in (found.detail or "")
     row, _wall = found.series(["forward"])
-    assert row == {"pass": "forward", "clock": "cpu", "status": "throttled", "detail": found.detail}
+    assert row == {"pass": "forward", "clock": "cpu-time", "status": "throttled", "detail": found.detail}
 
 
 def test_one_that_is_throttled_from_the_start_rests_before_the_first_block() -> None:

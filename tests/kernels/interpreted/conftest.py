@@ -23,14 +23,30 @@ def values_of(item: pytest.Item) -> set[tuple[str, str]]:
     return {(name, str(value)) for name, value in call.params.items()} if call else set()
 
 
+def fast_ones(grid: list[pytest.Item]) -> list[pytest.Item]:
+    """A sixth of a grid, and what it takes besides for every value of every parameter to be among them."""
+    left, chosen, seen = list(grid), list[pytest.Item](), set[tuple[str, str]]()
+
+    def new_values(item: pytest.Item) -> tuple[int, int]:
+        return len(values_of(item) - seen), crc32(item.name.encode())
+
+    while left:
+        item = max(left, key=new_values)
+        if len(chosen) >= max(1, len(grid) // 6) and values_of(item) <= seen:
+            break
+        left.remove(item)
+        chosen.append(item)
+        seen |= values_of(item)
+    return chosen
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a grid of parameters a sixth runs in `make test`, and whatever it takes for every value of every parameter to
-    be in it; the rest in `make test-all`. The interpreter takes seconds for what a GPU does in microseconds."""
+    """Of a grid of parameters the fast ones run in `make test`, the rest in `make test-all`: the interpreter takes
+    seconds for what a GPU does in microseconds."""
     here = [item for item in items if item.path.parent == HERE and not item.get_closest_marker("slow")]
     for _, same in groupby(here, key=lambda item: (item.path, item.name.partition("[")[0])):
-        grid = sorted(same, key=lambda item: crc32(item.name.encode()))
-        seen: set[tuple[str, str]] = set()
-        for i, item in enumerate(grid):
-            if i >= max(1, len(grid) // 6) and values_of(item) <= seen:
+        grid = list(same)
+        fast = fast_ones(grid)
+        for item in grid:
+            if item not in fast:
                 item.add_marker(pytest.mark.slow)
-            seen |= values_of(item)
