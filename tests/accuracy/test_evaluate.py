@@ -209,7 +209,7 @@ def test_folders_that_cannot_be_used_are_named(always_c: Path, data: Path, tmp_p
     assert "no-such-folder" in refusal(tmp_path / "no-such-folder", data, tmp_path / "out")
 
 
-@pytest.mark.parametrize("what", ["model", "data"])
+@pytest.mark.parametrize("what", ["model", pytest.param("data", marks=pytest.mark.slow)])
 def test_without_a_network_the_answer_says_what_to_pass(what: str, always_c: Path, data: Path, tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.env |= {"HF_ENDPOINT": NOWHERE, "HF_HOME": str(tmp_path / "empty")}

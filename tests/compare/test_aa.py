@@ -54,7 +54,7 @@ def verdicts(tmp_path: Path, seed: int, slowdown: float) -> Counter[Verdict | No
     return found
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_identical_code_is_rarely_called_different(tmp_path: Path, seed: int) -> None:
     found = verdicts(tmp_path, seed, 0.0)
     assert found[Verdict.FASTER] + found[Verdict.SLOWER] <= 0.05 * PAIRS
@@ -66,6 +66,7 @@ def test_a_slowdown_of_three_percent_is_found(tmp_path: Path) -> None:
     assert found[Verdict.FASTER] == found[Verdict.SAME] == 0
 
 
+@pytest.mark.slow
 def test_a_speedup_of_three_percent_is_found(tmp_path: Path) -> None:
     found = verdicts(tmp_path, 4, -0.03)
     assert found[Verdict.FASTER] >= 0.90 * PAIRS

@@ -3,7 +3,10 @@
 import pytest
 
 pytest.register_assert_rewrite(
-    *(f"tests.kernels.{name}" for name in ("kernel_correctness", "kernel_cases", "misuse_cases"))
+    *(
+        f"tests.kernels.{name}"
+        for name in ("kernel_correctness", "kernel_cases", "dropout_cases", "group_cases", "misuse_cases")
+    )
 )
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import LoRALinear, lora_linear, lora_linear_group, paca_linear, reference
+from kernels import lora_linear, paca_linear, reference
 from kernels.lora import keep_mask
-from kernels.lora.bordered_weight import bordered
 from kernels.runtime import launch
 from tests.kernels.kernel_correctness import (
     DEVICE,
     LoraCase,
     PacaCase,
-    compare,
     error,
     gate_lora,
     gate_paca,
-    lora_results,
     poisoned,
 )
 
@@ -65,13 +62,6 @@ def test_lora_as_dispatched(dtype: torch.dtype, variant: dict) -> None:
 def test_lora_by_descriptors(shape: tuple, dtype: torch.dtype, conv1d: bool) -> None:
     gate_lora(LoraCase(*shape, dtype, conv1d=conv1d, bias=True), "epilogue_tma/epilogue_tma")
     assert launch.counts["gemm_tma_kernel"] == 2
-
-
-@pytest.mark.parametrize("scheme", ["cublas/cublas", "epilogue/epilogue", "epilogue/epilogue_fused_da"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
-@pytest.mark.parametrize("shape", [(37, 81, 75, 8), (50, 96, 64, 24)], ids=str)
-def test_lora_dropout(shape: tuple, dtype: torch.dtype, scheme: str) -> None:
-    gate_lora(LoraCase(*shape, dtype, dropout=0.1, bias=True), scheme)
 
 
 @pytest.mark.parametrize("scheme", ["epilogue/epilogue", "single_pass/cublas"])
@@ -160,44 +150,6 @@ def test_trainable_weight_gets_its_gradient() -> None:
     assert error(weight.grad, t["dy"].double().t() @ x.detach().double()) < 1e-3
 
 
-def test_dropout_mask() -> None:
-    x = torch.ones(101, 163, device=DEVICE, dtype=F16)
-    keep = keep_mask(x, 0.1, 3)
-    n = keep.numel()
-    assert abs(keep.double().mean().item() - 0.9) < 4 * (0.09 / n) ** 0.5
-    for axis in (0, 1):
-        spread = keep.double().mean(axis)
-        assert (spread - 0.9).abs().max() < 6 * (0.09 / keep.shape[axis]) ** 0.5
-    assert torch.equal(keep, keep_mask(x, 0.1, 3)) and not torch.equal(keep, keep_mask(x, 0.1, 4))
-    assert torch.equal(keep_mask(x[:50], 0.1, 3), keep[:50]), "a row's mask does not depend on the other rows"
-    assert not torch.equal(keep_mask(x, 0.1, 2**40 + 3), keep)
-    halves = keep_mask(x, 0.5, 3)
-    assert bool((keep | ~halves).all()), "one draw per element, whatever the rate"
-
-
-def test_dropout_survivors_are_scaled_and_masks_agree() -> None:
-    """With W = 0, A = ones and B = ones, y and dx show the mask directly."""
-    m, k, n = 37, 80, 24
-    x = torch.ones(m, k, device=DEVICE, dtype=F32 if DEVICE == "cpu" else F16).requires_grad_()
-    a, b = x.new_ones(1, k).requires_grad_(), x.new_ones(n, 1)
-    y = lora_linear(x, x.new_zeros(n, k), a, b, scale=1.0, dropout_p=0.25, seed=9, scheme="epilogue/epilogue")
-    keep = keep_mask(x, 0.25, 9).to(x.dtype)
-    torch.testing.assert_close(y[:, 0], keep.sum(1) / 0.75, rtol=2e-3, atol=0)
-    y.sum().backward()
-    torch.testing.assert_close(x.grad, keep * n / 0.75, rtol=2e-3, atol=0)
-    torch.testing.assert_close(a.grad[0], keep.sum(0) * n / 0.75, rtol=2e-3, atol=0)
-
-
-def test_dropout_seed_is_drawn_where_none_is_given() -> None:
-    t, x, a, b = leaves()
-    torch.manual_seed(1)
-    first = lora_linear(x, t["weight"], a, b, scale=1.0, dropout_p=0.5)
-    second = lora_linear(x, t["weight"], a, b, scale=1.0, dropout_p=0.5)
-    torch.manual_seed(1)
-    again = lora_linear(x, t["weight"], a, b, scale=1.0, dropout_p=0.5)
-    assert torch.equal(first, again) and not torch.equal(first, second)
-
-
 @pytest.mark.parametrize("scheme", ["epilogue/epilogue", "single_pass/epilogue_fused_da", "cublas/cublas"])
 def test_gradient_of_stride_zero(scheme: str) -> None:
     t, x, a, b = leaves()
@@ -232,7 +184,7 @@ def test_same_bits_every_time(scheme: str, switch: bool, monkeypatch) -> None:
             torch.autograd.grad(
                 lora_linear(x, t["weight"], a, b, scale=1.0, dropout_p=0.1, seed=3, scheme=scheme), (x, a, b), t["dy"]
             )
-            for _ in range(3)
+            for _ in range(2 if DEVICE == "cpu" else 3)
         ]
     finally:
         torch.use_deterministic_algorithms(before)
@@ -280,115 +232,3 @@ def test_odd_alignment_and_empty_input() -> None:
     assert paca_linear(
         x[:0].detach(), t["weight"], t["weight"][:, :4].clone(), torch.arange(4, device=DEVICE)
     ).shape == (0, 72)
-
-
-GROUPS = {"qkv": ((72, 8), (40, 8), (40, 8)), "gate-up": ((56, 16), (56, 16)), "odd": ((33, 5), (72, 8), (24, 3))}
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
-@pytest.mark.parametrize("group", GROUPS)
-def test_group(group: str, dtype: torch.dtype, dropout: float) -> None:
-    """A group against lora_linear on each, by name, under the shared mask, within the check's bound."""
-    cases = [LoraCase(37, 80, n, r, dtype, scale=0.5, bias=i == 0) for i, (n, r) in enumerate(GROUPS[group])]
-    t = [case.tensors() for case in cases]
-    x = t[0]["x"]
-    keep = keep_mask(x, dropout, 11) if dropout else None
-
-    def results(cast, grouped: bool):
-        leaf = cast(x).detach().requires_grad_()
-        a, b = ([cast(one[name]).detach().requires_grad_() for one in t] for name in "ab")
-        biases = [None if one["bias"] is None else cast(one["bias"]).detach().requires_grad_() for one in t]
-        weights = [cast(one["weight"]) for one in t]
-        if grouped:
-            options = {"dropout_p": dropout, "seed": 11 if dropout else None}
-            ys = lora_linear_group(leaf, weights, a, b, scale=0.5, biases=biases, **options)
-        else:
-            masks = {"dropout_p": dropout, "keep": None if keep is None else keep.to(leaf.device)}
-            ys = [
-                reference.lora_linear(leaf, w, p, q, scale=0.5, bias=bias, **masks)
-                for w, p, q, bias in zip(weights, a, b, biases, strict=True)
-            ]
-        leaves = [leaf, *a, *b, *(bias for bias in biases if bias is not None)]
-        grads = torch.autograd.grad(ys, leaves, [cast(one["dy"]) for one in t])
-        names = ["dx", *(f"da{i}" for i in range(len(a))), *(f"db{i}" for i in range(len(b))), "dbias"]
-        return {f"y{i}": y for i, y in enumerate(ys)} | dict(zip(names, grads, strict=True))
-
-    ours = results(lambda v: v, True)
-    assert launch.counts["project_kernel"] == 1 + bool(dropout) and launch.counts["skinny_kernel"] == 1
-    compare(ours, results(lambda v: v, False), results(lambda v: v.cpu().double(), False), dtype, 80)
-
-
-def test_group_under_autocast() -> None:
-    """fp32 everything under autocast is one group in 16 bits still, with fp32 gradients, and draws its own mask."""
-    t = [LoraCase(37, 80, n, 8, F32).tensors() for n in (72, 40)]
-    x = t[0]["x"].detach().requires_grad_()
-    a, b = ([one[name].detach().requires_grad_() for one in t] for name in "ab")
-    weights = [one["weight"] for one in t]
-    with torch.autocast(DEVICE, dtype=B16):
-        ys = lora_linear_group(x, weights, a, b, scale=0.5, dropout_p=0.5)
-        again = lora_linear_group(x, weights, a, b, scale=0.5, dropout_p=0.5)
-    assert launch.counts["project_kernel"] == 2 and {y.dtype for y in ys} == {B16}
-    assert all(not torch.equal(y, z) for y, z in zip(ys, again, strict=True))
-    grads = torch.autograd.grad(ys, (x, *a, *b), [one["dy"].to(B16) for one in t])
-    assert all(g.dtype == F32 for g in grads)
-    with torch.autocast(DEVICE, dtype=B16):
-        alone = [reference.lora_linear(x, w, p, q, scale=0.5) for w, p, q in zip(weights, a, b, strict=True)]
-        together = lora_linear_group(x, weights, a, b, scale=0.5)
-    assert all(error(ours, eager) < 8e-3 for ours, eager in zip(together, alone, strict=True))
-
-
-@pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
-@pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
-def test_bordered_weight(conv1d: bool, dropout: float) -> None:
-    """bordered: the layer in one GEMM on [W | B]; the dispatcher takes it for bordered weights."""
-    case = LoraCase(37, 80, 72, 8, DTYPES[0], bias=True, conv1d=conv1d, dropout=dropout)
-    t = case.tensors()
-    t["weight"], buffer = bordered(t["weight"], 8)
-    assert torch.equal(t["weight"], buffer[:, :80])
-    keep = keep_mask(t["x"], dropout, 11) if dropout else None
-    launch.counts.clear()
-    options = {"seed": 11} if dropout else {}
-    ours = lora_results(lora_linear, t, case, **options)
-    assert launch.counts["project_kernel"] == 1 and launch.counts["single_pass_kernel"] == 0
-    eager = lora_results(reference.lora_linear, t, case, keep=keep)
-    truth_keep = None if keep is None else keep.cpu()
-    compare(ours, eager, lora_results(reference.lora_linear, t, case, torch.float64, keep=truth_keep), case.dtype, 80)
-    assert torch.equal(buffer[:, 80:88], t["b"])
-    del buffer
-    with pytest.raises(ValueError, match="scheme is 'bordered', expected a weight with room"):
-        lora_linear(t["x"], t["weight"].clone(), t["a"], t["b"], scale=1.0, scheme="bordered")
-
-
-@pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
-def test_bordered_module(conv1d: bool) -> None:
-    """LoRALinear.border() keeps the values, the state and the result, and takes the one-GEMM scheme."""
-    torch.manual_seed(0)
-    base = torch.nn.Linear(80, 72)
-    if conv1d:
-        base = type("Conv1D", (torch.nn.Module,), {})()
-        base.nf, base.weight = 72, torch.nn.Parameter(torch.randn(80, 72) / 9)
-        base.bias = torch.nn.Parameter(torch.randn(72))
-    layer = LoRALinear(base, 8, 8).to(DEVICE, DTYPES[0])
-    torch.nn.init.normal_(layer.lora_b)
-    x = torch.randn(37, 80, device=DEVICE, dtype=DTYPES[0])
-    before, weight = layer(x), layer.weight.clone()
-    layer.border()
-    launch.counts.clear()
-    after = layer(x)
-    assert dict(launch.counts) == {"project_kernel": 1}
-    assert error(after, before) < (1e-6 if DTYPES[0] == F32 else 1e-3)
-    assert torch.equal(layer.weight, weight) and layer.state_dict()["base.weight"].shape == base.weight.shape
-    layer.merge()
-    layer.unmerge()
-    assert torch.equal(layer.weight, weight)
-
-
-@pytest.mark.parametrize("scheme", [None, "torch"])
-def test_dropout_without_a_kernel_to_draw_it(scheme: str | None) -> None:
-    """Ranks above the tables run in cuBLAS, which draws no mask: with dropout the reference takes over."""
-    t = LoraCase(20, 80, 72, 8 if scheme else 70, DTYPES[0]).tensors()
-    arguments = (t["x"], t["weight"], t["a"], t["b"])
-    ours = lora_linear(*arguments, scale=1.0, dropout_p=0.5, seed=3, scheme=scheme)
-    assert torch.equal(ours, reference.lora_linear(*arguments, scale=1.0, dropout_p=0.5, seed=3))
-    assert not torch.equal(ours, lora_linear(*arguments, scale=1.0, scheme=scheme))

@@ -17,7 +17,7 @@ from plots.__main__ import main
 from plots.data.load import load
 from plots.report import draw
 from tests.conftest import ROOT
-from tests.plots.reading import cells_of, section, value
+from tests.plots.reading import cells_of, draw_tables, section, value
 
 TYPES = [("full", "eager"), ("lora", "eager"), ("paca", "eager")]
 ONE = ("gpt2-xl",)
@@ -69,7 +69,7 @@ def test_a_redraw_changes_nothing(maker: Any, fill: Callable[..., None]) -> None
 def test_figures_that_the_data_no_longer_support_are_removed(maker: Any, fill: Callable[..., None]) -> None:
     fill(maker, TYPES, [(4, 512)], models=ONE)
     (maker.write() / "grid.png").write_bytes(b"old")
-    main([str(maker.path)])
+    draw(load(maker.path), figures=("grid",))
     assert not (maker.path / "grid.png").exists()
 
 
@@ -122,7 +122,7 @@ def test_a_torn_line_elsewhere_is_refused_by_its_number(maker: Any, fill: Callab
 def test_a_later_row_replaces_an_earlier_one(maker: Any, make_case: Callable[..., Any]) -> None:
     maker.failed(make_case("full"), "crashed", "signal 9")
     maker.timed(make_case("full"), {"forward": 10.0, "backward": 20.0, "forward-backward": 30.0})
-    main([str(maker.write())])
+    draw_tables(maker)
     assert "crashed" not in (maker.path / "report.md").read_text()
 
 
@@ -130,12 +130,12 @@ def test_rows_csv_does_where_the_record_is_missing(maker: Any, fill: Callable[..
     import pandas as pd
 
     fill(maker, TYPES, [(4, 512)], models=ONE)
-    path = maker.write()
-    main([str(path)])
+    draw_tables(maker)
+    path = maker.path
     before = (path / "table1.md").read_text()
     pd.DataFrame(maker.rows).to_csv(path / "rows.csv", index=False)
     (path / "rows.jsonl").unlink()
-    assert main([str(path)]) == 0
+    draw(load(path), figures=())
     table = [x for x in before.splitlines() if x.startswith("| gpt2-xl | LoRA")]
     assert table == [x for x in (path / "table1.md").read_text().splitlines() if x.startswith("| gpt2-xl | LoRA")]
 
@@ -155,7 +155,7 @@ def test_failures_without_pass_and_clock(maker: Any, fill: Callable[..., None], 
     maker.failed(make_case("lora", seq=1024), "timeout", "said nothing for 300 s")
     for row in maker.rows[-3:]:
         row |= {"pass": None, "clock": None}
-    assert main([str(maker.write())]) == 0
+    draw_tables(maker)
     text = section((maker.path / "table1.md").read_text(), "### Forward and backward time")
     cells = cells_of(text, "gpt2-xl", "4 x 1024", "LoRA eager")
     assert list(cells.values())[3:] == ["timeout"] * 4 + ["none"]
@@ -180,7 +180,7 @@ def test_rows_alone_are_enough(maker: Any, fill: Callable[..., None]) -> None:
     maker.run, maker.samples = None, []
     path = maker.write()
     (path / "samples.jsonl").unlink()
-    assert main([str(path)]) == 0
+    draw(load(path), figures=())
     text = (path / "table1.md").read_text()  # the folder's name says which sweep it is
     assert (path / "table1.csv").exists() and value(cells_of(text, "gpt2-xl", "LoRA eager")["Ratio to Full-FT"]) > 1.2
 
@@ -228,25 +228,6 @@ def test_strange_values_do_not_stop_it(maker: Any, make_case: Callable[..., Any]
     assert "no interval" in (maker.path / "table1.md").read_text()
 
 
-def test_a_large_folder_yields_every_file(maker: Any, fill: Callable[..., None], make_case: Any) -> None:
-    shapes = [(b, s) for b in (1, 2, 4, 8) for s in (128, 256, 512, 1024, 2048)]
-    fill(maker, [("full", "eager"), *[("lora", i) for i in ("eager", "peft", "triton")]], shapes, n=24)
-    fill(maker, [("full", "compile"), ("paca", "eager"), ("paca", "triton")], shapes, n=24)
-    for layer in range(40):
-        for method in ("full", "lora", "paca"):
-            axes = {"level": "linear", "layer": f"layer.{layer}"}
-            for clock in ("eager", "host"):
-                truth = {"forward": 1.0, "backward": 2.0, "forward-backward": 3.0}
-                maker.timed(make_case(method, **axes), truth, clock=clock, n=24)
-    assert len(maker.rows) > 1900
-    assert main([str(maker.write())]) == 0
-    assert whole(maker.path)
-    assert all(
-        (maker.path / f"{stem}.{kind}").exists() for stem in ("layers", "lengths", "grid") for kind in ("png", "svg")
-    )
-    assert "The first 80 of" in (maker.path / "report.md").read_text()
-
-
 def test_it_needs_no_torch_and_help_is_quick() -> None:
     code = (
         "import sys, plots.__main__ as m, contextlib\n"
@@ -258,20 +239,6 @@ def test_it_needs_no_torch_and_help_is_quick() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert json.loads(done.stdout.splitlines()[-1]) == [[], []]
     assert "results folder" in done.stdout
-
-
-def test_a_large_gpu_folder_yields_every_file(maker: Any, fill_clocks: Any) -> None:
-    shapes = [(b, s) for b in (1, 2, 4, 8) for s in (128, 256, 512, 1024)]
-    fill_clocks(maker, [*TYPES, ("lora", "triton")], shapes, n=24)
-    for layer in range(12):
-        axes = {"level": "linear", "layer": f"layer.{layer}", "l2": "cold"}
-        clocks = ("eager", "device", "graph", "host")
-        fill_clocks(maker, TYPES, [(4, 512)], models=ONE, clocks=clocks, axes=axes, n=24)
-    assert len(maker.rows) > 2000
-    assert main([str(maker.write())]) == 0
-    text = (maker.path / "report.md").read_text()
-    for stem in ("split", "lengths", "grid", "layers"):
-        assert (maker.path / f"{stem}.svg").stat().st_size > 0 and f"]({stem}.png)" in text
 
 
 @pytest.mark.parametrize("name", ["table1", "mine"])

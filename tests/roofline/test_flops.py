@@ -41,14 +41,30 @@ def check_flops(case: Case) -> None:
     assert flops(case, "forward-backward") == flops(case, "step") == forward + backward
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_flops_of_models(model: str, method: str) -> None:
-    for upper in ("all", "upper-1/2"):
-        check_flops(make_case(model, method, trainable_layers=upper))
+@pytest.mark.parametrize(
+    ("method", "layers"),
+    [
+        ("full", "all"),
+        ("lora", "upper-1/2"),
+        ("paca", "all"),
+        pytest.param("full", "upper-1/2", marks=pytest.mark.slow),
+        pytest.param("lora", "all", marks=pytest.mark.slow),
+        pytest.param("paca", "upper-1/2", marks=pytest.mark.slow),
+    ],
+)
+def test_flops_of_models(model: str, method: str, layers: str) -> None:
+    check_flops(make_case(model, method, trainable_layers=layers))
 
 
-@pytest.mark.parametrize("method", ["lora", "paca"])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("gpt2", "lora"),
+        ("llama", "paca"),
+        pytest.param("gpt2", "paca", marks=pytest.mark.slow),
+        pytest.param("llama", "lora", marks=pytest.mark.slow),
+    ],
+)
 def test_flops_of_targets(family: str, method: str, tmp_path: Path) -> None:
     two_layers = {"n_layer": 2} if family == "gpt2" else {"num_hidden_layers": 2}
     model = write_config(tmp_path, FAMILIES[family], **two_layers)
@@ -73,6 +89,7 @@ def test_flops_of_the_named_models(name: str, method: str) -> None:
         check_flops(replace(case, layer=layer))
 
 
+@pytest.mark.slow
 def test_flops_of_a_whole_named_model() -> None:
     check_flops(make_case("gpt2-medium", "lora", batch=4, seq=512, precision="bf16"))
 

@@ -110,13 +110,16 @@ def run_list(capsys: pytest.CaptureFixture[str], path: Path) -> None:
         assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
 
 
-FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Other random examples each time: 50 in `make test`, 200 in `make test-all`.
+TIMES = pytest.mark.parametrize("time", [0, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 3))])
 
 
+@TIMES
 @FUZZ
 @given(place=PLACES, value=VALUES)
 def test_fuzzed_values_end_in_one_sentence(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: tuple[str | int, ...], value: object
+    time: int, capsys: pytest.CaptureFixture[str], tmp_path: Path, place: tuple[str | int, ...], value: object
 ) -> None:
     import yaml
 
@@ -132,21 +135,25 @@ def test_fuzzed_values_end_in_one_sentence(
     run_list(capsys, path)
 
 
+@TIMES
 @FUZZ
 @given(
     cut=st.integers(0, len(SWEEP)), junk=st.text(max_size=12) | st.sampled_from(["&a ", "*a", "!!set {", "<<: ", "? "])
 )
 def test_fuzzed_text_ends_in_one_sentence(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, cut: int, junk: str
+    time: int, capsys: pytest.CaptureFixture[str], tmp_path: Path, cut: int, junk: str
 ) -> None:
     path = tmp_path / "fuzzed.yaml"
     path.write_text(SWEEP[:cut] + junk + SWEEP[cut:], encoding="utf-8", errors="surrogatepass")
     run_list(capsys, path)
 
 
+@TIMES
 @FUZZ
 @given(data=st.binary(max_size=60))
-def test_fuzzed_bytes_end_in_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path, data: bytes) -> None:
+def test_fuzzed_bytes_end_in_one_sentence(
+    time: int, capsys: pytest.CaptureFixture[str], tmp_path: Path, data: bytes
+) -> None:
     path = tmp_path / "fuzzed.yaml"
     path.write_bytes(data)
     run_list(capsys, path)

@@ -18,8 +18,9 @@ from bench.train.plan import Request
 from tests.mcq import WORDS, make_items
 from tests.train.conftest import curve_of, metrics_of
 
-TUNED = ("lora", "paca", "upper-half-paca", "three-quarters-paca")
 FIRST = {"lora": 0, "paca": 0, "upper-half-paca": 2, "three-quarters-paca": 1}  # the lowest of 4 blocks that trains
+# The same code over fewer blocks: they differ in what test_paca_changes_its_columns_alone asks.
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("upper-half-paca", "three-quarters-paca")]
 both_kinds = pytest.mark.parametrize("kind", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 
 Checkpoint = Callable[[str], Path]
@@ -42,7 +43,7 @@ def accuracy(source: Path, items: list[Item]) -> dict[str, float]:
 
 
 @both_kinds
-@pytest.mark.parametrize("name", TUNED)
+@pytest.mark.parametrize("name", ["lora", "paca", *SLOW])
 def test_it_learns_in_all_four_categories(
     kind: str, name: str, checkpoint: Checkpoint, data: Path, strategy_file: StrategyFile, tmp_path: Path
 ) -> None:
@@ -57,7 +58,9 @@ def test_it_learns_in_all_four_categories(
 
 
 @both_kinds
-@pytest.mark.parametrize("name", ["paca", "upper-half-paca", "three-quarters-paca"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("paca", marks=pytest.mark.slow), "upper-half-paca", "three-quarters-paca"]
+)
 def test_paca_changes_its_columns_alone(
     kind: str, name: str, checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
 ) -> None:

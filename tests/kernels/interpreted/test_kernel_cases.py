@@ -6,6 +6,8 @@ import torch
 from kernels import lora_linear, paca_linear
 from kernels.lora import custom_ops as ops
 from kernels.runtime import launch
+from tests.kernels.dropout_cases import *  # noqa: F403
+from tests.kernels.group_cases import *  # noqa: F403
 from tests.kernels.kernel_cases import *  # noqa: F403
 
 

@@ -52,8 +52,14 @@ def _train_both(family: str, kind: str, folder: Path) -> None:
     assert same(after, before), "embeddings, norms, biases and the head are frozen"
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-@pytest.mark.parametrize("family", LAYERS)
+# Each family and each optimizer in `make test`, and all of their pairs in `make test-all`.
+PAIRS = [(family, kind) for family in LAYERS for kind in ("sgd", "adamw")]
+FAST = [("gpt2", "sgd"), ("llama", "adamw"), ("gpt_neox", "sgd"), ("opt", "adamw")]
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [pytest.param(*pair, marks=[] if pair in FAST else pytest.mark.slow) for pair in PAIRS]
+)
 def test_trainer_trains_as_the_dense_columns(family: str, kind: str, tmp_path: Path) -> None:
     _train_both(family, kind, tmp_path)
 

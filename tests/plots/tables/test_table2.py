@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from plots.__main__ import main
+from plots.data.load import load
 from plots.data.training_runs import EXAMPLES, clock_word, is_papers, paper_ratio, published, steps_of
+from plots.report import draw
 from tests.plots.reading import cells_of, draw_tables, lines_of, section, value
 
 TIME = "Training time, one epoch"
@@ -321,7 +323,7 @@ def test_examples_and_out_are_checked(maker: Any, make_case: Any, capsys: pytest
 def test_the_figure_is_drawn_and_goes_when_there_are_no_steps(maker: Any, make_case: Any) -> None:
     fill_steps(maker, make_case)
     fill_steps(maker, make_case, model="tinyllama", impl="triton")
-    assert main([str(maker.write())]) == 0
+    draw(load(maker.write()), figures=("steps",))
     assert (maker.path / "steps.png").read_bytes().startswith(b"\x89PNG") and (maker.path / "steps.svg").exists()
     assert "](steps.png)" in (maker.path / "report.md").read_text()
     svg = (maker.path / "steps.svg").read_text()
@@ -329,5 +331,5 @@ def test_the_figure_is_drawn_and_goes_when_there_are_no_steps(maker: Any, make_c
     for row in maker.rows:
         row |= {"status": "oom", "median_ms": None}
     maker.samples = []
-    assert main([str(maker.write())]) == 0
+    draw(load(maker.write()), figures=("steps",))
     assert not (maker.path / "steps.png").exists() and " oom " in (maker.path / "table2.md").read_text()
