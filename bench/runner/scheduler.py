@@ -199,6 +199,8 @@ class Scheduler:
         }
         try:
             hello = seat.lane.greet(job)
+            if job["ceilings"]:  # once a record, and before another worker is on the GPU
+                seat.lane.hear("ceilings")
         except Lost as e:
             seat.lost = e
             if e.early:

@@ -119,6 +119,8 @@ def record_of(
 
         def events(self) -> Any:
             yield {"event": "hello", "own": [], "cuda": "13.0", "gpu_clocks": None}
+            if self.job and self.job["ceilings"]:
+                yield {"event": "ceilings", "found": {}}
             while True:
                 detail = "OutOfMemoryError: CUDA out of memory"
                 yield {"event": "failed", "status": Status.oom, "detail": detail, "last": True}

@@ -117,6 +117,8 @@ class StubWorker:
 
     def events(self) -> Any:
         yield {"event": "hello", "own": [7], "cuda": "13.0", "gpu_clocks": {"locked": False}}
+        if self.job and self.job["ceilings"]:
+            yield {"event": "ceilings", "found": {"bf16": 989.0}}
         for i in count():  # whoever asks for the next event has sent a command before
             answer = StubWorker.script(self, self.commands[i])
             if answer is None:
@@ -203,6 +205,8 @@ def test_one_worker_a_method_measures_all_comparisons(run: Any) -> None:
         assert [c["do"] for c in worker.commands if c["do"] in ("prepare", "finish")] == ["prepare", "finish"] * 2
         assert {tuple(c["siblings"]) for c in worker.commands} == {(7,)}, "NVML's ids of those that wait"
     assert record.run["gpu_clocks"] == {"locked": True}, "a lock that shows under load"
+    assert record.run["ceilings"] == {"bf16": 989.0}
+    assert [w.job["ceilings"] for w in StubWorker.made if w.job] == [True, False, False], "measured once"
     row = next(r for r in record.rows if r["clock"] == "graph")
     assert (row["launches"], row["sm_clock_mhz"], row["dropped"], row["peak_mib"]) == (3, 1980, 0, 5.0)
     assert (row["beside"], row["rounds"], row["ratio"]) == ("nothing", None, None), "graphs are measured alone"
