@@ -55,7 +55,7 @@ def test_a_whole_campaign_on_the_cpu(bench: Bench, quick: Path, tmp_path: Path) 
     done = bench(*flags)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out), "the folder alone, for scripts"
-    assert len(rows_of(out / "quick")) == 3 and (out / "quick" / "report.html").is_file()
+    assert len(rows_of(out / "quick")) == 3 * 2 and (out / "quick" / "report.html").is_file()
     assert {n: p["status"] for n, p in told(out).items()} == {
         "gpu-tests": "skipped", "precompile": "skipped", "tune": "skipped", str(quick): "done", "report": "done"
     }  # fmt: skip
@@ -71,7 +71,7 @@ def test_a_whole_campaign_on_the_cpu(bench: Bench, quick: Path, tmp_path: Path) 
     record["environment"]["torch"] = "0"
     (out / "campaign.json").write_text(json.dumps(record))
     other = bench(*flags)
-    assert other.returncode == 0 and "0 of 1 cases to measure" in other.stderr, "asked anew, and the rows stay"
+    assert other.returncode == 0 and "all 1 cases are measured" in other.stderr, "asked anew, and the rows stay"
 
 
 @pytest.mark.slow
@@ -86,8 +86,10 @@ def test_time_ends_it_in_order_and_the_same_command_goes_on(bench: Bench, tmp_pa
         assert "the time is over; open: " in done.stderr
         assert done.stderr.splitlines()[-1].endswith(f"--out {out} --time {seconds}"), "and without --fresh"
         seconds *= 2
-    keys = [(r["case_id"], r["pass"]) for r in rows_of(out / "many")]
-    assert counts and counts == sorted(counts) and len(keys) == len(set(keys)) == 4 * 3, "nothing was measured twice"
+    keys = [(r["case_id"], r["pass"], r["clock"]) for r in rows_of(out / "many")]
+    assert counts and counts == sorted(counts) and len(keys) == len(set(keys)) == 4 * 3 * 2, (
+        "nothing was measured twice"
+    )
 
 
 @pytest.mark.slow
@@ -97,7 +99,7 @@ def test_a_failed_stage_does_not_stop_the_rest_and_is_tried_again(bench: Bench, 
     out = tmp_path / "cpu"
     flags = ("campaign", "--gpu", "cpu", "--stages", f"{bad},{quick}", "--out", out)
     done = bench(*flags)
-    assert done.returncode == 1 and len(rows_of(out / "quick")) == 3
+    assert done.returncode == 1 and len(rows_of(out / "quick")) == 3 * 2
     assert told(out)[str(bad)]["detail"] == "exit status 2" and told(out)[str(quick)]["status"] == "done"
     bad.write_text(QUICK)
     done = bench(*flags)
@@ -118,7 +120,7 @@ def test_an_ended_campaign_takes_its_stage_along(how: signal.Signals, bench: Ben
         assert running.returncode == 128 + how and "To go on: python -m bench campaign" in said
     wait_for(lambda: not any(is_running(p) for p in (*stages, *children)))
     assert bench("campaign", "--gpu", "cpu", "--stages", tmp_path / "many.yaml", "--out", out).returncode == 0
-    assert len(rows_of(out / "many")) == 4 * 3
+    assert len(rows_of(out / "many")) == 4 * 3 * 2
 
 
 def descendants(pid: int) -> list[int]:

@@ -30,7 +30,7 @@ def test_two_checkouts_are_measured_in_turns(bench: Bench, sweep_file: Path, tmp
     assert done.returncode == 0, done.stderr
     assert "a verdict needs 5 rounds" in done.stderr
     a, b = rows_of(out / "a"), rows_of(out / "b")
-    assert len(a) == len(b) == 2 * 2 * 3
+    assert len(a) == len(b) == 2 * 2 * 3 * 2
     turns = sorted({(r["measured_at"], side, r["repeat"]) for side, rows in (("A", a), ("B", b)) for r in rows})
     order = [(side, repeat) for _, side, repeat in turns]
     assert list(dict.fromkeys(order)) == [("A", 0), ("B", 0), ("B", 1), ("A", 1)]
@@ -66,7 +66,7 @@ def test_a_cut_off_measurement_goes_on_where_it_stopped(bench: Bench, sweep_file
     done = bench(*command)
     assert done.returncode == 0, done.stderr
     assert rows_of(out / "a")[: len(first)] == first
-    assert len(rows_of(out / "a")) == len(rows_of(out / "b")) == 2 * 2 * 3
+    assert len(rows_of(out / "a")) == len(rows_of(out / "b")) == 2 * 2 * 3 * 2
 
 
 def test_a_folder_of_another_kind_is_not_taken_for_rounds(cli: Cli, tmp_path: Path) -> None:
