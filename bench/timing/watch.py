@@ -79,14 +79,14 @@ def run_delay_s() -> float | None:
 
 class CpuWatch:
     """The CPU's twin of `contended`: a block during which the process waited for a core for more than `max_waiting` of
-    the wall time is taken again, `max_rests` times at most in one measurement. What is worse stays: the interval of the
-    row says it."""
+    the wall time is taken again, `max_rests` times at most in one measurement, and not more often than blocks have
+    counted, so that a busy machine leaves half of the samples. What is worse stays: the interval of the row says it."""
 
     def __init__(
         self, settings: MeasureSettings, now: Callable[[], float], waited: Callable[[], float | None] = run_delay_s
     ) -> None:
         self._settings, self._now, self._waited = settings, now, waited
-        self._retaken = 0
+        self._retaken = self._counted = 0
         self._start: tuple[float, float | None] = (now(), waited())
         self.readings: list[Reading] = []
         self.clocks_set = False
@@ -97,9 +97,11 @@ class CpuWatch:
     def fit(self) -> bool:
         (began, before), (ended, after) = self._start, (self._now(), self._waited())
         self._start = (ended, after)
-        if before is None or after is None or after - before <= self._settings.max_waiting * (ended - began):
-            return True
-        if self._retaken >= self._settings.max_rests:
+        waited = (
+            before is not None and after is not None and after - before > self._settings.max_waiting * (ended - began)
+        )
+        if not waited or self._retaken > self._counted or self._retaken >= self._settings.max_rests:
+            self._counted += 1
             return True
         self._retaken += 1
         return False

@@ -34,6 +34,18 @@ def test_a_block_that_waited_too_long_does_not_count() -> None:
     assert [block(0.06) for _ in range(4)] == [False, False, False, True], "so often, and then it stays"
 
 
+def test_a_machine_that_is_always_busy_leaves_half_of_the_blocks() -> None:
+    n = Neighbour()
+    watch = CpuWatch(MeasureSettings(), lambda: n.wall, lambda: n.delay)
+
+    def block() -> bool:
+        n.wall += 1.0
+        n.delay += 0.5
+        return watch.fit()
+
+    assert [block() for _ in range(6)] == [False, True, False, True, False, True]
+
+
 def test_where_the_system_does_not_tell_every_block_counts() -> None:
     n = Neighbour()
     watch = CpuWatch(SETTINGS, lambda: n.wall, lambda: None)
