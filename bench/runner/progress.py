@@ -40,10 +40,9 @@ class Display(Progress):
         """So many cases will be timed, each for about so long."""
         self.total, self._case_s = cases, budget_s + BESIDE_SAMPLES_S
 
-    def begin(self, case: Case, cases: int) -> None:
-        """A comparison of so many cases begins; `case` is one of them."""
-        where = " ".join(x for x in (case.model, case.layer) if x)
-        self._title = f"{where} {case.level}, {case.conditions}"
+    def begin(self, case: Case) -> None:
+        """A comparison begins; `case` is one of its cases."""
+        self._title = f"{case.subject} {case.level}, {case.conditions}"
         self._phase, self._now, self._ratios, self._lines = "starting", "", [], []
 
     def working(self, case: Case) -> None:

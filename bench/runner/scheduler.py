@@ -105,10 +105,10 @@ class Scheduler:
         seats = [Seat(case, repeat) for _, case in tasks]
         expressible = [c for c in self._plan.cases if c.alike == first.alike and self._reason(c)[0] is None]
         base = baseline_of(expressible)
-        if base is not None and base not in [s.case for s in seats] and seats:
+        if base is not None and base not in [s.case for s in seats]:
             seats.insert(0, Seat(base, repeat, recorded=False))
         seats.sort(key=lambda s: s.case != base)
-        self._display.begin(first, len(tasks))
+        self._display.begin(first)
         if len(seats) == 1:
             again: list[Seat] = []
             self._together(seats, "nothing")
@@ -145,7 +145,7 @@ class Scheduler:
         with self._stage("waiting"):
             self._at_once([s for s in seats if s.lost is None], "finish", "done")
         base = seats[0] if len(seats) > 1 else None
-        company = Company(turns, beside, base.case.case_id if base else None, base.measured if base else [])
+        company = Company(turns, beside, base.case.case_id if base else None, base.results if base else [])
         again = [s for s in seats if s.recorded and len(seats) > 1 and self._deserves_another_try(s)]
         for seat in seats:
             if seat.recorded and seat not in again:
@@ -213,8 +213,8 @@ class Scheduler:
         self._at_once(live, "begin", "begun", lambda _: {"clock": clock})
         ready = [s for s in live if s.lost is None]
         keys = [(p, clock) for p in self._plan.passes]
-        rounds = Rounds(ready, keys, ready[0].case.level, self._plan.settings, perf_counter) if ready else None
-        stop = rounds.run(self._display.round) if rounds else ""
+        rounds = Rounds(ready, keys, live[0].case.level, self._plan.settings, perf_counter)
+        stop = rounds.run(self._display.round)
         for seat in ready:
             if stop == LOST:  # all others; a few rounds say too little
                 seat.ask("alone", "measured", clock=clock)
@@ -266,8 +266,7 @@ class Scheduler:
         """Puts a case on disk. The rows that it still lacks get the status of what it was lost to. Clocks that were
         done before keep theirs, unless the results turned out wrong."""
         lost = seat.lost
-        measured = [] if lost is not None and lost.status is Status.wrong else seat.measured
-        found = [self._rows.measured(seat.case, seat.repeat, seat.process or "", e, company) for e in measured]
+        found = [self._rows.measured(seat.case, seat.repeat, seat.process or "", e, company) for e in seat.results]
         rows = [r for part, _ in found for r in part]
         samples = [s for _, part in found for s in part]
         if lost is not None:

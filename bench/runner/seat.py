@@ -3,6 +3,7 @@
 from typing import Any
 
 from bench.case import Case
+from bench.case.schema import Status
 from bench.runner.lane import Lane, Lost
 from bench.runner.rounds import Gone
 from bench.runner.worker_process import Event
@@ -29,6 +30,11 @@ class Seat:
     @property
     def process(self) -> str | None:
         return self.lane.process if self.lane else None
+
+    @property
+    def results(self) -> list[Event]:
+        """What it has measured, unless that turned out wrong."""
+        return [] if self.lost is not None and self.lost.status is Status.wrong else self.measured
 
     def send(self, do: str, **values: Any) -> None:
         if self.lost is None and self.lane is not None:

@@ -137,6 +137,7 @@ class Sampler:
         """(samples, how many did not count) of one block, `seconds` for each part."""
         block: Samples = {}
         dropped = 0
+        self._watch.begin()  # once: what it sees until `fit` is asked is of all parts
         for part in self._parts:
             step = "step" in part
             known = self._taken.get((part[-1], self._clock.name))
@@ -144,7 +145,6 @@ class Sampler:
             # untimed sample first. Not on a CPU where one takes most of a block: it streams through the caches anyway.
             if self._clock.name != "cpu-time" or (known and 4e-3 * known[-1] < seconds):
                 self._clock.sample(self._work, step)
-            self._watch.begin()
             begun = self._now()
             there = False
             while not there or self._now() - begun < seconds:

@@ -315,6 +315,18 @@ def test_a_wrong_result_takes_its_times_along(run: Any) -> None:
     assert all(row["median_ms"] is None for row in record.rows)
 
 
+def test_no_ratio_is_left_to_a_baseline_that_turned_out_wrong(run: Any) -> None:
+    def says(worker: StubWorker, command: dict[str, Any]) -> dict[str, Any]:
+        if "full" in worker.log.name and command["do"] == "finish":
+            return {"event": "failed", "status": Status.wrong, "detail": "dW differs", "last": False}
+        return answer(worker, command)
+
+    record, _ = run(says, cases=3)
+    eager = rows_by_method(record, "eager")
+    assert eager["full"]["status"] == "wrong" and eager["lora"]["status"] == "ok"
+    assert {(r["ratio"], r["ratio_to"]) for r in eager.values()} == {(None, None)}
+
+
 def test_a_clock_that_is_unsupported_leaves_the_others_their_rows(run: Any) -> None:
     record, statuses = run(on_graph(measured("graph", "unsupported", "capture: RuntimeError: no")))
     assert statuses == {"eager": {"ok"}, "host": {"ok"}, "graph": {"unsupported"}}
