@@ -18,7 +18,7 @@ from bench.runner.progress import Display
 from bench.runner.scheduler import Scheduler
 from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
-from tests.runner.test_workers import StubWorker
+from tests.runner.stub_worker import StubWorker
 
 FIELDS = {"gpt2": GPT2, "llama": LLAMA}
 WIDER: dict[str, dict[str, Any]] = {
