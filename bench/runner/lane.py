@@ -47,12 +47,8 @@ class Lane:
         self._on_event({"event": "spent", "spent": {"starting": perf_counter() - self._started}})
         return hello
 
-    def ask(self, do: str, answer: str, **values: Any) -> Event:
-        """A command, and the event that answers it. Raises Lost."""
-        self.send(do, **values)
-        return self.hear(answer)
-
     def send(self, do: str, **values: Any) -> None:
+        """A command; `hear` gives its answer."""
         self._worker.send({"do": do, **values})
 
     def hear(self, answer: str) -> Event:

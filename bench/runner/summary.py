@@ -31,10 +31,9 @@ def closing_lines(
     told = [r for r in rows if r["clock"] == clocks_of(plan.clocks[0])[0] and r["ratio_to"] not in (None, r["case_id"])]
     wide = sum(not Estimate(r["ratio"], r["ratio_low"], r["ratio_high"]).within(RATIO_NOISY) for r in told)
     if wide:
-        answer = (
-            "; too noisy for an answer: measure again with --fresh --wait-quiet 10m" if 2 * wide > len(told) else ""
-        )
-        yield f"{wide} of {len(told)} ratios are uncertain by more than {RATIO_NOISY:.0%}{answer}"
+        # Whether that leaves an answer is for the report to say, which tells of some of them.
+        advice = "; to measure again at rest: --fresh --wait-quiet 10m" if 2 * wide > len(told) else ""
+        yield f"{wide} of {len(told)} ratios are uncertain by more than {RATIO_NOISY:.0%}{advice}"
     whole = sum(spent.values())
     if whole:
         shares = (f"{what} {duration(s)} ({s / whole:.0%})" for what, s in spent.items() if s / whole >= 0.005)

@@ -35,8 +35,11 @@ def lines_of(plan: Any, folder: Path, wide: int, refused: Any = (), spent: Any =
 def test_ratios_that_are_too_wide_are_said_once(plan: Any, tmp_path: Path) -> None:
     assert "ratios" not in lines_of(plan, tmp_path, 0)
     few = lines_of(plan, tmp_path, 2)
-    assert "2 of 12 ratios are uncertain by more than 5%" in few and "too noisy" not in few
-    assert "12 of 12 ratios are uncertain by more than 5%; too noisy for an answer" in lines_of(plan, tmp_path, 12)
+    assert "2 of 12 ratios are uncertain by more than 5%" in few and "measure again" not in few
+    assert (
+        "12 of 12 ratios are uncertain by more than 5%; to measure again at rest: --fresh --wait-quiet 10m"
+        in lines_of(plan, tmp_path, 12)
+    )
 
 
 def test_what_cannot_run_here_is_one_line(plan: Any, tmp_path: Path) -> None:

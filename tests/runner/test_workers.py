@@ -38,12 +38,17 @@ def test_a_worker_waits_for_its_job_and_then_for_each_command(sweep_path: Path, 
         assert worker.alive
         lane = Lane(worker)
         lane.greet(job_of(plan))
-        lane.ask("prepare", "prepared", case=asdict(plan.cases[0]))
-        lane.ask("begin", "begun", clock="cpu-time")
-        blocks = [lane.ask("block", "block", number=i, seconds=0.01)["samples"] for i in range(3)]
-        measured = lane.ask("end", "measured", stop="rounds")
-        lane.ask("finish", "done")
-        lane.ask("bye", "bye")
+
+        def ask(do: str, answer: str, **values: Any) -> dict[str, Any]:
+            lane.send(do, **values)
+            return lane.hear(answer)
+
+        ask("prepare", "prepared", case=asdict(plan.cases[0]))
+        ask("begin", "begun", clock="cpu-time")
+        blocks = [ask("block", "block", number=i, seconds=0.01)["samples"] for i in range(3)]
+        measured = ask("end", "measured", stop="rounds")
+        ask("finish", "done")
+        ask("bye", "bye")
         assert worker.wait() == 0, worker.last_words()
     taken = {(p, c): [ms for block in blocks for q, d, part in block if (p, c) == (q, d) for ms in part]
              for p, c, _ in blocks[0]}  # fmt: skip
