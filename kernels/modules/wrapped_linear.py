@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .plain_linear import is_conv1d
+
 
 class WrappedLinear(nn.Module):
     """A frozen nn.Linear, or transformers' Conv1D (weight stored (in, out)), kept as the submodule `base`."""
@@ -12,8 +14,7 @@ class WrappedLinear(nn.Module):
         weight = getattr(base, "weight", None)
         if not isinstance(weight, Tensor) or weight.dim() != 2:
             raise TypeError(f"base is a {type(base).__name__}, expected an nn.Linear or a Conv1D with a 2-D weight")
-        # By name: transformers is not imported for it. Its Conv1D says out_features as nf.
-        self.transposed = type(base).__name__ == "Conv1D" and getattr(base, "nf", None) == weight.shape[1]
+        self.transposed = is_conv1d(base)
         if not self.transposed and not isinstance(base, nn.Linear):
             raise TypeError(f"base is a {type(base).__name__}, expected an nn.Linear or a transformers Conv1D")
         if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..modules.plain_linear import is_conv1d, is_linear
 from ..runtime.checks import check_index_values
 from ..runtime.files import write_atomically
 from .model import PacaConfig, adapt, adapted, check, merge_paca, paca_layers, unwrapped
 from .module import PaCALinear
-from .target_layers import check_adaptable, check_unshared, dtype_name, is_conv1d, is_linear
+from .target_layers import check_adaptable, check_unshared, dtype_name
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
 FORMAT = 1

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from ..modules.blocks import replace
+from ..modules.plain_linear import is_conv1d
 from .module import PaCALinear
-from .target_layers import dtype_name, is_conv1d, seed_of, target_layers
+from .target_layers import dtype_name, seed_of, target_layers
 
 Model = TypeVar("Model", bound=nn.Module)
 

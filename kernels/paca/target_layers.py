@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..modules.blocks import block_lists, decoder_blocks
+from ..modules.plain_linear import is_linear, is_plain
 
 
 def seed_of(name: str, seed: int = 0) -> int:
@@ -69,25 +70,14 @@ def _inside(model: nn.Module, layers: Sequence[int] | None) -> tuple[str, ...]:
     return tuple(f"{name}.{i}." for i in indices)
 
 
-def is_conv1d(module: nn.Module) -> bool:
-    """Whether it is transformers' Conv1D, whose weight is stored (in, out); by its name: nothing is imported for it."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-
-
-def is_linear(module: nn.Module) -> bool:
-    """Whether it is a linear layer of some kind, quantised ones included."""
-    return isinstance(module, nn.Linear) or is_conv1d(module)
-
-
 def check_adaptable(name: str, module: nn.Module) -> None:
     """Raises ValueError for a module that is no plain nn.Linear or Conv1D with a floating weight in memory.
 
     A subclass may read its weight in a forward of its own (quantised layers, nn.MultiheadAttention's out_proj).
     """
-    kind = type(module)
-    if kind is not nn.Linear and not is_conv1d(module):
+    if not is_plain(module):
         raise ValueError(
-            f"{name} is a {kind.__name__}, expected a plain nn.Linear or Conv1D: choose others with targets="
+            f"{name} is a {type(module).__name__}, expected a plain nn.Linear or Conv1D: choose others with targets="
         )
     weight = module.get_parameter("weight")
     if not weight.is_floating_point() or weight.is_meta:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ..lora import lora_linear
+from ..modules.plain_linear import watched
 from ..runtime.checks import FLOATING
 
 _LINEAR, _CONV1D = nn.Linear.forward, Conv1D.forward
@@ -73,7 +74,7 @@ def parts_of(layer: Linear) -> Parts | str:
                 return "dropout of 1"
     elif type(dropout) is not nn.Identity:
         return f"dropout by {type(dropout).__name__}, not nn.Dropout"
-    if _watched(base) or _watched(lora_a) or _watched(lora_b) or _watched(dropout):
+    if watched(base) or watched(lora_a) or watched(lora_b) or watched(dropout):
         return "hooks on its base layer, A, B or dropout, which a fused call would pass by"
     scale = layer.scaling[name]
     if not isinstance(scale, (float, int)):  # the union would cost four times as much
@@ -91,17 +92,6 @@ def parts_of(layer: Linear) -> Parts | str:
     if forward is _CONV1D:
         weight = weight.t()
     return weight, bias, a, b, scale, p
-
-
-def _watched(module: nn.Module) -> bool:
-    """Whether someone counts on this module being called."""
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
 
 
 def _variant(layer: Linear, name: str) -> str:
