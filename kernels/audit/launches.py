@@ -28,11 +28,13 @@ class Use:
     dropout: bool = False
     conv1d: bool = False
     needs: str = "xab"  # the gradients that are asked for
+    wide: bool = False  # fp32 adapters over fp16: B and dS' keep fp32's range in backward
 
     def __str__(self) -> str:
         words = (
             "few tokens" if self.m == FEW else "", self.scheme, "conv1d" if self.conv1d else "",
-            "dropout" if self.dropout else "", "" if self.needs == "xab" else f"d{self.needs} only",
+            "dropout" if self.dropout else "", "fp32 adapters" if self.wide else "",
+            "" if self.needs == "xab" else f"d{self.needs} only",
         )  # fmt: skip
         return " ".join(word for word in words if word)
 
@@ -47,17 +49,31 @@ USES: dict[str, tuple[Use, ...]] = {
     "project": (
         Use("epilogue/cublas"), Use("epilogue/cublas", dropout=True), Use("bordered/cublas"),
         Use("bordered/cublas", dropout=True), Use("epilogue/cublas", FEW, dropout=True),
-        Use("cublas/cublas", needs="x"),
+        Use("cublas/cublas", needs="x"), Use("cublas/cublas", needs="x", wide=True),
     ),
-    "branch_gradients": (Use("epilogue/cublas"), Use("epilogue/cublas", FEW)),
-    "branch_gradients_da": (Use("epilogue/cublas_fused_da"), Use("epilogue/cublas_fused_da", dropout=True)),
+    "branch_gradients": (
+        Use("epilogue/cublas"), Use("epilogue/cublas", FEW), Use("epilogue/cublas", wide=True),
+        Use("epilogue/cublas", FEW, wide=True),
+    ),
+    "branch_gradients_da": (
+        Use("epilogue/cublas_fused_da"), Use("epilogue/cublas_fused_da", dropout=True),
+        Use("epilogue/cublas_fused_da", dropout=True, wide=True),
+    ),
     "skinny": (
         Use("cublas/cublas", needs="b"), Use("epilogue/cublas", dropout=True), Use("paca gather"), Use("paca fused"),
-        Use("paca gather", FEW),
+        Use("paca gather", FEW), Use("epilogue/cublas", dropout=True, wide=True),
     ),
-    "skinny_parts": (Use("epilogue/cublas", FEW), Use("epilogue/cublas", FEW, dropout=True)),
+    "skinny_parts": (
+        Use("epilogue/cublas", FEW), Use("epilogue/cublas", FEW, dropout=True),
+        Use("epilogue/cublas", FEW, dropout=True, wide=True),
+    ),
     "gather": (Use("paca gather"),),
 }  # fmt: skip
+
+#: Rank and dtype of x.
+VARIANTS = (
+    (16, torch.bfloat16), (64, torch.bfloat16), (8, torch.bfloat16), (16, torch.float16), (64, torch.float16),
+)  # fmt: skip
 
 #: The kernels that a list of tiles is for, where they are not its own name, or where one without a tile is read too.
 KERNELS = {
@@ -87,15 +103,18 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
             continue
         tiles = tiles_of(kernel, arch)
         for number, tile in enumerate(tiles):
-            for rank, dtype in ((16, torch.bfloat16), (64, torch.bfloat16), (8, torch.bfloat16), (16, torch.float16)):
+            for rank, dtype in VARIANTS:
                 for position, use in enumerate(USES[kernel]):
+                    if use.wide and dtype != torch.float16:
+                        continue
                     masked = use.dropout and kernel == "gemm"
                     # Rank 64 is the hardest, so it is compiled in every use; rank 16 and, on sm_90, rank 8 and
                     # fp16, which differ in the loads alone, in the first.
                     plain = rank == 16 and dtype == torch.bfloat16
                     first = position == 0 and (plain or (number == 0 and arch == 90))
                     hardest = rank == 64 or not allows(tile, 64, masked)
-                    if not (full or first or (hardest and rank != 8 and dtype == torch.bfloat16)):
+                    hardest = hardest and rank != 8 and (use.wide or dtype == torch.bfloat16)
+                    if not (full or first or hardest):
                         continue
                     if not allows(tile, rank, masked) and tile is not tiles[-1]:
                         continue
@@ -121,7 +140,7 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..lora.bordered_weight import bordered
     from ..lora.forward import Spec, build_forward
 
-    def meta(*shape: int) -> torch.Tensor:
+    def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
     forward, backward = split_scheme(use.scheme)
@@ -130,15 +149,18 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     buffer = None
     if forward == "bordered":
         weight, buffer = bordered(weight, rank)
-    x, a, b, bias, dy = meta(use.m, K), meta(rank, K), meta(N, rank), meta(N), meta(use.m, N)
+    adapter = torch.float32 if use.wide else dtype
+    x, bias, dy = meta(use.m, K), meta(N), meta(use.m, N)
+    a, b = meta(rank, K, dtype=adapter), meta(N, rank, dtype=adapter)
     case = Case(use.m, N, K, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None)
     stride_w = (weight.stride(0), weight.stride(1))
     spec = Spec(case, Choice(forward, ""), dtype, x.device, K, stride_w, bias=True, keep=True, pdl=arch == 90)
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
     saved = build_forward(spec)(x, weight, a, b, bias, 2.0, p, seed)
     needs = ("x" in use.needs, "a" in use.needs, "b" in use.needs)
-    run = build_backward(spec, Choice(backward, ""), needs, dtype, N, saved.x.stride(0), saved.s, True)
-    run(dy, saved.x, weight, a, b, saved.s, saved.mask, 2.0)
+    kept, s = (saved.s[0, :, :K], saved.s[:, :, K:]) if saved.copied else (x, saved.s)
+    run = build_backward(spec, Choice(backward, ""), needs, adapter, N, kept.stride(0), s, True)
+    run(dy, kept, weight, a, b, s, saved.mask, 2.0)
 
 
 def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:

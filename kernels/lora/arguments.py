@@ -13,11 +13,13 @@ def cast(
     return x.to(dtype), weight.to(dtype), a, b, None if bias is None else bias.to(dtype)
 
 
-def prepared(weight: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """weight with a unit stride in either direction, a and b contiguous."""
-    if weight.stride(0) != 1 and weight.stride(1) != 1:
+def prepared(weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """weight in rows or columns of unit stride that do not overlap, a, b and bias contiguous."""
+    n, k = weight.shape
+    rows, columns = weight.stride()
+    if not ((columns == 1 and rows >= k) or (rows == 1 and columns >= n)):
         weight = weight.contiguous()
-    return weight, a.contiguous(), b.contiguous()
+    return weight, a.contiguous(), b.contiguous(), None if bias is None else bias.contiguous()
 
 
 def seed_tensor(seed: int | None, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..runtime import launch
 from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward
 from ..runtime.schemes import TMA_FALLBACK, split_scheme
-from ..runtime.second_derivative import no_second_derivative
+from ..runtime.sizes import unpack_mask
 from .backward import Needs, build_backward
 from .backward import Run as BackwardRun
 from .bordered_weight import border_of
@@ -94,34 +94,52 @@ def _tma_words(weight: Tensor) -> str:
 
 
 class LoraLinear(torch.autograd.Function):
-    """x is (M, K) with unit stride; weight the logical (N, K); seed an int64 tensor (1,) where dropout_p > 0."""
+    """x is (M, K) with unit stride; weight the logical (N, K); seed an int64 tensor (1,) where dropout_p > 0.
+
+    The second output is S' as the kernels left it. The caller drops it: as an output it has a place in the graph, so
+    that gradients of gradients flow through it, and dB is a function of x and A although x need not be kept.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scale: float, dropout_p: float,
         seed: Tensor | None, plan: Plan,
-    ) -> Tensor:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         saved: Saved = plan.forward(x, weight, a, b, bias, scale, dropout_p, seed)
         needs = ctx.needs_input_grad
         if True in needs:
+            ctx.set_materialize_grads(False)  # a gradient of S' comes from derivatives of gradients alone
             ctx.plan = plan
             ctx.scale = scale if dropout_p == 0.0 else scale / (1.0 - dropout_p)
+            ctx.copied = saved.copied
             branch = needs[2] or needs[3]
             ctx.save_for_backward(
-                saved.x if needs[2] or needs[1] else None,
+                x if (needs[2] or needs[1]) and not saved.copied else None,
                 weight if needs[0] or branch else None,
                 a if needs[0] else None,
                 b if needs[0] or needs[2] else None,
                 saved.s,
                 saved.mask if needs[0] or needs[2] else None,
             )
-        return saved.y
+        return saved.y, saved.s
 
     @staticmethod
-    @no_second_derivative
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor | None, grad_s: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, a, b, s, mask = ctx.saved_tensors
         need_x, need_w, need_a, need_b, need_bias = ctx.needs_input_grad[:5]
+        spec = ctx.plan.spec
+        grad_copy: Tensor | None = None
+        if ctx.copied:
+            k = spec.case.k
+            x, s = s[0, :, :k], s[:, :, k:]
+            if grad_s is not None:
+                grad_copy, grad_s = grad_s[0, :, :k], grad_s[:, :, k:]
+        if grad_y is None or grad_s is not None or not launch.launches_backward(grad_y):
+            dy = s.new_zeros(spec.case.m, spec.case.n, dtype=spec.dtype) if grad_y is None else grad_y
+            needs, rank, adapter = ctx.needs_input_grad, spec.case.rank, ctx.plan.adapter
+            found = by_torch(needs, rank, adapter, ctx.scale, dy, grad_s, x, weight, a, b, s, mask)
+            grad_x = found[0] if found[0] is None or grad_copy is None else found[0] + grad_copy
+            return (grad_x, *found[1:], None, None, None, None)
         dy = launch.rows(grad_y, grad_y.shape[-1])
         grad_x = grad_a = grad_b = None
         if need_x or need_a or need_b:
@@ -130,3 +148,33 @@ class LoraLinear(torch.autograd.Function):
         grad_w = torch.mm(dy.t(), x) if need_w else None
         grad_bias = dy.sum(0) if need_bias else None
         return grad_x, grad_w, grad_a, grad_b, grad_bias, None, None, None, None
+
+
+def by_torch(
+    needs: tuple[bool, ...], rank: int, adapter: torch.dtype, scale: float, dy: Tensor, grad_s: Tensor | None,
+    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, s: Tensor, mask: Tensor | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """The gradients of x, weight, A, B and bias in torch's operations, which can be differentiated again and batched.
+
+    What is saved stands in the graph: x, weight, A and B as the inputs they are, S' as an output of the same node.
+    grad_s: the gradient of S', in the same parts; it reaches x and A. scale: scale / (1 - p), which S' includes.
+    """
+    need_x, need_w, need_a, need_b, need_bias = needs[:5]
+    wide = dy.to(adapter)
+    grad_x = grad_a = grad_b = None
+    if need_x or need_a:
+        ds = wide @ b
+        if grad_s is not None:
+            ds = ds + grad_s[0, :, :rank].to(adapter)  # the parts are addends: the gradient of each is the same
+        ds = scale * ds
+    if need_x:
+        through_a = ds @ a
+        if mask is not None:
+            through_a = through_a * unpack_mask(mask, a.shape[1])
+        grad_x = dy @ weight + through_a.to(dy.dtype)
+    if need_a:
+        kept = x.to(adapter)
+        grad_a = ds.t() @ (kept if mask is None else kept * unpack_mask(mask, kept.shape[1]))
+    if need_b:
+        grad_b = wide.t() @ s.sum(0)[:, :rank].to(adapter)
+    return grad_x, dy.t() @ x if need_w else None, grad_a, grad_b, dy.sum(0) if need_bias else None

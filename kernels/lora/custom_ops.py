@@ -16,7 +16,7 @@ from ..runtime.schemes import split_scheme
 from ..runtime.sizes import mask_bytes, padded
 from . import reference
 from .arguments import cast, prepared, seed_tensor
-from .autograd import Plan, make_plan
+from .autograd import Plan, by_torch, make_plan
 
 _plans = launch.PlanCache()
 
@@ -40,8 +40,7 @@ def lora_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y (M, N), S' (1, M, RP), and the packed mask (M, cdiv(K, 8)), empty without dropout; x is (M, K)."""
     flat = launch.rows(x, x.shape[1])
-    weight, a, b = prepared(weight, a, b)
-    bias = None if bias is None else bias.contiguous()
+    weight, a, b, bias = prepared(weight, a, b, bias)
     plan = _plan(flat, weight, a, b, bias, dropout_p, scheme)
     saved = plan.forward(flat, weight, a, b, bias, scale, dropout_p, seed)
     missing = padded(a.shape[0]) - saved.s.shape[2]
@@ -63,7 +62,7 @@ def lora_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """dX (M, K), dA (r, K), dB (N, r); those not needed are empty."""
     dy, flat = launch.rows(dy, dy.shape[1]), launch.rows(x, x.shape[1])
-    weight, a, b = prepared(weight, a, b)
+    weight, a, b, _ = prepared(weight, a, b, None)
     plan = _plan(flat, weight, a, b, None, dropout_p, scheme)
     run = plan.backward((need_x, need_a, need_b), dy, flat, weight, s)
     used = mask if dropout_p > 0.0 else None
@@ -83,11 +82,17 @@ def _(dy, x, weight, a, b, s, mask, scale, dropout_p, scheme, need_x, need_a, ne
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, a, b, _, _, ctx.scale, ctx.dropout_p, ctx.scheme = inputs
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(x, weight, a, b, output[1], output[2])
 
 
-def _backward(ctx: Any, dy: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dy: Tensor | None, grad_s: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     x, weight, a, b, s, mask = ctx.saved_tensors
+    if dy is None or grad_s is not None or not launch.launches_backward(dy):
+        dy = x.new_zeros(x.shape[0], weight.shape[0]) if dy is None else dy
+        scale, drawn = ctx.scale / (1.0 - ctx.dropout_p), mask if ctx.dropout_p > 0.0 else None
+        grads = by_torch(ctx.needs_input_grad, a.shape[0], a.dtype, scale, dy, grad_s, x, weight, a, b, s, drawn)
+        return (*grads, None, None, None, None)
     need_x, need_w, need_a, need_b, need_bias = ctx.needs_input_grad[:5]
     grad_x, grad_a, grad_b = lora_backward(
         dy, x, weight, a, b, s, mask, ctx.scale, ctx.dropout_p, ctx.scheme, need_x, need_a, need_b
@@ -112,16 +117,17 @@ def lora_linear_compiled(
     """lora_linear while torch.compile traces."""
     autocast = torch.is_autocast_enabled(x.device.type)
     check_lora(x, weight, a, b, bias, scale, p, seed, autocast)
+    scale, p = float(scale), float(p)
     cublas = x.is_cuda and x.dtype == torch.float32 and not autocast
     # What runs in cuBLAS throughout has no kernel to draw the mask.
     cublas |= p > 0.0 and (
         padded(a.shape[0]) > MOST_RANK or 0 < launch.architecture(x.device) < 80 or split_scheme(scheme)[0] == "torch"
     )
     if not launch.runs_triton(x) or x.dtype == torch.float64 or cublas:
-        return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
+        return reference.computed(x, weight, a, b, scale, bias, p, seed)
     if autocast:
         x, weight, a, b, bias = cast(torch.get_autocast_dtype(x.device.type), x, weight, a, b, bias)
     seeds = seed_tensor(seed, x.device) if p > 0.0 else None
     flat = x.reshape(-1, x.shape[-1])
-    y = torch.ops.lorabench.lora_forward(flat, weight, a, b, bias, seeds, float(scale), float(p), scheme)[0]
+    y = torch.ops.lorabench.lora_forward(flat, weight, a, b, bias, seeds, scale, p, scheme)[0]
     return y.reshape(*x.shape[:-1], y.shape[-1])

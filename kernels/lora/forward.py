@@ -41,12 +41,15 @@ class Spec:
 
 @dataclass
 class Saved:
-    """What a forward leaves for backward: x (M, K), S' (parts, M, width) or (M, width), the packed mask."""
+    """What a forward leaves for backward: S' (parts, M, width) and the packed mask; x is kept by the caller.
+
+    copied: s is the buffer (1, M, K + width) of the bordered scheme, whose first K columns are x.
+    """
 
     y: Tensor
-    x: Tensor
     s: Tensor
     mask: Tensor | None
+    copied: bool = False
 
 
 # x (M, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed (1,) int64
@@ -112,7 +115,7 @@ def _epilogue(spec: Spec) -> Run:
         s, mask = project(x, a, scale, p, seed)
         y = launch.empty((m, n), dtype, device)
         gemm(p_x=x, p_w=weight, p_s=s, p_v=b, p_bias=bias, p_mask=None, p_y=y)
-        return Saved(y, x, s, mask)
+        return Saved(y, s, mask)
 
     return run
 
@@ -170,7 +173,7 @@ def _single_pass(spec: Spec) -> Run:
         s = launch.empty((1, m, width), dtype, device)
         y = launch.empty((m, n), dtype, device)
         launch_y(p_x=x, p_w=weight, p_a=a, p_b=b, p_bias=bias, p_s=s, p_y=y, scale=scale)
-        return Saved(y, x, s, None)
+        return Saved(y, s, None)
 
     return run
 
@@ -183,7 +186,7 @@ def _cublas(spec: Spec) -> Run:
         s, mask = project(x, a, scale, p, seed)
         y = F.linear(x, weight, bias)
         y.addmm_(s[0, :, :rank], b.to(x.dtype).t())
-        return Saved(y, x, s, mask)
+        return Saved(y, s, mask)
 
     return run
 
@@ -201,7 +204,7 @@ def _bordered(spec: Spec) -> Run:
             )
         border[:, k : k + rank].copy_(b)
         s, mask = project(x, a, scale, p, seed)
-        return Saved(F.linear(s[0], border, bias), s[0, :, :k], s[:, :, k:], mask)
+        return Saved(F.linear(s[0], border, bias), s, mask, copied=True)
 
     return run
 
@@ -211,6 +214,6 @@ def _torch(spec: Spec) -> Run:
         y = F.linear(x, weight, bias)
         s = torch.mm(x, a.to(x.dtype).t()).mul_(scale)
         y.addmm_(s, b.to(x.dtype).t())
-        return Saved(y, x, s.unsqueeze(0), None)
+        return Saved(y, s.unsqueeze(0), None)
 
     return run

@@ -15,10 +15,9 @@ from torch import Tensor
 from ..runtime import launch
 from ..runtime.checks import check_lora
 from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
-from ..runtime.second_derivative import no_second_derivative
-from ..runtime.sizes import padded
+from ..runtime.sizes import padded, unpack_mask
 from .arguments import prepared, seed_tensor
-from .backward import build_skinny
+from .backward import build_skinny, keeps_range
 from .forward import Spec, build_gemm, build_project, project_parts
 from .linear import lora_linear
 
@@ -35,6 +34,7 @@ class GroupPlan:
         self.starts = [sum(self.ranks[:i]) for i in range(len(a))]
         self.adapter = a[0].dtype
         self.dtype, self.device, self.keep = x.dtype, x.device, keep
+        self.wide = keeps_range(self.dtype, self.adapter)
         arch, sms = launch.architecture(x.device), launch.multiprocessors(x.device)
         self.pdl = arch == 90 and x.is_cuda
         total = Case(m, max(w.shape[0] for w in weights), k, sum(self.ranks), arch, sms, dropout,
@@ -75,7 +75,7 @@ class GroupPlan:
             launches = self.backwards[key] = self._build(dys, x, weights, need_x, keep)
         branches, gemms, skinny, reductions, parts, tile_blocks, da_parts = launches
         m, k, width = self.m, self.k, self.width
-        ds = launch.empty((parts, m, width), self.dtype if parts == 1 else torch.float32, self.device)
+        ds = launch.empty((parts, m, width), self.dtype if parts == 1 and not self.wide else torch.float32, self.device)
         grad_x = launch.empty((m, k), self.dtype, self.device) if need_x else None
         grad_a = launch.empty((sum(self.ranks), k), self.adapter, self.device)
         da_sum = launch.empty((da_parts, width, k), torch.float32, self.device)
@@ -111,8 +111,8 @@ class GroupPlan:
             # The following GEMM may begin early only where it follows its own branch.
             branches.append(branch_gradients_launch(
                 m, case.n, k, case.rank, tile, stride_dm=dy.stride(0), stride_xm=x.stride(0), s_parts=self.parts,
-                stride_sm=self.width, stride_ds=self.width, parts=parts, pdl=self.pdl and need_x, keep=keep and kept,
-                **common,
+                stride_sm=self.width, stride_ds=self.width, parts=parts, wide=self.wide, pdl=self.pdl and need_x,
+                keep=keep and kept, **common,
             ))  # fmt: skip
             gemms.append(build_gemm(
                 case, m, k, case.n, None, tma=False, stride_xm=dy.stride(0), stride_wk=w.stride(0),
@@ -120,7 +120,8 @@ class GroupPlan:
                 masked=masked, pdl=self.pdl, keep=keep and kept, add=i > 0, **common,
             ))  # fmt: skip
         skinny, da_parts = build_skinny(
-            self.total, m, k, masked, l_parts=parts, stride_l=self.width, stride_tm=x.stride(0), keep=keep, **common
+            self.total, m, k, masked, l_parts=parts, stride_l=self.width, stride_tm=x.stride(0), wide=self.wide,
+            keep=keep, **common,
         )  # fmt: skip
         reductions = [reduce_launch(case.rank, left=(case.n, blocks), dtype=self.adapter) for case in self.cases]
         reductions.append(reduce_launch(self.total.rank, right=(k, da_parts), dtype=self.adapter))
@@ -140,12 +141,13 @@ class LoraGroup(torch.autograd.Function):
         return tuple(ys)
 
     @staticmethod
-    @no_second_derivative
     def backward(ctx: Any, *grads: Tensor) -> Any:
         plan, count = ctx.plan, len(grads)
         x, s, mask, *rest = ctx.saved_tensors
         weights, a, b = (rest[i * count : (i + 1) * count] for i in range(3))
         needs = ctx.needs_input_grad[5:]
+        if not all(map(launch.launches_backward, grads)):
+            return _by_torch(ctx, grads, x, mask, weights, a, b)
         dys = [launch.rows(dy, dy.shape[-1]) for dy in grads]
         grad_x, grad_a, grad_b = None, [None] * count, [None] * count
         if ctx.needs_input_grad[0] or any(needs[count : 3 * count]):
@@ -154,6 +156,21 @@ class LoraGroup(torch.autograd.Function):
         grad_w = [dy.t() @ x if need else None for dy, need in zip(dys, needs[:count], strict=True)]
         asked = [g if need else None for g, need in zip((*grad_a, *grad_b), needs[count : 3 * count], strict=True)]
         return grad_x, None, None, None, None, *grad_w, *asked, *grad_bias
+
+
+def _by_torch(
+    ctx: Any, dys: tuple[Tensor, ...], x: Tensor, mask: Tensor | None, weights: Any, a: Any, b: Any
+) -> tuple[Tensor | None, ...]:
+    """What backward returns, in torch's operations on the inputs, which can be differentiated again and batched."""
+    adapter = ctx.plan.adapter
+    keep = torch.ones((), dtype=adapter, device=x.device) if mask is None else unpack_mask(mask, x.shape[1])
+    kept = x.to(adapter) * keep
+    dss = [ctx.scale * (dy.to(adapter) @ b_i) for dy, b_i in zip(dys, b, strict=True)]
+    grad_x = sum(dy @ w + ((ds @ a_i) * keep).to(dy.dtype) for dy, w, ds, a_i in zip(dys, weights, dss, a, strict=True))
+    grad_a = [ds.t() @ kept for ds in dss]
+    grad_b = [ctx.scale * (dy.to(adapter).t() @ (kept @ a_i.t())) for dy, a_i in zip(dys, a, strict=True)]
+    grads = (grad_x, None, None, None, None, *(dy.t() @ x for dy in dys), *grad_a, *grad_b, *(dy.sum(0) for dy in dys))
+    return tuple(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=True))
 
 
 _plans = launch.PlanCache()
@@ -186,7 +203,13 @@ def lora_linear_group(
             f"weights, lora_as, lora_bs and biases have lengths {words}, expected one length of at least 1"
         )
     members = list(zip(weights, lora_as, lora_bs, biases, strict=True))
-    kernels = isinstance(x, Tensor) and launch.runs_triton(x) and x.numel() > 0 and not torch.compiler.is_compiling()
+    tensors = (x, *weights, *lora_as, *lora_bs, *biases)
+    kernels = (
+        not torch.compiler.is_compiling()
+        and all(t is None or isinstance(t, Tensor) for t in tensors)
+        and launch.runs_triton(x)
+        and launch.ordinary(*tensors)
+    )
     if kernels and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         for w, a, b, bias in members:
             check_lora(x, w, a, b, bias, scale, dropout_p, seed, autocast=True)
@@ -218,15 +241,16 @@ def lora_linear_group(
                 x, weights, lora_as, lora_bs, scale=scale, biases=biases, dropout_p=dropout_p, seed=seed
             )
     flat = launch.rows(x, x.shape[-1])
-    ready = [prepared(w, a, b) for w, a, b, _ in members]
-    ws, as_, bs = (list(column) for column in zip(*ready, strict=True))
-    tensors = [flat, *ws, *as_, *bs, *(bias for bias in biases if bias is not None)]
-    keep = all(t.data_ptr() % 16 == 0 for t in tensors)
-    key = (*((t.shape, t.stride(), t.dtype) for t in tensors), x.device, keep, dropout_p,
+    ready = [prepared(*member) for member in members]
+    ws, as_, bs, given = (list(column) for column in zip(*ready, strict=True))
+    operands = [flat, *ws, *as_, *bs, *(bias for bias in given if bias is not None)]
+    keep = all(t.data_ptr() % 16 == 0 for t in operands)
+    key = (*((t.shape, t.stride(), t.dtype) for t in operands), x.device, keep, dropout_p,
            tuple(bias is None for bias in biases))  # fmt: skip
     plan = _plans.get(key)
     if plan is None:
         plan = _plans[key] = GroupPlan(flat, ws, as_, dropout_p > 0.0, [bias is not None for bias in biases], keep)
     seeds = seed_tensor(seed, x.device) if dropout_p > 0.0 else None
-    ys = LoraGroup.apply(flat, scale, dropout_p, seeds, plan, *ws, *as_, *bs, *biases)
+    # float: Triton makes a constant of an int 1, and a kept kernel has it for ever.
+    ys = LoraGroup.apply(flat, float(scale), float(dropout_p), seeds, plan, *ws, *as_, *bs, *given)
     return tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in ys)

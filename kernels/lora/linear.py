@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from ..runtime import launch
@@ -30,15 +31,18 @@ def lora_linear(
 ) -> Tensor:
     """y = x W^T + bias + scale * drop(x) A^T B^T  (Hu et al., 2021, equation 3; drop is inverted dropout).
 
-    x (..., K), weight (N, K) in either layout (a Conv1D passes weight.T), lora_a (r, K), lora_b (N, r), bias (N,);
-    returns (..., N) in the dtype of x. Adapters have the dtype of x, or fp32: then they are rounded to it inside, and
-    their gradients are accumulated and returned in fp32. Under autocast x, weight and bias are cast as F.linear's are.
+    x (..., K), weight (N, K) in either layout (a Conv1D passes weight.T), lora_a (r, K), lora_b (N, r), bias (N,), all
+    of any strides; returns (..., N) in the dtype of x. scale is any real number. Adapters have the dtype of x, or fp32:
+    then forward rounds them to it inside, and their gradients are accumulated and returned in fp32, under an fp16 x
+    from factors that keep fp32's range. Under autocast x, weight and bias are cast as F.linear's are.
     seed None draws from torch's generator of the device; two calls with one seed drop the same elements.
     scheme overrides the dispatcher: 'epilogue', 'epilogue/cublas', '/cublas' (see kernels/runtime/schemes.py).
 
-    CUDA tensors run the Triton kernels, as do CPU tensors under TRITON_INTERPRET=1; other tensors, and fp32 with
-    dropout on a GPU, take the reference. Raises ValueError or TypeError before any launch, naming the argument.
-    A second derivative is refused with a RuntimeError.
+    CUDA tensors run the Triton kernels, as do CPU tensors under TRITON_INTERPRET=1; other tensors, fp32 with dropout on
+    a GPU, tensor subclasses, and calls under torch.func, forward-mode differentiation or torch.jit.trace take the
+    reference. Gradients can be differentiated again and batched: with create_graph=True and under vmap torch's own
+    operations compute them. Raises ValueError or TypeError before any launch, naming the argument; what F.linear
+    answers with a RuntimeError is one too.
     """
     if torch.compiler.is_compiling():
         return _compiling(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme)
@@ -48,8 +52,8 @@ def lora_linear(
         key = (
             x.shape, x.stride(), x.dtype, device, weight.shape, weight.stride(), weight.dtype, weight.device,
             lora_a.shape, lora_a.stride(), lora_a.dtype, lora_a.device, lora_b.shape, lora_b.stride(), lora_b.dtype,
-            lora_b.device, None if bias is None else (bias.shape, bias.dtype, bias.device), type(scale), dropout_p,
-            type(seed), scheme, autocast,
+            lora_b.device, None if bias is None else (bias.shape, bias.stride(), bias.dtype, bias.device), type(scale),
+            dropout_p, type(seed), scheme, autocast, type(x), type(weight), type(lora_a),
             bool(borders) and border_of(weight, lora_a.shape[0]) is not None,
             (x.data_ptr() | weight.data_ptr() | lora_a.data_ptr() | lora_b.data_ptr()
              | (0 if bias is None else bias.data_ptr())) % 16,
@@ -58,7 +62,9 @@ def lora_linear(
     except AttributeError:  # not a tensor: the checks say which
         check_lora(x, weight, lora_a, lora_b, bias, scale, dropout_p, seed)
         raise
-    if plan is None:
+    except RuntimeError:  # a tensor without storage or strides: of vmap, torch.func, sparse, MKL-DNN, nested
+        return reference.computed(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed)
+    if plan is None or forward_ad._current_level >= 0:
         return _first(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme, key, autocast)
     if autocast is not None:
         x, weight, lora_a, lora_b, bias = cast(autocast, x, weight, lora_a, lora_b, bias)
@@ -75,7 +81,9 @@ def _apply(
     shape = x.shape
     flat = launch.rows(x, shape[-1])
     seeds = None if p == 0.0 else seed_tensor(seed, x.device)
-    y = LoraLinear.apply(flat, weight, a, b, bias, scale, p, seeds, plan)
+    if type(scale) is not float:  # Triton makes a constant of an int 1, and a kept kernel has it for ever
+        scale = float(scale)
+    y, _ = LoraLinear.apply(flat, weight, a, b, bias, scale, p, seeds, plan)
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])
 
 
@@ -86,23 +94,24 @@ def _first(
     """A case not seen before: checked, planned, and remembered."""
     check_lora(x, weight, a, b, bias, scale, p, seed, autocast is not None)
     split_scheme(scheme)
-    by_reference = not launch.runs_triton(x) or x.numel() == 0 or x.dtype == torch.float64
+    scale, p = float(scale), float(p)
+    by_reference = x.dtype == torch.float64 or not launch.runs_triton(x) or not launch.ordinary(x, weight, a, b, bias)
     if autocast is not None and not by_reference:
         x, weight, a, b, bias = cast(autocast, x, weight, a, b, bias)
     # fp32 on a GPU runs in cuBLAS, and cuBLAS draws no mask.
     if by_reference or (x.is_cuda and x.dtype == torch.float32 and p > 0.0):
-        return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
-    inputs = (weight, a, b)
-    weight, a, b = prepared(weight, a, b)
+        return reference.computed(x, weight, a, b, scale, bias, p, seed)
+    inputs = (weight, a, b, bias)
+    weight, a, b, bias = prepared(weight, a, b, bias)
     flat = launch.rows(x, x.shape[-1])
     pointers = [t.data_ptr() for t in (flat, weight, a, b, *(() if bias is None else (bias,)))]
     keep = all(pointer % 16 == 0 for pointer in pointers)
     plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep)
     if plan.spec.choice.scheme == "torch" and p > 0.0:
-        return reference.lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p, seed=seed)
+        return reference.computed(x, weight, a, b, scale, bias, p, seed)
     # Not remembered: a case whose weights were copied above, which every call must do again; nor one that a cast or a
     # copy has aligned, since another tensor may be the one off in the next call of the same key.
-    copied = any(given is not used for given, used in zip(inputs, (weight, a, b), strict=True))
+    copied = any(given is not used for given, used in zip(inputs, (weight, a, b, bias), strict=True))
     if keep and not copied and key[-1] == 0:
         _plans[key] = plan
     return _apply(x, weight, a, b, scale, bias, p, seed, plan)
@@ -115,7 +124,7 @@ def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
     the reference (see there), it is the reference's.
     """
     check_dropout(dropout_p, seed)
-    if not launch.runs_triton(x) or x.numel() == 0 or dropout_p == 0.0:
+    if not launch.runs_triton(x) or not launch.ordinary(x) or dropout_p == 0.0:
         return reference.keep_mask(x, dropout_p, seed)
     from ..runtime.sizes import unpack_mask
     from .forward import build_project

@@ -29,16 +29,23 @@ def lora_linear(
 ) -> Tensor:
     """y = x W^T + bias + scale * drop(x) A^T B^T  (Hu et al., 2021, equation 3).
 
-    x (..., K), weight (N, K), lora_a (r, K), lora_b (N, r), bias (N,); returns (..., N) in the dtype of x. Adapters in
-    fp32 under a 16-bit x are rounded to the dtype of x first. `keep`, boolean and of x's shape, replaces the mask that
-    `seed` would draw: the kernels draw another one, so a comparison under dropout passes theirs.
+    x (..., K), weight (N, K), lora_a (r, K), lora_b (N, r), bias (N,); returns (..., N) in the dtype of x. The branch
+    is computed in the dtype of the adapters, as PEFT's is, and rounded once. `keep`, boolean and of x's shape, replaces
+    the mask that `seed` would draw: the kernels draw another one, so a comparison under dropout passes theirs.
     """
     autocast = torch.is_autocast_enabled(x.device.type) if isinstance(x, Tensor) else False
     check_lora(x, weight, lora_a, lora_b, bias, scale, dropout_p, seed, autocast)
+    return computed(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, keep)
+
+
+def computed(
+    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, bias: Tensor | None, p: float, seed: int | None,
+    keep: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The computation alone, without the checks: for tensors that have no storage of their own too."""
     y = F.linear(x, weight, bias)
-    if dropout_p > 0.0:
-        if keep is None:
-            keep = keep_mask(x, dropout_p, seed)
-        x = x * keep.to(x.dtype) / (1.0 - dropout_p)
-    s = F.linear(x, lora_a.to(x.dtype))
-    return y + scale * F.linear(s, lora_b.to(s.dtype))
+    x = x.to(a.dtype)
+    if p > 0.0:
+        keep = keep_mask(x, p, seed) if keep is None else keep
+        x = x * keep.to(x.dtype) / (1.0 - p)
+    return (y + scale * F.linear(F.linear(x, a), b)).to(y.dtype)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
-from ..runtime.second_derivative import no_second_derivative
 from ..runtime.sizes import padded
 
 SCHEMES = ("gather", "fused", "torch")
@@ -111,7 +110,11 @@ def choose(x: Tensor, case: Case, scheme: str | None) -> Choice:
 
 
 class PacaLinear(torch.autograd.Function):
-    """x is (M, K) with unit stride; weight the logical (N, K). Saves x[:, index] and the weight; never x."""
+    """x is (M, K) with unit stride; weight the logical (N, K). Saves x[:, index] and the weight; never x.
+
+    The second output is x[:, index], None where it is not needed. The caller drops it: as an output it has a place in
+    the graph, so that gradients of gradients flow through it to x, which is not kept.
+    """
 
     @staticmethod
     def forward(
@@ -123,21 +126,59 @@ class PacaLinear(torch.autograd.Function):
         bias: Tensor | None,
         scale: float,
         plan: Plan,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None]:
         needs = ctx.needs_input_grad
+        selected = None
         if True in needs:
+            ctx.set_materialize_grads(False)  # a gradient of x[:, index] comes from derivatives of gradients alone
             ctx.plan, ctx.scale = plan, scale
             selected = plan.selected(x, index) if needs[2] else None
             ctx.save_for_backward(weight if needs[0] else None, selected, index)
-        return F.linear(x, weight, bias)
+            # Its value is never read, only its place in the graph: an optimizer may change it before backward.
+            ctx.columns = columns
+        # 'fused' keeps x itself, an input: it has its place in the graph already.
+        return F.linear(x, weight, bias), None if selected is x else selected
 
     @staticmethod
-    @no_second_derivative
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor | None, grad_selected: Tensor | None) -> tuple[Tensor | None, ...]:
         weight, selected, index = ctx.saved_tensors
-        dy = launch.rows(grad_y, grad_y.shape[-1])
         needs = ctx.needs_input_grad
+        if grad_y is None or grad_selected is not None or not launch.launches_backward(grad_y):
+            return _by_torch(ctx, grad_y, grad_selected, weight, selected, index)
+        dy = launch.rows(grad_y, grad_y.shape[-1])
         grad_x = torch.mm(dy, weight) if needs[0] else None
         grad_columns = ctx.plan.grad_columns(dy, selected, index, ctx.scale) if needs[2] else None
         grad_bias = dy.sum(0) if needs[4] else None
         return grad_x, None, grad_columns, None, grad_bias, None, None
+
+
+def _by_torch(
+    ctx: Any, dy: Tensor | None, grad_selected: Tensor | None, weight: Tensor, selected: Tensor, index: Tensor
+) -> tuple[Tensor | None, ...]:
+    """What backward returns, in torch's operations, which can be differentiated again and batched."""
+    plan, needs = ctx.plan, ctx.needs_input_grad
+    grad_x = grad_columns = grad_bias = None
+    if dy is None:
+        dy = grad_selected.new_zeros(plan.case.m, plan.case.n)  # type: ignore[union-attr]
+    if needs[0]:
+        grad_x = input_gradient(dy, grad_selected, weight, ctx.columns, index, ctx.scale)
+    if needs[2]:
+        if plan.choice.scheme == "fused":
+            selected = selected.index_select(1, index)
+        wide = plan.columns_dtype
+        grad_columns = ctx.scale * (dy.to(wide).t() @ selected.to(wide))
+    if needs[4]:
+        grad_bias = dy.sum(0)
+    return grad_x, None, grad_columns, None, grad_bias, None, None
+
+
+def input_gradient(
+    dy: Tensor, grad_selected: Tensor | None, weight: Tensor, columns: Tensor, index: Tensor, scale: float
+) -> Tensor:
+    """dX (M, K) as a function of columns too, by the product rule through weight[:, index] = scale * columns.
+
+    grad_selected: the gradient of x[:, index] (M, r), None where nothing else depends on it.
+    """
+    nothing = (scale * (columns - columns.detach())).to(dy.dtype)
+    through = dy @ nothing if grad_selected is None else dy @ nothing + grad_selected
+    return (dy @ weight).index_add(1, index, through)

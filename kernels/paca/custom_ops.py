@@ -9,7 +9,7 @@ from torch import Tensor
 from ..runtime import launch
 from ..runtime.checks import check_paca
 from . import reference
-from .autograd import Plan
+from .autograd import Plan, input_gradient
 
 _plans = launch.PlanCache()
 
@@ -32,6 +32,21 @@ def _(dy, x_idx, index, scale, fp32):
     return dy.new_empty(dy.shape[1], x_idx.shape[1], dtype=torch.float32 if fp32 else dy.dtype)
 
 
+def _setup_product(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    dy, x_idx, _, ctx.scale, _ = inputs
+    ctx.save_for_backward(dy, x_idx)
+
+
+def _product_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Both factors of a product: for gradients of gradients."""
+    dy, x_idx = ctx.saved_tensors
+    grad = ctx.scale * grad
+    return (x_idx.to(grad.dtype) @ grad.t()).to(dy.dtype), (dy.to(grad.dtype) @ grad).to(x_idx.dtype), None, None, None
+
+
+paca_product.register_autograd(_product_backward, setup_context=_setup_product)
+
+
 @torch.library.custom_op("lorabench::paca_forward", mutates_args=())
 def paca_forward(
     x: Tensor, weight: Tensor, columns: Tensor, index: Tensor, bias: Tensor | None, scale: float
@@ -47,17 +62,23 @@ def _(x, weight, columns, index, bias, scale):
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, weight, columns, index, _, ctx.scale = inputs
+    ctx.set_materialize_grads(False)
     ctx.fp32 = columns.dtype == torch.float32 and output[1].dtype != torch.float32
-    ctx.save_for_backward(weight, index, output[1])
+    ctx.save_for_backward(weight, columns, index, output[1])
 
 
-def _backward(ctx: Any, dy: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    weight, index, x_idx = ctx.saved_tensors
+def _backward(ctx: Any, dy: Tensor | None, grad_selected: Tensor | None) -> tuple[Tensor | None, ...]:
+    weight, columns, index, x_idx = ctx.saved_tensors
+    dy = weight.new_zeros(x_idx.shape[0], weight.shape[0]) if dy is None else dy
     needs = ctx.needs_input_grad
     grad_columns = None
     if needs[2]:
         grad_columns = torch.ops.lorabench.paca_product(dy, x_idx, index, ctx.scale, ctx.fp32)
-    grad_x = dy @ weight if needs[0] else None
+    grad_x = None
+    if needs[0] and (torch.is_grad_enabled() or grad_selected is not None):
+        grad_x = input_gradient(dy, grad_selected, weight, columns, index, ctx.scale)
+    elif needs[0]:
+        grad_x = dy @ weight
     return grad_x, None, grad_columns, None, dy.sum(0) if needs[4] else None, None
 
 

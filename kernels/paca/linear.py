@@ -1,11 +1,13 @@
 """paca_linear, the public function: validation, autocast, and the autograd.Function."""
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.checks import check_index_values, check_paca
+from . import reference
 from .autograd import PacaLinear, Plan
 
 _plans = launch.PlanCache()
@@ -24,13 +26,14 @@ def paca_linear(
     """y = x W^T + bias, where the columns W[:, index] = scale * columns train and live inside the weight.
 
     x (..., K), weight (N, K) frozen, in either layout, columns (N, r) in the dtype of x or fp32, index (r,) int32 or
-    int64, unique, bias (N,); returns (..., N) in the dtype of x. Precondition: weight[:, index] == scale * columns.
-    Forward never reads columns; backward gives columns.grad = scale * dY^T x[:, index], accumulated in fp32, in the
-    dtype of columns. Between them only x[:, index] is kept. Under autocast x, weight and bias are cast as F.linear's
-    are. scheme overrides the choice: 'gather', 'fused' or 'torch' (see kernels/paca/function.py).
+    int64, unique, bias (N,), all of any strides; returns (..., N) in the dtype of x. scale is any real number.
+    Precondition: weight[:, index] == scale * columns. Forward never reads columns; backward gives
+    columns.grad = scale * dY^T x[:, index], accumulated in fp32, in the dtype of columns. Between them only x[:, index]
+    is kept. Under autocast x, weight and bias are cast as F.linear's are. scheme overrides the choice: 'gather', 'fused' or 'torch' (see kernels/paca/autograd.py).
 
-    Raises ValueError or TypeError before any launch, naming the argument; the values of index are read once per tensor.
-    A second derivative is refused with a RuntimeError.
+    Gradients can be differentiated again and batched, as those of lora_linear; tensor subclasses, and calls under
+    torch.func, forward-mode differentiation or torch.jit.trace take the reference. Raises ValueError or TypeError
+    before any launch, naming the argument, as lora_linear does; the values of index are read once per tensor.
     """
     if torch.compiler.is_compiling():
         from .custom_ops import paca_linear_compiled
@@ -41,17 +44,21 @@ def paca_linear(
         autocast = torch.is_autocast_enabled(device.type)
         key = (
             x.shape, x.stride(), x.dtype, device, weight.shape, weight.dtype, weight.device, columns.shape,
-            columns.dtype, columns.device, index.shape, index.dtype, index.device, type(scale), scheme,
+            columns.dtype, columns.device, index.shape, index.stride(), index.dtype, index.device, type(scale), scheme,
             None if bias is None else (bias.shape, bias.dtype, bias.device), (x.data_ptr() | index.data_ptr()) % 16,
-            weight.requires_grad,
+            weight.requires_grad, type(x), type(weight), type(columns),
         )  # fmt: skip
         plan = None if autocast else _plans.get(key)
     except AttributeError:  # not a tensor: the checks say which
         check_paca(x, weight, columns, index, bias, scale)
         raise
+    except RuntimeError:  # a tensor without storage or strides: of vmap, torch.func, sparse, MKL-DNN, nested
+        return reference.product_rule(x, weight, columns, index, scale, bias)
     if plan is None:
         check_paca(x, weight, columns, index, bias, scale, autocast)
     check_index_values(index, weight.shape[1])
+    if forward_ad._current_level >= 0 or (plan is None and not launch.ordinary(x, weight, columns, index, bias)):
+        return reference.product_rule(x, weight, columns, index, float(scale), bias)
     if autocast:
         dtype = torch.get_autocast_dtype(device.type)
         bias = None if bias is None else bias.to(dtype)
@@ -67,9 +74,13 @@ def paca_linear(
     shape = x.shape
     flat = launch.rows(x, shape[-1])
     if plan is None:
+        given, index = index, index.contiguous()
         keep = (flat.data_ptr() | index.data_ptr()) % 16 == 0
         plan = Plan(flat, weight.shape[0], columns.shape[1], columns.dtype, scheme, keep)
-        if keep and x.data_ptr() % 16 == 0:  # what a copy has aligned is not in the key: index may be off next time
+        # What a copy has aligned or put in order is not in the key: another tensor may be off next time.
+        if keep and x.data_ptr() % 16 == 0 and given is index:
             _plans[key] = plan
-    y = PacaLinear.apply(flat, weight, columns, index, bias, scale, plan)
+    if type(scale) is not float:  # Triton makes a constant of an int 1, and a kept kernel has it for ever
+        scale = float(scale)
+    y, _ = PacaLinear.apply(flat, weight, columns, index, bias, scale, plan)
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])

@@ -1,11 +1,20 @@
 """Input validation: one sentence that names the argument, what it is, and what was expected, before any launch."""
 
 import weakref
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 FLOATING = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+class MismatchError(ValueError, RuntimeError):
+    """Shapes or devices do not go together: also the RuntimeError that F.linear raises there."""
+
+
+class DtypeMismatchError(TypeError, RuntimeError):
+    """Dtypes do not go together: also the RuntimeError that F.linear raises there."""
 
 
 def _tensor(name: str, value: object) -> None:
@@ -25,7 +34,7 @@ def _shape(name: str, value: Tensor, expected: tuple[int, ...], words: str) -> N
 
 def _device(name: str, value: Tensor, x: Tensor) -> None:
     if value.device != x.device:
-        raise ValueError(f"{name} is on {value.device}, expected {x.device}, the device of x")
+        raise MismatchError(f"{name} is on {value.device}, expected {x.device}, the device of x")
 
 
 def check_base(x: Tensor, weight: Tensor, bias: Tensor | None, autocast: bool) -> tuple[int, int]:
@@ -38,17 +47,17 @@ def check_base(x: Tensor, weight: Tensor, bias: Tensor | None, autocast: bool) -
         raise ValueError(f"weight has shape {tuple(weight.shape)}, expected two dimensions (out_features, in_features)")
     n, k = weight.shape
     if x.dim() == 0 or x.shape[-1] != k:
-        raise ValueError(f"x has shape {tuple(x.shape)}, expected (..., {k}) for weight of shape {(n, k)}")
+        raise MismatchError(f"x has shape {tuple(x.shape)}, expected (..., {k}) for weight of shape {(n, k)}")
     _device("weight", weight, x)
     if not autocast and weight.dtype != x.dtype:
-        raise TypeError(f"weight has dtype {weight.dtype}, expected {x.dtype}, the dtype of x")
+        raise DtypeMismatchError(f"weight has dtype {weight.dtype}, expected {x.dtype}, the dtype of x")
     if bias is not None:
         _tensor("bias", bias)
         _shape("bias", bias, (n,), "(out_features,)")
         _device("bias", bias, x)
         _floating("bias", bias)
         if not autocast and bias.dtype != x.dtype:
-            raise TypeError(f"bias has dtype {bias.dtype}, expected {x.dtype}, the dtype of x")
+            raise DtypeMismatchError(f"bias has dtype {bias.dtype}, expected {x.dtype}, the dtype of x")
     return n, k
 
 
@@ -60,7 +69,7 @@ def _trained(name: str, value: Tensor, x: Tensor, autocast: bool) -> None:
 
 
 def _scale(scale: object) -> None:
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
+    if isinstance(scale, bool) or not isinstance(scale, Real):  # numpy's numbers are Reals too
         raise TypeError(f"scale is a {type(scale).__name__}, expected a Python number")
 
 
@@ -95,7 +104,7 @@ def check_lora(
 
 def check_dropout(dropout_p: float, seed: int | None) -> None:
     """0 <= dropout_p < 1; seed is None or an int that fits 64 bits."""
-    if isinstance(dropout_p, bool) or not isinstance(dropout_p, int | float):
+    if isinstance(dropout_p, bool) or not isinstance(dropout_p, Real):
         raise TypeError(f"dropout_p is a {type(dropout_p).__name__}, expected a Python number")
     if not 0.0 <= dropout_p < 1.0:
         raise ValueError(f"dropout_p is {dropout_p}, expected 0 <= dropout_p < 1")

@@ -25,6 +25,29 @@ def down(b_t, DTYPE: tl.constexpr, UP: tl.constexpr):
 
 
 @triton.jit
+def high_part(b_t):
+    """The larger values of an fp32 operand as fp16, divided by 16; the others are 0.
+
+    fp16 has 5 exponent bits, so a small fp32 factor (B in its first steps, dS') would round to 0 in a product with an
+    fp16 one. It is taken in two parts, each value in one of them: those from 2^-10 to 2^20 here, those below in
+    low_part. join_parts puts the two products together. All factors are powers of two, hence exact.
+    """
+    return tl.where(tl.abs(b_t) < 0.0009765625, 0.0, b_t * 0.0625).to(tl.float16)
+
+
+@triton.jit
+def low_part(b_t):
+    """The values of an fp32 operand below 2^-10 as fp16, times 2^24: full precision down to 2^-38."""
+    return tl.where(tl.abs(b_t) < 0.0009765625, b_t * 16777216.0, 0.0).to(tl.float16)
+
+
+@triton.jit
+def join_parts(b_high, b_low):
+    """The product whose fp32 operand was taken as high_part and low_part."""
+    return b_high * 16.0 + b_low * 5.9604644775390625e-08
+
+
+@triton.jit
 def draw_keeps(p_seed, o_counter, threshold):
     """Eight keep-bits in a byte per counter: one Philox call gives four words, each two 16-bit draws.
 

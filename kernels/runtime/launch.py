@@ -13,7 +13,8 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor, nn
 
 #: Launches so far, by kernel name. Tests read it, so that a silent fall-back to the reference fails.
 counts: Counter[str] = Counter()
@@ -86,6 +87,31 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> T
 def elsewhere(x: Tensor) -> bool:
     """Whether x lies on another GPU than the current one, to which kernels would go."""
     return x.is_cuda and x.device.index != torch._C._cuda_getDevice()
+
+
+def launches_backward(grad_y: Tensor) -> bool:
+    """Whether backward may launch kernels on this gradient: not where the gradients are to be differentiated again
+    (create_graph=True), nor on a batch of gradients (vmap), which has no storage."""
+    functorch = torch._C._functorch
+    return not (
+        torch.is_grad_enabled()
+        or functorch.is_legacy_batchedtensor(grad_y)
+        or functorch.peek_interpreter_stack() is not None
+    )
+
+
+def ordinary(*tensors: Tensor | None) -> bool:
+    """Whether kernels can read these tensors as they are: none is empty, sparse or of a subclass (DTensor, quantised,
+    fake), and no call is transformed (torch.func), traced (torch.jit.trace) or differentiated in forward mode."""
+    return (
+        forward_ad._current_level < 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+        and all(
+            t is None or (type(t) in (Tensor, nn.Parameter) and t.layout is torch.strided and t.numel() > 0)
+            for t in tensors
+        )
+    )
 
 
 def rows(t: Tensor, width: int) -> Tensor:

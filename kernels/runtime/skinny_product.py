@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from . import launch
-from .jit_helpers import down, load_keeps, load_sum, up
+from .jit_helpers import down, high_part, join_parts, load_keeps, load_sum, low_part, up
 from .sizes import mask_bytes, padded
 
 
@@ -20,14 +20,15 @@ def skinny_kernel(
     p_l, p_index, p_t, p_mask, p_out, scale,
     M, C, stride_lm, stride_tm, stride_oc, stride_or, BYTES,
     R: tl.constexpr, RP: tl.constexpr, L_PARTS: tl.constexpr, STRIDE_L: tl.constexpr, GATHER: tl.constexpr,
-    MASKED: tl.constexpr, DIRECT: tl.constexpr, PARTS: tl.constexpr, EVEN_C: tl.constexpr, UP: tl.constexpr,
-    BM: tl.constexpr, BC: tl.constexpr,
+    MASKED: tl.constexpr, WIDE: tl.constexpr, DIRECT: tl.constexpr, PARTS: tl.constexpr, EVEN_C: tl.constexpr,
+    UP: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Grid (cdiv(C, BC), PARTS): a block owns BC columns of R and its share of the rows.
 
     p_l (L_PARTS, M, STRIDE_L), or with GATHER x (M, K) of row stride stride_lm, read at columns p_index (R,);
     p_t (M, C) the streamed factor, p_mask (M, BYTES) its packed keeps. DIRECT (PARTS is 1): p_out is the result,
     element (c, r) at c * stride_oc + r * stride_or, times scale; else p_out (PARTS, RP, C) fp32 addends.
+    WIDE: p_l is fp32 beside an fp16 p_t, and keeps its range.
     """
     i_c = tl.program_id(0)
     i_part = tl.program_id(1)
@@ -41,6 +42,8 @@ def skinny_kernel(
     steps = tl.cdiv(tl.cdiv(M, BM), PARTS)
     m_begin = i_part * steps * BM
     b_o = tl.zeros((RP, BC), dtype=tl.float32)
+    if WIDE:
+        b_low = tl.zeros((RP, BC), dtype=tl.float32)
     for m in range(m_begin, tl.minimum(m_begin + steps * BM, M), BM):
         o_m = m + tl.arange(0, BM)
         m_m = o_m < M
@@ -49,7 +52,8 @@ def skinny_kernel(
             b_l = tl.load(p_l + o_m.to(tl.int64)[None, :] * stride_lm + o_l[:, None], mask=m_l, other=0.0)
         else:
             b_l = load_sum(p_l, o_m[None, :], o_r[:, None], M, m_l, L_PARTS, STRIDE_L, UP)
-        b_l = up(down(b_l.to(tl.float32), DTYPE, UP), UP)
+        if not WIDE:
+            b_l = up(down(b_l.to(tl.float32), DTYPE, UP), UP)
         p_tt = p_t + o_m.to(tl.int64)[:, None] * stride_tm + o_c[None, :]
         if EVEN_C:
             b_t = tl.load(p_tt, mask=m_m[:, None], other=0.0)
@@ -57,7 +61,13 @@ def skinny_kernel(
             b_t = tl.load(p_tt, mask=m_m[:, None] & m_c[None, :], other=0.0)
         if MASKED:
             b_t = tl.where(load_keeps(p_mask, o_m, m_m, i_c * (BC // 8), BYTES, BM, BC), b_t, tl.zeros_like(b_t))
-        b_o = tl.dot(b_l, up(b_t, UP), b_o, input_precision="ieee")
+        if WIDE:
+            b_o = tl.dot(high_part(b_l), b_t, b_o)
+            b_low = tl.dot(low_part(b_l), b_t, b_low)
+        else:
+            b_o = tl.dot(b_l, up(b_t, UP), b_o, input_precision="ieee")
+    if WIDE:
+        b_o = join_parts(b_o, b_low)
     if DIRECT:
         p_ot = p_out + o_c.to(tl.int64)[None, :] * stride_oc + o_r.to(tl.int64)[:, None] * stride_or
         tl.store(p_ot, down(b_o * scale, p_out.dtype.element_ty, UP), mask=m_r[:, None] & m_c[None, :])
@@ -113,7 +123,7 @@ def _sum_parts(
 def skinny_launch(
     m: int, c: int, rank: int, tile: Any, *,
     l_parts: int = 1, stride_l: int, stride_lm: int = 0, stride_tm: int, gather: bool = False, masked: bool = False,
-    parts: int = 1, direct: bool = False, dtype: torch.dtype, keep: bool = True,
+    wide: bool = False, parts: int = 1, direct: bool = False, dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn (columns), warps, stages. direct writes the result (c, rank)."""
     if direct and parts != 1:
@@ -124,7 +134,7 @@ def skinny_launch(
     }  # fmt: skip
     constants = {
         "R": rank, "RP": padded(rank), "L_PARTS": l_parts, "STRIDE_L": stride_l, "GATHER": gather,
-        "MASKED": masked, "DIRECT": direct, "PARTS": parts, "EVEN_C": c % tile.bn == 0,
+        "MASKED": masked, "WIDE": wide, "DIRECT": direct, "PARTS": parts, "EVEN_C": c % tile.bn == 0,
         "UP": launch.interpreting() and dtype == torch.bfloat16, "BM": tile.bm, "BC": tile.bn,
     }  # fmt: skip
     grid = (triton.cdiv(c, tile.bn), parts, 1)

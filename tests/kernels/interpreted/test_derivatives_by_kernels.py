@@ -1,0 +1,3 @@
+"""Gradients of gradients where the kernels compute: in the interpreter."""
+
+from tests.kernels.derivative_cases import *  # noqa: F403
