@@ -90,7 +90,10 @@ def _fits_tma(x: Tensor, weight: Tensor, columns: int) -> bool:
 
 
 def _tma_words(weight: Tensor) -> str:
-    return f"weight has shape {tuple(weight.shape)}, expected rows of a multiple of 16 bytes for a TMA scheme"
+    return (
+        f"weight has shape {tuple(weight.shape)}, expected x, weight and the gradient of y to begin, and their rows to "
+        "be as long as, multiples of 16 bytes for a TMA scheme"
+    )
 
 
 class LoraLinear(torch.autograd.Function):

@@ -123,7 +123,8 @@ def lora_linear_compiled(
     cublas |= p > 0.0 and (
         padded(a.shape[0]) > MOST_RANK or 0 < launch.architecture(x.device) < 80 or split_scheme(scheme)[0] == "torch"
     )
-    if not launch.runs_triton(x) or x.dtype == torch.float64 or cublas:
+    empty = x.numel() == 0 or weight.numel() == 0
+    if not launch.runs_triton(x) or x.dtype == torch.float64 or cublas or empty:
         return reference.computed(x, weight, a, b, scale, bias, p, seed)
     if autocast:
         x, weight, a, b, bias = cast(torch.get_autocast_dtype(x.device.type), x, weight, a, b, bias)

@@ -29,7 +29,8 @@ def paca_linear(
     int64, unique, bias (N,), all of any strides; returns (..., N) in the dtype of x. scale is any real number.
     Precondition: weight[:, index] == scale * columns. Forward never reads columns; backward gives
     columns.grad = scale * dY^T x[:, index], accumulated in fp32, in the dtype of columns. Between them only x[:, index]
-    is kept. Under autocast x, weight and bias are cast as F.linear's are. scheme overrides the choice: 'gather', 'fused' or 'torch' (see kernels/paca/autograd.py).
+    is kept. Under autocast x, weight and bias are cast as F.linear's are. scheme overrides the choice: 'gather',
+    'fused' or 'torch' (see kernels/paca/autograd.py).
 
     Gradients can be differentiated again and batched, as those of lora_linear; tensor subclasses, and calls under
     torch.func, forward-mode differentiation or torch.jit.trace take the reference. Raises ValueError or TypeError
