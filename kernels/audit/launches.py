@@ -42,14 +42,20 @@ class Use:
 USES: dict[str, tuple[Use, ...]] = {
     "gemm": (
         Use("epilogue/epilogue"), Use("epilogue/epilogue", conv1d=True), Use("epilogue/epilogue", dropout=True),
-        Use("epilogue/cublas", FEW, dropout=True),
+        Use("epilogue/cublas", FEW, dropout=True), Use("epilogue/epilogue", dropout=True, wide=True),
     ),
-    "gemm_tma": (Use("epilogue_tma/epilogue_tma"), Use("epilogue_tma/epilogue_tma", conv1d=True)),
-    "single_pass": (Use("single_pass/cublas"), Use("single_pass/cublas", conv1d=True)),
+    "gemm_tma": (
+        Use("epilogue_tma/epilogue_tma"), Use("epilogue_tma/epilogue_tma", conv1d=True),
+        Use("epilogue_tma/epilogue_tma", wide=True),
+    ),
+    "single_pass": (
+        Use("single_pass/cublas"), Use("single_pass/cublas", conv1d=True), Use("single_pass/cublas", wide=True),
+    ),
     "project": (
         Use("epilogue/cublas"), Use("epilogue/cublas", dropout=True), Use("bordered/cublas"),
         Use("bordered/cublas", dropout=True), Use("epilogue/cublas", FEW, dropout=True),
-        Use("cublas/cublas", needs="x"), Use("cublas/cublas", needs="x", wide=True),
+        Use("cublas/cublas", needs="x"),
+        Use("cublas/cublas", needs="x", wide=True), Use("epilogue/cublas", FEW, dropout=True, wide=True),
     ),
     "branch_gradients": (
         Use("epilogue/cublas"), Use("epilogue/cublas", FEW), Use("epilogue/cublas", wide=True),
@@ -152,7 +158,7 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     adapter = torch.float32 if use.wide else dtype
     x, bias, dy = meta(use.m, K), meta(N), meta(use.m, N)
     a, b = meta(rank, K, dtype=adapter), meta(N, rank, dtype=adapter)
-    case = Case(use.m, N, K, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None)
+    case = Case(use.m, N, K, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
     stride_w = (weight.stride(0), weight.stride(1))
     spec = Spec(case, Choice(forward, ""), dtype, x.device, K, stride_w, bias=True, keep=True, pdl=arch == 90)
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)

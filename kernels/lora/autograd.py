@@ -63,6 +63,7 @@ def make_plan(
         m=m, n=n, k=k, rank=rank, arch=arch, sms=launch.multiprocessors(x.device), dropout=dropout,
         bordered=not whole and border_of(weight, rank) is not None, fits_tma=_fits_tma(x, weight, n),
         interpreted=launch.interpreting(), device=launch.device_name(x.device),
+        fp32_adapters=a.dtype == torch.float32 != x.dtype,
     )  # fmt: skip
     choice = choose_forward(case, forward_scheme)
     if forward_scheme is None and x.dtype == torch.float32 and x.is_cuda:

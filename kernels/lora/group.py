@@ -38,7 +38,8 @@ class GroupPlan:
         arch, sms = launch.architecture(x.device), launch.multiprocessors(x.device)
         self.pdl = arch == 90 and x.is_cuda
         total = Case(m, max(w.shape[0] for w in weights), k, sum(self.ranks), arch, sms, dropout,
-                     interpreted=launch.interpreting())  # fmt: skip
+                     interpreted=launch.interpreting(),
+                     fp32_adapters=self.adapter == torch.float32 != x.dtype)  # fmt: skip
         self.total, self.width = total, padded(total.rank)
         self.cases = [replace(total, n=w.shape[0], rank=rank) for w, rank in zip(weights, self.ranks, strict=True)]
         self.parts = project_parts(total)

@@ -11,7 +11,7 @@ in the norm before the layer and side streams (1 to 3 %). The gather inside dP's
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from . import launch
@@ -29,7 +29,7 @@ MOST_RANK = 64
 class Case:
     """What the dispatcher looks at. arch: 90 for sm_90, 0 in the interpreter. sms: streaming multiprocessors.
 
-    device: the name under which tuned tiles are looked up, '' for none.
+    device: the name under which tuned tiles are looked up, '' for none. fp32_adapters: A and B are fp32, x is not.
     """
 
     m: int
@@ -43,6 +43,7 @@ class Case:
     fits_tma: bool = True
     interpreted: bool = False
     device: str = ""
+    fp32_adapters: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def allows(tile: Tile, rank: int, masked: bool) -> bool:
 def choose_tile(kernel: str, case: Case, rows: int, columns: int, masked: bool = False) -> Tile:
     """The first tile of the kernel's list that allows the rank and the mask and leaves few SMs idle; else the last."""
     if kernel in _given_tiles:
-        return _given_tiles[kernel]
+        return _narrowed(kernel, _given_tiles[kernel], case)
     if case.interpreted:
         return tables.INTERPRETED[kernel]
     tiles = tiles_of(kernel, case.arch)
@@ -149,8 +150,24 @@ def choose_tile(kernel: str, case: Case, rows: int, columns: int, masked: bool =
     for tile in allowed:
         blocks = ceil(rows / tile.bm) * (ceil(columns / tile.bn) if tile.bn else 1)
         if blocks >= tile.min_waves * case.sms:
-            return tile
-    return allowed[-1]
+            return _narrowed(kernel, tile, case)
+    return _narrowed(kernel, allowed[-1], case)
+
+
+#: The kernels that read A or B, or dS', beside a stream, and the side of the tile that lies along it.
+_ALONG_THE_STREAM = {
+    "project": "bk", "branch_gradients": "bn", "branch_gradients_da": "bn", "skinny": "bn", "skinny_parts": "bn",
+}  # fmt: skip
+
+
+def _narrowed(kernel: str, tile: Tile, case: Case) -> Tile:
+    """Half the tile where fp32 adapters of a large rank need it: they take twice the shared memory (project 16x128,
+    rank 64: 108 KiB, of 99 on sm_86), and over fp16 a second accumulator (branch_gradients 64x64 spilled 316 bytes on
+    sm_80)."""
+    side = _ALONG_THE_STREAM.get(kernel)
+    if side is None or not case.fp32_adapters or padded(case.rank) <= 32:
+        return tile
+    return replace(tile, **{side: getattr(tile, side) // 2})
 
 
 def parts_for(blocks: int, steps: int, case: Case, most: int = 4) -> int:

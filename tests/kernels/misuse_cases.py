@@ -101,6 +101,20 @@ def test_paca_misuse(name: str) -> None:
     refused(paca_linear, paca_arguments(**changes), kind, words)
 
 
+@pytest.mark.parametrize("name", ["x of the wrong width", "weight of another dtype", "bias of another dtype"])
+def test_what_torch_refuses_is_its_own_error_too(name: str) -> None:
+    """Code around a layer catches what F.linear raises."""
+    arguments = lora_arguments(**LORA[name][0])
+    with pytest.raises(RuntimeError):
+        torch.nn.functional.linear(arguments["x"], arguments["weight"], arguments.get("bias"))
+    with pytest.raises(RuntimeError):
+        lora_linear(**arguments)
+    index = torch.arange(R)
+    columns = arguments["weight"][:, index]
+    with pytest.raises(RuntimeError):
+        paca_linear(arguments["x"], arguments["weight"], columns, index, bias=arguments.get("bias"))
+
+
 def test_an_index_changed_in_place_is_read_again() -> None:
     arguments = paca_arguments()
     paca_linear(**arguments)

@@ -1,0 +1,3 @@
+"""PEFT's fp32 adapters over 16 bits where the kernels compute: in the interpreter."""
+
+from tests.kernels.peft_range_cases import *  # noqa: F403
