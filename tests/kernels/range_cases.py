@@ -1,4 +1,4 @@
-"""fp32 adapters over a 16-bit model: their gradients have the range of fp32, as PEFT's have, with loss scaling or not."""
+"""fp32 adapters over 16 bits: their gradients have the range of fp32, as PEFT's have, with loss scaling or not."""
 
 from __future__ import annotations
 
