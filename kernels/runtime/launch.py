@@ -101,17 +101,22 @@ def launches_backward(grad_y: Tensor) -> bool:
 
 
 def ordinary(*tensors: Tensor | None) -> bool:
-    """Whether kernels can read these tensors as they are: none is empty, sparse or of a subclass (DTensor, quantised,
-    fake), and no call is transformed (torch.func), traced (torch.jit.trace) or differentiated in forward mode."""
+    """Whether kernels can read these tensors as they are.
+
+    None is empty, sparse or of a subclass (DTensor, quantised, fake; kinds of nn.Parameter are plain), and no call is
+    transformed (torch.func), traced (torch.jit.trace) or differentiated in forward mode.
+    """
     return (
         forward_ad._current_level < 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._get_tracing_state() is None
-        and all(
-            t is None or (type(t) in (Tensor, nn.Parameter) and t.layout is torch.strided and t.numel() > 0)
-            for t in tensors
-        )
+        and all(t is None or (_plain(type(t)) and t.layout is torch.strided and t.numel() > 0) for t in tensors)
     )
+
+
+def _plain(kind: type) -> bool:
+    # issubclass, since isinstance counts a DTensor that is a parameter as one.
+    return kind is Tensor or issubclass(kind, nn.Parameter)
 
 
 def rows(t: Tensor, width: int) -> Tensor:
