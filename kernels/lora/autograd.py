@@ -28,13 +28,21 @@ class Plan:
         self.forward = build_forward(spec)
         self.backwards: dict[Any, BackwardRun] = {}
 
-    def backward(self, needs: Needs, dy: Tensor, saved_x: Tensor, weight: Tensor, s: Tensor) -> BackwardRun:
-        """The backward for these gradients; dy (M, N) has unit stride in N."""
-        aligned = self.spec.keep and (dy.data_ptr() | saved_x.data_ptr() | s.data_ptr()) % 16 == 0
-        key = (needs, dy.stride(0), saved_x.stride(0), s.shape, s.stride(1), aligned)
+    def backward(
+        self, needs: Needs, dy: Tensor, saved_x: Tensor, weight: Tensor, s: Tensor, *others: Tensor | None
+    ) -> BackwardRun:
+        """The backward for these gradients; dy (M, N) has unit stride in N. others: what else its kernels read.
+
+        What was saved may come back in another layout or at another address: hooks on saved tensors hand out copies.
+        """
+        streamed = (dy.data_ptr() | weight.data_ptr()) % 16 == 0
+        aligned = (
+            self.spec.keep and streamed and all(t is None or t.data_ptr() % 16 == 0 for t in (saved_x, s, *others))
+        )
+        key = (needs, dy.stride(0), saved_x.stride(0), weight.stride(), s.shape, s.stride(1), streamed, aligned)
         run = self.backwards.get(key)
         if run is None:
-            spec = self.spec
+            spec = replace(self.spec, stride_w=(weight.stride(0), weight.stride(1)))
             fits = _fits_tma(dy, weight.t(), spec.case.k) and spec.case.fits_tma
             case = replace(spec.case, fits_tma=fits)
             # What forward computed without kernels (fp32), backward does too, unless it was asked for.
@@ -130,6 +138,7 @@ class LoraLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, grad_s: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, a, b, s, mask = ctx.saved_tensors
+        s = launch.dense(s)
         need_x, need_w, need_a, need_b, need_bias = ctx.needs_input_grad[:5]
         spec = ctx.plan.spec
         grad_copy: Tensor | None = None
@@ -147,7 +156,9 @@ class LoraLinear(torch.autograd.Function):
         dy = launch.rows(grad_y, grad_y.shape[-1])
         grad_x = grad_a = grad_b = None
         if need_x or need_a or need_b:
-            run = ctx.plan.backward((need_x, need_a, need_b), dy, dy if x is None else x, weight, s)
+            a, b, mask = launch.dense(a), launch.dense(b), launch.dense(mask)
+            x = dy if x is None else launch.rows(x, spec.case.k)
+            run = ctx.plan.backward((need_x, need_a, need_b), dy, x, weight, s, a, b, mask)
             grad_x, grad_a, grad_b = run(dy, x, weight, a, b, s, mask, ctx.scale)
         grad_w = torch.mm(dy.t(), x) if need_w else None
         grad_bias = dy.sum(0) if need_bias else None

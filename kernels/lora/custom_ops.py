@@ -26,7 +26,8 @@ def _plan(
 ) -> Plan:  # fmt: skip
     tensors = (x, weight, a, b) if bias is None else (x, weight, a, b, bias)
     keep = all(t.data_ptr() % 16 == 0 for t in tensors)
-    key = (*((t.shape, t.stride(), t.dtype, t.device) for t in tensors), p, scheme, keep)
+    fits = (x.data_ptr() | weight.data_ptr()) % 16 == 0  # TMA takes no other
+    key = (*((t.shape, t.stride(), t.dtype, t.device) for t in tensors), p, scheme, keep, fits)
     plan = _plans.get(key)
     if plan is None:
         plan = _plans[key] = make_plan(x, weight, a, bias, p > 0.0, scheme, keep, whole=True)
@@ -64,8 +65,8 @@ def lora_backward(
     dy, flat = launch.rows(dy, dy.shape[1]), launch.rows(x, x.shape[1])
     weight, a, b, _ = prepared(weight, a, b, None)
     plan = _plan(flat, weight, a, b, None, dropout_p, scheme)
-    run = plan.backward((need_x, need_a, need_b), dy, flat, weight, s)
     used = mask if dropout_p > 0.0 else None
+    run = plan.backward((need_x, need_a, need_b), dy, flat, weight, s, a, b, used)
     grads = run(dy, flat, weight, a, b, s, used, scale / (1.0 - dropout_p))
     grad_x, grad_a, grad_b = (x.new_empty(0, 0) if grad is None else grad for grad in grads)
     return grad_x, grad_a, grad_b

@@ -69,8 +69,10 @@ class GroupPlan:
     def backward(self, dys: list[Tensor], x: Tensor, weights: Any, a: Any, b: Any, s: Tensor, mask: Any, scale: float,
                  need_x: bool) -> Any:  # fmt: skip
         """dX or None, the dA, the dB."""
-        keep = self.keep and all(dy.data_ptr() % 16 == 0 for dy in dys) and x.data_ptr() % 16 == 0
-        key = (need_x, x.stride(0), tuple(dy.stride(0) for dy in dys), keep)
+        # What was saved may come back in another layout or at another address: hooks on saved tensors hand out copies.
+        read = (x, s, *dys, *weights, *a, *b, *(() if mask is None else (mask,)))
+        keep = self.keep and all(t.data_ptr() % 16 == 0 for t in read)
+        key = (need_x, x.stride(0), tuple(t.stride() for t in (*dys, *weights)), keep)
         launches = self.backwards.get(key)
         if launches is None:
             launches = self.backwards[key] = self._build(dys, x, weights, need_x, keep)
@@ -152,6 +154,8 @@ class LoraGroup(torch.autograd.Function):
         dys = [launch.rows(dy, dy.shape[-1]) for dy in grads]
         grad_x, grad_a, grad_b = None, [None] * count, [None] * count
         if ctx.needs_input_grad[0] or any(needs[count : 3 * count]):
+            x, s, mask = launch.rows(x, x.shape[1]), launch.dense(s), launch.dense(mask)
+            a, b = ([launch.dense(t) for t in row] for row in (a, b))
             grad_x, grad_a, grad_b = plan.backward(dys, x, weights, a, b, s, mask, ctx.scale, ctx.needs_input_grad[0])
         grad_bias = [dy.sum(0) if need else None for dy, need in zip(dys, needs[3 * count :], strict=True)]
         grad_w = [dy.t() @ x if need else None for dy, need in zip(dys, needs[:count], strict=True)]

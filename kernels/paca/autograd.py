@@ -57,7 +57,11 @@ class Plan:
         """scale * dY^T x[:, index] (N, r) in the dtype of columns, accumulated in fp32."""
         if self.choice.scheme == "torch":
             return scale * (dy.to(self.columns_dtype).t() @ selected.to(self.columns_dtype))
-        aligned = self.keep and (dy.data_ptr() | selected.data_ptr()) % 16 == 0
+        # A hook on saved tensors may have handed out copies of any layout.
+        fused = self.choice.scheme == "fused"
+        selected = launch.rows(selected, selected.shape[1]) if fused else launch.dense(selected)
+        index = launch.dense(index)
+        aligned = self.keep and (dy.data_ptr() | selected.data_ptr() | index.data_ptr()) % 16 == 0
         key = (dy.stride(0), selected.stride(0), aligned)
         run = self.skinnies.get(key)
         if run is None:
@@ -81,11 +85,12 @@ class Plan:
 
         def run(dy: Tensor, selected: Tensor, index: Tensor, scale: float) -> Tensor:
             grad = launch.empty((n, rank), self.columns_dtype, self.device)
+            columns = index if fused else None  # not read where x_idx was gathered
             if launch_reduce is None:
-                launch_dp(p_l=selected, p_index=index, p_t=dy, p_mask=None, p_out=grad, scale=scale)
+                launch_dp(p_l=selected, p_index=columns, p_t=dy, p_mask=None, p_out=grad, scale=scale)
                 return grad
             addends = launch.empty((parts, width, n), torch.float32, self.device)
-            launch_dp(p_l=selected, p_index=index, p_t=dy, p_mask=None, p_out=addends, scale=1.0)
+            launch_dp(p_l=selected, p_index=columns, p_t=dy, p_mask=None, p_out=addends, scale=1.0)
             launch_reduce(p_left=addends, p_left_out=grad, p_right=None, p_right_out=None, scale=scale)
             return grad
 

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
+
+MaybeTensor = TypeVar("MaybeTensor", bound=Tensor | None)
 
 #: Launches so far, by kernel name. Tests read it, so that a silent fall-back to the reference fails.
 counts: Counter[str] = Counter()
@@ -126,6 +128,11 @@ def rows(t: Tensor, width: int) -> Tensor:
     if t.stride(1) != 1 or t.stride(0) < width:
         t = t.contiguous()
     return t
+
+
+def dense(t: MaybeTensor) -> MaybeTensor:
+    """t, contiguous: hooks on saved tensors may return a copy of any layout."""
+    return t if t is None or t.is_contiguous() else t.contiguous()  # type: ignore[return-value]
 
 
 class PlanCache(dict[Any, Any]):

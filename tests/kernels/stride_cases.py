@@ -144,3 +144,39 @@ def test_lora_by_every_scheme(layout: str, name: str, scheme: str) -> None:
             outcome(lora_linear, operands, TRAINED, scale=0.5, scheme=scheme)
     else:
         equal(outcome(lora_linear, operands, TRAINED, scale=0.5, scheme=scheme), theirs)
+
+
+REPACKED = {
+    "transposed": lambda t: t.clone().transpose(0, -1).contiguous().transpose(0, -1),
+    "contiguous": lambda t: t.clone(memory_format=torch.contiguous_format),
+    "offset": lambda t: LAYOUTS["offset"](t.clone(), 0),
+}
+
+
+@pytest.mark.parametrize("how", REPACKED)
+@pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
+@pytest.mark.parametrize("scheme", ["epilogue/epilogue", "epilogue/epilogue_fused_da", "cublas/cublas", None])
+def test_what_was_saved_may_come_back_in_another_layout(scheme: str | None, conv1d: bool, how: str) -> None:
+    """As from torch.autograd.graph.save_on_cpu, which hands out contiguous copies of what was transposed."""
+    g = torch.Generator().manual_seed(1)
+    shapes = {"x": (6, 16), "weight": (24, 16), "lora_a": (4, 16), "lora_b": (24, 4), "bias": (24,), "dy": (6, 24)}
+    operands: dict[str, Tensor | None] = {key: torch.randn(shape, generator=g) for key, shape in shapes.items()}
+    operands["weight"] = LAYOUTS["transposed" if conv1d else "contiguous"](operands["weight"], 0)
+    theirs = outcome(reference.lora_linear, in_float64(operands), TRAINED, scale=0.5)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, REPACKED[how]):
+        equal(outcome(lora_linear, operands, TRAINED, scale=0.5, scheme=scheme), theirs)
+        if scheme is None:
+            equal(outcome(lora_in_group, operands, TRAINED, scale=0.5), theirs)
+
+
+@pytest.mark.parametrize("how", REPACKED)
+@pytest.mark.parametrize("scheme", ["gather", "fused"])
+def test_what_paca_saved_may_come_back_in_another_layout(scheme: str, how: str) -> None:
+    g = torch.Generator().manual_seed(1)
+    shapes = {"x": (6, 16), "weight": (24, 16), "columns": (24, 4), "bias": (24,), "dy": (6, 24)}
+    operands: dict[str, Tensor | None] = {key: torch.randn(shape, generator=g) for key, shape in shapes.items()}
+    operands["index"] = torch.tensor([3, 15, 0, 8])
+    trained = ("x", "columns", "bias")
+    theirs = outcome(reference.paca_linear, in_float64(operands), trained, scale=0.5)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, REPACKED[how]):
+        equal(outcome(paca_linear, operands, trained, scale=0.5, scheme=scheme), theirs)
