@@ -166,8 +166,10 @@ class Launch:
     """One kernel with its grid, what all calls have in common, and its compiler options.
 
     sizes: integer arguments; constants: compile-time ones, in the order of the kernel's parameters, which are inputs,
-    sizes, constants. A call gives the inputs by name. Calls must agree in the dtypes and the 16-byte alignment of their
-    inputs, except where `keep` is False: then every call goes through Triton's own look-up.
+    sizes, constants. A call gives the inputs by name. Calls must agree in all that Triton compiles a kernel for: which
+    inputs are None, their dtypes, the 16-byte alignment of tensors, and of an integer whether it is 1 or a multiple of
+    16 (a float's value is free). Nothing checks it here; tests/kernels/stub_driver does for every caller. Where `keep`
+    is False, calls need not agree: each goes through Triton's own look-up.
     """
 
     __slots__ = (
@@ -247,6 +249,12 @@ class Launch:
         if inputs.keys() != set(self.inputs):
             raise TypeError(f"{self.name} takes {', '.join(self.inputs)}, not {', '.join(inputs)}")
         kernel = self.kernel[self.grid](*self.in_order(inputs), *self.fixed, **self.options)
+        # What a kept launch takes for granted of Triton, and tests/kernels/stub_driver shows of the installed one (true
+        # of 3.6.0 and 3.7.1): JITFunction.run returns the CompiledKernel whose run(gridX, gridY, gridZ, stream,
+        # function, packed_metadata, launch_metadata, enter hook, exit hook, *arguments) it has called itself;
+        # `arguments` are all parameters in their order, compile-time ones too, pointers as tensors or None, and
+        # descriptors are encoded there anew; launch_metadata is read by the hooks alone; the scratch memory that a
+        # kernel may want is allocated inside run. Pre-run hooks and the check for changed globals are passed over.
         if self.keep and kernel is not None and not interpreting():
             from triton import knobs
 

@@ -1,0 +1,86 @@
+"""torch.cuda over the stub driver: cuda:0 is an sm_90 and cuda:1 an sm_80, and tensors in host memory lie on them.
+
+Only torch is pretended, for the whole process. The kernels' host code and Triton's run as they do on a GPU, up to the
+driver.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+CAPABILITIES = ((9, 0), (8, 0))
+SMS = (132, 108)
+
+_current = 0
+_lies_on: torch.device | None = None
+
+
+@contextmanager
+def tensors_on(index: int) -> Iterator[None]:
+    """Within it every tensor says that it lies on cuda:<index>, whichever device is the current one."""
+    global _lies_on
+    before, _lies_on = _lies_on, torch.device("cuda", index)
+    try:
+        yield
+    finally:
+        _lies_on = before
+
+
+def launches() -> list[dict[str, str]]:
+    """What the driver was handed since the last call, launch by launch."""
+    library = ctypes.CDLL("libcuda.so.1")
+    library.stub_launches.restype = ctypes.c_char_p
+    lines = library.stub_launches().decode().splitlines()
+    return [dict(word.split("=", 1) for word in line.split(" ")) for line in lines]
+
+
+def stream_of(index: int) -> int:
+    """The address of the current stream of a device."""
+    if index not in range(len(SMS)):
+        raise RuntimeError(f"asked for the stream of device {index}, expected one of {len(SMS)} GPUs")
+    return 0x57AE0 + index
+
+
+def install() -> None:
+    """To be called before Triton makes its driver."""
+    for name, value in {
+        "is_available": lambda: True,
+        "current_device": lambda: _current,
+        "set_device": lambda device: _exchange(_index(device)),
+        "get_device_capability": lambda device=None: CAPABILITIES[_index(device)],
+        "get_device_name": lambda device=None: "pretended sm_{}{}".format(*CAPABILITIES[_index(device)]),
+        "get_device_properties": lambda device=None: SimpleNamespace(multi_processor_count=SMS[_index(device)]),
+        "_exchange_device": _exchange,
+        "_maybe_exchange_device": _exchange,
+    }.items():
+        setattr(torch.cuda, name, value)
+    torch._C._cuda_getCurrentRawStream = stream_of  # type: ignore[attr-defined]
+    torch._C._cuda_getDevice = lambda: _current  # type: ignore[attr-defined]
+    device, is_cuda = torch.Tensor.device.__get__, torch.Tensor.is_cuda.__get__
+    torch.Tensor.device = property(lambda t: _lies_on or device(t))  # type: ignore[assignment, method-assign]
+    torch.Tensor.is_cuda = property(lambda t: _lies_on is not None or is_cuda(t))  # type: ignore[assignment, method-assign]
+    for name in ("empty", "full", "randint", "zeros"):
+        setattr(torch, name, _in_host_memory(getattr(torch, name)))
+
+
+def _exchange(index: int) -> int:
+    global _current
+    before, _current = _current, index
+    return before
+
+
+def _index(device: Any) -> int:
+    if device is None:
+        return _current
+    return device if isinstance(device, int) else torch.device(device).index
+
+
+def _in_host_memory(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def made(*args: Any, device: Any = None, **options: Any) -> torch.Tensor:
+        return make(*args, **options)
+
+    return made
