@@ -19,7 +19,7 @@ from tests.kernels.stub_driver.watch import watching
 CALLS = (
     Call(scheme="epilogue_tma/epilogue_tma"),
     Call(scheme="single_pass/cublas_fused_da"),
-    Call("group"),
+    Call("group", bias=False),
     Call("paca"),
 )
 KINDS = ["epilogue", "single_pass", "group", "paca"]
