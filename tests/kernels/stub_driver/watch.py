@@ -20,6 +20,7 @@ class Watch:
         self.looked_up: Counter[str] = Counter()
         self.differing: list[str] = []
         self.streams: set[str] = set()
+        self.attributes: set[str] = set()
         self.scales: list[tuple[str, float | None]] = []
 
     def __call__(self, run: launch.Launch, inputs: dict[str, Any]) -> None:
@@ -38,6 +39,7 @@ class Watch:
                 if kept[field] != value
             ]
         self.streams.add(own["stream"])
+        self.attributes.add(own["attributes"])
         if "scale" in inputs:
             self.scales.append((run.name, _handed_float(run, inputs, own, "scale")))
 
