@@ -19,9 +19,10 @@ from .forward import Saved, Spec, build_forward
 class Plan:
     """What a call with these shapes, strides, dtypes and alignment runs, forward and backward."""
 
-    __slots__ = ("adapter", "backward_scheme", "backwards", "forward", "spec")
+    __slots__ = ("adapter", "backward_scheme", "backwards", "forward", "spec", "viewed")
 
     def __init__(self, spec: Spec, adapter: torch.dtype, backward_scheme: str | None) -> None:
+        self.viewed = False  # whether x (..., K) is rows of K as it lies: then nothing is reshaped under autograd
         self.spec = spec
         self.adapter = adapter
         self.backward_scheme = backward_scheme
@@ -106,7 +107,7 @@ def _tma_words(weight: Tensor) -> str:
 
 
 class LoraLinear(torch.autograd.Function):
-    """x is (M, K) with unit stride; weight the logical (N, K); seed an int64 tensor (1,) where dropout_p > 0.
+    """x is (..., K), rows of K with unit stride; weight the logical (N, K); seed an int64 tensor (1,) under dropout.
 
     The second output is S' as the kernels left it. The caller drops it: as an output it has a place in the graph, so
     that gradients of gradients flow through it, and dB is a function of x and A although x need not be kept.
@@ -117,13 +118,15 @@ class LoraLinear(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scale: float, dropout_p: float,
         seed: Tensor | None, plan: Plan,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        saved: Saved = plan.forward(x, weight, a, b, bias, scale, dropout_p, seed)
+        shape = x.shape
+        flat = x if len(shape) == 2 else x.view(-1, shape[-1])
+        saved: Saved = plan.forward(flat, weight, a, b, bias, scale, dropout_p, seed)
         needs = ctx.needs_input_grad
         if True in needs:
             ctx.set_materialize_grads(False)  # a gradient of S' comes from derivatives of gradients alone
             ctx.plan = plan
             ctx.scale = scale if dropout_p == 0.0 else scale / (1.0 - dropout_p)
-            ctx.copied = saved.copied
+            ctx.copied, ctx.shape = saved.copied, shape
             branch = needs[2] or needs[3]
             ctx.save_for_backward(
                 x if (needs[2] or needs[1]) and not saved.copied else None,
@@ -133,7 +136,10 @@ class LoraLinear(torch.autograd.Function):
                 saved.s,
                 saved.mask if needs[0] or needs[2] else None,
             )
-        return saved.y, saved.s
+        y = saved.y
+        if len(shape) != 2:
+            y.resize_(*shape[:-1], y.shape[1])  # not view(): autograd lets nobody write into a view made here
+        return y, saved.s
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, grad_s: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -148,19 +154,24 @@ class LoraLinear(torch.autograd.Function):
             if grad_s is not None:
                 grad_copy, grad_s = grad_s[0, :, :k], grad_s[:, :, k:]
         if grad_y is None or grad_s is not None or not launch.launches_backward(grad_y):
-            dy = s.new_zeros(spec.case.m, spec.case.n, dtype=spec.dtype) if grad_y is None else grad_y
+            m, n, k = spec.case.m, spec.case.n, spec.case.k
+            dy = s.new_zeros(m, n, dtype=spec.dtype) if grad_y is None else grad_y.reshape(m, n)
+            rows: Any = None if x is None else x.reshape(m, k)
             needs, rank, adapter = ctx.needs_input_grad, spec.case.rank, ctx.plan.adapter
-            found = by_torch(needs, rank, adapter, ctx.scale, dy, grad_s, x, weight, a, b, s, mask)
-            grad_x = found[0] if found[0] is None or grad_copy is None else found[0] + grad_copy
-            return (grad_x, *found[1:], None, None, None, None)
+            grad_x, *others = by_torch(needs, rank, adapter, ctx.scale, dy, grad_s, rows, weight, a, b, s, mask)
+            if grad_x is not None:
+                grad_x = (grad_x if grad_copy is None else grad_x + grad_copy).reshape(ctx.shape)
+            return (grad_x, *others, None, None, None, None)
         dy = launch.rows(grad_y, grad_y.shape[-1])
         grad_x = grad_a = grad_b = None
         if need_x or need_a or need_b:
             a, b, mask = launch.dense(a), launch.dense(b), launch.dense(mask)
-            x = dy if x is None else launch.rows(x, spec.case.k)
-            run = ctx.plan.backward((need_x, need_a, need_b), dy, x, weight, s, a, b, mask)
-            grad_x, grad_a, grad_b = run(dy, x, weight, a, b, s, mask, ctx.scale)
-        grad_w = torch.mm(dy.t(), x) if need_w else None
+            rows = dy if x is None else launch.rows(x, spec.case.k)
+            run = ctx.plan.backward((need_x, need_a, need_b), dy, rows, weight, s, a, b, mask)
+            grad_x, grad_a, grad_b = run(dy, rows, weight, a, b, s, mask, ctx.scale)
+            if grad_x is not None and len(ctx.shape) != 2:
+                grad_x = grad_x.view(ctx.shape)
+        grad_w = torch.mm(dy.t(), x.reshape(-1, spec.case.k)) if need_w else None
         grad_bias = dy.sum(0) if need_bias else None
         return grad_x, grad_w, grad_a, grad_b, grad_bias, None, None, None, None
 

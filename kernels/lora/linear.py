@@ -78,12 +78,13 @@ def _apply(
     if launch.elsewhere(x):
         with torch.cuda.device(x.device):
             return _apply(x, weight, a, b, scale, bias, p, seed, plan)
-    shape = x.shape
-    flat = launch.rows(x, shape[-1])
     seeds = None if p == 0.0 else seed_tensor(seed, x.device)
     if type(scale) is not float:  # Triton makes a constant of an int 1, and a kept kernel has it for ever
         scale = float(scale)
-    y, _ = LoraLinear.apply(flat, weight, a, b, bias, scale, p, seeds, plan)
+    if plan.viewed:
+        return LoraLinear.apply(x, weight, a, b, bias, scale, p, seeds, plan)[0]
+    shape = x.shape
+    y, _ = LoraLinear.apply(launch.rows(x, shape[-1]), weight, a, b, bias, scale, p, seeds, plan)
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])
 
 
@@ -107,6 +108,7 @@ def _first(
     pointers = [t.data_ptr() for t in (flat, weight, a, b, *(() if bias is None else (bias,)))]
     keep = all(pointer % 16 == 0 for pointer in pointers)
     plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep)
+    plan.viewed = flat.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
     if plan.spec.choice.scheme == "torch" and p > 0.0:
         return reference.computed(x, weight, a, b, scale, bias, p, seed)
     # Not remembered: a case whose weights were copied above, which every call must do again; nor one that a cast or a

@@ -23,7 +23,7 @@ SCHEMES = ("gather", "fused", "torch")
 class Plan:
     """What a call with this shape, rank and dtype runs."""
 
-    __slots__ = ("case", "choice", "columns_dtype", "device", "dtype", "gather", "keep", "skinnies")
+    __slots__ = ("case", "choice", "columns_dtype", "device", "dtype", "gather", "keep", "skinnies", "viewed")
 
     def __init__(
         self, x: Tensor, n: int, rank: int, columns_dtype: torch.dtype, scheme: str | None, keep: bool
@@ -34,6 +34,7 @@ class Plan:
         self.choice = choose(x, self.case, scheme)
         self.columns_dtype = columns_dtype
         self.dtype, self.device, self.keep = x.dtype, x.device, keep
+        self.viewed = False  # whether x (..., K) is rows of K as it lies: then nothing is reshaped under autograd
         self.skinnies: dict[Any, Callable[..., Tensor]] = {}
         self.gather: Any = None
         if self.choice.scheme == "gather":
@@ -59,7 +60,7 @@ class Plan:
             return scale * (dy.to(self.columns_dtype).t() @ selected.to(self.columns_dtype))
         # A hook on saved tensors may have handed out copies of any layout.
         fused = self.choice.scheme == "fused"
-        selected = launch.rows(selected, selected.shape[1]) if fused else launch.dense(selected)
+        selected = launch.rows(selected, self.case.k) if fused else launch.dense(selected)
         index = launch.dense(index)
         aligned = self.keep and (dy.data_ptr() | selected.data_ptr() | index.data_ptr()) % 16 == 0
         key = (dy.stride(0), selected.stride(0), aligned)
@@ -115,7 +116,7 @@ def choose(x: Tensor, case: Case, scheme: str | None) -> Choice:
 
 
 class PacaLinear(torch.autograd.Function):
-    """x is (M, K) with unit stride; weight the logical (N, K). Saves x[:, index] and the weight; never x.
+    """x is (..., K), rows of K with unit stride; weight the logical (N, K). Saves x[:, index] and the weight; never x.
 
     The second output is x[:, index], None where it is not needed. The caller drops it: as an output it has a place in
     the graph, so that gradients of gradients flow through it to x, which is not kept.
@@ -132,17 +133,22 @@ class PacaLinear(torch.autograd.Function):
         scale: float,
         plan: Plan,
     ) -> tuple[Tensor, Tensor | None]:
-        needs = ctx.needs_input_grad
+        needs, shape = ctx.needs_input_grad, x.shape
+        flat = x if len(shape) == 2 else x.view(-1, shape[-1])
         selected = None
         if True in needs:
             ctx.set_materialize_grads(False)  # a gradient of x[:, index] comes from derivatives of gradients alone
-            ctx.plan, ctx.scale = plan, scale
-            selected = plan.selected(x, index) if needs[2] else None
-            ctx.save_for_backward(weight if needs[0] else None, selected, index)
+            ctx.plan, ctx.scale, ctx.shape = plan, scale, shape
+            if needs[2]:
+                selected = plan.selected(flat, index)
+            # 'fused' keeps x itself, an input: it has its place in the graph already.
+            ctx.save_for_backward(weight if needs[0] else None, x if selected is flat else selected, index)
             # Its value is never read, only its place in the graph: an optimizer may change it before backward.
             ctx.columns = columns
-        # 'fused' keeps x itself, an input: it has its place in the graph already.
-        return F.linear(x, weight, bias), None if selected is x else selected
+        y = F.linear(flat, weight, bias)
+        if len(shape) != 2:
+            y.resize_(*shape[:-1], y.shape[1])  # not view(): autograd lets nobody write into a view made here
+        return y, None if selected is flat else selected
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, grad_selected: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -152,6 +158,8 @@ class PacaLinear(torch.autograd.Function):
             return _by_torch(ctx, grad_y, grad_selected, weight, selected, index)
         dy = launch.rows(grad_y, grad_y.shape[-1])
         grad_x = torch.mm(dy, weight) if needs[0] else None
+        if grad_x is not None and len(ctx.shape) != 2:
+            grad_x = grad_x.view(ctx.shape)
         grad_columns = ctx.plan.grad_columns(dy, selected, index, ctx.scale) if needs[2] else None
         grad_bias = dy.sum(0) if needs[4] else None
         return grad_x, None, grad_columns, None, grad_bias, None, None
@@ -165,11 +173,12 @@ def _by_torch(
     grad_x = grad_columns = grad_bias = None
     if dy is None:
         dy = grad_selected.new_zeros(plan.case.m, plan.case.n)  # type: ignore[union-attr]
+    dy = dy.reshape(plan.case.m, plan.case.n)
     if needs[0]:
-        grad_x = input_gradient(dy, grad_selected, weight, ctx.columns, index, ctx.scale)
+        grad_x = input_gradient(dy, grad_selected, weight, ctx.columns, index, ctx.scale).reshape(ctx.shape)
     if needs[2]:
         if plan.choice.scheme == "fused":
-            selected = selected.index_select(1, index)
+            selected = selected.reshape(-1, plan.case.k).index_select(1, index)
         wide = plan.columns_dtype
         grad_columns = ctx.scale * (dy.to(wide).t() @ selected.to(wide))
     if needs[4]:

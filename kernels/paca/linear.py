@@ -73,15 +73,18 @@ def paca_linear(
         with torch.cuda.device(device):
             return paca_linear(x, weight, columns, index, scale=scale, bias=bias, scheme=scheme)
     shape = x.shape
-    flat = launch.rows(x, shape[-1])
+    flat = x if plan is not None and plan.viewed else launch.rows(x, shape[-1])
     if plan is None:
         given, index = index, index.contiguous()
         keep = (flat.data_ptr() | index.data_ptr()) % 16 == 0
         plan = Plan(flat, weight.shape[0], columns.shape[1], columns.dtype, scheme, keep)
+        plan.viewed = flat.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
         # What a copy has aligned or put in order is not in the key: another tensor may be off next time.
         if keep and x.data_ptr() % 16 == 0 and given is index:
             _plans[key] = plan
     if type(scale) is not float:  # Triton makes a constant of an int 1, and a kept kernel has it for ever
         scale = float(scale)
+    if plan.viewed:
+        return PacaLinear.apply(x, weight, columns, index, bias, scale, plan)[0]
     y, _ = PacaLinear.apply(flat, weight, columns, index, bias, scale, plan)
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])

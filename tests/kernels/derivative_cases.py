@@ -24,7 +24,7 @@ Function = Callable[..., Tensor]
 def drawn() -> dict[str, Tensor]:
     """x, weight, a, b, bias, columns; the weight holds the live columns."""
     g = torch.Generator().manual_seed(3)
-    shapes = {"x": (M, K), "weight": (N, K), "a": (R, K), "b": (N, R), "bias": (N,), "columns": (N, R)}
+    shapes = {"x": (1, M, K), "weight": (N, K), "a": (R, K), "b": (N, R), "bias": (N,), "columns": (N, R)}
     t = {name: torch.randn(shape, generator=g) / shape[-1] ** 0.5 for name, shape in shapes.items()}
     t["weight"][:, INDEX] = SCALE * t["columns"]
     return t
@@ -62,11 +62,11 @@ def dropped() -> tuple[Function, Function]:
 def grouped() -> tuple[Function, Function]:
     def ours(x: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         two = lora_linear_group(x, [weight, weight[:8]], [a, 2 * a], [b, b[:8]], scale=SCALE, biases=[bias, None])
-        return torch.cat(two, 1)
+        return torch.cat(two, -1)
 
     def plain(x: Tensor, a: Tensor, b: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         nothing = torch.zeros(8)
-        return torch.cat([plain_lora(x, a, b, weight, bias), plain_lora(x, 2 * a, b[:8], weight[:8], nothing)], 1)
+        return torch.cat([plain_lora(x, a, b, weight, bias), plain_lora(x, 2 * a, b[:8], weight[:8], nothing)], -1)
 
     return ours, plain
 
@@ -154,10 +154,10 @@ def test_hessian_hvp_and_jvp(name: str) -> None:
     found = []
     for call, leaves in called(name):
         x, *rest = (leaf.detach() for leaf in leaves)
-        part = x[0, :6].clone()
+        part = x[0, 0, :6].clone()
 
         def loss(part: Tensor, call=call, x=x, rest=tuple(rest)) -> Tensor:
-            return torch.tanh(call(torch.cat([part, x[0, 6:]])[None], *rest)).sum()
+            return torch.tanh(call(torch.cat([part, x[0, 0, 6:]])[None], *rest)).sum()
 
         hessian = torch.autograd.functional.hessian(loss, part)
         assert hessian.abs().sum() > 0.01
@@ -204,7 +204,7 @@ TRANSFORMED: dict[str, Callable[[Callable[..., Tensor], list[Tensor]], object]] 
     "forward mode": dual,
     "torch.jit.trace": traced,
     "a subclass": lambda call, t: call(t[0].detach().as_subclass(Labelled), *t[1:]).as_subclass(Tensor),
-    "an empty x": lambda call, t: torch.autograd.grad(call(t[0][:0], *t[1:]).sum(), t),
+    "an empty x": lambda call, t: torch.autograd.grad(call(t[0][:, :0], *t[1:]).sum(), t),
 }
 
 
@@ -213,3 +213,15 @@ TRANSFORMED: dict[str, Callable[[Callable[..., Tensor], list[Tensor]], object]] 
 def test_transformed_calls(name: str, how: str) -> None:
     ours, theirs = (TRANSFORMED[how](call, leaves) for call, leaves in called(name))
     equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["lora", "lora cublas", "lora bordered", "group", "paca"])
+def test_y_can_be_written_into(name: str) -> None:
+    """As residual connections and activations in place do."""
+    found = []
+    for call, leaves in called(name):
+        y = call(*leaves)
+        y += 1
+        torch.relu_(y)
+        found.append(torch.autograd.grad(y.square().sum(), leaves))
+    equal(*found)
