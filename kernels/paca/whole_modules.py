@@ -1,0 +1,63 @@
+"""Modules that train whole beside PaCA's columns: new heads, and those that the user names."""
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+from ..modules.blocks import block_lists
+
+#: transformers' classes for tasks that no model is pretrained on: from_pretrained() draws their heads at random.
+_NEW_HEAD = re.compile(
+    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|ImageClassification"
+    r"|VideoClassification|AudioFrameClassification|AudioClassification|XVector)$"
+)
+
+
+def new_heads(model: nn.Module) -> list[str]:
+    """The heads of a model for classification, question answering or multiple choice: 'classifier', 'score' ...
+
+    They are known by the model's class, as PEFT knows them by its task_type: the parts of it with parameters that are
+    neither the base model, nor hold blocks, nor are the input embeddings.
+    """
+    if not any(_NEW_HEAD.search(kind.__name__) for kind in type(model).__mro__):
+        return []
+    base = getattr(model, "base_model_prefix", "")
+    blocks = [name for name, _ in block_lists(model)]
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    return [
+        name
+        for name, module in model.named_children()
+        if name != base
+        and any(True for _ in module.parameters())
+        and not any(f"{block}.".startswith(f"{name}.") for block in blocks)
+        and all(inner is not embeddings for inner in module.modules())
+    ]
+
+
+def named_modules(model: nn.Module, names: Sequence[str]) -> list[str]:
+    """The full names of the modules that modules_to_save names, each by the end of its full name.
+
+    Raises TypeError for a string in place of a list, ValueError for a name that the model does not have, and for a
+    module without parameters or with some that cannot train.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"modules_to_save is {names!r}, expected a list of names, such as ['classifier']")
+    with_parameters = {n: m for n, m in model.named_modules() if n and any(True for _ in m.parameters())}
+    found: list[str] = []
+    for wanted in names:
+        hits = [name for name in with_parameters if name == wanted or name.endswith("." + wanted)]
+        if not hits:
+            known = ", ".join(sorted({name.rpartition(".")[2] for name in with_parameters} - set(map(str, range(999)))))
+            raise ValueError(
+                f"modules_to_save names {wanted!r}, which {type(model).__name__} does not have or which has no "
+                f"parameters; expected names that end a module's: {known}"
+            )
+        found += [name for name in hits if name not in found]
+    for name in found:
+        for part, parameter in with_parameters[name].named_parameters():
+            if not parameter.is_floating_point():
+                raise ValueError(
+                    f"modules_to_save names {name}, whose {part} is of {parameter.dtype}, expected a floating dtype"
+                )
+    return found
