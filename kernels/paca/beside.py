@@ -1,28 +1,30 @@
 """What a model has trained beside PaCA's columns, and what a checkpoint has of it."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .module import PaCALinear
+from .whole_modules import embeddings
 
 Shapes = dict[str, tuple[int, ...]]
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
-def trained_beside(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every parameter that trains and is no column, by its name in the plain model; tied ones once.
+def parameters_beside(model: nn.Module, new: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Every parameter that trains and is no column, and those of these names, by their names in the plain model.
 
-    The weight under a PaCALinear never is one: its forward refuses a weight that requires grad.
+    Tied ones once. The weight under a PaCALinear never is one: its forward refuses a weight that requires grad.
     """
+    new = set(new)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, PaCALinear)}
     found = {}
     for name, parameter in model.named_parameters():
         owner, _, part = name.rpartition(".")
-        if not parameter.requires_grad or (owner in layers and part == "columns"):
+        if (owner in layers and part == "columns") or not (parameter.requires_grad or name in new):
             continue
         layer = owner.removesuffix(".base")
         if layer != owner and layer in layers:
@@ -44,14 +46,14 @@ def statistics(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def embedding(model: nn.Module) -> tuple[str, nn.Parameter] | None:
-    """The weight of a transformers model's input embeddings, with its name."""
-    try:
-        weight = model.get_input_embeddings().weight  # type: ignore[operator]
-    except (AttributeError, NotImplementedError):
-        return None
-    names = [name for name, parameter in model.named_parameters() if parameter is weight]
-    return (names[0], weight) if names else None
+def rows_of_embeddings(model: nn.Module) -> tuple[str, int] | None:
+    """How many rows a transformers model's input embeddings have, with their weight's name."""
+    for module in embeddings(model)[:1]:
+        weight = module._parameters.get("weight")
+        for name, parameter in model.named_parameters():
+            if parameter is weight:
+                return name, weight.shape[0]
+    return None
 
 
 def stored(tensor: Tensor) -> Tensor:
@@ -60,23 +62,23 @@ def stored(tensor: Tensor) -> Tensor:
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
-def find(model: nn.Module, path: Path, trained: Shapes, changed: Shapes) -> dict[str, Tensor]:
+def find(model: nn.Module, path: Path, parameters: Shapes, buffers: Shapes) -> dict[str, Tensor]:
     """The model's own parameters and buffers of these names and shapes.
 
     Raises ValueError, naming the file and the parameter, where one is missing or has another shape.
     """
     found: dict[str, Tensor] = {}
-    for name, shape in {**trained, **changed}.items():
+    for name, shape in {**parameters, **buffers}.items():
         try:
-            tensor: Tensor = model.get_parameter(name) if name in trained else model.get_buffer(name)
+            tensor: Tensor = model.get_parameter(name) if name in parameters else model.get_buffer(name)
         except AttributeError:
             raise ValueError(
-                f"{path}: {name} was trained, but {type(model).__name__} has none: load onto a model of the class that "
+                f"{path}: {name} was saved, but {type(model).__name__} has none: load onto a model of the class that "
                 "was trained"
             ) from None
         if tuple(tensor.shape) != shape:
             raise ValueError(
-                f"{path}: {name} was trained with shape {shape}, but the model's has {tuple(tensor.shape)}: "
+                f"{path}: {name} was saved with shape {shape}, but the model's has {tuple(tensor.shape)}: "
                 + _advice(model, name, shape)
             )
         if tensor.is_meta:
@@ -87,27 +89,23 @@ def find(model: nn.Module, path: Path, trained: Shapes, changed: Shapes) -> dict
 
 def check_rows(model: nn.Module, path: Path, rows: int | None) -> None:
     """Raises ValueError where the input embeddings have fewer rows than the model had that was saved."""
-    found = embedding(model)
-    if rows is not None and found is not None and found[1].shape[0] < rows:
-        name, weight = found
+    found = rows_of_embeddings(model)
+    if rows is not None and found is not None and found[1] < rows:
         raise ValueError(
-            f"{path}: {name} had {rows} rows, but the model's has {weight.shape[0]}: call "
+            f"{path}: {found[0]} had {rows} rows, but the model's has {found[1]}: call "
             f"model.resize_token_embeddings({rows}) before load_paca()"
         )
 
 
 def _advice(model: nn.Module, name: str, shape: tuple[int, ...]) -> str:
     owner = model.get_submodule(name.rpartition(".")[0])
-    outputs: Any = getattr(model, "get_output_embeddings", lambda: None)()
-    if isinstance(owner, nn.Embedding) or owner is outputs:
+    if isinstance(owner, nn.Embedding) or any(owner is module for module in embeddings(model)):
         return f"call model.resize_token_embeddings({shape[0]}) before load_paca()"
     return "build the model as it was trained (num_labels=, say)"
 
 
 @torch.no_grad()
 def fill(own: dict[str, Tensor], tensors: dict[str, Tensor]) -> None:
-    """Copies the saved values in; parameters train from now on."""
+    """Copies the saved values in."""
     for name, tensor in own.items():
         tensor.copy_(tensors[name])
-        if isinstance(tensor, nn.Parameter):
-            tensor.requires_grad_(True)

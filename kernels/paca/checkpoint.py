@@ -9,7 +9,7 @@ Format 1 had columns alone.
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from ..modules.plain_linear import is_conv1d, is_linear
 from ..runtime.checks import check_index_values
 from ..runtime.files import write_atomically
-from .beside import Shapes, check_rows, embedding, fill, find, statistics, stored, trained_beside
+from .beside import Shapes, check_rows, fill, find, parameters_beside, rows_of_embeddings, statistics, stored
 from .model import PacaConfig, adapt, adapted, check, check_bare, merge_paca, paca_layers, unwrapped
 from .module import PaCALinear
 from .target_layers import check_adaptable, dtype_name
+from .whole_modules import new_parameters
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
 FORMAT, READ = 2, (1, 2)
@@ -33,8 +34,9 @@ def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool 
     """Writes what has trained to `folder`, for load_paca(); the folder is made where there is none.
 
     That is the columns, every other parameter with requires_grad (heads, embeddings, thawed biases and norms; tied ones
-    once) and the running statistics of batch norms. Other buffers, and parameters that were changed while frozen, stay
-    out.
+    once), parameters that from_pretrained() did not find in the base model's checkpoint, and the running statistics of
+    batch norms. Other buffers, and parameters that were changed while frozen, stay out: rows that
+    resize_token_embeddings() added to embeddings are saved where those train (modules_to_save of paca()).
 
     merged=True writes a full checkpoint of the plain transformers model instead, with the trained weights, as its
     save_pretrained() does; the model in memory stays as it is. Each file is complete or not there at all, and a pair
@@ -53,10 +55,12 @@ def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool 
     config = getattr(model, "paca_config", None)
     if config is None:
         raise ValueError("the model has PaCALinear layers, but no paca_config: save_paca() saves what paca() adapted")
-    beside, changed = trained_beside(model), statistics(model)
+    beside = parameters_beside(model, [*getattr(model, "paca_new", ()), *new_parameters(model)])
+    changed = statistics(model)
     described = _described(model, config, layers)
-    for key, found in (("trained", beside), ("statistics", changed)):
+    for key, found in (("parameters", beside), ("statistics", changed)):
         described[key] = {name: list(tensor.shape) for name, tensor in found.items()}
+    described["frozen"] = [name for name, parameter in beside.items() if not parameter.requires_grad]
     written = json.dumps(described, indent=2)
     tensors = {name: stored(tensor) for name, tensor in (*beside.items(), *changed.items())}
     for name, layer in layers.items():
@@ -78,13 +82,15 @@ def _save_merged(model: nn.Module, layers: dict[str, PaCALinear], folder: Path) 
 
 def _described(model: nn.Module, config: PacaConfig, layers: dict[str, PaCALinear]) -> dict[str, Any]:
     base = getattr(getattr(model, "config", None), "_name_or_path", None)
-    words = embedding(model)
+    words = rows_of_embeddings(model)
     return {
         "format": FORMAT,
         "base_model": base or None,
+        "architecture": type(model).__name__,
+        "num_labels": getattr(getattr(model, "config", None), "num_labels", None),
         **asdict(config),
         "adapter_dtype": dtype_name(config.adapter_dtype),
-        "embedding_rows": None if words is None else words[1].shape[0],
+        "embedding_rows": None if words is None else words[1],
         "shapes": {name: {"in": layer.in_features, "out": layer.out_features} for name, layer in layers.items()},
     }
 
@@ -99,20 +105,22 @@ def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainab
     """
     folder = Path(folder)
     described, tensors = _read(folder)
-    config, shapes, (trained, changed, rows) = _config(folder / CONFIG, described)
+    config, shapes, others = _config(folder / CONFIG, described)
     if not isinstance(model, nn.Module):
-        model = _from_pretrained(os.fspath(model))
+        model = _from_pretrained(os.fspath(model), described.get("architecture"), described.get("num_labels"))
     if paca_layers(model) or unwrapped(model) is not model:
         raise ValueError("the model is under paca() or wrapped already, expected the plain base model")
     check_bare(model)
     chosen = {name: _layer(model, name, shape, folder / CONFIG) for name, shape in shapes.items()}
     check_adaptable(model, chosen)
     check(config, chosen)
-    check_rows(model, folder / CONFIG, rows)
-    own = find(model, folder / CONFIG, trained, changed)
-    _check_tensors(folder / TENSORS, config, shapes, {**trained, **changed}, tensors)
-    adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]}, {})
+    check_rows(model, folder / CONFIG, others.embedding_rows)
+    own = find(model, folder / CONFIG, others.parameters, others.statistics)
+    _check_tensors(folder / TENSORS, config, shapes, {**others.parameters, **others.statistics}, tensors)
+    adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]}, {}, list(others.frozen))
     fill(own, tensors)
+    for name in others.parameters.keys() - others.frozen:
+        own[name].requires_grad_(True)
     with torch.no_grad():
         for name, layer in paca_layers(model).items():
             layer.columns.copy_(tensors[f"{name}.columns"])
@@ -142,15 +150,30 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, tensors
 
 
-def _config(
-    path: Path, described: Any
-) -> tuple[PacaConfig, dict[str, tuple[int, int]], tuple[Shapes, Shapes, int | None]]:
-    """What paca() was asked for, (in_features, out_features) by layer, and what find() and check_rows() ask for."""
+@dataclass(frozen=True)
+class _Others:
+    """What a checkpoint says of all that is no column."""
+
+    parameters: Shapes
+    frozen: frozenset[str]
+    statistics: Shapes
+    embedding_rows: int | None
+
+
+def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int, int]], _Others]:
+    """What paca() was asked for, (in_features, out_features) by layer, and the rest."""
     found = described.get("format") if isinstance(described, dict) else None
     if found not in READ:
         raise ValueError(f"{path}: format is {found!r}, expected {' or '.join(map(str, READ))}")
     if found == 1:
-        described = {"modules_to_save": [], "trained": {}, "statistics": {}, "embedding_rows": None, **described}
+        nothing: dict[str, Any] = {
+            "modules_to_save": [],
+            "parameters": {},
+            "frozen": [],
+            "statistics": {},
+            "embedding_rows": None,
+        }
+        described = {**nothing, **described}
     try:
         config = PacaConfig(
             rank=described["rank"],
@@ -161,9 +184,10 @@ def _config(
             adapter_dtype=getattr(torch, described["adapter_dtype"]),
             modules_to_save=tuple(described["modules_to_save"]),
         )
-        beside = [{name: tuple(s) for name, s in described[key].items()} for key in ("trained", "statistics")]
+        beside = [{name: tuple(s) for name, s in described[key].items()} for key in ("parameters", "statistics")]
+        others = _Others(beside[0], frozenset(described["frozen"]), beside[1], described["embedding_rows"])
         shapes = {name: (shape["in"], shape["out"]) for name, shape in described["shapes"].items()}
-        return config, shapes, (beside[0], beside[1], described["embedding_rows"])
+        return config, shapes, others
     except KeyError as error:
         raise ValueError(f"{path}: the key {error} is missing") from error
     except (TypeError, AttributeError) as error:
@@ -207,9 +231,12 @@ def _check_tensors(
             raise ValueError(f"{path}: {name}.{error}") from error
 
 
-def _from_pretrained(name: str) -> nn.Module:
-    """The model as its own config says it: its class, and its weights' dtype."""
+def _from_pretrained(name: str, architecture: str | None, labels: int | None) -> nn.Module:
+    """The model in its weights' dtype, of the class and with the number of labels that were trained, which its own
+    config need not have."""
     transformers = import_module("transformers")
     config = transformers.AutoConfig.from_pretrained(name)
-    kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
-    return kind.from_pretrained(name, config=config, dtype="auto")
+    own = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
+    if labels is not None and labels != config.num_labels:
+        config.num_labels = labels
+    return getattr(transformers, architecture or "", own).from_pretrained(name, config=config, dtype="auto")

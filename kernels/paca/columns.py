@@ -25,6 +25,9 @@ class Columns(nn.Parameter):
 
     @data.setter
     def data(self, value: Tensor) -> None:
+        if value.is_inference():  # it would make an inference tensor of the parameter, which has no versions
+            with torch.inference_mode(False):
+                value = value.clone()
         _set_data(self, value)
         self.written = None
 

@@ -14,7 +14,7 @@ from ..modules.plain_linear import is_conv1d
 from ..modules.reasons import by_reason
 from .module import PaCALinear
 from .target_layers import dtype_name, seed_of, target_layers
-from .whole_modules import named_modules, new_heads
+from .whole_modules import named_modules, new_beside_blocks, new_heads, new_parameters
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -58,9 +58,10 @@ def paca(
     reads without a call) and says so in one warning; model.paca_left has each layer's reason by its name. Such a layer
     among the names of targets is refused.
 
-    modules_to_save, as PEFT's: the ends of names of modules that train whole, such as ['embed_tokens']. The new head of
-    a transformers model for classification, question answering or multiple choice trains whole without being named, and
-    a warning says so. save_paca() saves all of them.
+    modules_to_save, as PEFT's: the ends of names of modules that train whole, such as ['embed_tokens']. Without being
+    named, the head of a transformers model for classification, question answering or multiple choice trains whole, and
+    so does what is in no checkpoint outside of the blocks and embeddings (from_pretrained() drew it, or the user built
+    it around the model); a warning says so. save_paca() saves all of them.
 
     Hooks of an adapted layer stay, and are called with the PaCALinear as their module; so are those that are put on the
     layer or its `base` later. Global module hooks see the PaCALinear in place of the linear layer.
@@ -90,8 +91,9 @@ def paca(
         )
     check_bare(model)
     asked = named_modules(model, modules_to_save or ())
-    heads = [name for name in new_heads(model) if name not in asked]
-    chosen, left = target_layers(model, targets, layers, [*asked, *heads])
+    heads, drawn = new_heads(model), new_beside_blocks(model)
+    whole = list(dict.fromkeys([*heads, *(name.rpartition(".")[0] or name for name in drawn)]))
+    chosen, left = target_layers(model, targets, layers, [*asked, *whole])
     config = PacaConfig(
         rank=rank,
         alpha=alpha,
@@ -102,12 +104,14 @@ def paca(
         modules_to_save=tuple(modules_to_save or ()),
     )
     check(config, chosen)
-    adapt(model, config, chosen, lambda name: {"seed": seed_of(name, seed)}, left)
+    adapt(model, config, chosen, lambda name: {"seed": seed_of(name, seed)}, left, new_parameters(model))
     for name in (*asked, *heads):
         model.get_submodule(name).requires_grad_(True)
-    if heads:
+    for name in drawn:
+        model.get_parameter(name).requires_grad_(True)
+    if whole := [name for name in whole if name not in asked]:
         warnings.warn(
-            f"{', '.join(heads)} of {type(model).__name__} is taken for a new head: it trains whole, beside PaCA's "
+            f"{', '.join(whole)} of {type(model).__name__} is new, as heads are: it trains whole, beside PaCA's "
             "columns, and save_paca() saves it. Where it is to stay as it is, call its requires_grad_(False)",
             stacklevel=2,
         )
@@ -152,10 +156,13 @@ def adapt(
     chosen: dict[str, nn.Module],
     columns: Callable[[str], dict[str, Any]],
     left: dict[str, str],
+    new: list[str],
 ) -> None:
     """Freezes the model and puts a layer that follows its optimizer in place of each chosen one.
 
-    columns gives, by a layer's name, the seed or the index of its columns. Nothing is changed where a layer fails.
+    columns gives, by a layer's name, the seed or the index of its columns; left and new stay with the model, for its
+    user and for save_paca(), which saves the parameters that `new` names, frozen or not. Nothing is changed where a
+    layer fails.
     """
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     adapters = {}
@@ -171,7 +178,7 @@ def adapt(
     for name, adapter in adapters.items():
         adapter.follow(name)
         replace(model, name, adapter)
-    model.paca_config, model.paca_left = config, left  # type: ignore[assignment]
+    model.paca_config, model.paca_left, model.paca_new = config, left, new  # type: ignore[assignment]
     # DistributedDataParallel would broadcast these buffers in every forward, and they never change.
     kept = getattr(model, "_ddp_params_and_buffers_to_ignore", [])
     buffers = [f"{name}.{buffer}" for name in chosen for buffer in ("index", "pretrained")]
@@ -206,7 +213,7 @@ def _unwrap(model: Model, plain: Callable[[PaCALinear], nn.Module]) -> Model:
     for name, layer in layers.items():
         replace(inner, name, plain(layer).train(layer.training))
     if hasattr(inner, "paca_config"):
-        del inner.paca_config, inner.paca_left
+        del inner.paca_config, inner.paca_left, inner.paca_new
         ours = {f"{name}.{buffer}" for name in layers for buffer in ("index", "pretrained")}
         ignored: Any = inner._ddp_params_and_buffers_to_ignore
         kept = [name for name in ignored if name not in ours]

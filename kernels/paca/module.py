@@ -78,9 +78,11 @@ class PaCALinear(WrappedLinear):
     def forward(self, x: Tensor) -> Tensor:
         # From the dictionaries: nn.Module's own look-up of a parameter or a module costs half a microsecond each.
         base: Any = self._modules["base"]
-        columns: Any = self._parameters["columns"]
+        columns: Any = self._parameters.get("columns")
         weight: Any = base._parameters.get("weight")
         if not torch.compiler.is_compiling():
+            if columns is None:  # a replica of nn.DataParallel: its parameters are attributes, and parts of autograd
+                return self._with_other_columns(x, base.weight, self.columns)
             if weight is None or "forward" in base.__dict__:
                 raise RuntimeError(self._passed_by(weight is None))
             if columns.__class__ is Tensor or torch._C._functorch.peek_interpreter_stack() is not None:
@@ -96,7 +98,7 @@ class PaCALinear(WrappedLinear):
     def weight(self) -> Tensor:
         """The weight as a view of shape (out_features, in_features). Whoever computes with it, in place of a call of
         the layer, gets the right values, but no gradient for the columns: an optimizer's step warns of it."""
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if self._written is not None and torch.is_grad_enabled() and not torch.compiler.is_compiling():
             self.__dict__["read_raw"] = True
         return self._matrix()
 
@@ -132,7 +134,7 @@ class PaCALinear(WrappedLinear):
     @_is_full_backward_hook.setter
     def _is_full_backward_hook(self, value: bool | None) -> None:
         base = self.__dict__.get("_modules", {}).get("base")
-        if base is not None:
+        if base is not None and value is not None:  # None is nn.Module's own default, for a layer or a copy
             base._is_full_backward_hook = value
 
     def live(self) -> Tensor:

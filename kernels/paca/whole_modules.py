@@ -24,15 +24,47 @@ def new_heads(model: nn.Module) -> list[str]:
         return []
     base = getattr(model, "base_model_prefix", "")
     blocks = [name for name, _ in block_lists(model)]
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    words = embeddings(model)
     return [
         name
         for name, module in model.named_children()
         if name != base
         and any(True for _ in module.parameters())
         and not any(f"{block}.".startswith(f"{name}.") for block in blocks)
-        and all(inner is not embeddings for inner in module.modules())
+        and all(inner is not other for inner in module.modules() for other in words)
     ]
+
+
+def new_parameters(model: nn.Module) -> list[str]:
+    """The parameters that are in no checkpoint, of a model from from_pretrained(): it marks those that it has loaded,
+    so that what it drew at random and what the user built around the model have no mark.
+
+    None for a model without any mark: one built from its config, or a copy. New weights inside blocks count too; rows
+    that resize_token_embeddings() added have their parameter's mark.
+    """
+    marked = {name: getattr(p, "_is_hf_initialized", False) for name, p in model.named_parameters()}
+    return [name for name, loaded in marked.items() if not loaded] if any(marked.values()) else []
+
+
+def new_beside_blocks(model: nn.Module) -> list[str]:
+    """Those of them that are to train: outside of the blocks, and no embeddings."""
+    inside = tuple(f"{name}." for name, _ in block_lists(model))
+    kept = {id(p) for module in embeddings(model) for p in module.parameters()}
+    return [n for n in new_parameters(model) if not n.startswith(inside) and id(model.get_parameter(n)) not in kept]
+
+
+def embeddings(model: nn.Module) -> list[nn.Module]:
+    """The input and output embeddings of a transformers model, or of the one inside of a model."""
+    found = []
+    for module in model.modules():
+        for name in ("get_input_embeddings", "get_output_embeddings"):
+            try:
+                words = getattr(module, name)()
+            except (AttributeError, NotImplementedError):
+                continue
+            if isinstance(words, nn.Module) and words not in found:
+                found.append(words)
+    return found
 
 
 def named_modules(model: nn.Module, names: Sequence[str]) -> list[str]:
