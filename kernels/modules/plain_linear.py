@@ -72,6 +72,20 @@ def weight_reason(module: nn.Module) -> str | None:
     return None
 
 
+def forward_replaced(module: nn.Module) -> bool:
+    """Whether someone put a forward on this instance that does more than its class's own.
+
+    accelerate's device_map with several devices puts one on every layer that moves its inputs to the layer's device,
+    where the block's has moved them already: without offloading it counts as none.
+    """
+    own, plain = module.__dict__.get("forward"), type(module).forward
+    if own is None or getattr(own, "__func__", None) is plain:  # what removing such a hook leaves
+        return False
+    hook, inner = module.__dict__.get("_hf_hook"), module.__dict__.get("_old_forward")
+    aligns = type(hook).__name__ == "AlignDevicesHook" and not (hook.offload or hook.io_same_device)  # type: ignore[union-attr]
+    return not (aligns and getattr(inner, "__func__", None) is plain)
+
+
 def watched(module: nn.Module) -> bool:
     """Whether someone counts on this module being called: hooks, or a forward replaced on the instance."""
     return bool(

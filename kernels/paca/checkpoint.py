@@ -237,6 +237,6 @@ def _from_pretrained(name: str, architecture: str | None, labels: int | None) ->
     transformers = import_module("transformers")
     config = transformers.AutoConfig.from_pretrained(name)
     own = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
-    if labels is not None and labels != config.num_labels:
-        config.num_labels = labels
-    return getattr(transformers, architecture or "", own).from_pretrained(name, config=config, dtype="auto")
+    kind = getattr(transformers, architecture or "", own)
+    more = {"num_labels": labels} if labels not in (None, config.num_labels) else {}
+    return kind.from_pretrained(name, dtype="auto", **more)

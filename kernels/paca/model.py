@@ -106,7 +106,8 @@ def paca(
     check(config, chosen)
     adapt(model, config, chosen, lambda name: {"seed": seed_of(name, seed)}, left, new_parameters(model))
     for name in (*asked, *heads):
-        model.get_submodule(name).requires_grad_(True)
+        for parameter in model.get_submodule(name).parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
     for name in drawn:
         model.get_parameter(name).requires_grad_(True)
     if whole := [name for name in whole if name not in asked]:

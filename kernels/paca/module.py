@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..modules.plain_linear import forward_replaced
 from ..modules.wrapped_linear import WrappedLinear
 from ..runtime.checks import check_index_values
 from .columns import Columns, watch
@@ -67,6 +68,7 @@ class PaCALinear(WrappedLinear):
         self.full_name = ""
         self.steps_without_gradient: int | None = 0  # optimizer_hooks counts them; None once it need not
         self.read_raw = False  # whether someone has asked for `weight` where gradients are recorded
+        self.base_forward = base.__dict__.get("forward")  # on the instance: None, or one that may be passed by
         self._written: tuple[int] | None = None  # of a layer that follows: (version,) of columns when they were written
         for hooks in _HOOKS:  # the same dictionaries, so that handles still remove
             setattr(self, hooks, getattr(base, hooks))
@@ -83,8 +85,8 @@ class PaCALinear(WrappedLinear):
         if not torch.compiler.is_compiling():
             if columns is None:  # a replica of nn.DataParallel: its parameters are attributes, and parts of autograd
                 return self._with_other_columns(x, base.weight, self.columns)
-            if weight is None or "forward" in base.__dict__:
-                raise RuntimeError(self._passed_by(weight is None))
+            if weight is None or base.__dict__.get("forward") is not self.base_forward:
+                self._check_base(base, weight)
             if columns.__class__ is Tensor or torch._C._functorch.peek_interpreter_stack() is not None:
                 return self._with_other_columns(x, weight, columns)
             self._catch_up(columns)
@@ -113,17 +115,20 @@ class PaCALinear(WrappedLinear):
         live = matrix.index_copy(1, self.index, (self.scale * columns).to(weight.dtype))
         return F.linear(x, live, self.bias)
 
-    def _passed_by(self, computed: bool) -> str:
+    def _check_base(self, base: nn.Module, weight: Tensor | None) -> None:
+        """Raises RuntimeError where the base was changed into something that forward would pass by."""
         name = self.full_name or "a PaCALinear"
-        if computed:
-            return (
+        if weight is None:
+            raise RuntimeError(
                 f"{name}: the weight of its base layer is computed by now (parametrize, prune, weight_norm), expected "
                 "a plain parameter: take that off, or call merge_paca() first"
             )
-        return (
-            f"{name}: the forward of its base layer was replaced after paca(), which PaCA's layer passes by: replace "
-            "the forward of the layer itself"
-        )
+        if forward_replaced(base):
+            raise RuntimeError(
+                f"{name}: the forward of its base layer was replaced after paca(), which PaCA's layer passes by: "
+                "replace the forward of the layer itself"
+            )
+        self.base_forward = base.__dict__.get("forward")
 
     @property
     def _is_full_backward_hook(self) -> bool | None:

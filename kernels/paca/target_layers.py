@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..modules.blocks import block_lists, decoder_blocks
-from ..modules.plain_linear import is_linear, is_plain, read_raw, weight_reason
+from ..modules.plain_linear import forward_replaced, is_linear, is_plain, read_raw, weight_reason
 from ..modules.reasons import by_reason
 
 
@@ -97,9 +97,9 @@ def check_adaptable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
             reason = f"its weight is tied to {tied[name]}, which it would change"
         if reason is not None:
             raise ValueError(f"{name} cannot be adapted: {reason}. Choose other layers with targets=")
-        if "forward" in layer.__dict__:
+        if forward_replaced(layer):
             raise ValueError(
-                f"{name} has a forward of its own, put on this one layer by another library (accelerate's device_map, "
+                f"{name} has a forward of its own, put on this one layer by another library (accelerate's offloading, "
                 "say), which PaCA's layer would pass by: take it off before paca()"
             )
 

@@ -47,10 +47,11 @@ def new_parameters(model: nn.Module) -> list[str]:
 
 
 def new_beside_blocks(model: nn.Module) -> list[str]:
-    """Those of them that are to train: outside of the blocks, and no embeddings."""
+    """Those of them that are to train: outside of the blocks, no embeddings, not frozen (as fixed positions are)."""
     inside = tuple(f"{name}." for name, _ in block_lists(model))
     kept = {id(p) for module in embeddings(model) for p in module.parameters()}
-    return [n for n in new_parameters(model) if not n.startswith(inside) and id(model.get_parameter(n)) not in kept]
+    outside = {name: model.get_parameter(name) for name in new_parameters(model) if not name.startswith(inside)}
+    return [name for name, p in outside.items() if p.requires_grad and id(p) not in kept]
 
 
 def embeddings(model: nn.Module) -> list[nn.Module]:

@@ -117,6 +117,35 @@ def test_accelerates_hooks_are_refused_before_and_work_after() -> None:
     assert torch.equal(model["a"](X), 2 * net()["a"](X))
 
 
+def test_a_device_map_of_several_devices_is_no_obstacle() -> None:
+    """accelerate puts a hook on every layer that only moves the inputs to where the layer is."""
+    hooks = pytest.importorskip("accelerate").hooks
+    model = net()
+    hooks.add_hook_to_module(model["a"], hooks.AlignDevicesHook(execution_device="cpu"))
+    model = copy.deepcopy(paca(model, 2, 4, targets=["a"]))
+    expected = net()["a"](X)
+    assert torch.equal(model["a"](X), expected)
+    hooks.remove_hook_from_submodules(model)
+    assert torch.equal(model["a"](X), expected)
+
+
+def replica(layer: Any) -> Any:
+    """What nn.DataParallel makes of a layer for a device: its tensors are attributes that autograd follows back."""
+    one, base = (module._replicate_for_data_parallel() for module in (layer, layer.base))
+    base.weight, base.bias = layer.base.weight.clone(), layer.base.bias.clone()
+    one._modules["base"], one.columns = base, layer.columns * 1
+    return one
+
+
+def test_a_replica_of_data_parallel_passes_the_gradient_on() -> None:
+    model = paca(net(), 2, 4, targets=["a"])
+    layer = model["a"]
+    outputs = [part(X) for part in (replica(layer), layer)]
+    grads = [torch.autograd.grad(y.square().sum(), layer.columns)[0] for y in outputs]
+    torch.testing.assert_close(outputs[0], outputs[1])
+    torch.testing.assert_close(grads[0], grads[1])
+
+
 def test_what_the_base_gets_later_is_not_passed_by() -> None:
     model = paca(net(), 2, 4, targets=["a"])
     base = model["a"].base
