@@ -9,30 +9,26 @@ from ..modules.blocks import block_lists
 
 #: transformers' classes for tasks that no model is pretrained on: from_pretrained() draws their heads at random.
 _NEW_HEAD = re.compile(
-    r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|ImageClassification"
-    r"|VideoClassification|AudioFrameClassification|AudioClassification|XVector)$"
+    r"For\w*(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|ImageClassification"
+    r"|VideoClassification|AudioFrameClassification|AudioClassification|XVector)(Simple)?$"
 )
 
 
 def new_heads(model: nn.Module) -> list[str]:
     """The heads of a model for classification, question answering or multiple choice: 'classifier', 'score' ...
 
-    They are known by the model's class, as PEFT knows them by its task_type: the parts of it with parameters that are
-    neither the base model, nor hold blocks, nor are the input embeddings.
+    They are known by the model's class, as PEFT knows them by its task_type: all of it with parameters but the base
+    model; where it has no part of that name, but what holds blocks or embeddings.
     """
     if not any(_NEW_HEAD.search(kind.__name__) for kind in type(model).__mro__):
         return []
+    parts = {name: module for name, module in model.named_children() if any(True for _ in module.parameters())}
     base = getattr(model, "base_model_prefix", "")
-    blocks = [name for name, _ in block_lists(model)]
-    words = embeddings(model)
-    return [
-        name
-        for name, module in model.named_children()
-        if name != base
-        and any(True for _ in module.parameters())
-        and not any(f"{block}.".startswith(f"{name}.") for block in blocks)
-        and all(inner is not other for inner in module.modules() for other in words)
-    ]
+    if base in parts:
+        return [name for name in parts if name != base]
+    bases = [name for name, _ in block_lists(model)]
+    bases += [name for name, module in model.named_modules() if any(module is words for words in embeddings(model))]
+    return [name for name in parts if not any(f"{inner}.".startswith(f"{name}.") for inner in bases)]
 
 
 def new_parameters(model: nn.Module) -> list[str]:

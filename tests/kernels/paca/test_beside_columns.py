@@ -121,6 +121,20 @@ HEADS: dict[str, tuple[Any, Any, set[str]]] = {
         ),
         {"classifier"},
     ),
+    "xlnet": (
+        transformers.XLNetForQuestionAnsweringSimple,
+        transformers.XLNetConfig(vocab_size=50, d_model=32, n_layer=2, n_head=4, d_inner=48), {"qa_outputs"},
+    ),
+    "xvector": (
+        transformers.Wav2Vec2ForXVector,
+        transformers.Wav2Vec2Config(
+            hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, conv_dim=(16, 16),
+            conv_kernel=(3, 3), conv_stride=(2, 2), num_feat_extract_layers=2, num_conv_pos_embeddings=4,
+            num_conv_pos_embedding_groups=2, tdnn_dim=(16, 16), tdnn_kernel=(3, 3), tdnn_dilation=(1, 1),
+            xvector_output_dim=16,
+        ),
+        {"projector", "tdnn", "feature_extractor", "classifier", "objective"},
+    ),
     "roberta": (
         transformers.RobertaForSequenceClassification,
         transformers.RobertaConfig(**SIZES), {"classifier"},
