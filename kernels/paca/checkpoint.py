@@ -1,12 +1,15 @@
-"""The delta checkpoint of paca(): the trained columns of every layer, and which they are; the model itself stays out.
+"""The delta checkpoint of paca(): the trained columns of every layer, and what trained beside them; no more.
 
 paca_config.json          what paca() was asked for, the base model's name, every layer's shape
-paca_model.safetensors    <layer>.columns (out_features, rank) and <layer>.index (rank,) int64
+paca_model.safetensors    <layer>.columns (out_features, rank) and <layer>.index (rank,) int64; every other parameter
+                          that trained, and the running statistics of batch norms, by their names in the plain model
+
+Format 1 had columns alone.
 """
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -17,16 +20,23 @@ from torch import Tensor, nn
 from ..modules.plain_linear import is_conv1d, is_linear
 from ..runtime.checks import check_index_values
 from ..runtime.files import write_atomically
-from .model import PacaConfig, adapt, adapted, check, merge_paca, paca_layers, unwrapped
+from .beside import Shapes, check_rows, fill, find, parameters_beside, rows_of_embeddings, statistics, stored
+from .model import PacaConfig, adapt, adapted, check, check_bare, merge_paca, paca_layers, unwrapped
 from .module import PaCALinear
-from .target_layers import check_adaptable, check_unshared, dtype_name
+from .target_layers import check_adaptable, dtype_name
+from .whole_modules import new_parameters
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
-FORMAT = 1
+FORMAT, READ = 2, (1, 2)
 
 
 def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool = False) -> None:
-    """Writes the trained columns to `folder`, for load_paca(); the folder is made where there is none.
+    """Writes what has trained to `folder`, for load_paca(); the folder is made where there is none.
+
+    That is the columns, every other parameter with requires_grad (heads, embeddings, thawed biases and norms; tied ones
+    once), parameters that from_pretrained() did not find in the base model's checkpoint, and the running statistics of
+    batch norms. Other buffers, and parameters that were changed while frozen, stay out: rows that
+    resize_token_embeddings() added to embeddings are saved where those train (modules_to_save of paca()).
 
     merged=True writes a full checkpoint of the plain transformers model instead, with the trained weights, as its
     save_pretrained() does; the model in memory stays as it is. Each file is complete or not there at all, and a pair
@@ -45,11 +55,17 @@ def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool 
     config = getattr(model, "paca_config", None)
     if config is None:
         raise ValueError("the model has PaCALinear layers, but no paca_config: save_paca() saves what paca() adapted")
-    written = json.dumps(_described(model, config, layers), indent=2)
-    tensors = {}
+    beside = parameters_beside(model, [*getattr(model, "paca_new", ()), *new_parameters(model)])
+    changed = statistics(model)
+    described = _described(model, config, layers)
+    for key, found in (("parameters", beside), ("statistics", changed)):
+        described[key] = {name: list(tensor.shape) for name, tensor in found.items()}
+    described["frozen"] = [name for name, parameter in beside.items() if not parameter.requires_grad]
+    written = json.dumps(described, indent=2)
+    tensors = {name: stored(tensor) for name, tensor in (*beside.items(), *changed.items())}
     for name, layer in layers.items():
-        tensors[f"{name}.columns"] = layer.columns.detach().contiguous()
-        tensors[f"{name}.index"] = layer.index.contiguous()
+        tensors[f"{name}.columns"] = stored(layer.columns)
+        tensors[f"{name}.index"] = stored(layer.index)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "paca_config": written}
     write_atomically(folder / TENSORS, lambda path: save_file(tensors, path, metadata))
@@ -66,11 +82,15 @@ def _save_merged(model: nn.Module, layers: dict[str, PaCALinear], folder: Path) 
 
 def _described(model: nn.Module, config: PacaConfig, layers: dict[str, PaCALinear]) -> dict[str, Any]:
     base = getattr(getattr(model, "config", None), "_name_or_path", None)
+    words = rows_of_embeddings(model)
     return {
         "format": FORMAT,
         "base_model": base or None,
+        "architecture": type(model).__name__,
+        "num_labels": getattr(getattr(model, "config", None), "num_labels", None),
         **asdict(config),
         "adapter_dtype": dtype_name(config.adapter_dtype),
+        "embedding_rows": None if words is None else words[1],
         "shapes": {name: {"in": layer.in_features, "out": layer.out_features} for name, layer in layers.items()},
     }
 
@@ -78,27 +98,34 @@ def _described(model: nn.Module, config: PacaConfig, layers: dict[str, PaCALinea
 def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainable: bool = True) -> Any:
     """What save_paca() wrote to `folder`, on the base model it was trained from; returns the model, adapted in place.
 
-    model: the base model, or a path or hub id that transformers' from_pretrained takes. trainable=False gives plain
-    layers with the trained weights, in evaluation mode. Raises ValueError, naming the file and the layer, before the
-    model is changed where the two do not fit; FileNotFoundError where a file is missing.
+    model: the base model, or a path or hub id that transformers' from_pretrained takes. What trained beside the columns
+    is put into its parameters (their dtype stays), whatever a new head held, and trains on. trainable=False gives plain
+    layers with the trained weights, frozen, in evaluation mode. Raises ValueError, naming the file and the layer or the
+    parameter, before the model is changed where the two do not fit; FileNotFoundError where a file is missing.
     """
     folder = Path(folder)
     described, tensors = _read(folder)
-    config, shapes = _config(folder / CONFIG, described)
+    config, shapes, others = _config(folder / CONFIG, described)
     if not isinstance(model, nn.Module):
-        model = _from_pretrained(os.fspath(model))
+        model = _from_pretrained(os.fspath(model), described.get("architecture"), described.get("num_labels"))
     if paca_layers(model) or unwrapped(model) is not model:
         raise ValueError("the model is under paca() or wrapped already, expected the plain base model")
+    check_bare(model)
     chosen = {name: _layer(model, name, shape, folder / CONFIG) for name, shape in shapes.items()}
-    check_unshared(model, chosen)
+    check_adaptable(model, chosen)
     check(config, chosen)
-    _check_tensors(folder / TENSORS, config, shapes, tensors)
-    adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]})
+    check_rows(model, folder / CONFIG, others.embedding_rows)
+    own = find(model, folder / CONFIG, others.parameters, others.statistics)
+    _check_tensors(folder / TENSORS, config, shapes, {**others.parameters, **others.statistics}, tensors)
+    adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]}, {}, list(others.frozen))
+    fill(own, tensors)
+    for name in others.parameters.keys() - others.frozen:
+        own[name].requires_grad_(True)
     with torch.no_grad():
         for name, layer in paca_layers(model).items():
             layer.columns.copy_(tensors[f"{name}.columns"])
             layer.refresh()
-    return model if trainable else merge_paca(model).eval()
+    return model if trainable else merge_paca(model).requires_grad_(False).eval()
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -123,11 +150,30 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return described, tensors
 
 
-def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int, int]]]:
-    """What paca() was asked for, and (in_features, out_features) by layer."""
+@dataclass(frozen=True)
+class _Others:
+    """What a checkpoint says of all that is no column."""
+
+    parameters: Shapes
+    frozen: frozenset[str]
+    statistics: Shapes
+    embedding_rows: int | None
+
+
+def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int, int]], _Others]:
+    """What paca() was asked for, (in_features, out_features) by layer, and the rest."""
     found = described.get("format") if isinstance(described, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{path}: format is {found!r}, expected {FORMAT}")
+    if found not in READ:
+        raise ValueError(f"{path}: format is {found!r}, expected {' or '.join(map(str, READ))}")
+    if found == 1:
+        nothing: dict[str, Any] = {
+            "modules_to_save": [],
+            "parameters": {},
+            "frozen": [],
+            "statistics": {},
+            "embedding_rows": None,
+        }
+        described = {**nothing, **described}
     try:
         config = PacaConfig(
             rank=described["rank"],
@@ -136,8 +182,12 @@ def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int
             layers=None if described["layers"] is None else tuple(described["layers"]),
             seed=described["seed"],
             adapter_dtype=getattr(torch, described["adapter_dtype"]),
+            modules_to_save=tuple(described["modules_to_save"]),
         )
-        return config, {name: (shape["in"], shape["out"]) for name, shape in described["shapes"].items()}
+        beside = [{name: tuple(s) for name, s in described[key].items()} for key in ("parameters", "statistics")]
+        others = _Others(beside[0], frozenset(described["frozen"]), beside[1], described["embedding_rows"])
+        shapes = {name: (shape["in"], shape["out"]) for name, shape in described["shapes"].items()}
+        return config, shapes, others
     except KeyError as error:
         raise ValueError(f"{path}: the key {error} is missing") from error
     except (TypeError, AttributeError) as error:
@@ -153,20 +203,23 @@ def _layer(model: nn.Module, name: str, shape: tuple[int, int], path: Path) -> n
         raise ValueError(
             f"{path}: {name} is no layer of {type(model).__name__}, whose linear layers are {known} ..."
         ) from None
-    check_adaptable(name, layer)
-    stored = tuple(layer.get_parameter("weight").shape)
-    found = stored if is_conv1d(layer) else stored[::-1]
+    check_adaptable(model, {name: layer})
+    as_stored = tuple(layer.get_parameter("weight").shape)
+    found = as_stored if is_conv1d(layer) else as_stored[::-1]
     if found != shape:
         raise ValueError(f"{path}: {name} has (in, out) features {shape}, but the model's has {found}")
     return layer
 
 
 def _check_tensors(
-    path: Path, config: PacaConfig, shapes: dict[str, tuple[int, int]], tensors: dict[str, Tensor]
+    path: Path, config: PacaConfig, shapes: dict[str, tuple[int, int]], beside: Shapes, tensors: dict[str, Tensor]
 ) -> None:
-    expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")}
+    expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")} | beside.keys()
     if odd := sorted(expected ^ tensors.keys()):
         raise ValueError(f"{path}: {odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")
+    for name, shape in beside.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {shape}")
     for name, (width, height) in shapes.items():
         for part, shape in (("columns", (height, config.rank)), ("index", (config.rank,))):
             found = tuple(tensors[f"{name}.{part}"].shape)
@@ -178,9 +231,12 @@ def _check_tensors(
             raise ValueError(f"{path}: {name}.{error}") from error
 
 
-def _from_pretrained(name: str) -> nn.Module:
-    """The model as its own config says it: its class, and its weights' dtype."""
+def _from_pretrained(name: str, architecture: str | None, labels: int | None) -> nn.Module:
+    """The model in its weights' dtype, of the class and with the number of labels that were trained, which its own
+    config need not have."""
     transformers = import_module("transformers")
     config = transformers.AutoConfig.from_pretrained(name)
-    kind = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
-    return kind.from_pretrained(name, config=config, dtype="auto")
+    own = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
+    kind = getattr(transformers, architecture or "", own)
+    more = {"num_labels": labels} if labels not in (None, config.num_labels) else {}
+    return kind.from_pretrained(name, dtype="auto", **more)

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from ..modules.blocks import block_lists, decoder_blocks
-from ..modules.plain_linear import is_linear, is_plain
+from ..modules.plain_linear import forward_replaced, is_linear, is_plain, read_raw, weight_reason
+from ..modules.reasons import by_reason
 
 
 def seed_of(name: str, seed: int = 0) -> int:
@@ -16,33 +17,46 @@ def seed_of(name: str, seed: int = 0) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "big") >> 1
 
 
-def target_layers(model: nn.Module, targets: str | Sequence[str], layers: Sequence[int] | None) -> dict[str, nn.Module]:
-    """The linear layers that `targets` and `layers` choose, by their full names, in the model's order.
+def target_layers(
+    model: nn.Module, targets: str | Sequence[str], layers: Sequence[int] | None, kept: Sequence[str] = ()
+) -> tuple[dict[str, nn.Module], dict[str, str]]:
+    """The linear layers that `targets` and `layers` choose, by their full names, in the model's order; and those that
+    'all-linear' leaves aside, each with its reason.
 
-    targets and layers are those of paca(). Raises ValueError where a target or an index chooses nothing, and where what
-    it chooses cannot be adapted: anything but a plain nn.Linear or Conv1D, or a weight that other modules share.
+    targets and layers are those of paca(); kept: the names of modules that train whole, whose layers are not chosen.
+    Raises ValueError where a target or an index chooses nothing, where a named layer cannot be adapted, and where none
+    remains.
     """
     names = None if targets == "all-linear" else [targets] if isinstance(targets, str) else list(targets)
     inside = _blocks(model) if layers is None and names is None else _inside(model, layers)
-    chosen: dict[str, nn.Module] = {}
+    found: dict[str, nn.Module] = {}
     missing = set(names or ())
     for name, module in model.named_modules():
         hits = {target for target in names or () if name == target or name.endswith("." + target)}
         missing -= hits
         taken = is_linear(module) if names is None else bool(hits)
-        if taken and name.startswith(inside):
-            check_adaptable(name, module)
-            chosen[name] = module
+        if taken and name.startswith(inside) and not f"{name}.".startswith(tuple(f"{k}." for k in kept)):
+            found[name] = module
     if missing:
         known = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if is_linear(module)})
         raise ValueError(
             f"targets names {min(missing)!r}, which {type(model).__name__} does not have; "
             f"expected 'all-linear' or names that end a linear layer's: {', '.join(known) or 'it has none'}"
         )
+    if not found:
+        beside = f", beside {', '.join(kept)}, which trains whole," if kept else ""
+        raise ValueError(
+            f"targets {targets!r} with layers {layers!r} choose no linear layer of {type(model).__name__}{beside}"
+        )
+    if names is not None:
+        check_adaptable(model, found)
+        return found, {}
+    left = _left_aside(model, found)
+    chosen = {name: module for name, module in found.items() if name not in left}
     if not chosen:
-        raise ValueError(f"targets {targets!r} with layers {layers!r} choose no linear layer of {type(model).__name__}")
-    check_unshared(model, chosen)
-    return chosen
+        raise ValueError(f"no linear layer of {type(model).__name__} can be adapted: {'; '.join(by_reason(left))}")
+    check_adaptable(model, chosen)
+    return chosen, left
 
 
 def _blocks(model: nn.Module) -> tuple[str, ...]:
@@ -70,30 +84,63 @@ def _inside(model: nn.Module, layers: Sequence[int] | None) -> tuple[str, ...]:
     return tuple(f"{name}.{i}." for i in indices)
 
 
-def check_adaptable(name: str, module: nn.Module) -> None:
-    """Raises ValueError for a module that is no plain nn.Linear or Conv1D with a floating weight in memory.
+def check_adaptable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
+    """Raises ValueError, naming the layer, for a chosen one that PaCA's layer cannot stand in for.
 
-    A subclass may read its weight in a forward of its own (quantised layers, nn.MultiheadAttention's out_proj).
+    A forward that was replaced on the instance is refused, and never left aside: it is the work of some other library,
+    which PaCA's layer would pass by.
     """
-    if not is_plain(module):
-        raise ValueError(
-            f"{name} is a {type(module).__name__}, expected a plain nn.Linear or Conv1D: choose others with targets="
-        )
-    weight = module.get_parameter("weight")
-    if not weight.is_floating_point() or weight.is_meta:
-        found = "on the meta device" if weight.is_meta else f"of {weight.dtype}"
-        raise ValueError(f"{name}.weight is {found}, expected a floating dtype and values in memory")
+    tied = _tied(model)
+    for name, layer in chosen.items():
+        reason = _reason(model, name, layer)
+        if reason is None and name in tied:
+            reason = f"its weight is tied to {tied[name]}, which it would change"
+        if reason is not None:
+            raise ValueError(f"{name} cannot be adapted: {reason}. Choose other layers with targets=")
+        if forward_replaced(layer):
+            raise ValueError(
+                f"{name} has a forward of its own, put on this one layer by another library (accelerate's offloading, "
+                "say), which PaCA's layer would pass by: take it off before paca()"
+            )
 
 
-def check_unshared(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
-    """The live columns are written into the weight, and so into whatever shares it."""
+def _left_aside(model: nn.Module, found: dict[str, nn.Module]) -> dict[str, str]:
+    """Which of these layers cannot be adapted, and why."""
+    tied, left = _tied(model), {}
+    for name, layer in found.items():
+        reason = _reason(model, name, layer)
+        if reason is None and name in tied:
+            reason = "its weight is tied to another's, which it would change"
+        if reason is not None:
+            left[name] = reason
+    return left
+
+
+def _reason(model: nn.Module, name: str, layer: nn.Module) -> str | None:
+    """Why a layer's weight does not stand for its calls; None where it does."""
+    if not is_plain(layer):
+        return f"it is a {type(layer).__name__}, expected a plain nn.Linear or Conv1D"
+    parent, _, child = name.rpartition(".")
+    holder = model.get_submodule(parent)
+    if read_raw(holder, child):
+        return f"{type(holder).__name__} reads its weight in place of calling it, so its columns would get no gradient"
+    return weight_reason(layer)
+
+
+def _tied(model: nn.Module) -> dict[str, str]:
+    """The layers whose weight is another's too, or that are in the model twice, each with one of the other names.
+
+    The live columns are written into the weight, and so into whatever shares it.
+    """
     holders: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         holders[id(parameter)].append(name)
-    for name, layer in chosen.items():
-        others = [h for h in holders[id(layer.get_parameter("weight"))] if h != f"{name}.weight"]
-        if others:
-            raise ValueError(f"{name}.weight is tied to {others[0]}, which it would change: leave it out of targets=")
+    shared = [names for names in holders.values() if len(names) > 1]
+    return {
+        name.removesuffix(".weight"): next(other for other in names if other != name)
+        for names in shared
+        for name in names
+    }
 
 
 def dtype_name(dtype: torch.dtype) -> str:

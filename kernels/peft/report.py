@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_SHOWN = 3  # names per reason; the rest is counted
+from ..modules.reasons import by_reason
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,9 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"accelerated {len(self.accelerated)} of {len(self.accelerated) + len(self.left)} adapted layers"]
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in self.left.items():
-            by_reason.setdefault(reason, []).append(name)
-        if by_reason:
+        if self.left:
             lines.append("left to PEFT:")
-        for reason, names in sorted(by_reason.items(), key=lambda item: -len(item[1])):
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            lines.append(f"  {len(names)} x {reason}: {', '.join(names[:_SHOWN])}{more}")
+            lines += [f"  {line}" for line in by_reason(self.left)]
         return "\n".join(lines)
 
     __repr__ = __str__

@@ -148,7 +148,7 @@ def _write(folder: Path, config: Any, tensors: dict[str, torch.Tensor]) -> None:
 NAME = "transformer.h.1.mlp.c_fc"
 WIDE = {NAME: {"in": 64, "out": 128}}
 BAD: dict[str, tuple[Any, str]] = {
-    "format": (_edit_config(format=2), r"paca_config.json: format is 2, expected 1"),
+    "format": (_edit_config(format=3), r"paca_config.json: format is 3, expected 1 or 2"),
     "no-rank": (_edit_config(rank=None), r"paca_config.json: the key 'rank' is missing"),
     "rank": (_edit_config(rank=3), r"paca_model.safetensors: .*columns has shape \(\d+, 4\), expected \(\d+, 3\)"),
     "alpha": (_edit_config(alpha="8"), r"alpha is '8', expected a positive number"),
@@ -192,7 +192,7 @@ def test_a_base_whose_weights_are_tied_by_now_is_refused(saved: Path) -> None:
     model = make("gpt2")
     first, second = (model.transformer.h[i].attn.c_attn for i in (0, 1))
     second.weight = first.weight
-    with pytest.raises(ValueError, match=r"c_attn.weight is tied to"):
+    with pytest.raises(ValueError, match=r"c_attn cannot be adapted: its weight is tied to"):
         load_paca(model, saved)
     assert not paca_layers(model)
 

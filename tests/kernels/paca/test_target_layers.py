@@ -134,13 +134,17 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "dtype": (make, {"adapter_dtype": torch.float16}, "adapter_dtype is torch.float16, expected torch.float32"),
     "seed": (make, {"seed": 1.5}, "seed is 1.5"),
     "target": (make, {"targets": ["q_proj", "c_attn"]}, "'c_attn'.*down_proj.*q_proj"),
-    "not-linear": (make, {"targets": ["mlp"]}, "layers.0.mlp is a LlamaMLP, expected a plain nn.Linear"),
+    "not-linear": (make, {"targets": ["mlp"]}, "0.mlp cannot be adapted: it is a LlamaMLP, expected a plain nn.Linear"),
     "no-target": (make, {"targets": []}, "choose no linear layer"),
     "layer-4": (make, {"layers": range(2, 5)}, "layers holds 4, expected 0 to 3, the blocks of model.layers"),
     "layer-none": (make, {"layers": []}, r"layers is \[\]"),
     "layer-word": (make, {"layers": ["upper"]}, "layers is .'upper'.*range"),
-    "subclass": (_with(_quantise), {}, "model.layers.1.mlp.up_proj is a _Quantised"),
-    "shared": (_with(_tie), {}, "layers.0.mlp.up_proj.weight is tied to model.layers.1.mlp.up_proj.weight"),
+    "subclass": (
+        _with(_quantise), {"targets": ["up_proj"]}, "model.layers.1.mlp.up_proj cannot be adapted: it is a _Quantised",
+    ),
+    "shared": (
+        _with(_tie), {"targets": ["q_proj", "up_proj"]}, "0.mlp.up_proj .*tied to model.layers.1.mlp.up_proj.weight",
+    ),
     "tied-head": (
         lambda: make("llama", tie_word_embeddings=True), {"targets": ["lm_head"]}, "tied to model.embed_tokens.weight",
     ),
