@@ -13,8 +13,15 @@ from torch.nn.modules.module import (
 
 from ..lora import lora_linear
 from .layer_parts import parts_of
-from .servable_call import refused, servable
+from .servable_call import dtypes_fit, refused, unwatched
 from .stand_in import StandIn
+
+
+def _hooks_on_all_modules() -> bool:
+    """Whether a hook wants to hear every module: nn.Module asks the same before it calls a forward."""
+    return bool(
+        _global_forward_hooks or _global_forward_pre_hooks or _global_backward_hooks or _global_backward_pre_hooks
+    )
 
 
 class Linear(peft_layer.Linear, StandIn):
@@ -30,12 +37,9 @@ class Linear(peft_layer.Linear, StandIn):
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Another library's wrapper may keep this method bound when restore has made self PEFT's own again, hence
         # isinstance, and below no super(). args and kwargs are adapter_names and offsets of activated LoRA.
-        if isinstance(self, Linear) and not (
-            args or kwargs or _global_forward_hooks or _global_forward_pre_hooks or _global_backward_hooks
-            or _global_backward_pre_hooks
-        ):  # fmt: skip
+        if isinstance(self, Linear) and not (args or kwargs or _hooks_on_all_modules()) and unwatched(x):
             parts = parts_of(self)
-            if not isinstance(parts, str) and servable(self, x, parts):
+            if not isinstance(parts, str) and dtypes_fit(self, x, parts):
                 weight, bias, a, b, scale, p = parts
                 try:
                     return lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p)

@@ -16,21 +16,28 @@ from .layer_parts import Parts
 _AUTOCAST = {torch.bfloat16, torch.float16, torch.float32}
 
 
-def servable(layer: Any, x: Tensor, parts: Parts) -> bool:
-    """Whether lora_linear may take x with these parts, and gives what PEFT gives. Shapes are left to refused()."""
+def unwatched(x: Tensor) -> bool:
+    """Whether x is a plain tensor, and nothing around the call traces, counts or transforms torch's operations."""
     if type(x) is not Tensor and type(x) is not nn.Parameter:  # fake tensors, proxies of torch.fx, other subclasses
         return False
     if torch.compiler.is_compiling():
-        if torch.compiler._is_exporting_flag:  # an exported program must run where this package is not
-            return False
-    elif (
-        _get_tracing_state() is not None  # torch.jit.trace, ONNX and TensorBoard graphs made by it
-        or peek_interpreter_stack() is not None  # vmap, grad, jvp, functionalize of torch.func
-        or _len_torch_dispatch_stack() > 0  # counters of operations, selective checkpointing, make_fx
-        or (_len_torch_function_stack() > 0 and _function_mode_watches())
-        or forward_ad._current_level >= 0  # dual tensors
-    ):
-        return False
+        return not torch.compiler._is_exporting_flag  # an exported program must run where this package is not
+    return (
+        _get_tracing_state() is None  # torch.jit.trace, ONNX and TensorBoard graphs made by it
+        and peek_interpreter_stack() is None  # vmap, grad, jvp, functionalize of torch.func
+        and _len_torch_dispatch_stack() == 0  # counters of operations, selective checkpointing, make_fx
+        and forward_ad._current_level < 0  # dual tensors
+        and (_len_torch_function_stack() == 0 or not _function_mode_watches())
+    )
+
+
+def _function_mode_watches() -> bool:
+    """Whether a mode listens to torch's functions, other than that of torch.set_default_device."""
+    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+
+
+def dtypes_fit(layer: Any, x: Tensor, parts: Parts) -> bool:
+    """Whether lora_linear takes x with these dtypes, and gives what PEFT gives. Shapes are left to refused()."""
     weight, _, a, b, _, _ = parts
     dtype, adapter = x.dtype, a.dtype
     if adapter is not dtype and not layer.cast_input_dtype_enabled:
@@ -40,11 +47,6 @@ def servable(layer: Any, x: Tensor, parts: Parts) -> bool:
     # Autocast casts all of them but float64.
     dtypes = {dtype, *(part.dtype for part in parts[:4] if part is not None)}
     return torch.is_autocast_enabled(x.device.type) and dtypes <= _AUTOCAST and b.dtype is adapter
-
-
-def _function_mode_watches() -> bool:
-    """Whether a mode listens to torch's functions, other than that of torch.set_default_device."""
-    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
 
 
 def refused(x: Tensor, parts: Parts) -> bool:

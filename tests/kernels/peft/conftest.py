@@ -9,7 +9,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-pytest.register_assert_rewrite("tests.kernels.peft.peft_models")
+pytest.register_assert_rewrite("tests.kernels.peft.peft_models", "tests.kernels.peft.situations")
 
 
 @pytest.fixture
