@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from ..modules.plain_linear import is_plain, watched
 from ..runtime.checks import FLOATING
 
-_LINEAR, _CONV1D = nn.Linear.forward, Conv1D.forward
+_LINEAR, _CONV1D, _PEFTS = nn.Linear.forward, Conv1D.forward, Linear.forward
 
 # weight (N, K), bias, A (r, K), B (N, r), scale, dropout_p
 Parts = tuple[Tensor, Tensor | None, Tensor, Tensor, float, float]
@@ -22,6 +22,8 @@ def parts_of(layer: Linear) -> Parts | str:
     Which adapter is active, merged or switched off, and which modules carry hooks, may change between any two calls,
     so every call asks.
     """
+    if Linear.forward is not _PEFTS:
+        return "the forward of PEFT's class was replaced by another library"
     if layer._disable_adapters:
         return "for now: the adapters are disabled"
     if layer.merged_adapters:
@@ -42,7 +44,7 @@ def parts_of(layer: Linear) -> Parts | str:
     dropout = modules["lora_dropout"]._modules[name]
     if type(lora_a) is not nn.Linear or type(lora_b) is not nn.Linear:
         return f"A is a {type(lora_a).__name__} and B a {type(lora_b).__name__}, not nn.Linear"
-    if lora_b._parameters["bias"] is not None or lora_a._parameters["bias"] is not None:
+    if lora_b._parameters.get("bias", lora_b) is not None or lora_a._parameters.get("bias", lora_a) is not None:
         return "lora_bias"
     p = 0.0
     if type(dropout) is nn.Dropout:

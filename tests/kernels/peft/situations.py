@@ -170,6 +170,30 @@ def functional_transforms(model: nn.Module) -> Any:
     ]
 
 
+def trained(model: nn.Module) -> list[Tensor]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+@situation
+def batched_gradients(model: nn.Module) -> Any:
+    x = inputs().requires_grad_()
+    y = model(x)
+    rows = torch.randn(3, *y.shape)
+    return [
+        list(torch.autograd.grad(y, [x, *trained(model)], rows, is_grads_batched=True, retain_graph=True)),
+        torch.func.vmap(lambda row: torch.autograd.grad(y, x, row, retain_graph=True)[0])(rows),
+        torch.autograd.functional.jacobian(model, inputs()[0, :1], vectorize=True),
+        torch.autograd.functional.jacobian(model, inputs()[0, :1], vectorize=True, strategy="forward-mode"),
+    ]
+
+
+@situation
+def second_derivatives(model: nn.Module) -> Any:
+    x = inputs().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(x).square().sum(), x, create_graph=True)
+    return list(torch.autograd.grad(gradient.square().sum(), [x, *trained(model)]))
+
+
 @situation
 def stacked_parameters(model: nn.Module) -> Any:
     twin = copy.deepcopy(model)

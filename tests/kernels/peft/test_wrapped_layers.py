@@ -177,3 +177,12 @@ def test_a_class_derived_from_ours(fused: list) -> None:
         restore(ours)
     assert type(ours.base_model.model.second) is Linear
     same_use(ours, theirs)
+
+
+def test_pefts_own_class_patched(monkeypatch: pytest.MonkeyPatch, fused: list) -> None:
+    """A library that replaces the forward of PEFT's class is heard, and the report says so."""
+    model = stack("linear", True)
+    monkeypatch.setattr(Linear, "forward", lambda self, x: self.base_layer(x) + 1)
+    assert torch.equal(first(model)(inputs()), first(model).base_layer(inputs()) + 1)
+    assert "was replaced by another library" in accelerate(model).left["base_model.model.first"]
+    assert not fused
