@@ -18,8 +18,8 @@ def accelerate(model: nn.Module) -> Report:
     Served are peft's lora.Linear over nn.Linear, transformers' Conv1D and FalconLinear with one plain LoRA adapter
     active. Parameters, names, state_dict and the model's use through PEFT do not change; adapters and layers that PEFT
     adds later to a model of get_peft_model are covered too (after inject_adapter_in_model call it again). Calling it
-    twice does no harm. A deepcopy is accelerated as well; a pickle of the model (torch.save, a spawned process) is PEFT's
-    plain model, loads without this package, and needs a call of accelerate of its own.
+    twice does no harm. A deepcopy is accelerated as well; a pickle of the model (torch.save, a spawned process) is
+    PEFT's plain model, loads without this package, and needs a call of accelerate of its own.
 
     Dropout masks are drawn from torch's generator, but are others than PEFT's. Calls that the kernels cannot serve, and
     those that something around them watches operation by operation (hooks on all modules, tracers, counters of FLOPs,
