@@ -1,5 +1,6 @@
 """accelerate and restore: a PEFT model's LoRA layers become fused ones, and again what they were."""
 
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
@@ -14,17 +15,19 @@ _QUANTISED = ("bnb", "gptq", "awq", "aqlm", "eetq", "hqq", "inc", "torchao")
 def accelerate(model: nn.Module) -> Report:
     """Swaps the forward of every LoRA layer of a PEFT model that lora_linear can compute, and reports on all of them.
 
-    Served are peft's lora.Linear over nn.Linear and transformers' Conv1D with one plain LoRA adapter active.
-    Parameters, names, state_dict and the model's use through PEFT do not change; adapters and layers that PEFT adds
-    later to a model of get_peft_model are covered too (after inject_adapter_in_model call it again). Calling it twice
-    does no harm.
+    Served are peft's lora.Linear over nn.Linear, transformers' Conv1D and FalconLinear with one plain LoRA adapter
+    active. Parameters, names, state_dict and the model's use through PEFT do not change; adapters and layers that PEFT
+    adds later to a model of get_peft_model are covered too (after inject_adapter_in_model call it again). Calling it
+    twice does no harm. A deepcopy is accelerated as well; a pickle of the model (torch.save, a spawned process) is
+    PEFT's plain model, loads without this package, and needs a call of accelerate of its own.
 
-    Dropout masks are drawn from torch's generator, but are others than PEFT's; second derivatives are refused where the
-    kernels run. Raises ImportError without PEFT, TypeError for what is no module, ValueError for a model without
-    adapters.
+    Dropout masks are drawn from torch's generator, but are others than PEFT's. Calls that the kernels cannot serve, and
+    those that something around them watches operation by operation (hooks on all modules, tracers, counters of FLOPs,
+    torch.func), run PEFT's own forward. Raises ImportError without PEFT, TypeError for what is no module, ValueError
+    for a model without adapters.
     """
     _require(model)
-    from .fused_linear import dtype_reason, parts_of
+    from .layer_parts import dtype_reason, parts_of
     from .tuner import swap
 
     swap(model)
@@ -43,14 +46,27 @@ def accelerate(model: nn.Module) -> Report:
 
 
 def restore(model: nn.Module) -> None:
-    """Undoes accelerate: every layer is PEFT's own again. Raises as accelerate does, but for a model without layers."""
+    """Undoes accelerate: every layer is PEFT's own again, whatever was wrapped around it since.
+
+    A layer whose class another library derived from ours since (fully_shard does) stays as it is, and a warning names
+    it. Raises as accelerate does, but for a model without layers.
+    """
     _require(model)
     from .tuner import CLASSES
 
-    for module in model.modules():
-        for theirs, ours in CLASSES:
+    derived = []
+    for name, module in model.named_modules():
+        for ours in CLASSES:
             if type(module) is ours:
-                module.__class__ = theirs
+                module.__class__ = ours.stands_for
+            elif isinstance(module, ours):
+                derived.append(f"{name or 'model'} ({type(module).__name__})")
+    if derived:
+        warnings.warn(
+            f"{', '.join(derived)} stays accelerated: another library derived a class from the accelerated one, "
+            "expected restore before it",
+            stacklevel=2,
+        )
 
 
 def _require(model: object) -> None:
@@ -66,7 +82,7 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
-    from .fused_linear import FusedLinear
+    from .fused_linear import Linear
 
     attention: tuple[str, ...] = ()
     for name, module in model.named_modules():
@@ -74,7 +90,7 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
             continue  # MultiheadAttention reads the weights of its out_proj and never calls it
         if isinstance(module, MultiheadAttention):
             attention += (name + ".",)
-        if type(module) is FusedLinear:
+        if isinstance(module, Linear):
             yield name, module, None
         elif isinstance(module, BaseTunerLayer):
             yield name, module, _why_not(module)
@@ -86,11 +102,13 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, Any, str | None]]:
 def _why_not(layer: Any) -> str:
     from peft.tuners.lora import LoraLayer
 
+    from .tuner import forward_replaced
+
     kind, home = type(layer).__name__, type(layer).__module__
     base = type(layer.get_base_layer()).__name__
     if not isinstance(layer, LoraLayer) or not home.startswith("peft.tuners.lora."):
         return f"{kind} of {home.removeprefix('peft.tuners.')}, not LoRA's own layer"
-    if "forward" in layer.__dict__:
+    if forward_replaced(layer):
         return "its forward was replaced by another library"
     if home.rpartition(".")[2] in _QUANTISED:
         return f"quantised base ({kind})"

@@ -1,32 +1,43 @@
-"""FusedLoraModel: PEFT's LoRA tuner, whose later adapters find their layers swapped as well; and the swap itself."""
+"""PEFT's LoRA tuner, whose later adapters find their layers swapped as well; and the swap itself."""
 
+from types import MethodType
 from typing import Any
 
-from peft.tuners.lora import LoraModel
-from peft.tuners.lora.layer import Linear
+from peft.tuners.lora import model as peft_model
 from torch import nn
 
-from .fused_linear import FusedLinear
+from . import fused_linear
+from .stand_in import StandIn
 
 
-class FusedLoraModel(LoraModel):
+class LoraModel(peft_model.LoraModel, StandIn):
     """add_adapter and load_adapter end in inject_adapter, which may wrap modules that had no adapter before."""
 
+    stands_for = peft_model.LoraModel
+
     def inject_adapter(self, *args: Any, **kwargs: Any) -> None:
-        super().inject_adapter(*args, **kwargs)
-        swap(self)
-
-    def _get_name(self) -> str:
-        return "LoraModel"
+        peft_model.LoraModel.inject_adapter(self, *args, **kwargs)
+        if isinstance(self, LoraModel):  # bound before restore, it may be called after it
+            swap(self)
 
 
-#: PEFT's class and ours. Subclasses of theirs (torchao's, custom ones) have a forward of their own and stay.
-CLASSES: tuple[tuple[Any, Any], ...] = ((Linear, FusedLinear), (LoraModel, FusedLoraModel))
+#: Ours. Other subclasses of PEFT's classes (torchao's, custom ones) have a forward of their own and stay.
+CLASSES: tuple[Any, ...] = (fused_linear.Linear, LoraModel)
 
 
 def swap(model: nn.Module) -> None:
-    """Gives every LoRA layer and tuner in model our class, but for an instance with a forward of its own."""
+    """Gives every LoRA layer and tuner in model our class, but for a layer whose forward another library replaced."""
     for module in model.modules():
-        for theirs, ours in CLASSES:
-            if type(module) is theirs and "forward" not in module.__dict__:
-                module.__class__ = ours
+        if type(module) is fused_linear.Linear.stands_for and not forward_replaced(module):
+            module.__dict__.pop("forward", None)
+            module.__class__ = fused_linear.Linear
+        elif type(module) is LoraModel.stands_for:
+            module.__class__ = LoraModel
+
+
+def forward_replaced(layer: Any) -> bool:
+    """Whether the layer has a forward of its own; its class's, left there by who took a hook off, is none."""
+    left = layer.__dict__.get("forward")
+    if isinstance(left, MethodType) and left.__self__ is layer:
+        return left.__func__ not in (fused_linear.Linear.forward, fused_linear.Linear.stands_for.forward)
+    return left is not None

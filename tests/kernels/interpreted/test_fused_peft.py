@@ -14,6 +14,7 @@ pytest.importorskip("peft")
 
 from tests.kernels.peft.peft_models import assert_same, config, gpt2, inputs, llama, observe, stack, tune
 from tests.kernels.peft.peft_training import distance, spread, train
+from tests.kernels.peft.situations import SITUATIONS, assert_agree, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -128,6 +129,12 @@ def test_layers_over_the_compiled_path() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["export", "strict_export"])
+def test_exports_as_without_accelerate(name: str) -> None:
+    test_situations_as_without_accelerate(name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 def test_loss_curve_is_pefts(kind: str) -> None:
     """The first ten steps of tests/kernels/peft/test_training.py, which runs the reference: the interpreter is slow."""
@@ -152,3 +159,13 @@ def test_llama_gradients() -> None:
         seen.append({"loss": loss.detach()} | gradients)
     assert launch.counts["reduce_kernel"] == 14
     assert_same(seen[1], seen[0])
+
+
+# Computed weights are known before the kernels are, whatever these run in. Exports take seconds.
+MET = [name for name in SITUATIONS if " of " not in name and "export" not in name]
+
+
+@pytest.mark.parametrize("name", MET)
+def test_situations_as_without_accelerate(name: str) -> None:
+    theirs, ours = (outcome(name, stack("linear", accelerated)) for accelerated in (False, True))
+    assert_agree(ours, theirs)

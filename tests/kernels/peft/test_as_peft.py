@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import transformers
 from peft import PeftModel, get_peft_model_state_dict
 from peft.helpers import rescale_adapter_scale
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
 from kernels.peft import accelerate
-from tests.kernels.peft.peft_models import Stack, assert_same, config, inputs, observe, stack
+from tests.kernels.peft.peft_models import Stack, assert_same, config, inputs, observe, stack, tune
 
 Seen = Iterator[dict[str, Tensor]]
 KINDS = ["linear", "conv1d"]
@@ -224,3 +225,44 @@ def test_layers_of_a_later_adapter_are_fused(fused: list) -> None:
     model.set_adapter("wider")
     model(inputs())
     assert fused == [(2, 7, 32)], "first and second have no adapter of that name"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bias", [False, True])
+def test_falcon(bias: bool, fused: list) -> None:
+    """Its FalconLinear writes x W^T + b in words of its own. A subclass that inherits nn.Linear's forward is served."""
+    seen = []
+    for accelerated in (False, True):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+        falcon = transformers.FalconModel(transformers.FalconConfig(**sizes, bias=bias))
+        falcon.h[0].mlp.dense_h_to_4h.__class__ = type("Inherits", (nn.Linear,), {})
+        model = tune(falcon, False, config(target_modules="all-linear"))
+        if accelerated:
+            assert str(accelerate(model)) == "accelerated 4 of 4 adapted layers"
+        model.zero_grad()
+        y = model(input_ids=torch.arange(10)[None]).last_hidden_state
+        y.square().sum().backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        seen.append({"output": y.detach()} | gradients)
+    assert len(fused) == 4
+    assert_same(seen[1], seen[0])
+
+
+def test_a_subclass_with_words_of_its_own_is_left(fused: list) -> None:
+    """However it is called: only transformers' own FalconLinear is known."""
+
+    class FalconLinear(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return 3 * super().forward(x)
+
+    seen = []
+    for accelerated in (False, True):
+        model = stack("linear", False)
+        model.base_model.model.first.base_layer.__class__ = FalconLinear
+        if accelerated:
+            report = accelerate(model)
+            assert report.left["base_model.model.first"] == "its base is a FalconLinear, with a forward of its own"
+        seen.append(observe(model, inputs()))
+    assert len(fused) == 1
+    assert_same(seen[1], seen[0])

@@ -1,0 +1,64 @@
+"""Whether a call can be fused, by what surrounds it and by its x: what the kernels would pass by belongs to PEFT."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+
+from ..runtime.checks import check_lora
+from .layer_parts import Parts
+
+_AUTOCAST = {torch.bfloat16, torch.float16, torch.float32}
+
+
+def unwatched(x: Tensor) -> bool:
+    """Whether x is a plain tensor, and nothing around the call traces, counts or transforms torch's operations."""
+    if type(x) is not Tensor and type(x) is not nn.Parameter:  # fake tensors, proxies of torch.fx, other subclasses
+        return False
+    if torch.compiler.is_compiling():
+        return not torch.compiler._is_exporting_flag  # an exported program must run where this package is not
+    return (
+        _get_tracing_state() is None  # torch.jit.trace, ONNX and TensorBoard graphs made by it
+        and peek_interpreter_stack() is None  # vmap, grad, jvp, functionalize of torch.func
+        and _len_torch_dispatch_stack() == 0  # counters of operations, selective checkpointing, make_fx
+        and forward_ad._current_level < 0  # dual tensors
+        and (_len_torch_function_stack() == 0 or not _function_mode_watches())
+    )
+
+
+def _function_mode_watches() -> bool:
+    """Whether a mode listens to torch's functions, other than that of torch.set_default_device."""
+    return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
+
+
+def dtypes_fit(layer: Any, x: Tensor, parts: Parts) -> bool:
+    """Whether lora_linear takes x with these dtypes, and gives what PEFT gives. Shapes are left to refused()."""
+    weight, _, a, b, _, _ = parts
+    dtype, adapter = x.dtype, a.dtype
+    if adapter is not dtype and not layer.cast_input_dtype_enabled:
+        return False  # PEFT leaves the dtypes to torch then
+    if weight.dtype is dtype and b.dtype is adapter and (adapter is dtype or adapter is torch.float32):
+        return True
+    # Autocast casts all of them but float64.
+    dtypes = {dtype, *(part.dtype for part in parts[:4] if part is not None)}
+    return torch.is_autocast_enabled(x.device.type) and dtypes <= _AUTOCAST and b.dtype is adapter
+
+
+def refused(x: Tensor, parts: Parts) -> bool:
+    """Whether lora_linear raised because it takes no such x: a width or device that torch has its own words for, or a
+    kind (sparse, nested, meta) that torch may well serve. Asked after an error, so that other calls do not pay.
+    """
+    weight, bias, a, b, scale, p = parts
+    tensors = (x, weight, a, b) if bias is None else (x, weight, a, b, bias)
+    if any(tensor.layout is not torch.strided or tensor.is_nested or tensor.is_meta for tensor in tensors):
+        return True
+    try:
+        check_lora(x, weight, a, b, bias, scale, p, None, torch.is_autocast_enabled(x.device.type))
+    except (TypeError, ValueError):
+        return True
+    return False
