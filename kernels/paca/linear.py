@@ -58,7 +58,8 @@ def paca_linear(
     if plan is None:
         check_paca(x, weight, columns, index, bias, scale, autocast)
     check_index_values(index, weight.shape[1])
-    if forward_ad._current_level >= 0 or (plan is None and not launch.ordinary(x, weight, columns, index, bias)):
+    unknown = plan is None or torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    if unknown and not launch.ordinary(x, weight, columns, index, bias):
         return reference.product_rule(x, weight, columns, index, float(scale), bias)
     if autocast:
         dtype = torch.get_autocast_dtype(device.type)

@@ -198,6 +198,10 @@ class Labelled(Tensor):
 
 TRANSFORMED: dict[str, Callable[[Callable[..., Tensor], list[Tensor]], object]] = {
     "torch.func.grad": lambda call, t: torch.func.grad(lambda *t: call(*t).square().sum(), tuple(range(len(t))))(*t),
+    "torch.func.grad of the last, after a plain call": lambda call, t: (
+        call(*t),
+        torch.func.grad(lambda last: call(*t[:-1], last).square().sum())(t[-1]),
+    ),
     "torch.func.jvp": lambda call, t: torch.func.jvp(call, tuple(t), tuple(torch.ones_like(leaf) for leaf in t)),
     "torch.func.hessian": lambda call, t: torch.func.hessian(lambda x: torch.tanh(call(x, *t[1:])).sum())(t[0]),
     "vmap over x": lambda call, t: torch.func.vmap(lambda x: call(x, *t[1:]))(torch.stack([t[0], 2 * t[0]])),
