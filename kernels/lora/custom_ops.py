@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.checks import check_lora
+from ..runtime.compiling import runs_triton
 from ..runtime.dispatch import MOST_RANK
 from ..runtime.schemes import split_scheme
 from ..runtime.sizes import mask_bytes, padded
@@ -125,7 +126,7 @@ def lora_linear_compiled(
         padded(a.shape[0]) > MOST_RANK or 0 < launch.architecture(x.device) < 80 or split_scheme(scheme)[0] == "torch"
     )
     empty = x.numel() == 0 or weight.numel() == 0
-    if not launch.runs_triton(x) or x.dtype == torch.float64 or cublas or empty:
+    if not runs_triton(x) or x.dtype == torch.float64 or cublas or empty:
         return reference.computed(x, weight, a, b, scale, bias, p, seed)
     if autocast:
         x, weight, a, b, bias = cast(torch.get_autocast_dtype(x.device.type), x, weight, a, b, bias)

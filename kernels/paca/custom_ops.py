@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.checks import check_paca
+from ..runtime.compiling import runs_triton
 from . import reference
 from .autograd import Plan, input_gradient
 
@@ -96,7 +97,7 @@ def paca_linear_compiled(
         raise ValueError(f"scheme is {scheme!r}, expected None under torch.compile, which has one form of paca_linear")
     autocast = torch.is_autocast_enabled(x.device.type)
     check_paca(x, weight, columns, index, bias, scale, autocast)
-    if not launch.runs_triton(x) or x.dtype == torch.float64:
+    if not runs_triton(x) or x.dtype == torch.float64:
         return reference.product_rule(x, weight, columns, index, scale, bias)
     if autocast:
         dtype = torch.get_autocast_dtype(x.device.type)

@@ -38,8 +38,10 @@ def follow(layer: Follower) -> None:
     """From now on every step of any optimizer that holds the layer's columns refreshes it."""
     _followers.add(layer)
     if not _installed:
-        _installed.append(register_optimizer_step_pre_hook(_before))
-        _installed.append(register_optimizer_step_post_hook(_refresh))
+        # Disabled, since with Python state of many layers a traced step would compile anew each time; here, since the
+        # mark imports torch._dynamo, which takes seconds.
+        _installed.append(register_optimizer_step_pre_hook(torch.compiler.disable(_before)))
+        _installed.append(register_optimizer_step_post_hook(torch.compiler.disable(_refresh)))
 
 
 def _held(optimizer: torch.optim.Optimizer) -> list[Follower]:
@@ -48,7 +50,6 @@ def _held(optimizer: torch.optim.Optimizer) -> list[Follower]:
     return [layer for layer in _followers if id(layer.columns) in held]
 
 
-@torch.compiler.disable  # Python state of many layers: traced, each step would compile anew
 def _before(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
     layers = _held(optimizer)
     if layers:
@@ -125,7 +126,6 @@ def _name_the_untrained(layers: list[Follower]) -> None:
         )
 
 
-@torch.compiler.disable
 def _refresh(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
     for layer in _held(optimizer):
         layer.refresh()

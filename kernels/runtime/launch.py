@@ -26,29 +26,19 @@ counts: Counter[str] = Counter()
 recorder: Callable[["Launch", dict[str, Any]], None] | None = None
 
 
-@torch.compiler.assume_constant_result
+@cache
 def have_triton() -> bool:
     """Whether triton can be imported; it has no wheels for macOS."""
-    return _have_triton()
-
-
-@cache
-def _have_triton() -> bool:
     try:
         return find_spec("triton") is not None
     except ValueError:  # a test took it out of sys.modules
         return False
 
 
-@torch.compiler.assume_constant_result
+@cache
 def interpreting() -> bool:
     """Whether the kernels run in Triton's interpreter, which is decided when they are imported."""
-    return _interpreting()
-
-
-@cache
-def _interpreting() -> bool:
-    if not _have_triton():
+    if not have_triton():
         return False
     import triton
 

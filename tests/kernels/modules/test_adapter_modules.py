@@ -129,6 +129,7 @@ def test_import_needs_neither_torch_nor_triton() -> None:
         "import torch; from kernels import lora_linear, paca_linear, LoRALinear, PaCALinear, reference\n"
         "y = LoRALinear(torch.nn.Linear(8, 8), 2, 2)(torch.randn(3, 8)); y.sum().backward()\n"
         "y = PaCALinear(torch.nn.Linear(8, 8), 2, 2)(torch.randn(3, 8)); y.sum().backward()\n"
+        "assert 'torch._dynamo' not in sys.modules, 'it takes seconds to import'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
