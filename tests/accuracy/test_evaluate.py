@@ -73,6 +73,7 @@ def share_of_c(category: str | None = None) -> float:
     return 100 * sum(i.answer == 2 for i in items) / len(items)
 
 
+@pytest.mark.slow
 def test_a_model_that_always_answers_c_is_right_where_c_is(always_c: Path, data: Path, tmp_path: Path) -> None:
     """By the harness, as a person runs it, on local files: and nobody asks the Hub for anything."""
     run = tmp_path / "run"

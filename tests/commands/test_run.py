@@ -72,6 +72,7 @@ def test_a_run_leaves_what_the_contract_says(bench: Bench, sweep_file: Path, tmp
     assert (out / "rows.jsonl").read_bytes() == before, "a second run measures nothing again"
 
 
+@pytest.mark.slow
 def test_a_repro_command_measures_its_case_again(bench: Bench, tmp_path: Path) -> None:
     done = bench("run", "smoke", "--gpu", "cpu", "--out", tmp_path / "a", "--where", "method=paca,full")
     assert done.returncode == 0, done.stderr
@@ -83,6 +84,7 @@ def test_a_repro_command_measures_its_case_again(bench: Bench, tmp_path: Path) -
     assert {r["case_id"] for r in rows_of(tmp_path / "b")} == {row["case_id"]}
 
 
+@pytest.mark.slow
 def test_repeats_are_fresh_processes_and_rows_of_their_own(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = bench("run", sweep_file, "--out", out, "--where", "method=lora", "--repeat", "2")
@@ -114,6 +116,7 @@ def test_another_gpu_than_the_folders_is_refused(bench: Bench, sweep_file: Path,
     assert {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()} == before
 
 
+@pytest.mark.slow
 def test_step_and_a_single_pass(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     sweep_file.write_text(sweep_file.read_text() + "passes: [forward-backward, step]\n")
     out = tmp_path / "out"

@@ -115,7 +115,9 @@ def gate_lora(case: LoraCase, scheme: str | None = None, mutate=None) -> None:
     mutate = mutate or (lambda out: out)
     truth_keep = None if keep is None else keep.cpu()
     ours = mutate(lora_results(lora_linear, t, case, scheme=scheme, **options))
-    eager = lora_results(reference.lora_linear, t, case, keep=keep)
+    # Adapters in fp32 are rounded by the kernels, where the reference computes the branch in fp32.
+    rounded = t | {name: t[name].to(case.dtype) for name in ("a", "b")}
+    eager = lora_results(reference.lora_linear, rounded, case, keep=keep)
     truth = lora_results(reference.lora_linear, t, case, torch.float64, keep=truth_keep)
     base = torch.nn.functional.linear(
         *(t[name].cpu().double() for name in ("x", "weight")), None if t["bias"] is None else t["bias"].cpu().double()

@@ -181,6 +181,7 @@ def tiny_disk(tmp_path: Path) -> Any:
     subprocess.run(["umount", folder], check=True)
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_at_all(bench: Bench, sweep_file: Path, tiny_disk: Path) -> None:
     out = tiny_disk / "out"
     (tiny_disk / "ballast").write_bytes(b"x" * 44 * 1024)
@@ -196,7 +197,9 @@ def test_a_disk_without_room_at_all(bench: Bench, sweep_file: Path, tiny_disk: P
     assert rows_of(out)[: len(rows)] == rows
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
     bench: Bench, sweep_file: Path, tmp_path: Path, number: int, status: int
 ) -> None:
@@ -213,6 +216,7 @@ def test_an_interrupt_keeps_what_is_finished_and_says_how_to_go_on(
     assert len((out / "rows.csv").read_text().splitlines()) == 1 + len(rows_of(out))
 
 
+@pytest.mark.slow
 def test_a_second_run_on_the_same_device_waits_and_says_so(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     first = bench.start("run", sweep_file, "--out", tmp_path / "first")
     wait_for(lambda: children_of(first.pid))

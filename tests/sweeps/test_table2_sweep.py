@@ -111,6 +111,7 @@ def test_accumulation_of_one_is_the_same_case(tmp_path: Path) -> None:
         make_plan(str(path), on_cpu=True)
 
 
+@pytest.mark.slow
 def test_a_small_table_2_from_run_to_page(bench: Bench, small: Path, tmp_path: Path) -> None:
     import subprocess
     import sys
