@@ -1,0 +1,1 @@
+"""python -m kernels.zoo: tries accelerate() and paca() on a tiny model of every architecture that transformers has."""

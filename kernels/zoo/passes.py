@@ -1,0 +1,87 @@
+"""One pass of a model: its floating outputs, a loss made of all of them, gradients; and how two passes compare."""
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
+
+
+def outputs(model: nn.Module, inputs: Mapping[str, Any]) -> list[Tensor]:
+    """Every floating tensor that the model returns, caches left out; the same random numbers in every call."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002, transformers' masks of speech come from this generator
+    torch.manual_seed(0)
+    return list(_tensors(model(**inputs)))
+
+
+def _tensors(found: Any) -> Any:
+    if isinstance(found, Tensor):
+        if found.is_floating_point() and found.numel():
+            yield found
+    elif isinstance(found, Mapping):
+        for value in found.values():
+            yield from _tensors(value)
+    elif isinstance(found, list | tuple):
+        for value in found:
+            yield from _tensors(value)
+
+
+def loss_of(found: list[Tensor]) -> Tensor:
+    """A fixed random projection of every output that depends on a parameter, so that each has a gradient."""
+    generator = torch.Generator().manual_seed(1)
+    parts = []
+    for value in found:
+        if value.requires_grad:
+            direction = torch.randn(value.shape, generator=generator).to(value.dtype)
+            parts.append((torch.where(value.isfinite(), value, 0.0) * direction).mean())
+    if not parts:
+        raise RuntimeError("no output depends on a parameter")
+    return torch.stack(parts).sum()
+
+
+def gradients(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """The outputs, and the gradients of all that requires one, by name; buffers are put back afterwards."""
+    model.zero_grad()
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    found = outputs(model, inputs)
+    loss_of(found).backward()
+    with torch.no_grad():
+        for name, value in model.named_buffers():  # running statistics, say
+            if name in before and before[name].shape == value.shape:
+                value.copy_(before[name])
+    grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
+    model.zero_grad()
+    return [value.detach() for value in found], grads
+
+
+def same_outputs(found: list[Tensor], expected: list[Tensor]) -> bool:
+    """Whether two passes agree within rounding of their dtype."""
+    if [value.shape for value in found] != [value.shape for value in expected]:
+        return False
+    return all(_close(a, b, 0.0) for a, b in zip(found, expected, strict=True))
+
+
+def same_gradients(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """The name of the first gradient that differs, None where all agree. No gradient and one of zeros are the same."""
+    largest = max((float(value.abs().max()) for value in expected.values() if value.numel()), default=0.0)
+    for name in dict.fromkeys((*expected, *found)):
+        a, b = found.get(name), expected.get(name)
+        a, b = (torch.zeros_like(b) if a is None else a), (torch.zeros_like(a) if b is None else b)
+        if not _close(a, b, largest):
+            return name
+    return None
+
+
+def _close(a: Tensor, b: Tensor, floor: float) -> bool:
+    """|a - b| at most the tolerance of the largest value, and 1/100 of it of `floor`: sums that cancel are noise."""
+    if not torch.equal(a.isfinite(), b.isfinite()):
+        return False
+    a, b = (torch.where(value.isfinite(), value, 0.0) for value in (a, b))
+    tolerance = TOLERANCE[b.dtype]
+    allowed = tolerance * (float(b.abs().max()) + floor / 100)
+    return float((a - b).abs().max()) <= allowed

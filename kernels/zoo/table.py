@@ -1,0 +1,101 @@
+"""The rows as a table for the terminal and as docs/models.md."""
+
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from .row import NOT_BUILT, REFUSED, SERVED, WRONG, Row
+
+HEADER = ("arch", "accelerate", "paca", "reason")
+COMMAND = "python -m kernels.zoo --markdown docs/models.md"
+
+
+def cells(row: Row) -> tuple[str, str, str, str]:
+    """One row of the table."""
+    return row.arch, _accelerate(row), _paca(row), reason(row)
+
+
+def reason(row: Row) -> str:
+    """Why something is not as one would wish, in one line; empty where all is well."""
+    parts = [row.reason] if row.reason else []
+    if row.accelerate:
+        left = [f"{count} left to PEFT: {why}" for why, count in row.accelerate.left.items()]
+        parts += left + ([row.accelerate.reason] if row.accelerate.reason else [])
+    if row.paca:
+        parts += [f"paca: {row.paca.reason}"] if row.paca.reason else []
+        if row.paca.works and not row.paca.reached:
+            parts.append("the inputs reach none of paca's layers")
+    return "; ".join(parts)
+
+
+def _accelerate(row: Row) -> str:
+    found = row.accelerate
+    if found is None:
+        return "at fault" if row.died else "-"
+    if found.equal is None:
+        return "refused"
+    return f"{found.fused} of {found.adapted}, {'equal' if found.equal else 'NOT EQUAL'}"
+
+
+def _paca(row: Row) -> str:
+    if row.paca is None:
+        return "at fault" if row.died else "-"
+    if row.paca.works is None:
+        return "refused"
+    return f"{row.paca.layers}, works" if row.paca.works else f"{row.paca.layers}, FAILS"
+
+
+def totals(rows: Sequence[Row]) -> str:
+    """The whole in one sentence."""
+    count = Counter(row.status for row in rows)
+    fused = [row.accelerate for row in rows if row.accelerate and row.accelerate.equal and row.accelerate.fused]
+    works = sum(bool(row.paca and row.paca.works) for row in rows)
+    return (
+        f"{len(rows) - count[NOT_BUILT]} of {len(rows)} architectures were tried: accelerate() fuses layers of "
+        f"{len(fused)} with PEFT's results, {sum(f.fused == f.adapted for f in fused)} of them in full, and paca() works "
+        f"on {works}; {count[SERVED]} have both, {count[REFUSED]} are refused in part with a reason, "
+        f"{count[WRONG]} {'is' if count[WRONG] == 1 else 'are'} at fault, and {count[NOT_BUILT]} could not be built here."
+    )
+
+
+def terminal(rows: Sequence[Row]) -> str:
+    """The table with aligned columns."""
+    lines = [HEADER, *(cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(3)]
+    return "\n".join(
+        " | ".join((*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[3])).rstrip() for line in lines
+    )
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """docs/models.md."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
+    tried = [row for row in rows if row.status != NOT_BUILT]
+    text = [
+        "# Models",
+        "",
+        totals(rows),
+        "",
+        f"Written by `{COMMAND}` with {versions}. An architecture is transformers' `model_type`, as in config.json. Each "
+        "is a tiny model with random weights, on a CPU in float32.",
+        "",
+        "- **accelerate**: layers that the fused call computes, of those that PEFT's LoRA adapts under "
+        '`target_modules="all-linear"`. Equal: outputs and gradients are PEFT\'s within rounding, in evaluation and in '
+        "training, and `restore` undoes it.",
+        '- **paca**: layers that `paca()` adapts under `targets="all-linear"`. Works: the first output is the pretrained '
+        "one; gradients are those of plain autograd; a step of AdamW changes the chosen columns and nothing else; saving, "
+        "loading, merging and removing give the outputs they promise.",
+        "",
+        *_markdown_table(HEADER, [cells(row) for row in tried]),
+    ]
+    left = [row for row in rows if row.status == NOT_BUILT]
+    if left:
+        text += ["", f"## Not built here: {len(left)}", ""]
+        text += ["This tool could not make a tiny model with inputs. It says nothing about the kernels.", ""]
+        text += _markdown_table(("arch", "reason"), [(row.arch, row.reason) for row in left])
+    return "\n".join(text) + "\n"
+
+
+def _markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+    escaped = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
+    return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *escaped)]

@@ -1,0 +1,158 @@
+"""paca() on every linear layer of the blocks: its first output, gradients, a step, a round trip, merge and remove."""
+
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..paca import load_paca, merge_paca, paca, remove_paca, save_paca
+from ..paca.model import paca_layers
+from .build import Specimen, sentence
+from .passes import gradients, loss_of, outputs, same_gradients, same_outputs
+from .row import Paca
+
+RANK, ALPHA = 4, 8.0
+
+
+class Fault(Exception):
+    """A check that did not hold."""
+
+
+def try_paca(specimen: Specimen) -> Paca:
+    """What paca() does to the architecture; float64 decides where float32 differs, as for accelerate()."""
+    found = _trial(specimen, torch.float32)
+    if found.works is not False:
+        return found
+    try:
+        exact = _trial(specimen, torch.float64)
+    except Exception:  # the architecture itself does not run in float64
+        return found
+    return exact if exact.works else found
+
+
+def _trial(specimen: Specimen, dtype: torch.dtype) -> Paca:
+    inputs = specimen.inputs_in(dtype)
+    plain = specimen.build(dtype).requires_grad_()
+    with torch.no_grad():
+        pretrained = outputs(plain, inputs)
+    expected_output, expected = gradients(plain.train(), inputs)
+    model = specimen.build(dtype)
+    try:
+        paca(model, RANK, ALPHA)
+    except (ValueError, TypeError) as error:
+        return Paca(reason=str(error))
+    layers = len(paca_layers(model))
+    try:
+        reached = _check(specimen, model, inputs, pretrained, expected_output, expected)
+    except Fault as fault:
+        return Paca(layers, works=False, reason=str(fault))
+    except Exception as error:
+        return Paca(layers, works=False, reason=sentence(error))
+    return Paca(layers, reached, works=True)
+
+
+def _check(
+    specimen: Specimen,
+    model: nn.Module,
+    inputs: Mapping[str, Any],
+    pretrained: list[Tensor],
+    trained_output: list[Tensor],
+    expected: Mapping[str, Tensor],
+) -> int:
+    """All checks in turn; returns how many layers had a gradient. Raises Fault for the first that does not hold.
+
+    pretrained: the plain model's outputs in evaluation; trained_output, expected: its outputs and gradients in
+    training, by autograd alone.
+    """
+    with torch.no_grad():
+        _require(same_outputs(outputs(model, inputs), pretrained), "the first output is not the pretrained one")
+    before = {name: value.clone() for name, value in _plain_values(model).items()}
+    found_output, found = gradients(model.train(), inputs)
+    _require(same_outputs(found_output, trained_output), "the output in training is not the pretrained one")
+    reached = _check_gradients(model, found, expected)
+    _step(model, inputs)
+    _check_step(model, before, found)
+    model.eval()
+    with torch.no_grad():
+        trained = outputs(model, inputs)
+        with tempfile.TemporaryDirectory() as folder:
+            save_paca(model, folder)
+            loaded = load_paca(specimen.build(trained[0].dtype), folder).eval()
+        _put_buffers(model, loaded)
+        _require(same_outputs(outputs(loaded, inputs), trained), "the output after save_paca and load_paca differs")
+        merge_paca(loaded)
+        _require(not paca_layers(loaded), "merge_paca leaves layers behind")
+        _require(same_outputs(outputs(loaded, inputs), trained), "the output after merge_paca differs")
+        remove_paca(model)
+        fresh = specimen.build(trained[0].dtype)
+        for name, value in fresh.named_parameters():
+            _require(torch.equal(model.get_parameter(name), value), f"remove_paca leaves {name} changed")
+        _put_buffers(fresh, model)
+        _require(_identical(outputs(model, inputs), pretrained), "the output after remove_paca is not the pretrained one")
+    return reached
+
+
+def _check_gradients(model: nn.Module, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int:
+    """The product rule: d columns = scale * (d weight)[:, index], for which plain autograd knows d weight."""
+    wanted = {}
+    for name, layer in paca_layers(model).items():
+        grad = expected.get(f"{name}.weight")
+        if grad is not None:
+            wanted[f"{name}.columns"] = layer.scale * (grad.t() if layer.transposed else grad)[:, layer.index]
+    wrong = same_gradients(found, wanted)
+    _require(wrong is None, f"the gradient of {wrong} is not the one that plain autograd finds")
+    return sum(bool(grad.any()) for grad in wanted.values())
+
+
+def _step(model: nn.Module, inputs: Mapping[str, Any]) -> None:
+
+    columns = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(columns, lr=1e-2, weight_decay=0.0)
+    loss_of(outputs(model, inputs)).backward()
+    optimizer.step()
+    model.zero_grad()
+
+
+def _check_step(model: nn.Module, before: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Columns with a gradient have changed, the weights follow them, and nothing else is another."""
+    allowed = {}
+    for name, layer in paca_layers(model).items():
+        live = (layer.scale * layer.columns.detach()).to(layer.stored_weight.dtype)
+        _require(torch.equal(layer.live(), live), f"the weight of {name} does not follow its columns")
+        grad = found.get(f"{name}.columns")
+        changed = not torch.equal(layer.live(), layer.pretrained)
+        _require(changed or grad is None or not grad.any(), f"a step leaves {name} as it was")
+        allowed[f"{name}.base.weight"] = (layer.index, layer.transposed)
+    for name, value in _plain_values(model).items():
+        was, now = before[name], value.detach()
+        if name in allowed:
+            index, transposed = allowed[name]
+            was, now = was.clone(), now.clone()
+            for tensor in (was, now):
+                (tensor.t() if transposed else tensor)[:, index] = 0
+        _require(torch.equal(was, now), f"a step changes {name}, which does not train")
+
+
+def _plain_values(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value for name, value in model.named_parameters() if not name.endswith(".columns")}
+
+
+def _put_buffers(source: nn.Module, target: nn.Module) -> None:
+    """Running statistics of the training pass, which are none of an adapter's concern."""
+    known = dict(source.named_buffers())
+    for name, value in target.named_buffers():
+        if name in known and known[name].shape == value.shape:
+            value.copy_(known[name])
+
+
+def _identical(found: list[Tensor], expected: list[Tensor]) -> bool:
+    return len(found) == len(expected) and all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise Fault(message)
