@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..runtime.files import write_atomically
+from . import processes, table
+from .row import WRONG, Row
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -32,20 +34,14 @@ def main(argv: list[str] | None = None) -> int:
     for library in ("transformers", "peft"):
         if find_spec(library) is None:
             parser.error(f"{library} is not installed, which the models come from: pip install {library}")
-    from . import catalogue
-
     for name in options.model or ():
-        if wrong := catalogue.unknown(name):
+        if wrong := processes.unknown(name):
             parser.error(wrong)
-    return run(list(dict.fromkeys(options.model or catalogue.names())), options)
+    return run(list(dict.fromkeys(options.model or processes.whole_run())), options)
 
 
 def run(names: list[str], options: argparse.Namespace) -> int:
     """Examines them, writes what was asked for, prints the table; returns the exit status."""
-    from . import table
-    from .processes import examine_all
-    from .row import WRONG, Row
-
     found: dict[str, Row] = {}
 
     def rows() -> list[Row]:
@@ -62,7 +58,7 @@ def run(names: list[str], options: argparse.Namespace) -> int:
 
     interrupted = False
     try:
-        examine_all(names, options.jobs, done)
+        processes.examine_all(names, options.jobs, done)
     except KeyboardInterrupt:
         interrupted = True
         print(f"stopped after {len(found)} of {len(names)} architectures", file=sys.stderr)

@@ -94,9 +94,10 @@ def _tried(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
         if not same_outputs(second, first):
             return "two calls with the same seed differ"
         model.requires_grad_()
-        _, grads = gradients(model, inputs)
-        if any(value.isnan().any() for value in grads.values()):
-            return "its tiny model has gradients of NaN"
+        for training in (False, True):
+            _, grads = gradients(model.train(training), inputs)
+            if any(value.isnan().any() for value in grads.values()):
+                return "its tiny model has gradients of NaN"
     except ImportError:
         raise
     except Exception as error:

@@ -4,6 +4,7 @@ import difflib
 from importlib import import_module
 from typing import Any
 
+import transformers
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES, model_type_to_module_name
 
@@ -47,16 +48,14 @@ def classes(name: str) -> list[Any]:
     """The model classes that may stand for an architecture, the preferred one first; a planted class alone."""
     if ":" in name:
         return [_planted(name)]
-    folder = import_module(f"transformers.models.{model_type_to_module_name(name)}")
-    return [getattr(folder, found) for found in _class_names(name) if hasattr(folder, found)]
+    return [getattr(transformers, found) for found in _class_names(name)]
 
 
 def config_class(name: str, model_class: Any) -> Any:
     """The class of an architecture's configuration."""
     if ":" in name:
         return model_class.config_class
-    folder = import_module(f"transformers.models.{model_type_to_module_name(name)}")
-    return getattr(folder, CONFIG_MAPPING_NAMES[name])
+    return getattr(transformers, CONFIG_MAPPING_NAMES[name])
 
 
 def _planted(name: str) -> Any:

@@ -21,6 +21,10 @@ def candidates(model: nn.Module) -> Iterator[Inputs]:
     required = {n for n, p in names.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD}
     known = [name for name in names if name in _MAKERS or name in _MEDIA]
     media = [name for name in known if name in _MEDIA]
+    if "pixel_values" in media and main != "pixel_values_videos":
+        media = [name for name in media if name != "pixel_values_videos"]  # a video is one image more
+    if "input_values" in media and "input_features" in media:
+        media = [name for name in media if name != "input_features"]  # either samples or their spectrogram
     fixed = {name: _MAKERS[name](model) for name in known if name in _MAKERS and (name in _ALWAYS or name in required)}
     tried: list[Inputs] = []
     for chosen in (media, [name for name in media if name == main or name in required], media[:1], []):
@@ -144,11 +148,13 @@ def _images(model: nn.Module) -> Iterator[Inputs]:
         key = "image_grid_thw" if "image_grid_thw" in names else "grid_thw"
         yield {"pixel_values": _random(patches, channels * depth * patch * patch), key: grid}
         yield {"pixel_values": _random(patches, channels, patch, patch), key: grid}
-    sizes = {"image_sizes": torch.tensor([[height, width]] * BATCH)} if "image_sizes" in names else {}
-    yield {"pixel_values": _random(BATCH, channels, height, width), **sizes}
     frames = _one(field(config, "num_frames", "frames_per_clip", within=vision, default=1))
-    yield {"pixel_values": _random(BATCH, frames, channels, height, width), **sizes}
-    yield {"pixel_values": _random(BATCH, 1, 1, channels, height, width), **sizes}
+    sizes = {"image_sizes": torch.tensor([[height, width]] * BATCH)}
+    for shape in ((), (frames,), (1, 1)):
+        pixels = {"pixel_values": _random(BATCH, *shape, channels, height, width)}
+        yield pixels
+        if "image_sizes" in names:
+            yield pixels | sizes
 
 
 def _videos(model: nn.Module) -> Iterator[Inputs]:
@@ -212,5 +218,7 @@ def _series(model: nn.Module, which: str, features: bool = False) -> Tensor:
         length += max(config.lags_sequence)
     if features:
         return _random(BATCH, length, config.num_time_features)
-    channels = getattr(config, "input_size", None) or getattr(config, "num_input_channels", 1)
+    if hasattr(config, "num_input_channels"):
+        return _random(BATCH, length, config.num_input_channels)
+    channels = getattr(config, "input_size", 1)
     return _random(BATCH, length) if channels == 1 else _random(BATCH, length, channels)

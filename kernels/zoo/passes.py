@@ -36,8 +36,9 @@ def loss_of(found: list[Tensor]) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     parts = []
     for value in found:
+        # Drawn for each output: which of them depend on a parameter is another set where few parameters train.
+        direction = torch.randn(value.shape, generator=generator).to(value.dtype)
         if value.requires_grad:
-            direction = torch.randn(value.shape, generator=generator).to(value.dtype)
             parts.append((torch.where(value.isfinite(), value, 0.0) * direction).mean())
     if not parts:
         raise RuntimeError("no output depends on a parameter")

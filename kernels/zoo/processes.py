@@ -1,6 +1,7 @@
 """Architectures in processes of their own: one that crashes or hangs is a row, and the next one goes on.
 
-The processes are forked from one that has torch, transformers and PEFT imported, which takes a hundredth of a start.
+The processes are forked from one that has torch, transformers and PEFT imported: a start takes a tenth of a second, not
+ten. This one imports none of them.
 """
 
 import os
@@ -12,7 +13,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .examine import examine
 from .row import Row
 
 LIMIT = 180.0  # seconds for one architecture; the slowest took 40 on one core of a Xeon
@@ -20,9 +20,7 @@ LIMIT = 180.0  # seconds for one architecture; the slowest took 40 on one core o
 
 def examine_all(names: Sequence[str], jobs: int, done: Callable[[Row], Any], limit: float = LIMIT) -> None:
     """Calls done(row) for every architecture as its row is there. KeyboardInterrupt ends the processes and passes."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # jobs share the cores
-    context: Any = get_context("forkserver")
-    context.set_forkserver_preload([examine.__module__])
+    context = _context()
     stop = threading.Event()
     with ThreadPoolExecutor(jobs) as pool:
         futures = [pool.submit(_examined, name, context, limit, stop) for name in names]
@@ -36,9 +34,50 @@ def examine_all(names: Sequence[str], jobs: int, done: Callable[[Row], Any], lim
             raise
 
 
+def whole_run() -> list[str]:
+    """The architectures of a run without names."""
+    return _answered("names")
+
+
+def unknown(name: str) -> str | None:
+    """What is wrong with a name that a person gave; None where nothing is."""
+    return _answered("unknown", name)
+
+
+def _context() -> Any:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # jobs share the cores
+    context: Any = get_context("forkserver")
+    context.set_forkserver_preload([f"{__package__}.examine"])
+    return context
+
+
+def _answered(question: str, *arguments: str) -> Any:
+    """What a function of catalogue.py returns, from a process that has transformers."""
+    context = _context()
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sending, question, *arguments), daemon=True)
+    process.start()
+    sending.close()
+    answer = receiving.recv()
+    process.join()
+    return answer
+
+
+def _answer(connection: Connection, question: str, *arguments: str) -> None:
+    from . import catalogue
+
+    connection.send(getattr(catalogue, question)(*arguments))
+
+
+def _examine(name: str, connection: Connection) -> None:
+    from .examine import examine
+
+    examine(name, connection)
+
+
 def _examined(name: str, context: Any, limit: float, stop: threading.Event) -> Row:
     receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=examine, args=(name, sending), daemon=True)
+    process = context.Process(target=_examine, args=(name, sending), daemon=True)
     process.start()
     sending.close()
     stage, begin = "start", time.monotonic()

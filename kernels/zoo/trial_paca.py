@@ -34,10 +34,10 @@ def try_paca(specimen: Specimen) -> Paca:
 
 def _trial(specimen: Specimen, dtype: torch.dtype) -> Paca:
     inputs = specimen.inputs_in(dtype)
-    plain = specimen.build(dtype).requires_grad_()
+    plain = specimen.build(dtype).requires_grad_(False)  # as paca() leaves it: torch chooses products by it
     with torch.no_grad():
         pretrained = outputs(plain, inputs)
-    expected_output, expected = gradients(plain.train(), inputs)
+    expected_output, expected = gradients(plain.requires_grad_().train(), inputs)
     model = specimen.build(dtype)
     try:
         paca(model, RANK, ALPHA)
