@@ -12,7 +12,7 @@ SWEEP ?= table1
 ARGS ?=
 TEST ?= -m "not slow" --benchmark-skip -n auto
 
-.PHONY: help setup bench campaign test test-all lint report publish wheel doctor audit tune aa clean
+.PHONY: help setup bench campaign test test-all lint report publish wheel doctor audit tune zoo aa clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -69,6 +69,9 @@ audit: $(READY)  ## Compile every kernel and tile for every architecture, withou
 
 tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the winners into kernels/tuned
 	$(PY) -m kernels.tune $(ARGS)
+
+zoo: $(READY)  ## Try accelerate() and paca() on every architecture of transformers; ARGS="--model llama gpt2"
+	$(PY) -m kernels.zoo $(ARGS)
 
 aa: $(READY)  ## SWEEP three times anew: how far its ratios lie apart, and whether their intervals knew
 	@for i in 1 2 3; do $(PY) -m bench run $(SWEEP) --fresh --gpu $(GPU) --out results/aa/$(SWEEP)-$$i $(ARGS) >/dev/null || exit; done

@@ -152,7 +152,13 @@ def _kept_layers(values: dict[str, Any]) -> dict[int, list[int]]:
     kept = {}
     stages = len(values.get("depths") or ())  # a number of stages is none of layers
     for key, count in values.items():
-        if isinstance(key, str) and isinstance(count, int) and not isinstance(count, bool) and _LAYERS.match(key) and 2 < count != stages:
+        if (
+            isinstance(key, str)
+            and isinstance(count, int)
+            and not isinstance(count, bool)
+            and _LAYERS.match(key)
+            and 2 < count != stages
+        ):
             kinds = [v for v in values.values() if isinstance(v, list) and len(v) == count and isinstance(v[0], str)]
             kind_of = list(zip(*kinds, strict=True)) or [()] * count
             first = sorted({kind: i for i, kind in reversed(list(enumerate(kind_of)))}.values())
@@ -189,13 +195,7 @@ def _cut_rope(rope: dict[str, Any]) -> None:
     if "rope_theta" in rope:
         rope.setdefault("mrope_section", [2, 3, 3])
     for key, value in rope.items():
-        if key == "per_layer_config" and kept and isinstance(value, dict):
-            layers = kept.get(values.get("num_hidden_layers"), []) or max(kept.values(), key=len)
-            chosen = {i: value[layer] for i, layer in enumerate(layers) if layer in value}
-            for layer in chosen.values():
-                _cut(layer, level, specials)
-            values[key] = chosen or None
-        elif isinstance(value, dict):
+        if isinstance(value, dict):
             _cut_rope(value)
         elif key == "mrope_section":
             rope[key] = [2, 3, 3]

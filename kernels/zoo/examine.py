@@ -13,7 +13,7 @@ import transformers
 
 # Common parts of most architectures, imported once before processes are forked: they are most of a start's time.
 import transformers.models.clip.modeling_clip
-import transformers.models.llama.modeling_llama  # noqa: F401
+import transformers.models.llama.modeling_llama
 
 from .build import NotBuilt, specimen
 from .row import Row

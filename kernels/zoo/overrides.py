@@ -16,7 +16,13 @@ from transformers import (
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2], "num_time_features": 1}
 _EFFICIENT = {"width_coefficient": 0.5, "depth_coefficient": 0.3, "hidden_dim": 640}
-_TEXT = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "vocab_size": 128}
+_TEXT = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "vocab_size": 128,
+}
 _FOUR_STAGES = {
     "num_hidden_layers": 4,
     "out_indices": [1, 2, 3, 4],

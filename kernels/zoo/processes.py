@@ -114,4 +114,5 @@ def _ending(code: int | None) -> str:
 
 def _dead(name: str, stage: str, what: str) -> Row:
     ours = stage in ("accelerate", "paca")
-    return Row(name, reason=f"{what} while {stage} was tried" if ours else f"{what} before anything was tried", died=ours)
+    when = f"while {stage} was tried" if ours else "before anything was tried"
+    return Row(name, reason=f"{what} {when}", died=ours)

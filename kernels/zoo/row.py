@@ -48,7 +48,11 @@ class Row:
     @property
     def status(self) -> str:
         """served: both work. refused: one of them says why not. wrong: one of them is at fault. Or not built."""
-        if self.died or (self.accelerate and self.accelerate.equal is False) or (self.paca and self.paca.works is False):
+        if (
+            self.died
+            or (self.accelerate and self.accelerate.equal is False)
+            or (self.paca and self.paca.works is False)
+        ):
             return WRONG
         if self.accelerate is None or self.paca is None:
             return NOT_BUILT

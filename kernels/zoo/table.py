@@ -49,12 +49,13 @@ def totals(rows: Sequence[Row]) -> str:
     """The whole in one sentence."""
     count = Counter(row.status for row in rows)
     fused = [row.accelerate for row in rows if row.accelerate and row.accelerate.equal and row.accelerate.fused]
+    full = sum(found.fused == found.adapted for found in fused)
     works = sum(bool(row.paca and row.paca.works) for row in rows)
     return (
         f"{len(rows) - count[NOT_BUILT]} of {len(rows)} architectures were tried: accelerate() fuses layers of "
-        f"{len(fused)} with PEFT's results, {sum(f.fused == f.adapted for f in fused)} of them in full, and paca() works "
-        f"on {works}; {count[SERVED]} have both, {count[REFUSED]} are refused in part with a reason, "
-        f"{count[WRONG]} {'is' if count[WRONG] == 1 else 'are'} at fault, and {count[NOT_BUILT]} could not be built here."
+        f"{len(fused)} with PEFT's results, {full} of them in full, and paca() works on {works}; {count[SERVED]} have "
+        f"both, {count[REFUSED]} are refused in part with a reason, {count[WRONG]} at fault; {count[NOT_BUILT]} could "
+        "not be built here."
     )
 
 
@@ -62,40 +63,38 @@ def terminal(rows: Sequence[Row]) -> str:
     """The table with aligned columns."""
     lines = [HEADER, *(cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(3)]
-    return "\n".join(
-        " | ".join((*(cell.ljust(w) for cell, w in zip(line, widths, strict=False)), line[3])).rstrip() for line in lines
-    )
+    return "\n".join(" | ".join((*(line[i].ljust(widths[i]) for i in range(3)), line[3])).rstrip() for line in lines)
 
 
 def markdown(rows: Sequence[Row]) -> str:
     """docs/models.md."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "peft"))
-    tried = [row for row in rows if row.status != NOT_BUILT]
-    text = [
-        "# Models",
-        "",
-        totals(rows),
-        "",
-        f"Written by `{COMMAND}` with {versions}. An architecture is transformers' `model_type`, as in config.json. Each "
-        "is a tiny model with random weights, on a CPU in float32.",
-        "",
-        "- **accelerate**: layers that the fused call computes, of those that PEFT's LoRA adapts under "
-        '`target_modules="all-linear"`. Equal: outputs and gradients are PEFT\'s within rounding, in evaluation and in '
-        "training, and `restore` undoes it.",
-        '- **paca**: layers that `paca()` adapts under `targets="all-linear"`. Works: the first output is the pretrained '
-        "one; gradients are those of plain autograd; a step of AdamW changes the chosen columns and nothing else; saving, "
-        "loading, merging and removing give the outputs they promise.",
-        "",
-        *_markdown_table(HEADER, [cells(row) for row in tried]),
-    ]
     left = [row for row in rows if row.status == NOT_BUILT]
+    tried = [cells(row) for row in rows if row.status != NOT_BUILT]
+    text = _TEXT.format(totals=totals(rows), command=COMMAND, versions=versions)
+    text += "\n" + _markdown_table(HEADER, tried)
     if left:
-        text += ["", f"## Not built here: {len(left)}", ""]
-        text += ["This tool could not make a tiny model with inputs. It says nothing about the kernels.", ""]
+        text += _LEFT.format(count=len(left)) + "\n"
         text += _markdown_table(("arch", "reason"), [(row.arch, row.reason) for row in left])
-    return "\n".join(text) + "\n"
+    return text
 
 
-def _markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
+_TEXT = """# Models
+
+{totals}
+
+Written by `{command}` with {versions}. An architecture is transformers' `model_type`, as in config.json. Each is a tiny model with random weights, on a CPU in float32.
+
+- **accelerate**: layers that the fused call computes, of those that PEFT's LoRA adapts under `target_modules="all-linear"`. Equal: outputs and gradients are PEFT's within rounding, in evaluation and in training, and `restore` undoes it.
+- **paca**: layers that `paca()` adapts under `targets="all-linear"`. Works: the first output is the pretrained one; gradients are those of plain autograd; a step of AdamW changes the chosen columns and nothing else; saving, loading, merging and removing give the outputs they promise.
+"""  # noqa: E501, a paragraph of Markdown is a line
+_LEFT = """
+## Not built here: {count}
+
+This tool could not make a tiny model with inputs for these. That says nothing about the kernels.
+"""
+
+
+def _markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     escaped = [[cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines]
-    return ["| " + " | ".join(line) + " |" for line in (header, ["---"] * len(header), *escaped)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *escaped))

@@ -90,7 +90,9 @@ def _check(
         for name, value in fresh.named_parameters():
             _require(torch.equal(model.get_parameter(name), value), f"remove_paca leaves {name} changed")
         _put_buffers(fresh, model)
-        _require(_identical(outputs(model, inputs), pretrained), "the output after remove_paca is not the pretrained one")
+        _require(
+            _identical(outputs(model, inputs), pretrained), "the output after remove_paca is not the pretrained one"
+        )
     return reached
 
 

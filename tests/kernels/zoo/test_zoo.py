@@ -18,10 +18,11 @@ from kernels.zoo import table
 from kernels.zoo.row import Accelerate, Paca, Row
 
 # One or more of each kind: decoders, MoE, recurrent, encoders, encoder-decoders, vision, sound, both text and images.
-KINDS = (
-    "llama gpt2 gemma2 qwen3 phi3 opt bloom mixtral qwen2_moe deepseek_v3 mamba2 rwkv qwen3_next recurrent_gemma bert "
-    "roberta deberta-v2 modernbert albert t5 bart m2m_100 vit convnext dinov2 wav2vec2 whisper clip llava qwen2_vl"
-).split()
+KINDS = [
+    "llama", "gpt2", "gemma2", "qwen3", "phi3", "opt", "bloom", "mixtral", "qwen2_moe", "deepseek_v3",
+    "mamba2", "rwkv", "qwen3_next", "recurrent_gemma", "bert", "roberta", "deberta-v2", "modernbert", "albert", "t5",
+    "bart", "m2m_100", "vit", "convnext", "dinov2", "wav2vec2", "whisper", "clip", "llava", "qwen2_vl",
+]  # fmt: skip
 
 
 def zoo(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -67,7 +68,9 @@ def test_sound_and_broken_models_side_by_side(tmp_path: Path) -> None:
         (["--json", "nowhere/rows.json"], "there is no folder"),
         pytest.param(["--model", "lama"], "Did you mean llama", marks=pytest.mark.slow),
         pytest.param(["--model", "no_module:Class"], "names no class of a model", marks=pytest.mark.slow),
-        pytest.param(["--model", "planted_models:Block"], "expected a subclass of PreTrainedModel", marks=pytest.mark.slow),
+        pytest.param(
+            ["--model", "planted_models:Block"], "expected a subclass of PreTrainedModel", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_bad_request_is_refused(arguments: list[str], said: str, tmp_path: Path) -> None:
