@@ -34,10 +34,16 @@ def main(argv: list[str] | None = None) -> int:
     for library in ("transformers", "peft"):
         if find_spec(library) is None:
             parser.error(f"{library} is not installed, which the models come from: pip install {library}")
-    for name in options.model or ():
-        if wrong := processes.unknown(name):
-            parser.error(wrong)
-    return run(list(dict.fromkeys(options.model or processes.whole_run())), options)
+    try:
+        for name in options.model or ():
+            if wrong := processes.unknown(name):
+                parser.error(wrong)
+        names = list(dict.fromkeys(options.model or processes.whole_run()))
+    except ImportError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return run(names, options)
 
 
 def run(names: list[str], options: argparse.Namespace) -> int:

@@ -54,13 +54,13 @@ def specimen(name: str) -> Specimen:
                 reasons.append(sentence(error))
                 continue
             if without := missing(model):
-                reasons.append(f"needs {without}, which this tool does not make")
+                raise NotBuilt(f"needs {without}, which this tool does not make")
             for inputs in candidates(model):
                 reason = _tried(model, inputs)
                 if reason is None:
                     return Specimen(model_class, config, inputs)
                 reasons.append(reason)
-    raise NotBuilt(reasons[0] if reasons else "needs inputs that this tool does not make")
+    raise NotBuilt(f"no tiny model runs here: {reasons[0]}" if reasons else "needs inputs that this tool does not make")
 
 
 def _check_size(model_class: Any, config: Any) -> None:

@@ -58,9 +58,12 @@ def _answered(question: str, *arguments: str) -> Any:
     process = context.Process(target=_answer, args=(sending, question, *arguments), daemon=True)
     process.start()
     sending.close()
-    answer = receiving.recv()
-    process.join()
-    return answer
+    try:
+        return receiving.recv()
+    except EOFError as error:
+        raise ImportError("transformers or PEFT cannot be imported; the error stands above") from error
+    finally:
+        process.join()
 
 
 def _answer(connection: Connection, question: str, *arguments: str) -> None:

@@ -1,6 +1,7 @@
 """Models that behave differently as soon as our layers are in them, to be named with --model planted_models:Class."""
 
 import os
+import time
 
 import torch
 from torch import nn
@@ -64,6 +65,15 @@ class Reads(Sound):
 
     def planted(self, kinds: set[str]) -> torch.Tensor:
         return 100 * self.blocks[0].proj.weight.sum()
+
+
+class Hangs(Sound):
+    """Never returns where accelerate() has been."""
+
+    def planted(self, kinds: set[str]) -> float:
+        while "FusedLinear" in kinds:
+            time.sleep(1)
+        return 0.0
 
 
 class CannotRun(Sound):

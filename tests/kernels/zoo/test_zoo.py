@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,14 @@ KINDS = [
     "mamba2", "rwkv", "qwen3_next", "recurrent_gemma", "bert", "roberta", "deberta-v2", "modernbert", "albert", "t5",
     "bart", "m2m_100", "vit", "convnext", "dinov2", "wav2vec2", "whisper", "clip", "llava", "qwen2_vl",
 ]  # fmt: skip
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"}
 
 
 def zoo(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "kernels.zoo", *arguments],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}", "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=550,
@@ -105,6 +108,36 @@ def test_what_the_status_of_a_row_is() -> None:
         "4, works",
         "2 left to PEFT: DoRA",
     )
+
+
+@pytest.mark.slow
+def test_a_model_that_hangs_is_a_row_when_its_time_is_over(tmp_path: Path) -> None:
+    code = """
+from kernels.zoo.processes import examine_all
+examine_all(["planted_models:Hangs", "planted_models:Sound"], 1, lambda row: print(row.status, row.reason), limit=20)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.splitlines() == ["wrong it took more than 20 s while accelerate was tried", "served "], (
+        done.stderr
+    )
+
+
+@pytest.mark.slow
+def test_control_c_leaves_what_was_done(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    command = [sys.executable, "-m", "kernels.zoo", "--json", str(path), "--jobs", "1"]
+    command += ["--model", "gpt2", "planted_models:Hangs"]
+    running = subprocess.Popen(
+        command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while running.poll() is None and not path.exists():
+        time.sleep(0.2)
+    os.killpg(running.pid, signal.SIGINT)
+    said, _ = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert list(rows_of(path)) == ["gpt2"] and "8 of 8, equal" in said
 
 
 @pytest.mark.slow
