@@ -148,6 +148,11 @@ def _images(model: nn.Module) -> Iterator[Inputs]:
         key = "image_grid_thw" if "image_grid_thw" in names else "grid_thw"
         yield {"pixel_values": _random(patches, channels * depth * patch * patch), key: grid}
         yield {"pixel_values": _random(patches, channels, patch, patch), key: grid}
+    if "spatial_shapes" in names:  # patches of images of any size, each a row
+        side = _one(field(config, "patch_size", within=vision, default=16))
+        shapes = torch.tensor([[4, 4]] * BATCH)
+        mask = {"pixel_attention_mask": torch.ones(BATCH, 16, dtype=torch.long)}
+        yield {"pixel_values": _random(BATCH, 16, channels * side * side), "spatial_shapes": shapes, **mask}
     frames = _one(field(config, "num_frames", "frames_per_clip", within=vision, default=1))
     sizes = {"image_sizes": torch.tensor([[height, width]] * BATCH)}
     for shape in ((), (frames,), (1, 1)):
@@ -155,6 +160,14 @@ def _images(model: nn.Module) -> Iterator[Inputs]:
         yield pixels
         if "image_sizes" in names:
             yield pixels | sizes
+
+
+def _patches(model: nn.Module) -> Iterator[Inputs]:
+    """Patches (batch, patches, 2 + pixels), each with its row and its column in front."""
+    vision = ("vision_config",)
+    side = _one(field(model.config, "patch_size", within=vision, default=16))
+    place = torch.cartesian_prod(torch.arange(1.0, 5), torch.arange(1.0, 5)).expand(BATCH, 16, 2)
+    yield {"flattened_patches": torch.cat([place, _random(BATCH, 16, 3 * side * side)], -1)}
 
 
 def _videos(model: nn.Module) -> Iterator[Inputs]:
@@ -189,22 +202,30 @@ def _values(model: nn.Module) -> Iterator[Inputs]:
 _MAKERS: dict[str, Any] = {
     "input_ids": _ids,
     "decoder_input_ids": lambda model: _ids(model, 7, 2),
+    "qformer_input_ids": lambda model: _ids(model, 6, 3),
     "bbox": _boxes,
     "past_values": lambda model: _series(model, "past"),
     "past_time_features": lambda model: _series(model, "past", True),
     "past_observed_mask": lambda model: torch.ones_like(_series(model, "past")),
     "future_values": lambda model: _series(model, "future"),
     "future_time_features": lambda model: _series(model, "future", True),
+    "states": lambda model: _random(BATCH, TOKENS, model.config.state_dim),
+    "actions": lambda model: _random(BATCH, TOKENS, model.config.act_dim),
+    "rewards": lambda model: _random(BATCH, TOKENS, 1),
+    "returns_to_go": lambda model: _random(BATCH, TOKENS, 1),
+    "timesteps": lambda model: torch.arange(TOKENS).expand(BATCH, TOKENS),
     "visual_feats": lambda model: _random(BATCH, 4, model.config.visual_feat_dim),
     "visual_pos": lambda model: _random(BATCH, 4, model.config.visual_pos_dim),
 }
 _ALWAYS = {
     "input_ids", "decoder_input_ids", "bbox", "past_values", "past_time_features", "past_observed_mask",
-    "future_values", "future_time_features",
+    "future_values", "future_time_features", "states", "actions", "rewards", "returns_to_go", "timesteps",
+    "visual_feats", "visual_pos",
 }  # fmt: skip
 _MEDIA: dict[str, Any] = {
     "pixel_values": _images,
     "pixel_values_videos": _videos,
+    "flattened_patches": _patches,
     "input_features": _features,
     "input_values": _values,
 }
