@@ -96,6 +96,8 @@ def _tried(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
         model.requires_grad_()
         for training in (False, True):
             _, grads = gradients(model.train(training), inputs)
+            if not any(value.any() for value in grads.values()):
+                return "no output depends on a parameter"
             if any(value.isnan().any() for value in grads.values()):
                 return "its tiny model has gradients of NaN"
     except ImportError:

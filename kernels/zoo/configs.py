@@ -104,7 +104,7 @@ def _cut(values: dict[str, Any], level: str, specials: dict[int, int]) -> None:
         if not isinstance(key, str):  # labels by number
             continue
         if key == "per_layer_config" and kept and isinstance(value, dict):
-            layers = kept.get(values.get("num_hidden_layers"), []) or max(kept.values(), key=len)
+            layers = kept.get(values.get("num_hidden_layers", 0), []) or max(kept.values(), key=len)
             chosen = {i: value[layer] for i, layer in enumerate(layers) if layer in value}
             for layer in chosen.values():
                 _cut(layer, level, specials)

@@ -16,7 +16,7 @@ from transformers import (
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _SERIES = {"prediction_length": 4, "context_length": 8}
 _EFFICIENT = {"width_coefficient": 0.5, "depth_coefficient": 0.3, "hidden_dim": 640}
-_TEXT = {
+_TEXT: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

@@ -24,11 +24,15 @@ class Accelerate:
 
 @dataclass(frozen=True)
 class Paca:
-    """works: every check of trial.py held. None where paca() refused: reason says why."""
+    """works: every check of trial_paca.py held. None where paca() refused: reason says why.
+
+    left: reason -> number of linear layers of the blocks that it left as they are.
+    """
 
     layers: int = 0
     reached: int = 0
     works: bool | None = None
+    left: Mapping[str, int] = field(default_factory=dict)
     reason: str = ""
 
 

@@ -22,6 +22,7 @@ def reason(row: Row) -> str:
         left = [f"{count} left to PEFT: {why}" for why, count in row.accelerate.left.items()]
         parts += left + ([row.accelerate.reason] if row.accelerate.reason else [])
     if row.paca:
+        parts += [f"{count} left by paca: {why}" for why, count in row.paca.left.items()]
         parts += [f"paca: {row.paca.reason}"] if row.paca.reason else []
         if row.paca.works and not row.paca.reached:
             parts.append("the inputs reach none of paca's layers")
@@ -42,7 +43,8 @@ def _paca(row: Row) -> str:
         return "at fault" if row.died else "-"
     if row.paca.works is None:
         return "refused"
-    return f"{row.paca.layers}, works" if row.paca.works else f"{row.paca.layers}, FAILS"
+    count = row.paca.layers + sum(row.paca.left.values())
+    return f"{row.paca.layers} of {count}, {'works' if row.paca.works else 'FAILS'}"
 
 
 def totals(rows: Sequence[Row]) -> str:

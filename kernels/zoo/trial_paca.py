@@ -1,7 +1,9 @@
 """paca() on every linear layer of the blocks: its first output, gradients, a step, a round trip, merge and remove."""
 
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,14 +45,14 @@ def _trial(specimen: Specimen, dtype: torch.dtype) -> Paca:
         paca(model, RANK, ALPHA)
     except (ValueError, TypeError) as error:
         return Paca(reason=str(error))
-    layers = len(paca_layers(model))
+    found = Paca(len(paca_layers(model)), left=dict(Counter(getattr(model, "paca_left", {}).values())))
     try:
         reached = _check(specimen, model, inputs, pretrained, expected_output, expected)
     except Fault as fault:
-        return Paca(layers, works=False, reason=str(fault))
+        return replace(found, works=False, reason=str(fault))
     except Exception as error:
-        return Paca(layers, works=False, reason=sentence(error))
-    return Paca(layers, reached, works=True)
+        return replace(found, works=False, reason=sentence(error))
+    return replace(found, reached=reached, works=True)
 
 
 def _check(
@@ -88,6 +90,8 @@ def _check(
         remove_paca(model)
         fresh = specimen.build(trained[0].dtype)
         for name, value in fresh.named_parameters():
+            if model.get_parameter(name).requires_grad:  # it trained whole, and no copy is kept
+                model.get_parameter(name).copy_(value)
             _require(torch.equal(model.get_parameter(name), value), f"remove_paca leaves {name} changed")
         _put_buffers(fresh, model)
         _require(
@@ -97,21 +101,25 @@ def _check(
 
 
 def _check_gradients(model: nn.Module, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int:
-    """The product rule: d columns = scale * (d weight)[:, index], for which plain autograd knows d weight."""
-    wanted = {}
+    """The product rule: d columns = scale * (d weight)[:, index], for which plain autograd knows d weight.
+
+    A head that trains whole has the gradients that it has in the plain model.
+    """
+    whole = {name for name, p in model.named_parameters() if p.requires_grad and not name.endswith(".columns")}
+    wanted = {name: grad for name, grad in expected.items() if name in whole}
     for name, layer in paca_layers(model).items():
         grad = expected.get(f"{name}.weight")
         if grad is not None:
             wanted[f"{name}.columns"] = layer.scale * (grad.t() if layer.transposed else grad)[:, layer.index]
     wrong = same_gradients(found, wanted)
     _require(wrong is None, f"the gradient of {wrong} is not the one that plain autograd finds")
-    return sum(bool(grad.any()) for grad in wanted.values())
+    return sum(bool(grad.any()) for name, grad in wanted.items() if name.endswith(".columns"))
 
 
 def _step(model: nn.Module, inputs: Mapping[str, Any]) -> None:
 
-    columns = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(columns, lr=1e-2, weight_decay=0.0)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
     loss_of(outputs(model, inputs)).backward()
     optimizer.step()
     model.zero_grad()
@@ -138,7 +146,7 @@ def _check_step(model: nn.Module, before: Mapping[str, Tensor], found: Mapping[s
 
 
 def _plain_values(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in model.named_parameters() if not name.endswith(".columns")}
+    return {name: value for name, value in model.named_parameters() if not value.requires_grad}
 
 
 def _put_buffers(source: nn.Module, target: nn.Module) -> None:

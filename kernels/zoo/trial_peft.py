@@ -62,7 +62,7 @@ def _trial(specimen: Specimen, dtype: torch.dtype) -> Accelerate:
 
 
 def _adapted(specimen: Specimen, dtype: torch.dtype, **more: Any) -> nn.Module:
-    model: Any = get_peft_model(specimen.build(dtype), LoraConfig(**CONFIG, **more))  # type: ignore[arg-type]
+    model: Any = get_peft_model(specimen.build(dtype), LoraConfig(**CONFIG, **more))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

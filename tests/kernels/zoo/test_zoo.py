@@ -59,7 +59,9 @@ def test_sound_and_broken_models_side_by_side(tmp_path: Path) -> None:
     assert reads["paca"]["works"] is not True
     assert cannot["status"] == "not built" and "its own fault" in cannot["reason"]
     for text in (done.stdout, (tmp_path / "m.md").read_text()):
-        assert "14 of 14, equal" in text and "NOT EQUAL" in text and "its own fault" in text
+        assert (
+            "14 of 14, equal" in text and "14 of 14, works" in text and "NOT EQUAL" in text and "its own fault" in text
+        )
         assert "6 of 7 architectures were tried" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.md", "rows.json"]
 
@@ -105,7 +107,7 @@ def test_what_the_status_of_a_row_is() -> None:
     assert table.cells(Row("a", accelerate=refused, paca=fine)) == (
         "a",
         "0 of 2, equal",
-        "4, works",
+        "4 of 4, works",
         "2 left to PEFT: DoRA",
     )
 
