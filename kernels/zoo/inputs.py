@@ -192,7 +192,7 @@ def _features(model: nn.Module) -> Iterator[Inputs]:
 
 
 def _values(model: nn.Module) -> Iterator[Inputs]:
-    config = model.config
+    config: Any = model.config
     if hasattr(config, "max_length") and hasattr(config, "num_mel_bins"):  # a spectrogram as an image
         yield {"input_values": _random(BATCH, config.max_length, config.num_mel_bins)}
     yield {"input_values": _random(BATCH, SAMPLES)}
