@@ -45,6 +45,8 @@ def _trial(specimen: Specimen, dtype: torch.dtype) -> Paca:
         paca(model, RANK, ALPHA)
     except (ValueError, TypeError) as error:
         return Paca(reason=str(error))
+    except Exception as error:
+        return Paca(works=False, reason=sentence(error))
     found = Paca(len(paca_layers(model)), left=dict(Counter(getattr(model, "paca_left", {}).values())))
     try:
         reached = _check(specimen, model, inputs, pretrained, expected_output, expected)
