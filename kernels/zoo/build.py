@@ -1,5 +1,6 @@
 """A tiny model of an architecture with inputs that reach it, or why there is none here."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from .inputs import candidates, missing
 from .passes import gradients, outputs, same_outputs
 
 MOST_PARAMETERS = 40_000_000
+PATIENCE = 40.0  # seconds after which no other class or size is tried
 
 
 class NotBuilt(Exception):
@@ -42,8 +44,11 @@ class Specimen:
 def specimen(name: str) -> Specimen:
     """The first combination of class, sizes and inputs that gives a forward and a backward. Raises NotBuilt."""
     reasons: list[str] = []
+    begin = time.monotonic()
     for level in LEVELS:
         for model_class in classes(name):
+            if time.monotonic() - begin > PATIENCE:
+                break
             try:
                 config = tiny(name, config_class(name, model_class), level)
                 _check_size(model_class, config)
@@ -55,11 +60,14 @@ def specimen(name: str) -> Specimen:
                 continue
             if without := missing(model):
                 raise NotBuilt(f"needs {without}, which this tool does not make")
-            for inputs in candidates(model):
-                reason = _tried(model, inputs)
-                if reason is None:
-                    return Specimen(model_class, config, inputs)
-                reasons.append(reason)
+            try:
+                for inputs in candidates(model):
+                    reason = _tried(model, inputs)
+                    if reason is None:
+                        return Specimen(model_class, config, inputs)
+                    reasons.append(reason)
+            except (AttributeError, TypeError, ValueError) as error:  # a size that its configuration does not have
+                reasons.append(sentence(error))
     raise NotBuilt(f"no tiny model runs here: {reasons[0]}" if reasons else "needs inputs that this tool does not make")
 
 

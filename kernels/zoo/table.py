@@ -21,11 +21,13 @@ def reason(row: Row) -> str:
     if row.accelerate:
         left = [f"{count} left to PEFT: {why}" for why, count in row.accelerate.left.items()]
         parts += left + ([row.accelerate.reason] if row.accelerate.reason else [])
+        if row.accelerate.equal and 2 * row.accelerate.reached < row.accelerate.adapted:
+            parts.append(f"the inputs reach {row.accelerate.reached} of PEFT's {row.accelerate.adapted} layers")
     if row.paca:
         parts += [f"{count} left by paca: {why}" for why, count in row.paca.left.items()]
         parts += [f"paca: {row.paca.reason}"] if row.paca.reason else []
-        if row.paca.works and not row.paca.reached:
-            parts.append("the inputs reach none of paca's layers")
+        if row.paca.works and 2 * row.paca.reached < row.paca.layers:
+            parts.append(f"the inputs reach {row.paca.reached} of paca's {row.paca.layers} layers")
     return "; ".join(parts)
 
 
