@@ -16,7 +16,9 @@ def block_lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:
     return found
 
 
-def _is_block(module: nn.Module) -> bool:
+def _is_block(module: nn.Module | None) -> bool:
+    if module is None:  # Informer's list of convolutions has one, after its last layer
+        return False
     return any(True for _ in module.children()) and any(True for _ in module.parameters())
 
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import kernels
 from kernels import LoRALinear, PaCALinear, parameter_groups, refresh_after_step
+from kernels.modules.blocks import block_lists
 
 
 class Conv1D(nn.Module):
@@ -137,3 +138,10 @@ def test_import_needs_neither_torch_nor_triton() -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         kernels.no_such_name  # noqa: B018
+
+
+def test_a_list_with_a_gap_is_no_list_of_blocks() -> None:
+    """As Informer's convolutions, None after the last layer."""
+    block = torch.nn.Sequential(torch.nn.Linear(4, 4))
+    model = torch.nn.ModuleDict({"gaps": torch.nn.ModuleList([block, None]), "layers": torch.nn.ModuleList([block])})
+    assert [name for name, _ in block_lists(model)] == ["layers"]
