@@ -54,6 +54,8 @@ def paca_linear(
         check_paca(x, weight, columns, index, bias, scale)
         raise
     except RuntimeError:  # a tensor without storage or strides: of vmap, torch.func, sparse, MKL-DNN, nested
+        if not torch.is_grad_enabled():
+            return F.linear(x, weight, bias)
         return reference.product_rule(x, weight, columns, index, scale, bias)
     if plan is None:
         check_paca(x, weight, columns, index, bias, scale, autocast)

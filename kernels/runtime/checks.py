@@ -24,7 +24,9 @@ def _tensor(name: str, value: object) -> None:
 
 def _floating(name: str, value: Tensor) -> None:
     if value.dtype not in FLOATING:
-        raise TypeError(f"{name} has dtype {value.dtype}, expected a floating dtype (bfloat16, float16 or float32)")
+        raise DtypeMismatchError(
+            f"{name} has dtype {value.dtype}, expected a floating dtype (bfloat16, float16 or float32)"
+        )
 
 
 def _shape(name: str, value: Tensor, expected: tuple[int, ...], words: str) -> None:
