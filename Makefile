@@ -10,7 +10,9 @@ endif
 GPU ?= auto
 SWEEP ?= table1
 ARGS ?=
-TEST ?= -m "not slow" --benchmark-skip -n auto
+# Tests of real processes wait as much as they compute: half as many workers again as cores.
+WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
+TEST ?= -m "not slow" --benchmark-skip -n $(WORKERS)
 
 .PHONY: help setup bench campaign test test-all lint report publish wheel doctor audit tune zoo aa clean
 

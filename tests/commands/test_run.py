@@ -95,6 +95,7 @@ def test_repeats_are_fresh_processes_and_rows_of_their_own(bench: Bench, sweep_f
     assert len(rows) == 2 * 2 * 3 * 2
 
 
+@pytest.mark.slow
 def test_strict_counts_noisy_rows(bench: Bench, tmp_path: Path, sweep_file: Path) -> None:
     sweep_file.write_text(sweep_file.read_text().replace("measure: {", "measure: {noisy: 1.0e-9, "))
     out = tmp_path / "out"

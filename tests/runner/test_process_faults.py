@@ -240,6 +240,7 @@ def test_a_worker_that_cannot_start_fails_its_group_at_once(bench: Bench, sweep_
     assert "this torch is broken" in rows[0]["detail"]
 
 
+@pytest.mark.slow
 def test_a_wrong_result_shows_no_number_and_the_sweep_goes_on(bench: Bench, tmp_path: Path) -> None:
     """A fault planted in the workers' copy of impl eager: the branch of LoRA is doubled."""
     planted = tmp_path / "planted"
