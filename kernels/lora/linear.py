@@ -53,7 +53,7 @@ def lora_linear(
             x.shape, x.stride(), x.dtype, device, weight.shape, weight.stride(), weight.dtype, weight.device,
             lora_a.shape, lora_a.stride(), lora_a.dtype, lora_a.device, lora_b.shape, lora_b.stride(), lora_b.dtype,
             lora_b.device, None if bias is None else (bias.shape, bias.stride(), bias.dtype, bias.device), type(scale),
-            dropout_p, type(seed), scheme, autocast, type(x), type(weight), type(lora_a),
+            dropout_p, type(seed), scheme, autocast, type(x), x.is_neg(), type(weight), type(lora_a),
             bool(borders) and border_of(weight, lora_a.shape[0]) is not None,
             (x.data_ptr() | weight.data_ptr() | lora_a.data_ptr() | lora_b.data_ptr()
              | (0 if bias is None else bias.data_ptr())) % 16,

@@ -47,7 +47,7 @@ def paca_linear(
             x.shape, x.stride(), x.dtype, device, weight.shape, weight.dtype, weight.device, columns.shape,
             columns.dtype, columns.device, index.shape, index.stride(), index.dtype, index.device, type(scale), scheme,
             None if bias is None else (bias.shape, bias.dtype, bias.device), (x.data_ptr() | index.data_ptr()) % 16,
-            weight.requires_grad, type(x), type(weight), type(columns),
+            weight.requires_grad, type(x), x.is_neg(), type(weight), type(columns),
         )  # fmt: skip
         plan = None if autocast else _plans.get(key)
     except AttributeError:  # not a tensor: the checks say which

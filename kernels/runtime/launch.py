@@ -95,14 +95,18 @@ def launches_backward(grad_y: Tensor) -> bool:
 def ordinary(*tensors: Tensor | None) -> bool:
     """Whether kernels can read these tensors as they are.
 
-    None is empty, sparse or of a subclass (DTensor, quantised, fake; kinds of nn.Parameter are plain), and no call is
-    transformed (torch.func), traced (torch.jit.trace) or differentiated in forward mode.
+    None is empty, sparse, negated lazily (z.conj().imag) or of a subclass (DTensor, quantised, fake; kinds of
+    nn.Parameter are plain), and no call is transformed (torch.func), traced (torch.jit.trace) or differentiated in
+    forward mode.
     """
     return (
         forward_ad._current_level < 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._get_tracing_state() is None
-        and all(t is None or (_plain(type(t)) and t.layout is torch.strided and t.numel() > 0) for t in tensors)
+        and all(
+            t is None or (_plain(type(t)) and t.layout is torch.strided and t.numel() > 0 and not t.is_neg())
+            for t in tensors
+        )
     )
 
 
@@ -112,7 +116,10 @@ def _plain(kind: type) -> bool:
 
 
 def rows(t: Tensor, width: int) -> Tensor:
-    """t as (rows, width) with unit stride within rows and distinct rows; a gradient of stride 0 is copied."""
+    """t as (rows, width) with unit stride within rows and distinct rows; a gradient of stride 0 is copied, one that
+    is negated lazily too."""
+    if t.is_neg():
+        t = t.resolve_neg()
     if t.dim() != 2:
         t = t.reshape(-1, width)
     if t.stride(1) != 1 or t.stride(0) < width:

@@ -25,6 +25,7 @@ LAYOUTS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "slice of wider": lambda t, d: torch.cat([t.new_full(t.shape, 7), t, t.new_full(t.shape, 7)], d).narrow(
         d, t.shape[d], t.shape[d]
     ),
+    "negated": lambda t, d: torch.complex(torch.zeros_like(t), -t).conj().imag if t.is_floating_point() else t,
     "expanded": lambda t, d: t.narrow(d, 0, min(1, t.shape[d])).expand(t.shape),
 }
 
