@@ -15,6 +15,7 @@ from .passes import gradients, outputs, same_outputs
 
 MOST_PARAMETERS = 40_000_000
 PATIENCE = 40.0  # seconds after which no other class or size is tried
+SLOWEST = 5.0  # seconds for a forward; both trials together take about fifty
 
 
 class NotBuilt(Exception):
@@ -93,8 +94,12 @@ def _model(model_class: Any, config: Any) -> nn.Module:
 def _tried(model: nn.Module, inputs: Mapping[str, Any]) -> str | None:
     """Why the model does not work with these inputs, None where it does."""
     try:
+        begin = time.monotonic()
         with torch.no_grad():
-            first, second = outputs(model, inputs), outputs(model, inputs)
+            first = outputs(model, inputs)
+            if (seconds := time.monotonic() - begin) > SLOWEST:
+                return f"a forward of its smallest configuration found here takes {seconds:.0f} s"
+            second = outputs(model, inputs)
         if not first:
             return "it returns no floating tensor"
         if any(value.isnan().any() for value in first):

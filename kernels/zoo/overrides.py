@@ -67,7 +67,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "patchtsmixer": {"context_length": 32},
     "prompt_depth_anything": {"backbone_config": _FOUR_STAGES},
     "sam": _SAM,
-    "sam_hq": _SAM,
+    "sam_hq": {**_SAM, "mask_decoder_config": {"vit_dim": 64}},
     "shieldgemma2": {"mm_tokens_per_image": 4},
     "time_series_transformer": _SERIES,
     "tipsv2_dpt": {"backbone_config": _FOUR_STAGES},
