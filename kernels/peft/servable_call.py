@@ -28,7 +28,8 @@ def unwatched(x: Tensor) -> bool:
         and _len_torch_dispatch_stack() == 0  # counters of operations, selective checkpointing, make_fx
         and forward_ad._current_level < 0  # dual tensors
         and (_len_torch_function_stack() == 0 or not _function_mode_watches())
-        and not x.is_meta  # asked last: a mode that watches would hear it
+        # Asked last, since a mode that watches would hear it: PEFT's layers have their own answers to these kinds.
+        and not (x.is_meta or x.layout is not torch.strided or x.is_nested)
     )
 
 
