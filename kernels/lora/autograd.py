@@ -145,20 +145,20 @@ class LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor | None, grad_s: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, a, b, s, mask = ctx.saved_tensors
         s = launch.dense(s)
-        need_x, need_w, need_a, need_b, need_bias = ctx.needs_input_grad[:5]
-        spec = ctx.plan.spec
+        needs, spec = ctx.needs_input_grad, ctx.plan.spec
+        need_x, need_w, need_a, need_b, need_bias = needs[:5]
+        m, n, k = spec.case.m, spec.case.n, spec.case.k
         grad_copy: Tensor | None = None
         if ctx.copied:
-            k = spec.case.k
             x, s = s[0, :, :k], s[:, :, k:]
             if grad_s is not None:
                 grad_copy, grad_s = grad_s[0, :, :k], grad_s[:, :, k:]
         if grad_y is None or grad_s is not None or not launch.launches_backward(grad_y):
-            m, n, k = spec.case.m, spec.case.n, spec.case.k
             dy = s.new_zeros(m, n, dtype=spec.dtype) if grad_y is None else grad_y.reshape(m, n)
-            rows: Any = None if x is None else x.reshape(m, k)
-            needs, rank, adapter = ctx.needs_input_grad, spec.case.rank, ctx.plan.adapter
-            grad_x, *others = by_torch(needs, rank, adapter, ctx.scale, dy, grad_s, rows, weight, a, b, s, mask)
+            flat: Any = None if x is None else x.reshape(m, k)
+            grad_x, *others = by_torch(
+                needs, spec.case.rank, ctx.plan.adapter, ctx.scale, dy, grad_s, flat, weight, a, b, s, mask
+            )
             if grad_x is not None:
                 grad_x = (grad_x if grad_copy is None else grad_x + grad_copy).reshape(ctx.shape)
             return (grad_x, *others, None, None, None, None)
@@ -166,12 +166,12 @@ class LoraLinear(torch.autograd.Function):
         grad_x = grad_a = grad_b = None
         if need_x or need_a or need_b:
             a, b, mask = launch.dense(a), launch.dense(b), launch.dense(mask)
-            rows = dy if x is None else launch.rows(x, spec.case.k)
-            run = ctx.plan.backward((need_x, need_a, need_b), dy, rows, weight, s, a, b, mask)
-            grad_x, grad_a, grad_b = run(dy, rows, weight, a, b, s, mask, ctx.scale)
+            flat = dy if x is None else launch.rows(x, k)
+            run = ctx.plan.backward((need_x, need_a, need_b), dy, flat, weight, s, a, b, mask)
+            grad_x, grad_a, grad_b = run(dy, flat, weight, a, b, s, mask, ctx.scale)
             if grad_x is not None and len(ctx.shape) != 2:
                 grad_x = grad_x.view(ctx.shape)
-        grad_w = torch.mm(dy.t(), x.reshape(-1, spec.case.k)) if need_w else None
+        grad_w = torch.mm(dy.t(), x.reshape(m, k)) if need_w else None
         grad_bias = dy.sum(0) if need_bias else None
         return grad_x, grad_w, grad_a, grad_b, grad_bias, None, None, None, None
 

@@ -17,6 +17,7 @@ from ..runtime.checks import check_lora
 from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import padded, unpack_mask
 from .arguments import prepared, seed_tensor
+from .autograd import by_torch
 from .backward import build_skinny, keeps_range
 from .forward import Spec, build_gemm, build_project, project_parts
 from .linear import lora_linear
@@ -167,15 +168,19 @@ def _by_torch(
     ctx: Any, dys: tuple[Tensor, ...], x: Tensor, mask: Tensor | None, weights: Any, a: Any, b: Any
 ) -> tuple[Tensor | None, ...]:
     """What backward returns, in torch's operations on the inputs, which can be differentiated again and batched."""
-    adapter = ctx.plan.adapter
-    keep = torch.ones((), dtype=adapter, device=x.device) if mask is None else unpack_mask(mask, x.shape[1])
-    kept = x.to(adapter) * keep
-    dss = [ctx.scale * (dy.to(adapter) @ b_i) for dy, b_i in zip(dys, b, strict=True)]
-    grad_x = sum(dy @ w + ((ds @ a_i) * keep).to(dy.dtype) for dy, w, ds, a_i in zip(dys, weights, dss, a, strict=True))
-    grad_a = [ds.t() @ kept for ds in dss]
-    grad_b = [ctx.scale * (dy.to(adapter).t() @ (kept @ a_i.t())) for dy, a_i in zip(dys, a, strict=True)]
-    grads = (grad_x, None, None, None, None, *(dy.t() @ x for dy in dys), *grad_a, *grad_b, *(dy.sum(0) for dy in dys))
-    return tuple(grad if need else None for grad, need in zip(grads, ctx.needs_input_grad, strict=True))
+    plan, count = ctx.plan, len(dys)
+    need_x, needs = ctx.needs_input_grad[0], ctx.needs_input_grad[5:]
+    kept = x.to(plan.adapter)
+    if mask is not None:
+        kept = kept * unpack_mask(mask, x.shape[1])
+    found = []
+    for i, (dy, weight, a_i, b_i) in enumerate(zip(dys, weights, a, b, strict=True)):
+        # Computed again from x, which is kept, so that it has its place in the graph.
+        s = (ctx.scale * (kept @ a_i.t())).unsqueeze(0)
+        wanted = (need_x, *needs[i::count])
+        found.append(by_torch(wanted, plan.ranks[i], plan.adapter, ctx.scale, dy, None, x, weight, a_i, b_i, s, mask))
+    of_x, *others = zip(*found, strict=True)
+    return (sum(of_x) if need_x else None, None, None, None, None, *(grad for row in others for grad in row))
 
 
 _plans = launch.PlanCache()

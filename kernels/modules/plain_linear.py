@@ -1,5 +1,7 @@
 """Which modules are y = x W^T + b and nothing else, so that their weight can be read in place of a call."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 #: Subclasses of nn.Linear in transformers whose forward writes x W^T + b in words of its own, and does nothing else.
@@ -79,11 +81,16 @@ def forward_replaced(module: nn.Module) -> bool:
     where the block's has moved them already: without offloading it counts as none.
     """
     own, plain = module.__dict__.get("forward"), type(module).forward
-    if own is None or getattr(own, "__func__", None) is plain:  # what removing such a hook leaves
+    if own is None or bound_to(module, own, plain):
         return False
     hook, inner = module.__dict__.get("_hf_hook"), module.__dict__.get("_old_forward")
     aligns = type(hook).__name__ == "AlignDevicesHook" and not (hook.offload or hook.io_same_device)  # type: ignore[union-attr]
-    return not (aligns and getattr(inner, "__func__", None) is plain)
+    return not (aligns and bound_to(module, inner, plain))
+
+
+def bound_to(module: nn.Module, method: Any, *forwards: Any) -> bool:
+    """Whether a method is one of these functions, bound to the module: who takes a hook off leaves its class's so."""
+    return getattr(method, "__self__", None) is module and method.__func__ in forwards
 
 
 def watched(module: nn.Module) -> bool:

@@ -111,8 +111,9 @@ def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainab
     if paca_layers(model) or unwrapped(model) is not model:
         raise ValueError("the model is under paca() or wrapped already, expected the plain base model")
     check_bare(model)
-    chosen = {name: _layer(model, name, shape, folder / CONFIG) for name, shape in shapes.items()}
+    chosen = {name: _layer(model, name, folder / CONFIG) for name in shapes}
     check_adaptable(model, chosen)
+    _check_widths(folder / CONFIG, shapes, chosen)
     check(config, chosen)
     check_rows(model, folder / CONFIG, others.embedding_rows)
     own = find(model, folder / CONFIG, others.parameters, others.statistics)
@@ -194,21 +195,24 @@ def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int
         raise ValueError(f"{path}: {error}") from error
 
 
-def _layer(model: nn.Module, name: str, shape: tuple[int, int], path: Path) -> nn.Module:
-    """The model's layer of this name, checked to have (in_features, out_features) = shape."""
+def _layer(model: nn.Module, name: str, path: Path) -> nn.Module:
+    """The model's layer of this name."""
     try:
-        layer = model.get_submodule(name)
+        return model.get_submodule(name)
     except AttributeError:
         known = ", ".join([n for n, module in model.named_modules() if is_linear(module)][:3]) or "none"
         raise ValueError(
             f"{path}: {name} is no layer of {type(model).__name__}, whose linear layers are {known} ..."
         ) from None
-    check_adaptable(model, {name: layer})
-    as_stored = tuple(layer.get_parameter("weight").shape)
-    found = as_stored if is_conv1d(layer) else as_stored[::-1]
-    if found != shape:
-        raise ValueError(f"{path}: {name} has (in, out) features {shape}, but the model's has {found}")
-    return layer
+
+
+def _check_widths(path: Path, shapes: dict[str, tuple[int, int]], chosen: dict[str, nn.Module]) -> None:
+    """Raises ValueError for a layer that has not the (in_features, out_features) it was saved with."""
+    for name, layer in chosen.items():
+        as_stored = tuple(layer.get_parameter("weight").shape)
+        found = as_stored if is_conv1d(layer) else as_stored[::-1]
+        if found != shapes[name]:
+            raise ValueError(f"{path}: {name} has (in, out) features {shapes[name]}, but the model's has {found}")
 
 
 def _check_tensors(

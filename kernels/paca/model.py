@@ -91,7 +91,8 @@ def paca(
         )
     check_bare(model)
     asked = named_modules(model, modules_to_save or ())
-    heads, drawn = new_heads(model), new_beside_blocks(model)
+    new = new_parameters(model)
+    heads, drawn = new_heads(model), new_beside_blocks(model, new)
     whole = list(dict.fromkeys([*heads, *(name.rpartition(".")[0] or name for name in drawn)]))
     chosen, left = target_layers(model, targets, layers, [*asked, *whole])
     config = PacaConfig(
@@ -104,7 +105,7 @@ def paca(
         modules_to_save=tuple(modules_to_save or ()),
     )
     check(config, chosen)
-    adapt(model, config, chosen, lambda name: {"seed": seed_of(name, seed)}, left, new_parameters(model))
+    adapt(model, config, chosen, lambda name: {"seed": seed_of(name, seed)}, left, new)
     for name in (*asked, *heads):
         for parameter in model.get_submodule(name).parameters():
             parameter.requires_grad_(parameter.is_floating_point())

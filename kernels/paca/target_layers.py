@@ -51,11 +51,11 @@ def target_layers(
     if names is not None:
         check_adaptable(model, found)
         return found, {}
-    left = _left_aside(model, found)
+    left = _unfit(model, found, name_ties=False)  # without, so that they are one reason
     chosen = {name: module for name, module in found.items() if name not in left}
     if not chosen:
         raise ValueError(f"no linear layer of {type(model).__name__} can be adapted: {'; '.join(by_reason(left))}")
-    check_adaptable(model, chosen)
+    _check_forwards(chosen)
     return chosen, left
 
 
@@ -85,18 +85,16 @@ def _inside(model: nn.Module, layers: Sequence[int] | None) -> tuple[str, ...]:
 
 
 def check_adaptable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
-    """Raises ValueError, naming the layer, for a chosen one that PaCA's layer cannot stand in for.
+    """Raises ValueError, naming the layer, for a chosen one that PaCA's layer cannot stand in for."""
+    for name, reason in _unfit(model, chosen, name_ties=True).items():
+        raise ValueError(f"{name} cannot be adapted: {reason}. Choose other layers with targets=")
+    _check_forwards(chosen)
 
-    A forward that was replaced on the instance is refused, and never left aside: it is the work of some other library,
-    which PaCA's layer would pass by.
-    """
-    tied = _tied(model)
+
+def _check_forwards(chosen: dict[str, nn.Module]) -> None:
+    """Raises ValueError for a layer whose forward was replaced on the instance. It is refused, and never left aside: it
+    is the work of some other library, which PaCA's layer would pass by."""
     for name, layer in chosen.items():
-        reason = _reason(model, name, layer)
-        if reason is None and name in tied:
-            reason = f"its weight is tied to {tied[name]}, which it would change"
-        if reason is not None:
-            raise ValueError(f"{name} cannot be adapted: {reason}. Choose other layers with targets=")
         if forward_replaced(layer):
             raise ValueError(
                 f"{name} has a forward of its own, put on this one layer by another library (accelerate's offloading, "
@@ -104,16 +102,17 @@ def check_adaptable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
             )
 
 
-def _left_aside(model: nn.Module, found: dict[str, nn.Module]) -> dict[str, str]:
-    """Which of these layers cannot be adapted, and why."""
-    tied, left = _tied(model), {}
+def _unfit(model: nn.Module, found: dict[str, nn.Module], name_ties: bool) -> dict[str, str]:
+    """Which of these layers cannot be adapted, and why; name_ties: with the name that a weight is tied to."""
+    tied, unfit = _tied(model), {}
     for name, layer in found.items():
         reason = _reason(model, name, layer)
         if reason is None and name in tied:
-            reason = "its weight is tied to another's, which it would change"
+            other = tied[name] if name_ties else "another's"
+            reason = f"its weight is tied to {other}, which it would change"
         if reason is not None:
-            left[name] = reason
-    return left
+            unfit[name] = reason
+    return unfit
 
 
 def _reason(model: nn.Module, name: str, layer: nn.Module) -> str | None:

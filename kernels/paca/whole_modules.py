@@ -42,11 +42,12 @@ def new_parameters(model: nn.Module) -> list[str]:
     return [name for name, loaded in marked.items() if not loaded] if any(marked.values()) else []
 
 
-def new_beside_blocks(model: nn.Module) -> list[str]:
-    """Those of them that are to train: outside of the blocks, no embeddings, not frozen (as fixed positions are)."""
+def new_beside_blocks(model: nn.Module, new: list[str]) -> list[str]:
+    """Those of the new parameters that are to train: outside of the blocks, no embeddings, not frozen (as
+    fixed positions are)."""
     inside = tuple(f"{name}." for name, _ in block_lists(model))
     kept = {id(p) for module in embeddings(model) for p in module.parameters()}
-    outside = {name: model.get_parameter(name) for name in new_parameters(model) if not name.startswith(inside)}
+    outside = {name: model.get_parameter(name) for name in new if not name.startswith(inside)}
     return [name for name, p in outside.items() if p.requires_grad and id(p) not in kept]
 
 

@@ -4,13 +4,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._C import _get_tracing_state, _len_torch_dispatch_stack, _len_torch_function_stack
-from torch._C._functorch import peek_interpreter_stack
-from torch.autograd import forward_ad
+from torch._C import _len_torch_dispatch_stack, _len_torch_function_stack
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from ..runtime.checks import check_lora
+from ..runtime.launch import transformed
 from .layer_parts import Parts
 
 _AUTOCAST = {torch.bfloat16, torch.float16, torch.float32}
@@ -23,10 +22,8 @@ def unwatched(x: Tensor) -> bool:
     if torch.compiler.is_compiling():
         return not torch.compiler._is_exporting_flag  # an exported program must run where this package is not
     return (
-        _get_tracing_state() is None  # torch.jit.trace, ONNX and TensorBoard graphs made by it
-        and peek_interpreter_stack() is None  # vmap, grad, jvp, functionalize of torch.func
+        not transformed()
         and _len_torch_dispatch_stack() == 0  # counters of operations, selective checkpointing, make_fx
-        and forward_ad._current_level < 0  # dual tensors
         and (_len_torch_function_stack() == 0 or not _function_mode_watches())
         # Asked last, since a mode that watches would hear it: PEFT's layers have their own answers to these kinds.
         and not (x.is_meta or x.layout is not torch.strided or x.is_nested)

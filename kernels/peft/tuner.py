@@ -1,11 +1,11 @@
 """PEFT's LoRA tuner, whose later adapters find their layers swapped as well; and the swap itself."""
 
-from types import MethodType
 from typing import Any
 
 from peft.tuners.lora import model as peft_model
 from torch import nn
 
+from ..modules.plain_linear import bound_to
 from . import fused_linear
 from .stand_in import StandIn
 
@@ -37,7 +37,5 @@ def swap(model: nn.Module) -> None:
 
 def forward_replaced(layer: Any) -> bool:
     """Whether the layer has a forward of its own; its class's, left there by who took a hook off, is none."""
-    left = layer.__dict__.get("forward")
-    if isinstance(left, MethodType) and left.__self__ is layer:
-        return left.__func__ not in (fused_linear.Linear.forward, fused_linear.Linear.stands_for.forward)
-    return left is not None
+    own, ours = layer.__dict__.get("forward"), fused_linear.Linear
+    return own is not None and not bound_to(layer, own, ours.forward, ours.stands_for.forward)

@@ -96,17 +96,20 @@ def ordinary(*tensors: Tensor | None) -> bool:
     """Whether kernels can read these tensors as they are.
 
     None is empty, sparse, negated lazily (z.conj().imag) or of a subclass (DTensor, quantised, fake; kinds of
-    nn.Parameter are plain), and no call is transformed (torch.func), traced (torch.jit.trace) or differentiated in
-    forward mode.
+    nn.Parameter are plain), and the call is not transformed.
     """
+    return not transformed() and all(
+        t is None or (_plain(type(t)) and t.layout is torch.strided and t.numel() > 0 and not t.is_neg())
+        for t in tensors
+    )
+
+
+def transformed() -> bool:
+    """Whether torch.func, torch.jit.trace or forward-mode differentiation makes something else of this call."""
     return (
-        forward_ad._current_level < 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch._C._get_tracing_state() is None
-        and all(
-            t is None or (_plain(type(t)) and t.layout is torch.strided and t.numel() > 0 and not t.is_neg())
-            for t in tensors
-        )
+        forward_ad._current_level >= 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._get_tracing_state() is not None
     )
 
 

@@ -49,13 +49,18 @@ def gradients(model: nn.Module, inputs: Mapping[str, Any]) -> tuple[list[Tensor]
     before = {name: value.clone() for name, value in model.named_buffers()}
     found = outputs(model, inputs)
     loss_of(found).backward()
-    with torch.no_grad():
-        for name, value in model.named_buffers():  # running statistics, say
-            if name in before and before[name].shape == value.shape:
-                value.copy_(before[name])
+    put_buffers(before, model)
     grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad and p.grad is not None}
     model.zero_grad()
     return [value.detach() for value in found], grads
+
+
+@torch.no_grad()
+def put_buffers(known: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Gives the model's buffers these values: a training pass changes running statistics, as no adapter does."""
+    for name, value in model.named_buffers():
+        if name in known and known[name].shape == value.shape:
+            value.copy_(known[name])
 
 
 def same_outputs(found: list[Tensor], expected: list[Tensor]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..paca import load_paca, merge_paca, paca, remove_paca, save_paca
 from ..paca.model import paca_layers
 from .build import Specimen, sentence
-from .passes import gradients, loss_of, outputs, same_gradients, same_outputs
+from .passes import gradients, loss_of, outputs, put_buffers, same_gradients, same_outputs
 from .row import Paca
 
 RANK, ALPHA = 4, 8.0
@@ -84,7 +84,7 @@ def _check(
         with tempfile.TemporaryDirectory() as folder:
             save_paca(model, folder)
             loaded = load_paca(specimen.build(trained[0].dtype), folder).eval()
-        _put_buffers(model, loaded)
+        put_buffers(dict(model.named_buffers()), loaded)
         _require(same_outputs(outputs(loaded, inputs), trained), "the output after save_paca and load_paca differs")
         merge_paca(loaded)
         _require(not paca_layers(loaded), "merge_paca leaves layers behind")
@@ -95,7 +95,7 @@ def _check(
             if model.get_parameter(name).requires_grad:  # it trained whole, and no copy is kept
                 model.get_parameter(name).copy_(value)
             _require(torch.equal(model.get_parameter(name), value), f"remove_paca leaves {name} changed")
-        _put_buffers(fresh, model)
+        put_buffers(dict(fresh.named_buffers()), model)
         _require(
             _identical(outputs(model, inputs), pretrained), "the output after remove_paca is not the pretrained one"
         )
@@ -119,7 +119,6 @@ def _check_gradients(model: nn.Module, found: Mapping[str, Tensor], expected: Ma
 
 
 def _step(model: nn.Module, inputs: Mapping[str, Any]) -> None:
-
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # An eps far below any gradient: a tiny model's may lie below the usual 1e-8, and would move nothing.
     optimizer = torch.optim.AdamW(trained, lr=1e-2, eps=1e-20, weight_decay=0.0)
@@ -151,14 +150,6 @@ def _check_step(model: nn.Module, before: Mapping[str, Tensor], found: Mapping[s
 
 def _plain_values(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.named_parameters() if not value.requires_grad}
-
-
-def _put_buffers(source: nn.Module, target: nn.Module) -> None:
-    """Running statistics of the training pass, which are none of an adapter's concern."""
-    known = dict(source.named_buffers())
-    for name, value in target.named_buffers():
-        if name in known and known[name].shape == value.shape:
-            value.copy_(known[name])
 
 
 def _identical(found: list[Tensor], expected: list[Tensor]) -> bool:

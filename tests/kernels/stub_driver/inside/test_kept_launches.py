@@ -92,29 +92,8 @@ def test_variations(call: Call, gpu: int) -> None:
     agree(watch)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("scheme", ["epilogue/epilogue", "single_pass/epilogue_fused_da"])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_misaligned_tensors_between_aligned_ones(scheme: str, dropout: float) -> None:
+def misaligned_between(aligned: Call, offs: tuple[str, ...]) -> None:
     """A kernel compiled for 16-byte aligned pointers must not be handed others: a GPU would stop with an error."""
-    if dropout and "single_pass" in scheme:
-        scheme = "cublas/epilogue_fused_da"
-    aligned = Call(scheme=scheme, dropout=dropout)
-    with watching() as watch:
-        for off in ("x", "weight0", "a0", "b0", "bias", "dy"):
-            aligned(SM_90)
-            for _ in range(2):
-                replace(aligned, off=(off,))(SM_90)
-        aligned(SM_90)
-    agree(watch)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["group", "paca", "paca fused"])
-def test_misaligned_tensors_of_other_functions(kind: str) -> None:
-    kind, _, scheme = kind.partition(" ")
-    aligned = Call(kind, scheme=scheme or None)
-    offs = ("x", "weight1", "a1", "b1", "bias", "dy") if kind == "group" else ("x", "index", "dy")
     with watching() as watch:
         for off in offs:
             aligned(SM_90)
@@ -122,6 +101,23 @@ def test_misaligned_tensors_of_other_functions(kind: str) -> None:
                 replace(aligned, off=(off,))(SM_90)
         aligned(SM_90)
     agree(watch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["epilogue/epilogue", "single_pass/epilogue_fused_da"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_misaligned_tensors_between_aligned_ones(scheme: str, dropout: float) -> None:
+    if dropout and "single_pass" in scheme:
+        scheme = "cublas/epilogue_fused_da"
+    misaligned_between(Call(scheme=scheme, dropout=dropout), ("x", "weight0", "a0", "b0", "bias", "dy"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["group", "paca", "paca fused"])
+def test_misaligned_tensors_of_other_functions(kind: str) -> None:
+    kind, _, scheme = kind.partition(" ")
+    offs = ("x", "weight1", "a1", "b1", "bias", "dy") if kind == "group" else ("x", "index", "dy")
+    misaligned_between(Call(kind, scheme=scheme or None), offs)
 
 
 @pytest.mark.slow
