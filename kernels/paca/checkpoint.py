@@ -176,6 +176,9 @@ def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int
         }
         described = {**nothing, **described}
     try:
+        for key, kind in (("architecture", str), ("num_labels", int), ("embedding_rows", int)):
+            if not isinstance(described.get(key), kind | None):
+                raise TypeError(f"{key} is {described[key]!r}, expected null or {kind.__name__}")
         config = PacaConfig(
             rank=described["rank"],
             alpha=described["alpha"],
@@ -242,5 +245,7 @@ def _from_pretrained(name: str, architecture: str | None, labels: int | None) ->
     config = transformers.AutoConfig.from_pretrained(name)
     own = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
     kind = getattr(transformers, architecture or "", own)
+    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+        kind = own  # a checkpoint may name anything
     more = {"num_labels": labels} if labels not in (None, config.num_labels) else {}
     return kind.from_pretrained(name, dtype="auto", **more)

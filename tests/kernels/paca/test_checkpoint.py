@@ -153,6 +153,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "rank": (_edit_config(rank=3), r"paca_model.safetensors: .*columns has shape \(\d+, 4\), expected \(\d+, 3\)"),
     "alpha": (_edit_config(alpha="8"), r"alpha is '8', expected a positive number"),
     "dtype": (_edit_config(adapter_dtype="float3"), r"paca_config.json: .*float3"),
+    "architecture": (_edit_config(architecture=5), r"paca_config.json: architecture is 5, expected null or str"),
+    "rows": (_edit_config(embedding_rows="9"), r"paca_config.json: embedding_rows is '9', expected null or int"),
     "shapes": (_edit_config(shapes=WIDE), rf"{NAME} has \(in, out\) features \(64, 128\).*\(32, 128\)"),
     "name": (
         _edit_config(shapes={"model.q": {"in": 1, "out": 1}}),
