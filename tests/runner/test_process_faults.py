@@ -149,6 +149,7 @@ def test_out_of_memory_is_a_row_and_the_next_case_has_a_clean_process(bench: Ben
     assert small["process"] == big["process"] != after["process"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_and_the_record_stays_readable(
     bench: Bench, sweep_file: Path, tmp_path: Path
 ) -> None:
