@@ -10,6 +10,20 @@ class UserError(Exception):
     The text names the file or flag, what was found there, and what would be valid.
     """
 
+    def __init__(self, text: str) -> None:
+        super().__init__(printable(text))
+
+
+def printable(text: str) -> str:
+    """The text as it may stand on a terminal and on a page: whatever steers instead of showing (control characters,
+    changes of writing direction, halves of surrogate pairs) as its escape. Line feeds and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in _SPACES else repr(c)[1:-1] for c in text)
+
+
+_SPACES = "\n\t\xa0\u202f"  # that Python does not count as printable
+
 
 def one_of(what: str, found: object, valid: Iterable[object]) -> str:
     """The usual sentences for a value outside its vocabulary."""

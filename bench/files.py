@@ -1,10 +1,8 @@
 """Files that survive a kill and a full disk: JSON lines, whole files, and what moves aside to earlier/."""
 
-import gzip
 import json
 import os
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +11,6 @@ from bench.errors import UserError
 EARLIER = "earlier"
 
 Object = dict[str, Any]
-
-
-def read_json_lines(path: Path, check: Callable[[Object], object] | None = None) -> tuple[list[Object], int | None]:
-    """The objects of a file of JSON lines, and the byte at which a torn last line begins; (nothing, None) without file.
-
-    A name that ends in .gz is unpacked first. A line that a kill tore off has no line feed at its end, and is left out.
-    check: raises ValueError, KeyError or TypeError for an object that does not belong there. Raises UserError with the
-    line's number for any other line that is no such object, for nobody's kill did that.
-    """
-    if not path.exists():
-        return [], None
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise UserError(f"{path}: the file cannot be unpacked ({e}). Copy it again, or remove it.") from None
-    objects: list[Object] = []
-    whole = data.rfind(b"\n") + 1
-    for number, line in enumerate(data[:whole].split(b"\n"), 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise TypeError
-                if check:
-                    check(value)
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{path}:{number}: damaged line. Each line should be one JSON object; only the last may be torn."
-                    " Mend the line, or remove it."
-                ) from None
-            objects.append(value)
-    return objects, whole if data[whole:].strip() else None
 
 
 def append_json_lines(path: Path, objects: Iterable[Object]) -> None:
@@ -95,3 +61,16 @@ def set_aside(folder: Path, name: str, paths: Iterable[Path]) -> Path:
     for path in moved:
         path.replace(aside / path.name)
     return aside
+
+
+def refuse_links(folder: Path) -> None:
+    """Raises UserError where a file or folder in `folder` is a symbolic link: whoever wrote into it would write to a
+    place of somebody else's choosing. The folder itself may be one."""
+    if not folder.is_dir():
+        return
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            raise UserError(
+                f"{path}: this is a symbolic link, to {path.readlink()}. What is written here must stay here: put the"
+                " file itself there, or link the whole folder."
+            )

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.accuracy.question import Piece
-from bench.files import append_json_lines, read_json_lines, replace_file
+from bench.files import append_json_lines, replace_file
+from bench.reading import read_json_lines
 
 
 @dataclass(frozen=True)

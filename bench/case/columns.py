@@ -1,25 +1,27 @@
 """The columns of rows.csv: their order, units and meanings. `python -m bench.case.columns` prints docs/columns.md."""
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from bench.case.case import AXES
+from bench.case.case import AXES, TYPES
 from bench.case.clocks import CLOCKS
 from bench.case.schema import BESIDE, Status
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of rows.csv that is no axis."""
+    """One column of rows.csv. kind: what its values are; 'amount' is a number of its unit, and none is negative."""
 
     name: str
     meaning: str
     unit: str = ""
+    kind: Literal["text", "count", "amount", "share", "flag"] = "text"
 
 
 _FIRST = (
     Column("case_id", "12 hex digits over the axes: the same case has the same id in every run"),
     Column("run_id", "the run that measured the row; its provenance is in run.json"),
-    Column("repeat", "counts from 0; each repeat is a process of its own"),
+    Column("repeat", "counts from 0; each repeat is a process of its own", kind="count"),
     Column("gpu", "full name of the GPU, or of the CPU where there is none"),
 )
 _PASS = (
@@ -27,55 +29,69 @@ _PASS = (
     Column("clock", "; ".join(f"{name}: {clock.meaning}" for name, clock in CLOCKS.items())),
 )
 _FOUND = (
-    Column("median_ms", "median of the samples", "ms"),
-    Column("ci_low_ms", "lower end of the median's 95 % interval", "ms"),
-    Column("ci_high_ms", "upper end of the median's 95 % interval", "ms"),
-    Column("p20_ms", "20th percentile of the samples", "ms"),
-    Column("p80_ms", "80th percentile of the samples", "ms"),
-    Column("min_ms", "smallest sample", "ms"),
-    Column("n", "number of samples"),
+    Column("median_ms", "median of the samples", "ms", "amount"),
+    Column("ci_low_ms", "lower end of the median's 95 % interval", "ms", "amount"),
+    Column("ci_high_ms", "upper end of the median's 95 % interval", "ms", "amount"),
+    Column("p20_ms", "20th percentile of the samples", "ms", "amount"),
+    Column("p80_ms", "80th percentile of the samples", "ms", "amount"),
+    Column("min_ms", "smallest sample", "ms", "amount"),
+    Column("n", "number of samples", kind="count"),
     Column(
         "ratio",
         "time over the baseline's in the same pass and clock: the median over rounds, or a quotient of medians",
+        kind="amount",
     ),
-    Column("ratio_low", "lower end of the ratio's 95 % interval, from its rounds"),
-    Column("ratio_high", "upper end of the ratio's 95 % interval, from its rounds"),
+    Column("ratio_low", "lower end of the ratio's 95 % interval, from its rounds", kind="amount"),
+    Column("ratio_high", "upper end of the ratio's 95 % interval, from its rounds", kind="amount"),
     Column("ratio_to", "case_id of the baseline: Full-FT eager, or the first case of the comparison without it"),
-    Column("rounds", "rounds in which the case and the baseline took turns; empty where it was measured alone"),
+    Column(
+        "rounds",
+        "rounds in which the case and the baseline took turns; empty where it was measured alone",
+        kind="count",
+    ),
     Column("beside", f"what the case took turns with: {', '.join(BESIDE)}"),
-    Column("outliers", "samples beyond 1.5 interquartile ranges from the quartiles; counted, never dropped"),
+    Column(
+        "outliers", "samples beyond 1.5 interquartile ranges from the quartiles; counted, never dropped", kind="count"
+    ),
     Column("stop", "why sampling stopped: converged, budget, wall, samples or rounds"),
-    Column("noisy", "True where the interval is wider than +-2 %"),
+    Column("noisy", "True where the interval is wider than +-2 %", kind="flag"),
     Column("status", f"how the measurement ended: {', '.join(Status)}"),
     Column("detail", "what else is to be said, such as the reason of a status"),
-    Column("peak_mib", "peak memory of the pass", "MiB"),
-    Column("trainable_params", "number of trained values"),
-    Column("flops", "work of the pass, by closed form: matrix products alone", "FLOP"),
-    Column("bytes", "what the pass must read and write, by closed form", "bytes"),
-    Column("floor_ms", "roofline time: what the pass takes at least, by the data sheet's peaks", "ms"),
-    Column("launches", "nodes of the CUDA graph"),
-    Column("sm_clock_mhz", "median SM clock while sampling", "MHz"),
-    Column("power_w", "median power while sampling", "W"),
-    Column("temperature_c", "highest temperature while sampling", "degrees Celsius"),
-    Column("mem_clock_mhz", "median memory clock while sampling", "MHz"),
-    Column("power_capped", "share of the readings in which the power limit held the clocks down"),
+    Column("peak_mib", "peak memory of the pass", "MiB", "amount"),
+    Column("trainable_params", "number of trained values", kind="count"),
+    Column("flops", "work of the pass, by closed form: matrix products alone", "FLOP", "amount"),
+    Column("bytes", "what the pass must read and write, by closed form", "bytes", "amount"),
+    Column("floor_ms", "roofline time: what the pass takes at least, by the data sheet's peaks", "ms", "amount"),
+    Column("launches", "nodes of the CUDA graph", kind="count"),
+    Column("sm_clock_mhz", "median SM clock while sampling", "MHz", "amount"),
+    Column("power_w", "median power while sampling", "W", "amount"),
+    Column("temperature_c", "highest temperature while sampling", "degrees Celsius", "amount"),
+    Column("mem_clock_mhz", "median memory clock while sampling", "MHz", "amount"),
+    Column("power_capped", "share of the readings in which the power limit held the clocks down", kind="share"),
     Column(
         "dropped",
         "samples that did not count: throttled GPU, a sleep kernel too short, a CPU process that waited for a core",
+        kind="count",
     ),
-    Column("refresh_ms", "PaCA's column refresh, or merged's merge, due once per optimizer step", "ms"),
-    Column("optimizer_ms", "of a step: AdamW alone", "ms"),
-    Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms"),
-    Column("model_dropout", "the largest dropout of the model itself"),
+    Column("refresh_ms", "PaCA's column refresh, or merged's merge, due once per optimizer step", "ms", "amount"),
+    Column("optimizer_ms", "of a step: AdamW alone", "ms", "amount"),
+    Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms", "amount"),
+    Column("model_dropout", "the largest dropout of the model itself", kind="share"),
     Column("tuned", "hash of the tuned tiles that our kernels ran under; empty for other impls and default tiles"),
-    Column("threads", "threads that the CPU computed with; empty on a GPU"),
+    Column("threads", "threads that the CPU computed with; empty on a GPU", kind="count"),
     Column("process", "the worker process that measured the row"),
     Column("measured_at", "when the row was on disk, UTC"),
     Column("repro", "the command that measures this case again"),
 )
 
-_AXES = tuple(Column(name, axis.meaning) for name, axis in AXES.items() if name != "l2")
-_L2 = (Column("l2", AXES["l2"].meaning),)
+
+def _of_axis(name: str) -> Column:
+    kinds: dict[type, Any] = {str: "text", int: "count", float: "amount"}
+    return Column(name, AXES[name].meaning, kind=kinds[TYPES[name]])
+
+
+_AXES = tuple(_of_axis(name) for name in AXES if name != "l2")
+_L2 = (_of_axis("l2"),)
 ROW = (*_FIRST, *_AXES, *_PASS, *_L2, *_FOUND)
 COLUMNS = tuple(column.name for column in ROW)  # in their order; an empty cell means not measured
 

@@ -3,7 +3,6 @@
 Reads only: a torn last line stays where it is.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
@@ -14,8 +13,8 @@ from typing import Any
 from bench.case import AXES, Case, schema
 from bench.compare.verdict import Process
 from bench.errors import UserError
-from bench.files import read_json_lines
-from bench.record.store import Row, key_of
+from bench.record.read import Row, read_kept_rows, read_run
+from bench.record.store import key_of
 from bench.where import parse_where, text_of
 
 Key = tuple[str, str, str]  # case_id, pass, clock
@@ -68,18 +67,12 @@ def read_side(name: str, folder: Path) -> Side:
     path = folder / "run.json"
     if not folder.is_dir():
         raise UserError(f"{name}, {folder}: no such folder. Pass one that `python -m bench run` has filled.")
-    if not path.is_file():
+    if not path.exists():
         inside = sorted(p.parent.relative_to(folder).as_posix() for p in folder.glob("*/run.json"))
         hint = f"; results folders in it: {', '.join(inside)}" if inside else ""
         raise UserError(f"{name}, {folder}: no run.json in it, so it is no results folder{hint}")
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise UserError(f"{path}: not JSON ({e})") from None
-    found = run.get("schema") if isinstance(run, dict) else None
-    if found != schema.SCHEMA:
-        raise UserError(f"{path}: schema {found!r}; this version reads schema {schema.SCHEMA}")
-    lines, torn = read_json_lines(folder / "rows.jsonl", key_of)
+    run = read_run(folder)
+    lines, torn = read_kept_rows(folder)
     rows = tuple({key_of(row): row for row in lines}.values())
     if not rows:
         raise UserError(f"{name}, {folder / 'rows.jsonl'}: no rows; nothing was measured there yet")

@@ -18,8 +18,9 @@ from typing import Any
 from bench.compare.verdict import MIN_PROCESSES
 from bench.devices import choose, gpus
 from bench.errors import UserError
-from bench.files import read_json_lines, replace_file, set_aside
+from bench.files import replace_file, set_aside
 from bench.record.environment import command_to_go_on, source_hash
+from bench.record.read import read_kept_rows
 from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names
 from bench.terminal import say
@@ -122,7 +123,7 @@ def _run(checkout: Path, command: list[str], folder: Path, repeat: int) -> None:
         except KeyboardInterrupt:
             say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
             raise Interrupted(128 + (came[0] if came else signal.SIGINT)) from None
-    measured = code in (0, 1) and any(r["repeat"] == repeat for r in read_json_lines(folder / "rows.jsonl")[0])
+    measured = code in (0, 1) and any(r["repeat"] == repeat for r in read_kept_rows(folder)[0])
     if not measured:
         raise UserError(
             f"{checkout}: its `python -m bench {' '.join(command[:2])}` ended with status {code}, and left no row of"

@@ -17,11 +17,11 @@ from typing import Any
 from bench.case.columns import COLUMNS
 from bench.case.schema import SCHEMA
 from bench.errors import UserError
-from bench.files import EARLIER, append_json_lines, read_json_lines, replace_file, set_aside
+from bench.files import EARLIER, append_json_lines, refuse_links, replace_file, set_aside
 from bench.record.environment import IDENTITY
 from bench.record.ratios import with_ratios
+from bench.record.read import Row, read_kept_rows, read_run, read_samples
 
-Row = dict[str, Any]
 Key = tuple[str, str, str, int]
 
 
@@ -62,8 +62,8 @@ class Record:
 
     def load(self) -> None:
         """Reads rows.jsonl. A torn last line is cut off the file, with a note; any other is refused by its number."""
-        for name in ("samples.jsonl", "rows.jsonl"):
-            lines, torn = read_json_lines(self.folder / name, key_of)
+        for name, read in (("samples.jsonl", read_samples), ("rows.jsonl", read_kept_rows)):
+            lines, torn = read(self.folder)
             if torn is not None:
                 with open(self.folder / name, "r+b") as f:
                     f.truncate(torn)
@@ -72,8 +72,7 @@ class Record:
 
     def samples(self) -> dict[Key, list[float]]:
         """The samples behind the rows, in ms and in the order in which they were taken, read from disk."""
-        lines, _ = read_json_lines(self.folder / "samples.jsonl")
-        return {key_of(line): line["samples_ms"] for line in lines}
+        return {key_of(line): line["samples_ms"] for line in read_samples(self.folder)[0]}
 
     def write_run(self) -> None:
         replace_file(self.folder / "run.json", json.dumps(self.run, indent=1) + "\n")
@@ -84,7 +83,7 @@ class Record:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(with_ratios(self.rows, read_json_lines(self.folder / "samples.jsonl")[0]))
+        writer.writerows(with_ratios(self.rows, read_samples(self.folder)[0]))
         replace_file(self.folder / "rows.csv", text.getvalue())
 
 
@@ -126,7 +125,7 @@ def peek_record(folder: Path, environment: dict[str, Any]) -> Record | None:
     found = _read_run(folder)
     if found is None or _changed(found, environment):
         return None
-    lines, torn = read_json_lines(folder / "rows.jsonl", key_of)
+    lines, torn = read_kept_rows(folder)
     return None if torn is not None else Record(folder, found, lines)
 
 
@@ -139,22 +138,16 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
     path = folder / "run.json"
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: this is a file. Pass a folder, new or from an earlier run.")
+    refuse_links(folder)
     if not path.exists():
         for name in ("rows.jsonl", "samples.jsonl"):
             if (folder / name).exists():
                 raise UserError(f"{folder / name}: a record without its run.json; move it away, or pass another --out")
         return None
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise UserError(f"{path}: not JSON ({e}); move the folder away, or pass another --out") from None
-    if not isinstance(run, dict) or run.get("schema") != SCHEMA or not isinstance(run.get("run_id"), str):
-        schema = run.get("schema") if isinstance(run, dict) else None
-        raise UserError(f"{path}: schema {schema!r}; this version reads schema {SCHEMA}. Pass another --out")
-    return run
+    return read_run(folder, ("schema", "run_id", "invocations"), as_is=True)
 
 
 def _aside(folder: Path, run: dict[str, Any]) -> Path:
     """Moves a whole record, drawings included, to earlier/<run_id>/; run.json last: cut off, it still says whose."""
-    paths = [path for path in folder.iterdir() if path.name != EARLIER]
+    paths = [p for p in folder.iterdir() if p.name != EARLIER and not p.name.startswith(".")]  # a lock stays
     return set_aside(folder, run["run_id"], sorted(paths, key=lambda p: (p.name == "run.json", p.name)))

@@ -11,7 +11,8 @@ from tqdm import tqdm
 from transformers import TrainerCallback
 
 from bench.errors import UserError
-from bench.files import append_json_lines, read_json_lines, replace_file
+from bench.files import append_json_lines, replace_file
+from bench.reading import read_json_lines
 
 
 class Stopwatch:

@@ -13,7 +13,7 @@ from transformers import PrinterCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 
 from bench.errors import UserError
-from bench.files import read_json_lines
+from bench.reading import read_json_lines
 from bench.train import checkpoint
 from bench.train.folder import CHECKPOINTS, METRICS, MODEL, RESULT
 from bench.train.load import load_checkpoint

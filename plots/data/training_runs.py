@@ -7,8 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
-from plots.data.load import ROW_FILES, number, read_object, text
+from pydantic import Field
+
+from bench.reading import Count, Text, read_object, shape_of
+from plots.data.load import ROW_FILES, number, text
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
 MODEL = "llama2-7b"  # the paper's
@@ -23,6 +27,23 @@ CATEGORIES = (("humanities", "hums"), ("stem", "stem"), ("social sciences", "soc
 # Keys of train.json: what a step is, and on how many devices.
 CONDITIONS = ("batch", "accumulation", "length", "precision", "world_size")
 SCORES = (*(ours for ours, _ in CATEGORIES), "average")
+
+
+_Percent = Annotated[int | float, Field(ge=0, le=100)]
+_Seconds = Annotated[int | float, Field(ge=0, le=1e9)]
+
+
+# What is read of train.json and of accuracy.json.
+_TRAIN = shape_of({
+    **dict.fromkeys(("strategy", "method", "trainable_layers", "model", "gpu", "device", "precision"), Text),
+    **dict.fromkeys(("steps", "examples", "batch", "accumulation", "length", "world_size"), Count),
+    "wall_s": _Seconds,
+})  # fmt: skip
+_ACCURACY = shape_of({
+    **dict.fromkeys(("strategy", "model", "by"), Text),
+    **dict.fromkeys(("items", "shots"), Count),
+    "categories": dict[Text, _Percent | None], "average": _Percent,
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,8 +136,11 @@ def is_run(path: Path) -> bool:
 
 
 def load_run(path: Path) -> Run:
-    """Reads train.json and accuracy.json, whichever is there. Raises UserError where one is no JSON object."""
-    train, accuracy = read_object(path / "train.json"), read_object(path / "accuracy.json")
+    """Reads train.json and accuracy.json, whichever is there. Raises UserError where one is damaged."""
+    train, accuracy = (
+        read_object(file, shape) if file.exists() else {}
+        for file, shape in ((path / "train.json", _TRAIN), (path / "accuracy.json", _ACCURACY))
+    )
     both = accuracy | train
     categories = accuracy.get("categories")
     given = {**(categories if isinstance(categories, dict) else {}), "average": accuracy.get("average")}

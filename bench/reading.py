@@ -1,0 +1,157 @@
+"""Reads files that anybody may have damaged: bounded in size, checked by a schema, refused in one sentence.
+
+Whatever comes from disk passes here once: a results folder from another machine, a checkpoint, data. What is returned
+has the types that its schema says, and whoever uses it need not ask again.
+"""
+
+import gzip
+import json
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    Required,  # pydantic asks for it below Python 3.12
+)
+
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from bench.errors import UserError, printable, short
+
+Object = dict[str, Any]
+Shape = TypeAdapter[Any]  # of an object: what `shape` and `TypeAdapter` make
+
+LARGEST = 2**30  # bytes of a file that is read as a whole; a million samples take 10 MB
+DOCUMENT = 2**26  # bytes of a JSON or YAML document
+
+# Parts of schemas. Text is what may be shown: see printable.
+Text = Annotated[StrictStr, Field(max_length=1_000_000), AfterValidator(printable)]
+Count = Annotated[StrictInt, Field(ge=0, le=2**53)]  # beyond, a float would not hold it
+Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False, strict=True)]
+Flag = StrictBool
+
+_typed_dict: Any = TypedDict
+
+
+def fields_of(fields: dict[str, Any], needed: Iterable[str] = ()) -> Any:
+    """A type of objects with these fields. Each may be missing or null, but for those that are needed; other keys are
+    kept as they are."""
+    needed = set(needed)
+    kinds = {k: Required[v] if k in needed else v | None for k, v in fields.items()}
+    found = _typed_dict("Fields", kinds, total=False)
+    found.__pydantic_config__ = ConfigDict(extra="allow")
+    return found
+
+
+def shape_of(fields: dict[str, Any], needed: Iterable[str] = (), *checks: Callable[[Object], Object]) -> Shape:
+    """The schema of such objects. checks: further ones, each raises ValueError or returns the object."""
+    kind: Any = Annotated[(fields_of(fields, needed), *map(AfterValidator, (*checks, lambda value: value)))]
+    return TypeAdapter(kind)
+
+
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+
+
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """The content of a plain file of at most `most` bytes. Raises UserError for anything else, and does not wait at a
+    named pipe."""
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+    with open(fd, "rb") as file:
+        mode = os.fstat(fd).st_mode
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path}: this is {_KINDS.get(stat.S_IFMT(mode), 'a device')}. A plain file is needed.")
+        try:
+            data = file.read(most + 1)
+        except OSError as e:
+            raise UserError(f"{path}: cannot be read ({e.strerror})") from None
+    if len(data) > most:
+        raise UserError(f"{path}: longer than {most} bytes, which is the most that is read of such a file.")
+    return data
+
+
+def read_text(path: Path, most: int = DOCUMENT) -> str:
+    """The text of a UTF-8 file. Raises UserError."""
+    try:
+        return read_bytes(path, most).decode("utf-8")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path}: not UTF-8 text (byte {e.start})") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file, unchecked. Raises UserError."""
+    return parse_json(read_text(path), str(path), "Copy it again, or remove it.")
+
+
+def parse_json(text: str | bytes, where: str, advice: str) -> Any:
+    """The value of a JSON text; `where` names it. Raises UserError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{where}: nested too deeply. {advice}") from None
+    except ValueError as e:  # no JSON, no UTF-8, a number of thousands of digits
+        raise UserError(f"{where}: not JSON ({e}). {advice}") from None
+
+
+def read_object(path: Path, shape: Shape, advice: str = "Copy it again, or remove it.") -> Object:
+    """The object of a JSON file as `shape` has it. Raises UserError with the field."""
+    return checked(read_json(path), shape, str(path), advice)
+
+
+def checked(value: Any, shape: Shape, where: str, advice: str = "", strict: bool | None = True) -> Object:
+    """A JSON value as `shape` has it. strict: without conversions between types; None leaves that to the shape. Raises
+    UserError with the field, what was found and what would be valid."""
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: found a {type(value).__name__} where one JSON object should be. {advice}".rstrip())
+    try:
+        found: Object = shape.validate_python(value, strict=strict)
+        return found
+    except ValidationError as e:
+        first = e.errors(include_url=False, include_context=False)[0]
+    except (RecursionError, OverflowError) as e:
+        raise UserError(f"{where}: a value cannot be read ({e}). {advice}".rstrip()) from None
+    field = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    told = "" if first["type"] == "missing" or not field else f" is {short(first['input'])}"
+    raise UserError(f"{where}: {field}{told}: {said}. {advice}".replace(": : ", ": ").rstrip())
+
+
+def read_json_lines(path: Path, shape: Shape | None = None) -> tuple[list[Object], int | None]:
+    """The objects of a file of JSON lines, and the byte at which a torn last line begins; (nothing, None) without file.
+
+    A name that ends in .gz is unpacked first. A line that a kill tore off has no line feed at its end, and is left out.
+    Raises UserError with the line's number for any other line that is no object of that shape, for nobody's kill did
+    that.
+    """
+    if not os.path.lexists(path):
+        return [], None
+    data = _unpacked(path) if path.suffix == ".gz" else read_bytes(path)
+    advice = "Only the last line may be torn. Mend the line, or remove it."
+    objects: list[Object] = []
+    whole = data.rfind(b"\n") + 1
+    for number, line in enumerate(data[:whole].split(b"\n"), 1):
+        if line.strip():
+            where = f"{path}:{number}"
+            objects.append(checked(parse_json(line, where, advice), shape or _OBJECT, where, advice))
+    return objects, whole if data[whole:].strip() else None
+
+
+_OBJECT: Shape = TypeAdapter(Object)
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        with gzip.open(BytesIO(read_bytes(path))) as file:
+            data = file.read(LARGEST + 1)
+    except (OSError, EOFError, zlib.error) as e:
+        raise UserError(f"{path}: the file cannot be unpacked ({e}). Copy it again, or remove it.") from None
+    if len(data) > LARGEST:
+        raise UserError(f"{path}: unpacked it is longer than {LARGEST} bytes, the most that is read of such a file.")
+    return data

@@ -1,0 +1,161 @@
+"""The files of a results folder, checked by their schema: run.json, rows.jsonl or rows.csv, samples.jsonl.
+
+`run` goes on in a folder, `compare`, `spread` and the report read one; all of them read it here. A key may be missing
+unless its reader needs it, and keys of other versions are kept. What is there has the type and the range that is said
+here, or is refused with its place.
+"""
+
+import csv
+import io
+from functools import cache
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,  # pydantic asks for it below Python 3.12
+)
+
+from pydantic import Field
+
+from bench.case.columns import COLUMNS, ROW
+from bench.case.schema import SCHEMA
+from bench.errors import UserError
+from bench.reading import (
+    LARGEST,
+    Count,
+    Flag,
+    Number,
+    Shape,
+    Text,
+    checked,
+    fields_of,
+    read_json,
+    read_json_lines,
+    read_text,
+    shape_of,
+)
+
+Row = dict[str, Any]
+
+RUN, ROWS, ROWS_CSV = "run.json", "rows.jsonl", "rows.csv"
+SAMPLES, PACKED = "samples.jsonl", "samples.jsonl.gz"  # the second: as `make publish` leaves many samples
+KEY = ("case_id", "pass", "clock", "repeat")  # what makes a row one of its kind
+
+
+# By the kinds of columns.
+_VALUES: dict[str, Any] = {
+    "text": Annotated[Text, Field(max_length=10_000)],
+    "count": Annotated[int, Field(ge=0, le=2**53)],
+    "amount": Annotated[int | float, Field(ge=0, le=1e30)],
+    "share": Annotated[int | float, Field(ge=0, le=1)],
+    "flag": bool,
+}
+_COLUMNS = {column.name: _VALUES[column.kind] for column in ROW}
+_INTERVALS = (("ci_low_ms", "median_ms", "ci_high_ms"), ("ratio_low", "ratio", "ratio_high"))
+
+
+def _sound(row: Row) -> Row:
+    """What no single column tells."""
+    if row.get("median_ms") == 0:
+        raise ValueError("median_ms is 0, and nothing takes no time")
+    for names in _INTERVALS:
+        known = [v for v in map(row.get, names) if v is not None]
+        if known != sorted(known):
+            raise ValueError(f"{', '.join(names)} are {', '.join(map(str, known))}, which is no interval")
+    return row
+
+
+def _with_all_columns(row: Row) -> Row:
+    return dict.fromkeys(COLUMNS) | row
+
+
+_ANY_ROW = shape_of(_COLUMNS, (), _sound)
+_KEPT_ROW = shape_of(_COLUMNS, (*KEY, "status"), _sound, _with_all_columns)
+
+_Times = list[Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]]
+
+
+def _paired(line: Row) -> Row:
+    samples, rounds = line.get("samples_ms"), line.get("rounds")
+    if samples is not None and rounds is not None and len(rounds) != len(samples):
+        raise ValueError(f"rounds are {len(rounds)} for {len(samples)} samples_ms")
+    return line
+
+
+_SAMPLE_FIELDS = {k: _COLUMNS[k] for k in (*KEY, "run_id", "process", "ratio_to")} | {
+    "samples_ms": _Times, "rounds": list[Count], "turns": Text, "ratios": _Times
+}  # fmt: skip
+_LINE = shape_of(_SAMPLE_FIELDS, (*KEY, "samples_ms"), _paired)
+
+_Plain: Any = Text | Number | Flag
+_Invocation: Any = fields_of(
+    {
+        **dict.fromkeys(("started", "finished", "command"), Text),
+        **dict.fromkeys(("cases", "open"), Count),
+        "busy_cores": Number,
+        "spent_s": dict[Text, Number],
+        "settings": dict[Text, _Plain | None],
+        "sweep": fields_of(dict.fromkeys(("name", "description", "text"), Text)) | Text,
+    }
+)
+_RUN_FIELDS: dict[str, Any] = {
+    "schema": int,
+    # It names a folder inside earlier/, and must not lead out of there.
+    "run_id": Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")],
+    **dict.fromkeys(
+        ("gpu", "gpu_key", "gpu_uuid", "driver", "source_hash", "torch", "triton", "transformers", "peft", "python",
+         "platform", "commit", "cuda"),
+        Annotated[Text, Field(max_length=10_000)],
+    ),
+    **dict.fromkeys(("sm_count", "memory_mib", "cores", "threads"), Count),
+    **dict.fromkeys(("dirty", "clocks_locked"), Flag),
+    **dict.fromkeys(("ceilings", "gpu_clocks"), dict[Text, _Plain | None]),
+    "invocations": list[_Invocation],
+}  # fmt: skip
+
+
+def read_run(folder: Path, needed: tuple[str, ...] = ("schema",), as_is: bool = False) -> Row:
+    """run.json of a folder; empty where there is none. as_is: with texts that may not be shown, to be written again.
+    Raises UserError for a damaged one, one of another schema, and one without a needed key."""
+    path = folder / RUN
+    if not path.is_symlink() and not path.exists():
+        return {}
+    value = read_json(path)
+    found = value.get("schema", None if "schema" in needed else SCHEMA) if isinstance(value, dict) else SCHEMA
+    if found != SCHEMA or isinstance(found, bool):
+        raise UserError(f"{path}: schema {found!r}; this version reads schema {SCHEMA}. Pass another folder.")
+    shown = checked(value, _runs(needed), str(path), "Mend it, or pass another folder.")
+    return value if as_is else shown
+
+
+@cache
+def _runs(needed: tuple[str, ...]) -> Shape:
+    return shape_of(_RUN_FIELDS, needed)
+
+
+def read_kept_rows(folder: Path) -> tuple[list[Row], int | None]:
+    """The rows of rows.jsonl, each with its key, its status and all columns, and the byte at which a torn last line
+    begins. Raises UserError."""
+    return read_json_lines(folder / ROWS, _KEPT_ROW)
+
+
+def read_rows(folder: Path) -> tuple[list[Row], int | None]:
+    """The same of any age: whatever columns there are, from rows.csv where rows.jsonl is missing. Raises UserError."""
+    if (folder / ROWS).exists() or not (folder / ROWS_CSV).exists():
+        return read_json_lines(folder / ROWS, _ANY_ROW)
+    path, rows = folder / ROWS_CSV, []
+    reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
+    try:
+        for line in reader:
+            cells = {k: v for k, v in line.items() if k is not None and v not in (None, "")}
+            rows.append(checked(cells, _ANY_ROW, f"{path}:{reader.line_num}", "Mend the line.", strict=None))
+    except csv.Error as e:
+        raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). Copy it again, or remove it.") from None
+    return rows, None
+
+
+def read_samples(folder: Path) -> tuple[list[Row], int | None]:
+    """The lines of samples, those that were packed first, and the byte at which a torn last line begins in
+    samples.jsonl. Raises UserError."""
+    packed, _ = read_json_lines(folder / PACKED, _LINE)
+    lines, torn = read_json_lines(folder / SAMPLES, _LINE)
+    return packed + lines, torn
