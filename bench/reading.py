@@ -54,7 +54,7 @@ def shape_of(fields: dict[str, Any], needed: Iterable[str] = (), *checks: Callab
     return TypeAdapter(kind)
 
 
-_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
@@ -64,10 +64,11 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as e:
         raise UserError(f"{path}: cannot be read ({getattr(e, 'strerror', None) or e})") from None
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        raise UserError(f"{path}: this is {_KINDS.get(stat.S_IFMT(mode), 'a device')}. A plain file is needed.")
     with open(fd, "rb") as file:
-        mode = os.fstat(fd).st_mode
-        if not stat.S_ISREG(mode):
-            raise UserError(f"{path}: this is {_KINDS.get(stat.S_IFMT(mode), 'a device')}. A plain file is needed.")
         try:
             data = file.read(most + 1)
         except OSError as e:
@@ -138,7 +139,7 @@ def read_json_lines(path: Path, shape: Shape | None = None) -> tuple[list[Object
     whole = data.rfind(b"\n") + 1
     for number, line in enumerate(data[:whole].split(b"\n"), 1):
         if line.strip():
-            where = f"{path}:{number}"
+            where = f"{path}:{number}: damaged line"
             objects.append(checked(parse_json(line, where, advice), shape or _OBJECT, where, advice))
     return objects, whole if data[whole:].strip() else None
 

@@ -1,6 +1,5 @@
-"""Files that survive: JSON lines torn and damaged, whole files on a full disk, and what moves aside."""
+"""Files that survive: lines and whole files on a full disk, and what moves aside."""
 
-import gzip
 import json
 import subprocess
 import sys
@@ -8,50 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import UserError
-from bench.files import append_json_lines, read_json_lines, replace_file, set_aside
+from bench.files import append_json_lines, replace_file, set_aside
 from tests.conftest import ROOT
 
 LINES = [{"a": 1}, {"a": 2}, {"a": [3.5, None]}]
-
-
-def test_what_was_appended_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    assert read_json_lines(path) == ([], None)
-    append_json_lines(path, LINES[:1])
-    append_json_lines(path, LINES[1:])
-    assert read_json_lines(path) == (LINES, None)
-    packed = tmp_path / "x.jsonl.gz"
-    packed.write_bytes(gzip.compress(path.read_bytes()))
-    assert read_json_lines(packed) == (LINES, None)
-
-
-def test_a_file_cut_anywhere_has_its_whole_lines_and_the_place_of_the_torn_one(tmp_path: Path) -> None:
-    path = tmp_path / "x.jsonl"
-    append_json_lines(path, LINES)
-    data = path.read_bytes()
-    ends = [i + 1 for i, byte in enumerate(data) if byte == ord("\n")]
-    for cut in range(len(data)):
-        path.write_bytes(data[:cut])
-        whole = sum(end <= cut for end in ends)
-        torn = None if cut in (0, *ends) else [0, *ends][whole]
-        assert read_json_lines(path) == (LINES[:whole], torn)
-
-
-@pytest.mark.parametrize("damage", ["{broken", "[]", "3", "\udc80", '{"b": 1}'])
-def test_a_damaged_line_is_refused_with_its_number(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "x.jsonl"
-    for after in ("", '{"a": 2}\n'):
-        path.write_bytes(f'{{"a": 1}}\n\n{damage}\n{after}'.encode(errors="surrogateescape"))
-        with pytest.raises(UserError, match=r"x\.jsonl:3: damaged line\. .*Mend"):
-            read_json_lines(path, lambda o: o["a"])
-
-
-@pytest.mark.parametrize("data", [b"\x1f\x8b", gzip.compress(b'{"a": 1}\n', mtime=0)[:-4], b'{"a": 1}\n'])
-def test_what_cannot_be_unpacked_is_named(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "x.jsonl.gz").write_bytes(data)
-    with pytest.raises(UserError, match=r"x\.jsonl\.gz: the file cannot be unpacked"):
-        read_json_lines(tmp_path / "x.jsonl.gz")
 
 
 def test_no_number_that_json_lacks_is_written(tmp_path: Path) -> None:

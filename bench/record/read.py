@@ -122,7 +122,9 @@ def read_run(folder: Path, needed: tuple[str, ...] = ("schema",), as_is: bool = 
     value = read_json(path)
     found = value.get("schema", None if "schema" in needed else SCHEMA) if isinstance(value, dict) else SCHEMA
     if found != SCHEMA or isinstance(found, bool):
-        raise UserError(f"{path}: schema {found!r}; this version reads schema {SCHEMA}. Pass another folder.")
+        raise UserError(
+            f"{path}: found schema {found!r}. This version reads schema {SCHEMA} alone; pass another folder."
+        )
     shown = checked(value, _runs(needed), str(path), "Mend it, or pass another folder.")
     return value if as_is else shown
 

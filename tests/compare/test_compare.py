@@ -150,7 +150,7 @@ def test_what_cannot_be_compared_is_refused_with_both_sides_named(tmp_path: Path
     with pytest.raises(UserError, match=r"rows\.jsonl: no rows"):
         compare_folders(a, b)
     run_json(b, schema=SCHEMA + 1)
-    with pytest.raises(UserError, match=r"run\.json: schema"):
+    with pytest.raises(UserError, match=r"run\.json: found schema"):
         compare_folders(a, b)
 
 

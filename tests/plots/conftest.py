@@ -64,7 +64,7 @@ class Maker:
         name = (axes["case_id"], clock, repeat)
         rng = np.random.default_rng(zlib.crc32(repr(name).encode()))
         for pass_, truth in truth_ms.items():
-            x = truth * (1 + shift) * (1 + noise * rng.standard_normal(n))
+            x = truth * (1 + shift) * np.exp(noise * rng.standard_normal(n))
             ordered, k = np.sort(x), max(0, int(n / 2 - 0.98 * np.sqrt(n)))
             base = dict.fromkeys(COLUMNS) | axes | {"gpu": (self.run or {}).get("gpu"), "run_id": GPU_RUN["run_id"]}
             same = {"repeat": repeat, "process": f"{1000 + repeat}-start", "pass": pass_, "clock": clock}
@@ -96,7 +96,7 @@ class Maker:
                 self.timed(axes, truth_ms, clock=clock, n=rounds * block, repeat=repeat, **columns)
                 new = zip(self.rows[-len(truth_ms) :], self.samples[-len(truth_ms) :], strict=True)
                 for (pass_, truth), (row, line) in zip(truth_ms.items(), new, strict=True):
-                    x = truth * speed * (1 + noise * rng.standard_normal(len(speed)))
+                    x = truth * speed * np.exp(noise * rng.standard_normal(len(speed)))
                     row |= asdict(summarize(x)) | {"rounds": rounds, "beside": "comparison", "threads": 1}
                     row |= {"process": f"{1000 + repeat}-{i}", "ratio_to": cases[0]["case_id"], "noisy": True}
                     row |= {"ratio": 1.0, "ratio_low": 1.0, "ratio_high": 1.0}

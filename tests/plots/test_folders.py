@@ -220,10 +220,10 @@ def test_values_from_files_are_escaped(maker: Any, make_case: Callable[..., Any]
 
 def test_strange_values_do_not_stop_it(maker: Any, make_case: Callable[..., Any]) -> None:
     maker.timed(make_case("full"), {"forward": 1e-4, "backward": 20000.0}, n=3)
-    maker.timed(make_case("lora"), {"forward": 5.0, "backward": 0.0})
+    maker.timed(make_case("lora"), {"forward": 5.0})
     maker.rows.append({"case_id": "bare"})
-    maker.rows.append({"case_id": "odd", "status": "ok", "median_ms": "NaN", "pass": "forward", "clock": "eager"})
-    maker.run = {"invocations": "none", "gpu": 7}
+    maker.rows.append({"case_id": "odd", "status": "ok", "median_ms": None, "pass": "forward", "clock": "eager"})
+    maker.run = {"invocations": [{}], "gpu": None, "of another version": {"1": [2]}}
     assert main([str(maker.write())]) == 0
     assert "no interval" in (maker.path / "table1.md").read_text()
 
