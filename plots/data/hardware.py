@@ -3,7 +3,7 @@
 from bench.case import Case
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS
-from plots.data.load import Folder, number
+from plots.data.load import Folder
 from plots.data.results import Cell, Results, Work
 
 
@@ -33,9 +33,8 @@ def percent_of_peak(folder: Folder, cell: Cell, work: Work) -> Estimate | None:
 
 def measured_peaks(folder: Folder) -> dict[str, float]:
     """The rates that run.json has as measured on this machine: bf16_tflops and the like, copy_tbs."""
-    found = folder.run.get("ceilings")
-    known = {k: number(v) for k, v in found.items()} if isinstance(found, dict) else {}
-    return {str(k): v for k, v in known.items() if v and v > 0}
+    found = folder.run.get("ceilings") or {}
+    return {k: v for k, v in found.items() if isinstance(v, float) and v > 0}
 
 
 def peak_name(case: Case) -> str:

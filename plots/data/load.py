@@ -39,13 +39,11 @@ class Folder:
         """Name of the sweep that was run last."""
         last = self.invocations[-1] if self.invocations else {}
         sweep = last.get("sweep")
-        name = sweep.get("name") if isinstance(sweep, dict) else sweep
-        return name if isinstance(name, str) else None
+        return sweep.get("name") if isinstance(sweep, dict) else sweep
 
     @property
     def invocations(self) -> list[dict[str, Any]]:
-        found = self.run.get("invocations")
-        return [i for i in found if isinstance(i, dict)] if isinstance(found, list) else []
+        return self.run.get("invocations") or []
 
     @property
     def is_cpu(self) -> bool:
@@ -56,8 +54,7 @@ class Folder:
     @property
     def clocks_word(self) -> str:
         """Whether the GPU's clocks were locked."""
-        clocks = self.run.get("gpu_clocks")
-        found = self.run.get("clocks_locked", clocks.get("locked") if isinstance(clocks, dict) else None)
+        found = self.run.get("clocks_locked", (self.run.get("gpu_clocks") or {}).get("locked"))
         return "not known to be locked" if not isinstance(found, bool) else "locked" if found else "not locked"
 
     @property
@@ -77,20 +74,6 @@ def text(value: object) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def number(value: object) -> float | None:
-    """The value as a finite number, or None."""
-    try:
-        found = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return found if math.isfinite(found) else None
-
-
-def flag(value: object) -> bool:
-    """True for what JSON and CSV write for true."""
-    return value is True or str(value).lower() in ("true", "1")
 
 
 def row_key(row: dict[str, Any]) -> Key:

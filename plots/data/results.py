@@ -11,7 +11,7 @@ from bench.case.clocks import CLOCKS
 from bench.case.schema import PASSES
 from bench.record.ratios import baselines, ratio_of
 from bench.record.stats import RATIO_NOISY, Estimate, Measured, Repeat, generator, measured
-from plots.data.load import Folder, Line, flag, number, row_key, text
+from plots.data.load import Folder, Line, row_key, text
 
 MICRO_PASSES = tuple(p for p in PASSES if p != "step")  # all but the optimizer step
 
@@ -212,7 +212,7 @@ def read_results(folder: Folder) -> Results:
 
 def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -> Cell:
     """One cell from the rows of its repeats. The cell is ok where at least one repeat is."""
-    good = [row for row in rows if row.get("status", "ok") == "ok" and number(row.get("median_ms")) is not None]
+    good = [row for row in rows if row.get("status", "ok") == "ok" and row.get("median_ms") is not None]
     if len({text(row.get("tuned")) for row in good}) > 1:  # repeats under earlier tuned tiles are another kernel's
         latest = max(good, key=lambda row: text(row.get("measured_at")) or "")
         good = [row for row in good if text(row.get("tuned")) == text(latest.get("tuned"))]
@@ -225,13 +225,13 @@ def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -
     found, time = measured(repeats, generator(text(good[0].get("case_id")), pass_, clock))
     refresh, optimizer, parts = (_middle(good, name) for name in ("refresh_ms", "optimizer_ms", "parts_ms"))
     return Cell(
-        case, pass_, clock, "ok", "", time, found, sum(int(number(row.get("n")) or 0) for row in good),
-        any(flag(row.get("noisy")) for row in good), refresh, optimizer, parts, tuple(repeats),
+        case, pass_, clock, "ok", "", time, found, sum(row.get("n") or 0 for row in good),
+        any(row.get("noisy") for row in good), refresh, optimizer, parts, tuple(repeats),
     )  # fmt: skip
 
 
 def _repeat(folder: Folder, row: Row) -> Repeat:
-    median, low, high = (number(row.get(name)) for name in ("median_ms", "ci_low_ms", "ci_high_ms"))
+    median, low, high = (row.get(name) for name in ("median_ms", "ci_low_ms", "ci_high_ms"))
     process = text(row.get("process")) or text(row.get("repeat")) or ""
     line = folder.lines.get(row_key(row), Line(()))
     return Repeat(
@@ -241,17 +241,16 @@ def _repeat(folder: Folder, row: Row) -> Repeat:
 
 
 def _ratio(row: Row) -> Estimate | None:
-    """The ratio of a row, with its interval around it; None for what is no ratio."""
-    value, low, high = (number(row.get(name)) for name in ("ratio", "ratio_low", "ratio_high"))
-    if value is None or value <= 0:
+    """The ratio of a row, with its interval where both ends are known; None where it has no ratio."""
+    value, low, high = (row.get(name) for name in ("ratio", "ratio_low", "ratio_high"))
+    if not value:
         return None
-    known = low is not None and high is not None and low <= value <= high
-    return Estimate(value, low, high) if known else Estimate(value)
+    return Estimate(value) if low is None or high is None else Estimate(value, low, high)
 
 
 def _middle(rows: list[Row], name: str) -> float | None:
     """The median of a column over repeats, of those that have it."""
-    known = [value for value in (number(row.get(name)) for row in rows) if value is not None]
+    known = [value for row in rows if (value := row.get(name)) is not None]
     return float(np.median(known)) if known else None
 
 
@@ -263,8 +262,8 @@ def _work(grouped: dict[tuple[Case, str, str], list[Row]]) -> tuple[dict[tuple[C
         known = values.setdefault((case, pass_), {})
         for row in rows:
             for name in WORK:
-                if (value := number(row.get(name))) is not None:
+                if (value := row.get(name)) is not None:
                     known.setdefault(name, value)
-            if (mib := number(row.get("peak_mib"))) is not None:
+            if (mib := row.get("peak_mib")) is not None:
                 peaks[case] = max(peaks.get(case, 0.0), mib)
     return {key: Work(**known) for key, known in values.items() if known}, peaks

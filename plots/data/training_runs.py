@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from bench.reading import Count, Text, read_object, shape_of
-from plots.data.load import ROW_FILES, number, text
+from plots.data.load import ROW_FILES, text
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
 MODEL = "llama2-7b"  # the paper's
@@ -142,19 +142,17 @@ def load_run(path: Path) -> Run:
         for file, shape in ((path / "train.json", _TRAIN), (path / "accuracy.json", _ACCURACY))
     )
     both = accuracy | train
-    categories = accuracy.get("categories")
-    given = {**(categories if isinstance(categories, dict) else {}), "average": accuracy.get("average")}
-    scores = {name: value for name in SCORES if (value := number(given.get(name))) is not None}
+    given = {**(accuracy.get("categories") or {}), "average": accuracy.get("average")}
+    scores = {name: value for name in SCORES if (value := given.get(name)) is not None}
     shots = text(accuracy.get("shots"))
     told = [f"{text(accuracy.get('items'))} items" if accuracy.get("items") else "", shots and f"{shots} shots"]
     told.append(text(accuracy.get("by")))
-    steps, examples = number(train.get("steps")), number(train.get("examples"))
     device = text(train.get("gpu")) or text(train.get("device"))
     conditions = (device, *(train.get(key) for key in CONDITIONS))
     return Run(
         path, text(both.get("strategy")), text(both.get("method")), text(both.get("trainable_layers")),
-        text(both.get("model")) or "unnamed", device, conditions, number(train.get("wall_s")),
-        None if steps is None else int(steps), None if examples is None else int(examples), scores,
+        text(both.get("model")) or "unnamed", device, conditions, train.get("wall_s"),
+        train.get("steps"), train.get("examples"), scores,
         ", ".join(filter(None, told)) if scores else "",
     )  # fmt: skip
 

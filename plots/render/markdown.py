@@ -4,6 +4,7 @@ import html
 import re
 from collections.abc import Sequence
 
+from bench.errors import printable
 from plots.render.blocks import Block, Code, Figure, Heading, Items, Para, Table
 
 # Brackets around an interval stay as they are, for those who read the file itself: a link would need more.
@@ -16,7 +17,7 @@ def markdown(blocks: Sequence[Block]) -> str:
 
 def escaped(value: str) -> str:
     """Text that Markdown shows as it is, in a paragraph or a table cell."""
-    plain = html.escape(" ".join(value.split()), quote=False)
+    plain = html.escape(" ".join(printable(value).split()), quote=False)
     return SPECIAL.sub(lambda m: "\\" + m.group(0), plain)
 
 
@@ -30,7 +31,7 @@ def _block(block: Block) -> str:
         case Items(lines):
             return "\n".join(f"- {escaped(line)}" for line in lines)
         case Code(words):
-            return "```\n" + words.replace("```", "'''") + "\n```"
+            return "```\n" + printable(words).replace("```", "'''") + "\n```"
         case Figure(stem, title):
             return f"![{escaped(title)}]({stem}.png)"
         case Table():

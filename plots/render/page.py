@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, Template
 from markdown_it import MarkdownIt
 
+from bench.errors import printable
 from plots.render.blocks import Block
 from plots.render.markdown import markdown
 
@@ -25,6 +26,7 @@ def page(blocks: Sequence[Block], title: str, folder: Path) -> str:
 @cache
 def _template() -> Template:
     found = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # not what is HTML already
+    )  # fmt: skip
     return found.get_template("page.html.j2")

@@ -7,7 +7,7 @@ from typing import Any
 from bench.case import AXES, Case
 from bench.case.schema import BASELINE
 from plots.data.labels import PLACED, distinct, listed, method_label, shapes_word, short_axis
-from plots.data.load import Folder, number, text
+from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results
 
@@ -99,8 +99,8 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
 
 def _how_measured(folder: Folder, rows: Sequence[dict[str, Any]]) -> list[str]:
     """In turns or alone, and with how many threads, of rows with times."""
-    rounds = sorted({int(n) for row in rows if (n := number(row.get("rounds")))})
-    alone = any(not number(row.get("rounds")) for row in rows)
+    rounds = sorted({n for row in rows if (n := row.get("rounds"))})
+    alone = any(not row.get("rounds") for row in rows)
     counts = " to ".join(dict.fromkeys(str(n) for n in (rounds[:1] + rounds[-1:])))
     how = [listed([f"measured in turns, {counts} rounds"] * bool(rounds) + ["measured alone"] * alone)]
     threads = distinct(row.get("threads") for row in rows) or distinct([folder.run.get("threads")])

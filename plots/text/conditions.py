@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 
-from plots.data.load import Folder, number
+from plots.data.load import Folder
 
 GAUGES = (("sm_clock_mhz", "SM clock", "MHz"), ("mem_clock_mhz", "memory clock", "MHz"), ("power_w", "power", "W"),
           ("temperature_c", "temperature", "°C"))  # fmt: skip
@@ -17,15 +17,14 @@ def conditions(folder: Folder) -> str:
             told.append(f"{words} {found} {unit}")
     if not told:
         return ""
-    capped = [number(row.get("power_capped")) for row in folder.rows]
-    held = sum(1 for share in capped if share)
+    held = sum(1 for row in folder.rows if row.get("power_capped"))
     parts = [", ".join(told), f"clocks {folder.clocks_word}"]
     parts += [f"the power cap held the clocks during {held} of {len(folder.rows)} rows"] if held else []
     return "; ".join(parts)
 
 
-def _range(values: Iterable[object]) -> str:
-    known = sorted(v for v in map(number, values) if v is not None)
+def _range(values: Iterable[float | None]) -> str:
+    known = sorted(v for v in values if v is not None)
     if not known:
         return ""
     ends = [f"{v:.0f}" for v in (known[0], known[-1])]
@@ -36,10 +35,8 @@ def spent(folder: Folder) -> str:
     """'measuring 162 s (52 %), building 65 s (21 %), ...' over all runs of the record, or nothing."""
     total: dict[str, float] = {}
     for run in folder.invocations:
-        parts = run.get("spent_s")
-        for name, value in parts.items() if isinstance(parts, dict) else ():
-            if (seconds := number(value)) is not None:
-                total[str(name)] = total.get(str(name), 0.0) + seconds
+        for name, seconds in (run.get("spent_s") or {}).items():
+            total[name] = total.get(name, 0.0) + seconds
     whole = sum(total.values())
     if whole <= 0:
         return ""
