@@ -19,7 +19,7 @@ from typing import (
 )
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from bench.errors import UserError, printable, short
 
@@ -29,11 +29,32 @@ Shape = TypeAdapter[Any]  # of an object: what `shape` and `TypeAdapter` make
 LARGEST = 2**30  # bytes of a file that is read as a whole; a million samples take 10 MB
 DOCUMENT = 2**26  # bytes of a JSON or YAML document
 
+
+def number(low: float, high: float) -> Any:
+    """The type of a whole number or float within bounds, as it is."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"it should be a number from {low:g} to {high:g}")
+        return value
+
+    return Annotated[Any, AfterValidator(check)]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        return printable(value)
+    if not isinstance(value, int | float | None) or not -1e30 < (value or 0) < 1e30:
+        raise ValueError("it should be a text, a number, true, false or null")
+    return value
+
+
 # Parts of schemas. Text is what may be shown: see printable.
 Text = Annotated[StrictStr, Field(max_length=1_000_000), AfterValidator(printable)]
 Count = Annotated[StrictInt, Field(ge=0, le=2**53)]  # beyond, a float would not hold it
-Number = Annotated[float, Field(ge=-1e30, le=1e30, allow_inf_nan=False, strict=True)]
 Flag = StrictBool
+Number: Any = number(-1e30, 1e30)
+Plain: Any = Annotated[Any, AfterValidator(_plain)]  # a single value, whichever
 
 _typed_dict: Any = TypedDict
 
@@ -106,13 +127,13 @@ def read_object(path: Path, shape: Shape, advice: str = "Copy it again, or remov
     return checked(read_json(path), shape, str(path), advice)
 
 
-def checked(value: Any, shape: Shape, where: str, advice: str = "", strict: bool | None = True) -> Object:
-    """A JSON value as `shape` has it. strict: without conversions between types; None leaves that to the shape. Raises
-    UserError with the field, what was found and what would be valid."""
+def checked(value: Any, shape: Shape, where: str, advice: str = "") -> Object:
+    """A JSON value as `shape` has it, without conversions between types. Raises UserError with the field, what was
+    found and what would be valid."""
     if not isinstance(value, dict):
         raise UserError(f"{where}: found a {type(value).__name__} where one JSON object should be. {advice}".rstrip())
     try:
-        found: Object = shape.validate_python(value, strict=strict)
+        found: Object = shape.validate_python(value, strict=True)
         return found
     except ValidationError as e:
         first = e.errors(include_url=False, include_context=False)[0]

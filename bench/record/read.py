@@ -7,6 +7,7 @@ here, or is refused with its place.
 
 import csv
 import io
+import json
 from functools import cache
 from pathlib import Path
 from typing import (
@@ -14,7 +15,7 @@ from typing import (
     Any,  # pydantic asks for it below Python 3.12
 )
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from bench.case.columns import COLUMNS, ROW
 from bench.case.schema import SCHEMA
@@ -24,10 +25,12 @@ from bench.reading import (
     Count,
     Flag,
     Number,
+    Plain,
     Shape,
     Text,
     checked,
     fields_of,
+    number,
     read_json,
     read_json_lines,
     read_text,
@@ -45,8 +48,8 @@ KEY = ("case_id", "pass", "clock", "repeat")  # what makes a row one of its kind
 _VALUES: dict[str, Any] = {
     "text": Annotated[Text, Field(max_length=10_000)],
     "count": Annotated[int, Field(ge=0, le=2**53)],
-    "amount": Annotated[int | float, Field(ge=0, le=1e30)],
-    "share": Annotated[int | float, Field(ge=0, le=1)],
+    "amount": number(0, 1e30),
+    "share": number(0, 1),
     "flag": bool,
 }
 _COLUMNS = {column.name: _VALUES[column.kind] for column in ROW}
@@ -86,15 +89,17 @@ _SAMPLE_FIELDS = {k: _COLUMNS[k] for k in (*KEY, "run_id", "process", "ratio_to"
 }  # fmt: skip
 _LINE = shape_of(_SAMPLE_FIELDS, (*KEY, "samples_ms"), _paired)
 
-_Plain: Any = Text | Number | Flag
 _Invocation: Any = fields_of(
     {
         **dict.fromkeys(("started", "finished", "command"), Text),
         **dict.fromkeys(("cases", "open"), Count),
         "busy_cores": Number,
         "spent_s": dict[Text, Number],
-        "settings": dict[Text, _Plain | None],
-        "sweep": fields_of(dict.fromkeys(("name", "description", "text"), Text)) | Text,
+        "settings": dict[Text, Plain],
+        "sweep": Annotated[
+            fields_of(dict.fromkeys(("name", "description", "text"), Text)),
+            BeforeValidator(lambda found: {"name": found} if isinstance(found, str) else found),
+        ],
     }
 )
 _RUN_FIELDS: dict[str, Any] = {
@@ -108,7 +113,7 @@ _RUN_FIELDS: dict[str, Any] = {
     ),
     **dict.fromkeys(("sm_count", "memory_mib", "cores", "threads"), Count),
     **dict.fromkeys(("dirty", "clocks_locked"), Flag),
-    **dict.fromkeys(("ceilings", "gpu_clocks"), dict[Text, _Plain | None]),
+    **dict.fromkeys(("ceilings", "gpu_clocks"), dict[Text, Plain]),
     "invocations": list[_Invocation],
 }  # fmt: skip
 
@@ -148,11 +153,25 @@ def read_rows(folder: Path) -> tuple[list[Row], int | None]:
     reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
     try:
         for line in reader:
-            cells = {k: v for k, v in line.items() if k is not None and v not in (None, "")}
-            rows.append(checked(cells, _ANY_ROW, f"{path}:{reader.line_num}", "Mend the line.", strict=None))
+            cells = {k: _cell(k, v) for k, v in line.items() if k is not None and v}
+            rows.append(checked(cells, _ANY_ROW, f"{path}:{reader.line_num}", "Mend the line."))
     except csv.Error as e:
         raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). Copy it again, or remove it.") from None
     return rows, None
+
+
+_KINDS = {column.name: column.kind for column in ROW}
+
+
+def _cell(name: str, cell: str) -> Any:
+    """The value of a CSV's cell; what is none stays as it is, for the schema to refuse."""
+    if _KINDS.get(name, "text") == "text":
+        return cell
+    try:
+        value = json.loads(cell.lower())  # True and False are as Python writes them
+    except ValueError:
+        return cell
+    return int(value) if isinstance(value, float) and value.is_integer() and _KINDS[name] == "count" else value
 
 
 def read_samples(folder: Path) -> tuple[list[Row], int | None]:

@@ -38,8 +38,7 @@ class Folder:
     def sweep(self) -> str | None:
         """Name of the sweep that was run last."""
         last = self.invocations[-1] if self.invocations else {}
-        sweep = last.get("sweep")
-        return sweep.get("name") if isinstance(sweep, dict) else sweep
+        return (last.get("sweep") or {}).get("name")
 
     @property
     def invocations(self) -> list[dict[str, Any]]:

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-from pydantic import Field
-
-from bench.reading import Count, Text, read_object, shape_of
+from bench.reading import Count, Text, number, read_object, shape_of
 from plots.data.load import ROW_FILES, text
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
@@ -29,15 +27,14 @@ CONDITIONS = ("batch", "accumulation", "length", "precision", "world_size")
 SCORES = (*(ours for ours, _ in CATEGORIES), "average")
 
 
-_Percent = Annotated[int | float, Field(ge=0, le=100)]
-_Seconds = Annotated[int | float, Field(ge=0, le=1e9)]
+_Percent: Any = number(0, 100)
 
 
 # What is read of train.json and of accuracy.json.
 _TRAIN = shape_of({
     **dict.fromkeys(("strategy", "method", "trainable_layers", "model", "gpu", "device", "precision"), Text),
     **dict.fromkeys(("steps", "examples", "batch", "accumulation", "length", "world_size"), Count),
-    "wall_s": _Seconds,
+    "wall_s": number(0, 1e9),
 })  # fmt: skip
 _ACCURACY = shape_of({
     **dict.fromkeys(("strategy", "model", "by"), Text),

@@ -87,8 +87,8 @@ def provenance(folder: Folder) -> list[Block]:
         Heading("To get it again"),
     ]
     blocks.append(Code(f"{asked}\n{redraw}"))
-    sweep = folder.invocations[-1].get("sweep") if folder.invocations else None
-    if isinstance(sweep, dict) and isinstance(sweep.get("text"), str):
+    sweep = (folder.invocations[-1].get("sweep") or {}) if folder.invocations else {}
+    if sweep.get("text"):
         blocks += [Para("The sweep as it was read:"), Code(sweep["text"].rstrip())]
     return blocks
 
@@ -103,9 +103,9 @@ def _shown(path: Path) -> str:
 
 def progress_note(folder: Folder) -> str:
     """How much of the sweep is on record, where that is not all of it."""
-    planned = folder.invocations[-1].get("cases") if folder.invocations else None
+    planned = (folder.invocations[-1].get("cases") or 0) if folder.invocations else 0
     recorded = len({(row.get("case_id"), row.get("repeat")) for row in folder.rows})
-    if not isinstance(planned, int) or not 0 < recorded < planned:
+    if not 0 < recorded < planned:
         return ""
     return f"Half-finished: {recorded} of {planned} measurements are on record. The same command goes on with them."
 
