@@ -75,7 +75,7 @@ def measured_on(device: str) -> tuple[Measured, ...]:
 
 @cache
 def _entries(path: Path) -> tuple[Measured, ...]:
-    return read_tuned(path).entries if path.exists() else ()
+    return read_tuned(path).entries if path.is_file() else ()
 
 
 def read_tuned(path: Path) -> Tuned:
@@ -84,8 +84,8 @@ def read_tuned(path: Path) -> Tuned:
         found = json.loads(path.read_text(encoding="utf-8"))
         header = _checked(Tuned, found, "the file")
         entries = tuple(_entry(entry, f"entries[{i}]") for i, entry in enumerate(header["entries"]))
-    except ValueError as error:
-        broken = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+    except (ValueError, RecursionError) as error:  # the second: nested too deeply
+        broken = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError)
         words = f"it is no JSON ({error})" if broken else str(error)
         raise ValueError(f"{path}: {words}. Delete the file and tune again: python -m kernels.tune --write") from None
     return Tuned(**header | {"entries": entries})

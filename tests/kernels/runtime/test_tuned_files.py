@@ -5,11 +5,14 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
 
 from kernels.runtime.files import write_atomically
 from kernels.runtime.tuned import Measured, Tuned, read_tuned, tuned_hash, tuned_path, write_tuned
+from tests.mutations import damaged_json
 
 NAME = "NVIDIA H100 80GB HBM3"
 ENTRY = Measured("forward", 4096, 2048, 1024, 16, False, "epilogue", (128, 256, 64, 3, 8), "us: epilogue 1.0")
@@ -71,6 +74,19 @@ def test_what_was_never_written_is_one_sentence(name: str, tmp_path: Path) -> No
         read_tuned(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and "\n" not in message and message.endswith("python -m kernels.tune --write")
+
+
+@pytest.mark.slow
+@settings(max_examples=2000, deadline=None, database=None)
+@given(damaged_json(asdict(TUNED)))
+def test_any_damage_is_one_sentence(data: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "h100.json"
+        path.write_bytes(data)
+        try:
+            assert isinstance(read_tuned(path), Tuned)
+        except ValueError as refused:
+            assert str(refused).startswith(str(path)) and "\n" not in str(refused)
 
 
 def test_the_hash_needs_no_torch() -> None:
