@@ -104,14 +104,14 @@ def read_record(record: Path) -> dict[str, float | None]:
 
     Raises ValueError, naming the file, for one that tune() did not write.
     """
-    if not record.exists():
+    if not record.is_file():
         return {}
     try:
         found = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the second: nested too deeply
         raise ValueError(f"{record} is no JSON: {error}. Delete it, or name another file by --record") from None
     times = found.values() if isinstance(found, dict) else [found]
-    if not isinstance(found, dict) or any(ms is not None and type(ms) is not float for ms in times):
+    if not isinstance(found, dict) or any(ms is not None and not (type(ms) is float and 0 < ms < 1e9) for ms in times):
         raise ValueError(f"{record} is no record of times. Delete it, or name another file by --record")
     return found
 

@@ -74,7 +74,7 @@ def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     assert len(seen) == len(set(seen)) == len(search.candidates(SMALL))
 
 
-@pytest.mark.parametrize("text", ["{torn", "[1]", '{"key": "fast"}'])
+@pytest.mark.parametrize("text", ["{torn", "[1]", '{"key": "fast"}', '{"key": NaN}', "[" * 100_000])
 def test_a_record_of_something_else_is_refused(text: str, tmp_path: Path) -> None:
     record = tmp_path / "times"
     record.write_text(text)
