@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
+from bench.correctness.bounds import CheckResult
 from bench.methods.adapt import adapt
 from bench.methods.paca.eager import EagerPaCALinear
 from kernels import LoRALinear, PaCALinear
@@ -65,3 +66,11 @@ def paca_layer(name: str, layer: nn.Module, case: Case, kind: type[PaCALinear] =
 def paca_of(kind: type[PaCALinear]) -> Callable[[str, nn.Module, Case], nn.Module]:
     """What paca_impl takes: layers of that class."""
     return lambda name, layer, case: paca_layer(name, layer, case, kind)
+
+
+def named(result: CheckResult, tensors: set[str], where: str) -> None:
+    """The check failed, at one of these tensors, and says where."""
+    assert not result.passed
+    assert result.tensor.rpartition(".")[2] in tensors, result.detail
+    assert not result.error <= result.bound
+    assert result.detail.startswith(result.tensor) and where in result.detail and "bound" in result.detail

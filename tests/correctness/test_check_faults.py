@@ -10,15 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.correctness.bounds import CheckResult
 from bench.correctness.check import check
 from bench.methods.adapt import adapt_lora, trained
 from bench.methods.lora.merged import MergedLoRALinear
-from bench.methods.paca.eager import EagerPaCALinear
-from bench.methods.paca.official import OfficialPaCALinear
-from bench.methods.paca.swap import SwapPaCALinear
 from kernels import LoRALinear
-from tests.correctness.planted import Forward, case_of, lora_formula, lora_impl, paca_impl, paca_layer, paca_of
+from tests.correctness.planted import Forward, case_of, lora_formula, lora_impl, named
 from tests.models.tiny import make_case
 
 
@@ -68,19 +64,12 @@ LORA: dict[str, tuple[Forward, set[str], str]] = {
 }
 
 
-def _named(result: CheckResult, tensors: set[str], where: str) -> None:
-    assert not result.passed
-    assert result.tensor.rpartition(".")[2] in tensors, result.detail
-    assert not result.error <= result.bound
-    assert result.detail.startswith(result.tensor) and where in result.detail and "bound" in result.detail
-
-
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("fault", LORA)
 def test_faults_of_lora(models: dict[str, str], plant: Any, fault: str, precision: str) -> None:
     forward, tensors, where = LORA[fault]
     impl = plant("lora", lora_impl(forward))
-    _named(check(case_of(models, "gpt2", "lora", "linear", impl=impl, precision=precision), "cpu"), tensors, where)
+    named(check(case_of(models, "gpt2", "lora", "linear", impl=impl, precision=precision), "cpu"), tensors, where)
 
 
 @pytest.mark.parametrize("level", ["block", "model"])
@@ -90,7 +79,7 @@ def test_faults_of_lora_inside_of_models(models: dict[str, str], plant: Any, fau
     if "output" in tensors and level == "model" and "1/3" not in where:
         tensors = {"loss", "logits"}
     impl = plant("lora", lora_impl(forward))
-    _named(check(case_of(models, "gpt2", "lora", level, impl=impl, precision="bf16"), "cpu"), tensors, where)
+    named(check(case_of(models, "gpt2", "lora", level, impl=impl, precision="bf16"), "cpu"), tensors, where)
 
 
 class _TwoMasks(torch.autograd.Function):
@@ -160,14 +149,14 @@ def test_faults_of_dropout(plant: Any, fault: str, precision: str) -> None:
     forward, tensors, where = MASKS[fault]
     axes = {"layer": "square-96", "batch": 1, "seq": 64, "precision": precision, "dropout": 0.1}
     assert check(make_case(None, "lora", "linear", **axes), "cpu").passed
-    _named(
+    named(
         check(make_case(None, "lora", "linear", impl=plant("lora", lora_impl(forward)), **axes), "cpu"), tensors, where
     )
 
 
 def test_dropout_is_checked_at_level_block(models: dict[str, str], plant: Any) -> None:
     impl = plant("lora", lora_impl(MASKS["not scaled"][0]))
-    _named(check(case_of(models, "llama", "lora", "block", impl=impl, dropout=0.1), "cpu"), {"mask"}, "multiplies")
+    named(check(case_of(models, "llama", "lora", "block", impl=impl, dropout=0.1), "cpu"), {"mask"}, "multiplies")
 
 
 class _MergedOnce(MergedLoRALinear):
@@ -195,95 +184,7 @@ def test_faults_of_merging(
 ) -> None:
     impl = plant("lora", lambda model, case: adapt_lora(model, case, kind))
     result = check(case_of(models, "gpt2", "lora", level, impl=impl, precision=precision), "cpu")
-    _named(result, {tensor, "lora_a", "lora_b"} if level == "block" else {tensor}, where)
-
-
-class _Swapped(EagerPaCALinear):
-    """Gathers x in another order than that of its columns."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        live = self.scale * (self.columns - self.columns.detach())
-        return F.linear(x, self.weight, self.bias) + F.linear(x[..., self.index.flip(0)], live)
-
-
-class _Stale(EagerPaCALinear):
-    """Keeps a copy of the weight from before the step."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not hasattr(self, "kept"):
-            self.kept = self.weight.detach().clone()
-        live = self.scale * (self.columns - self.columns.detach())
-        return F.linear(x, self.kept, self.bias) + F.linear(x[..., self.index], live)
-
-
-class _Unscaled(EagerPaCALinear):
-    """Leaves the scale out of the gradient."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        live = self.columns - self.columns.detach()
-        return F.linear(x, self.weight, self.bias) + F.linear(x[..., self.index], live)
-
-
-class _NoRefresh(EagerPaCALinear):
-    def refresh(self) -> None:
-        pass
-
-
-class _OddForwards(OfficialPaCALinear):
-    """Copies the columns in on odd forwards only, as PaCA's authors' code does."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls = getattr(self, "calls", 0) + 1
-        return super().forward(x) if self.calls % 2 else EagerPaCALinear.forward(self, x)
-
-
-class _SwapsForwardAlone(SwapPaCALinear):
-    """dX by the pretrained weight."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        pretrained = F.linear(x, self.weight, self.bias)
-        return super().forward(x.detach()) + (pretrained - pretrained.detach())
-
-
-def _unsorted(name: str, layer: nn.Module, case: Case) -> nn.Module:
-    found = paca_layer(name, layer, case)
-    found.index = found.index.flip(0)
-    with torch.no_grad():
-        found.columns.copy_(found.columns.flip(1))
-    return found
-
-
-def _other_columns(name: str, layer: nn.Module, case: Case) -> nn.Module:
-    return paca_layer(name + "?", layer, case)
-
-
-def _undivided(name: str, layer: nn.Module, case: Case) -> nn.Module:
-    found = paca_layer(name, layer, case)
-    with torch.no_grad():
-        found.columns.mul_(found.scale)
-    return found
-
-
-PACA: dict[str, tuple[Callable[..., nn.Module], set[str], str]] = {
-    "swapped index": (paca_of(_Swapped), {"columns"}, "differs"),
-    "stale weight": (paca_of(_Stale), {"output", "logits"}, "after a step"),
-    "no refresh": (paca_of(_NoRefresh), {"output", "logits"}, "after a step"),
-    "no scale in the gradient": (paca_of(_Unscaled), {"columns"}, "differs"),
-    "columns copied in on odd forwards": (paca_of(_OddForwards), {"output", "logits"}, "after a step"),
-    "swapped in for forward alone": (paca_of(_SwapsForwardAlone), {"x", "columns"}, "after a step"),
-    "unsorted columns": (_unsorted, {"index", "columns"}, ""),
-    "other columns": (_other_columns, {"index", "columns"}, ""),
-    "columns not divided by the scale": (_undivided, {"columns"}, "as built"),
-}
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("level", ["linear", "block", "model"])
-@pytest.mark.parametrize("fault", PACA)
-def test_faults_of_paca(models: dict[str, str], plant: Any, fault: str, level: str, precision: str) -> None:
-    make, tensors, where = PACA[fault]
-    impl = plant("paca", paca_impl(make))
-    _named(check(case_of(models, "gpt2", "paca", level, impl=impl, precision=precision), "cpu"), tensors, where)
+    named(result, {tensor, "lora_a", "lora_b"} if level == "block" else {tensor}, where)
 
 
 def _no_bias(model: nn.Module, case: Case) -> Any:
@@ -303,9 +204,9 @@ def _half_frozen(model: nn.Module, case: Case) -> Any:
 @pytest.mark.parametrize("level", ["block", "model"])
 def test_faults_of_full(models: dict[str, str], plant: Any, level: str) -> None:
     result = check(case_of(models, "gpt2", "full", level, impl=plant("full", _no_bias)), "cpu")
-    _named(result, {"output", "logits"}, "bias")
+    named(result, {"output", "logits"}, "bias")
     result = check(case_of(models, "gpt2", "full", level, impl=plant("full", _half_frozen)), "cpu")
-    _named(result, {"weight", "bias"}, "should train and does not")
+    named(result, {"weight", "bias"}, "should train and does not")
     assert ".ln_1." in result.tensor
 
 
@@ -319,7 +220,7 @@ def test_leaves_that_are_not_as_declared(models: dict[str, str], plant: Any) -> 
         return [(name, p) for name, p in found if "c_attn" not in name]
 
     result = check(case_of(models, "gpt2", "lora", "block", impl=plant("lora", one_layer_less)), "cpu")
-    _named(result, {"lora_a"}, "block.attn.c_attn.lora_a should train and does not")
+    named(result, {"lora_a"}, "block.attn.c_attn.lora_a should train and does not")
 
     def thawed(model: nn.Module, case: Case) -> Any:
         found = lora_impl(lambda m, x: lora_formula(m, x))(model, case)
@@ -327,7 +228,7 @@ def test_leaves_that_are_not_as_declared(models: dict[str, str], plant: Any) -> 
         return found
 
     result = check(case_of(models, "gpt2", "lora", "linear", impl=plant("lora", thawed)), "cpu")
-    _named(result, {"weight"}, "is frozen and got a gradient")
+    named(result, {"weight"}, "is frozen and got a gradient")
 
     impl = plant("lora", lora_impl(lambda m, x: lora_formula(m, x, a=m.lora_a.detach())))
-    _named(check(case_of(models, "gpt2", "lora", "linear", impl=impl), "cpu"), {"lora_a"}, "has none")
+    named(check(case_of(models, "gpt2", "lora", "linear", impl=impl), "cpu"), {"lora_a"}, "has none")
