@@ -53,6 +53,7 @@ def test_kill_of_the_scheduler_takes_the_worker_along_and_loses_nothing(
     assert set(by_case(after).values()) == {ROWS}, "no case is lost, none measured twice"
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_dies_with_its_scheduler_too(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     scheduler = bench.start("run", sweep_file, "--out", tmp_path / "out")
     worker = wait_for(lambda: children_of(scheduler.pid))[0]
@@ -104,6 +105,7 @@ if 'bench.runner.worker' in sys.orig_argv:
 """
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_a_round_costs_nothing(bench: Bench, tmp_path: Path) -> None:
     """The first to come to its fourth block is killed: its case is measured alone, and the others go on."""
     planted = tmp_path / "planted"

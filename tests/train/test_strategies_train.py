@@ -43,7 +43,7 @@ def accuracy(source: Path, items: list[Item]) -> dict[str, float]:
 
 
 @both_kinds
-@pytest.mark.parametrize("name", ["lora", "paca", *SLOW])
+@pytest.mark.parametrize("name", [pytest.param("lora", marks=pytest.mark.slow), "paca", *SLOW])
 def test_it_learns_in_all_four_categories(
     kind: str, name: str, checkpoint: Checkpoint, data: Path, strategy_file: StrategyFile, tmp_path: Path
 ) -> None:

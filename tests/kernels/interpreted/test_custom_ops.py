@@ -27,7 +27,8 @@ def tensors(case: LoraCase):
     ]
 
 
-@pytest.mark.parametrize("dropout", [pytest.param(0.0, id="", marks=pytest.mark.slow), pytest.param(0.1, id="dropout")])
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, id=""), pytest.param(0.1, id="dropout")])
 def test_opcheck_of_lora(dropout: float) -> None:
     seed = torch.tensor([3]) if dropout else None
     x, weight, a, b, bias = tensors(LoraCase(20, 40, 24, 8, bias=True))

@@ -104,6 +104,7 @@ def assert_same(ours, eager) -> None:
 MODELS = [pytest.param(gpt2, id="gpt2"), pytest.param(llama, id="llama", marks=pytest.mark.slow)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MODELS)
 def test_lora_steps(make) -> None:
     ours, eager, counts = both(make, "lora")
