@@ -3,12 +3,15 @@
 import json
 import os
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
 
+LOCK = ".lock"  # in a folder that one process at a time may write into
 EARLIER = "earlier"
+MOVING = ".moving"  # in earlier/ while a move is under way: what moves, and where to
 
 Object = dict[str, Any]
 
@@ -47,20 +50,56 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def set_aside(folder: Path, name: str, paths: Iterable[Path]) -> Path:
-    """Moves `paths`, in their order, into `folder`/earlier/<name>, and returns that folder.
+    """Moves `paths`, in their order, from `folder` into `folder`/earlier/<name>, and returns that folder.
 
-    Nothing that is there already is overwritten: where one of the names is taken, <name>-2, <name>-3 ... is used. So a
-    move that was cut off is completed by the next one.
+    Whoever calls it holds the folder (see bench.folder), whose lock stays. Nothing that is there already is touched:
+    where one of the names is taken, <name>-2, <name>-3 ... is used. A move that is cut off is completed by the next
+    call, or by `complete_move`.
     """
-    moved = list(paths)
-    number, aside = 1, folder / EARLIER / name
-    while any((aside / path.name).exists() for path in moved):
-        number += 1
-        aside = folder / EARLIER / f"{name}-{number}"
-    aside.mkdir(parents=True, exist_ok=True)
-    for path in moved:
-        path.replace(aside / path.name)
+    complete_move(folder)
+    names = [path.name for path in paths if path.name != LOCK]
+    aside = _place_for(names, folder / EARLIER, name)
+    replace_file(folder / EARLIER / MOVING, json.dumps({"into": aside.name, "names": names}) + "\n")
+    complete_move(folder)
     return aside
+
+
+def move_was_cut_off(folder: Path) -> bool:
+    """Whether a part of what is in the folder should be in earlier/ already."""
+    return (folder / EARLIER / MOVING).is_file()
+
+
+def complete_move(folder: Path) -> None:
+    """Moves the rest of what `set_aside` was to move when it was cut off; nothing where it never was. Raises UserError
+    for a note of it that nobody of us has written."""
+    note = folder / EARLIER / MOVING
+    if not move_was_cut_off(folder):
+        return
+    try:
+        told = json.loads(note.read_text(encoding="utf-8"))
+        into, names = told["into"], list(told["names"])
+        if any(not isinstance(x, str) or x != Path(x).name or x in ("", "..") for x in (into, *names)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{note}: damaged. It should name what moves into {EARLIER}/. Remove it.") from None
+    for path, there in ((folder / x, folder / EARLIER / into / x) for x in names):
+        if os.path.lexists(path) and not os.path.lexists(there):
+            path.rename(there)
+    note.unlink()
+
+
+def _place_for(names: list[str], earlier: Path, name: str) -> Path:
+    """A folder in `earlier` where none of the names is taken: a new one, or one that a move has left half full."""
+    earlier.mkdir(exist_ok=True)
+    for number in count(1):
+        aside = earlier / (name if number == 1 else f"{name}-{number}")
+        try:
+            aside.mkdir()
+        except FileExistsError:
+            if aside.is_symlink() or not aside.is_dir() or any(os.path.lexists(aside / x) for x in names):
+                continue
+        return aside
+    raise AssertionError
 
 
 def refuse_links(folder: Path) -> None:

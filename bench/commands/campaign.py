@@ -15,10 +15,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from bench.again import to_go_on
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError, did_you_mean
 from bench.files import replace_file
-from bench.record.environment import IDENTITY, ROOT, command_to_go_on, provenance, tuned_hash, version
+from bench.folder import usable
+from bench.record.environment import IDENTITY, ROOT, provenance, tuned_hash, version
+from bench.runner.plan import results_folder
 from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names, sweep_path
 from bench.terminal import duration, say, seconds_of
@@ -50,10 +53,12 @@ def campaign(
     """
     deadline = None if time is None else monotonic() + seconds_of("--time", time)
     device = choose(gpu, gpus())
-    folder = out or Path("results") / device.key
+    folder = usable("--out", out or Path("results") / device.key)
     planned = make_stages(stages, device, folder)
     if save and ((save.exists() and not save.is_dir()) or save.resolve().is_relative_to(folder.resolve())):
         raise UserError(f"--save {save}: pass a folder outside of {folder}, which is what gets saved.")
+    if save:
+        usable("--save", save)
     log = Log(folder, device, fresh, save)
     say(f"campaign on {device.name} into {folder}: {', '.join(s.name for s in planned)}")
     if device.is_cpu:
@@ -67,7 +72,7 @@ def campaign(
             if not stages or "report" in stages:
                 _one(_report(folder), log, None)  # whatever was drawn before, more may have been measured since
         except KeyboardInterrupt:
-            say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
+            say(f"interrupted; what is finished is on disk. To go on: {to_go_on()}")
             return 128 + (came[0] if came else signal.SIGINT)
         except OSError as e:
             raise UserError(f"{e.filename or folder}: {e.strerror}; finished stages keep their results.") from None
@@ -99,7 +104,7 @@ def _close(planned: list[Stage], log: "Log") -> int:
     for name, s in found.items():
         say(f"  {name:<12} {s['status']:<9}{duration(s['seconds']) if s['seconds'] else '':>8}  {s['detail']}".rstrip())
     if unfinished := [name for name, s in found.items() if s["status"] == OPEN]:
-        say(f"the time is over; open: {', '.join(unfinished)}. To go on: {command_to_go_on()}")
+        say(f"the time is over; open: {', '.join(unfinished)}. To go on: {to_go_on()}")
         return MORE
     return int(any(s["status"] == FAILED for s in found.values()))
 
@@ -162,7 +167,14 @@ def make_stages(names: tuple[str, ...], device: Device, out: Path) -> list[Stage
             raise UserError(
                 f"--stages: no stage {name!r}.{hint} Stages: {', '.join(valid)}, or a sweep file."
             ) from None
-    return [_stage(name, sweeps, device, out) for name in names if name != "report"]
+    into: dict[Path, str] = {}
+    for name in dict.fromkeys(sweeps):
+        other = into.setdefault(results_folder(out, sweep_path(name)), name)
+        if other != name:
+            raise UserError(
+                f"--stages: {other} and {name} would measure into one folder. Rename one of the files."
+            )
+    return [_stage(name, sweeps, device, out) for name in dict.fromkeys(names) if name != "report"]
 
 
 def _stage(name: str, sweeps: list[str], device: Device, out: Path) -> Stage:
@@ -175,7 +187,7 @@ def _stage(name: str, sweeps: list[str], device: Device, out: Path) -> Stage:
         return Stage(name, _python("bench", "precompile", *sweeps), skip)
     if name == "tune":  # the timings alone: new tiles would open the rows of our kernels again (see tuned_hash)
         return Stage(name, _python("kernels.tune", "--record", str(out / "tune.json")), _missing(device, "triton"))
-    folder = out / sweep_path(name).stem
+    folder = results_folder(out, sweep_path(name))
     return Stage(name, _python("bench", "run", name, "--gpu", device.key, "--out", str(folder)), is_sweep=True)
 
 

@@ -10,9 +10,11 @@ from bench.accuracy.partial import Count, Partial
 from bench.accuracy.progress import Watch
 from bench.accuracy.question import MakeScorer, Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
+from bench.again import to_go_on
 from bench.errors import UserError, install, one_of
 from bench.files import replace_file
-from bench.record.environment import command_to_go_on, version
+from bench.folder import usable
+from bench.record.environment import version
 from bench.record.store import now
 from bench.terminal import output, say
 from bench.train.load import load_trained_model, stands_on
@@ -45,8 +47,7 @@ def evaluate(
     folder = out or (Path(source) if trained else None)
     if folder is None:
         raise UserError(f"{source}: {_why_not_trained(Path(source))}; say with --out where accuracy.json goes")
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out {folder}: this is a file. Pass a folder.")
+    usable("--out", folder)
     if make_scorer is None and find_spec("lm_eval") is None:
         raise UserError(
             f"evaluate needs lm-evaluation-harness, which is not installed. Install it: {install('accuracy')}"
@@ -113,7 +114,7 @@ def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int, si
                     mine = [c for c in partial.counts.values() if c.subject == piece.subject]
                     watch.subject(piece.subject, sum(c.correct for c in mine), sum(c.items for c in mine))
         except KeyboardInterrupt:
-            watch.say(f"interrupted; finished pieces are on disk. To go on: {command_to_go_on()}")
+            watch.say(f"interrupted; finished pieces are on disk. To go on: {to_go_on()}")
             return False
         except Exception as e:
             if not _is_out_of_memory(e):

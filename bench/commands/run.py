@@ -1,18 +1,24 @@
 """python -m bench run, from its flags to its exit status."""
 
 import os
+import shlex
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from bench.again import command_line, to_go_on
 from bench.busy import busy_cores, wait_quiet
 from bench.busy import sentence as busy_sentence
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError
-from bench.record.environment import command_line, command_to_go_on, provenance, tuned_hash
+from bench.files import complete_move, move_was_cut_off
+from bench.folder import hold, usable
+from bench.locks import Taken
+from bench.record.environment import provenance, tuned_hash
 from bench.record.store import Record, now, open_record, peek_record
 from bench.runner.lock import only_run_on
-from bench.runner.plan import default_folder, exit_status, open_tasks
+from bench.runner.plan import check_size, exit_status, open_tasks, results_folder
 from bench.runner.progress import Display
 from bench.runner.scheduler import Scheduler
 from bench.runner.signals import terminate_as_interrupt
@@ -43,26 +49,33 @@ def run_sweep(
     plan = make_plan(sweep, device.is_cpu, where)
     if not plan.cases:
         raise UserError(f"--where {' '.join(where)}: no case is left to measure")
-    folder = out or default_folder(device, plan)
+    check_size(plan, repeats)
+    folder = usable("--out", out or results_folder(Path("results") / device.key, plan.path))
     # One: with two, each waits at every barrier for whichever core a neighbour took.
     threads = threads or (1 if device.is_cpu else None)
     environment = provenance(device, threads)
     try:
-        record = None if fresh else peek_record(folder, environment)
+        record = None if fresh or move_was_cut_off(folder) else peek_record(folder, environment)
         if record is not None and not open_tasks(plan, record, repeats, retry, tuned_hash(device)):
             say(f"{plan.sweep} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
             for line in closing_lines(plan, record, repeats, {}, ()):
                 say(line)
-            record.write_csv()
+            with suppress(Taken), hold(folder):  # whoever has the folder writes it
+                record.write_csv()
             print(folder)
             return exit_status(plan, record, repeats, strict)
-        with only_run_on(device, say):
+        with hold(folder, lambda process: say(_waits(process, folder))), only_run_on(device, say):
+            complete_move(folder)
             record = open_record(folder, environment, fresh)
             status = _measure(plan, device, record, retry, repeats, strict, threads, quiet_s)
             print(folder)
             return status
     except OSError as e:
         raise UserError(f"{e.filename or folder}: {e.strerror}; nothing was measured") from None
+
+
+def _waits(process: str, folder: Path) -> str:
+    return f"another run (process {process}) is measuring into {folder}; waiting until it is done"
 
 
 def _measure(
@@ -109,16 +122,16 @@ def _measure(
                 scheduler.run(timed)
         except KeyboardInterrupt:
             _close(record, invocation, scheduler)
-            display.say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
+            display.say(f"interrupted; what is finished is on disk. To go on: {to_go_on()}")
             return 128 + (interrupted[0] if interrupted else signal.SIGINT)
         except OSError as e:
             display.say(f"error: {e.filename or record.folder}: {e.strerror}; what was written before is whole")
-            display.say(f"To go on once there is room: {command_to_go_on()}")
+            display.say(f"To go on once there is room: {to_go_on()}")
             return 1
     _close(record, invocation, scheduler)
     for line in closing_lines(plan, record, repeats, scheduler.spent, scheduler.refused):
         display.say(line)
-    display.say(f"Tables, plots and the answer: python -m plots {record.folder}")
+    display.say(f"Tables, plots and the answer: python -m plots {shlex.quote(str(record.folder))}")
     return exit_status(plan, record, repeats, strict)
 
 

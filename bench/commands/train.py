@@ -3,15 +3,17 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 
+from bench.again import to_go_on_training
 from bench.errors import UserError
-from bench.record.environment import command_to_go_on
 from bench.terminal import say
 from bench.train.folder import claim
 from bench.train.plan import Plan, Request, make_plan
 from bench.train.result import write_result
 
-TrainModel = Callable[[Plan, Callable[[str], None]], None]
+# The plan, what says a line, and what is called before anything is written.
+TrainModel = Callable[[Plan, Callable[[str], None], Callable[[], None]], None]
 
 
 def train(request: Request, train_model: TrainModel | None = None) -> int:
@@ -33,42 +35,36 @@ def train(request: Request, train_model: TrainModel | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         if rank == 0:
-            say(f"interrupted. To go on from the last checkpoint: {_again()}")
+            say(f"interrupted. To go on from the last checkpoint: {to_go_on_training()}")
         return 130
 
 
 def _train(plan: Plan, train_model: TrainModel) -> int:
-    out = plan.request.out
-    lock = claim(out, plan.settings, plan.request.fresh) if plan.rank == 0 else None
+    request = plan.request
     try:
-        if plan.strategy.method != "none":
-            train_model(plan, say if plan.rank == 0 else lambda _: None)
-        elif plan.rank == 0:
-            write_result(plan, {})
-        if plan.rank == 0:
-            print(out)
-        if plan.world_size > 1:  # all is on disk; taking the process group down may hang (see bench/train/run.py)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-        return 0
+        with claim(request.out, plan.settings, request.fresh) if plan.rank == 0 else nullcontext(_nothing) as begin:
+            if plan.strategy.method != "none":
+                train_model(plan, say if plan.rank == 0 else _nothing, begin)
+            elif plan.rank == 0:
+                begin()
+                write_result(plan, {})
+            if plan.rank == 0:
+                print(request.out)
+            if plan.world_size > 1:  # all is on disk; taking the process group down may hang (see bench/train/run.py)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(0)
+            return 0
     except OSError as e:
-        raise UserError(f"{e.filename or out}: {e.strerror or e}. To go on from the last checkpoint: {_again()}") from e
-    finally:
-        if lock is not None:
-            lock.release()
+        where = f"{e.filename or request.out}: {e.strerror or e}"
+        raise UserError(f"{where}. To go on from the last checkpoint: {to_go_on_training()}") from e
 
 
-def _by_trainer(plan: Plan, say: Callable[[str], None]) -> None:
+def _nothing(*_: object) -> None:
+    """What the other processes of a run say and write."""
+
+
+def _by_trainer(plan: Plan, say: Callable[[str], None], begin: Callable[[], None]) -> None:
     from bench.train.run import train_model  # imports torch and transformers
 
-    train_model(plan, say)
-
-
-def _again() -> str:
-    """The command that goes on: by as many processes, since a run of another number is another run."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return command_to_go_on()
-    nodes, each = (os.environ.get(name, "1") for name in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
-    flags = "" if nodes == "1" else f"--nnodes {nodes} "
-    return f"torchrun {flags}--nproc-per-node {each} {command_to_go_on().removeprefix('python ')}"
+    train_model(plan, say, begin)

@@ -11,16 +11,22 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bench.again import to_go_on
 from bench.compare.verdict import MIN_PROCESSES
 from bench.devices import choose, gpus
 from bench.errors import UserError
-from bench.files import replace_file, set_aside
-from bench.record.environment import command_to_go_on, source_hash
+from bench.files import complete_move, move_was_cut_off, replace_file, set_aside
+from bench.folder import hold, usable
+from bench.record.environment import source_hash
 from bench.record.read import read_kept_rows
+from bench.runner.plan import COMPARED, results_folder
 from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names
 from bench.terminal import say
@@ -42,20 +48,53 @@ def measure_both(
     """Measures both checkouts and returns their results folders. Raises UserError before anything is changed where a
     checkout is none; Interrupted when cut off."""
     checkouts = {"a": a.resolve(), "b": b.resolve()}
-    for variable in ("LORABENCH_METHODS", "LORABENCH_TUNED"):  # each side runs in its own checkout's folder
+    for variable in (
+        "LORABENCH_METHODS",
+        "LORABENCH_TUNED",
+        "LORABENCH_LOCKS",
+    ):  # each side runs in its own checkout's folder
         if names := os.environ.get(variable):
             os.environ[variable] = os.pathsep.join(str(Path(n).absolute()) for n in names.split(os.pathsep) if n)
     sources = {side: _sources(side, path) for side, path in checkouts.items()}
+    key = choose(gpu, gpus()).key
     sweep = sweep if sweep in sweep_names() or not Path(sweep).exists() else str(Path(sweep).resolve())
-    folder = (out or Path("results") / choose(gpu, gpus()).key / f"compare-{Path(sweep).stem}").absolute()
-    try:
-        _prepare(folder, checkouts, sources, fresh)
-    except OSError as e:
-        raise UserError(f"{e.filename or folder}: {e.strerror}; nothing was measured") from None
-    if rounds < MIN_PROCESSES:
-        say(f"--run {rounds}: ratios only; a verdict needs {MIN_PROCESSES} rounds (--run {MIN_PROCESSES})")
+    folder = usable("--out", out or results_folder(Path("results") / key, Path(sweep), COMPARED)).absolute()
     # compare knows clock as a condition; run, which always measures all clocks of a sweep, does not.
     narrowed = [x for w in where if not w.startswith("clock=") for x in ("--where", w)]
+    with _interruptible():
+        for side, checkout in checkouts.items():
+            _ask(side, checkout, ["list", sweep, "--gpu", gpu, *narrowed])
+        if not move_was_cut_off(folder):
+            _before(folder)
+        try:
+            with hold(folder, lambda process: say(_waits(process, folder))):
+                complete_move(folder)
+                _prepare(folder, checkouts, sources, fresh)
+                _measure(folder, checkouts, sources, rounds, ["run", sweep, "--gpu", gpu, *narrowed])
+        except OSError as e:
+            raise UserError(f"{e.filename or folder}: {e.strerror}; what was measured before is there") from None
+    return folder / "a", folder / "b"
+
+
+def _waits(process: str, folder: Path) -> str:
+    return f"another comparison (process {process}) is measuring into {folder}; waiting until it is done"
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    with terminate_as_interrupt() as came:
+        try:
+            yield
+        except KeyboardInterrupt:
+            say(f"interrupted; what is finished is on disk. To go on: {to_go_on()}")
+            raise Interrupted(128 + (came[0] if came else signal.SIGINT)) from None
+
+
+def _measure(
+    folder: Path, checkouts: dict[str, Path], sources: dict[str, str], rounds: int, command: list[str]
+) -> None:
+    if rounds < MIN_PROCESSES:
+        say(f"--run {rounds}: ratios only; a verdict needs {MIN_PROCESSES} rounds (--run {MIN_PROCESSES})")
     for i in range(rounds):
         for side in "ab" if i % 2 == 0 else "ba":
             checkout = checkouts[side]
@@ -65,9 +104,7 @@ def measure_both(
                     " Leave it alone while it is measured, and give the command again"
                 )
             say(f"round {i + 1} of {rounds}, {side.upper()}: {checkout}")
-            command = ["run", sweep, "--gpu", gpu, "--out", str(folder / side), "--repeat", str(i + 1), *narrowed]
-            _run(checkout, command, folder / side, i)
-    return folder / "a", folder / "b"
+            _run(checkout, [*command, "--out", str(folder / side), "--repeat", str(i + 1)], folder / side, i)
 
 
 def _sources(side: str, checkout: Path) -> str:
@@ -90,39 +127,51 @@ def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], 
     and today's B would not be interleaved. What was there moves to earlier/.
     """
     state = {s: {"checkout": str(checkouts[s]), "source_hash": sources[s]} for s in "ab"}
-    path = folder / STATE
+    before = _before(folder)
     parts = [p for p in (folder / "a", folder / "b") if p.exists()]
-    before = _read_state(path)
-    if parts and before is None:
-        raise UserError(f"{folder}: holds {parts[0].name}/ without {STATE}: not made by --run; pass another --out")
     same = before is not None and all(before.get(s, {}).get("source_hash") == sources[s] for s in "ab")
     if parts and (fresh or not same):
         name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        aside = set_aside(folder, name, (*parts, path))  # the state last: cut off, the rest moves the next time
+        aside = set_aside(folder, name, (*parts, folder / STATE))
         say(f"{'--fresh' if fresh else 'the sources have changed'}: the earlier rounds are in {aside}")
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps(state, indent=1) + "\n")
+    replace_file(folder / STATE, json.dumps(state, indent=1) + "\n")
 
 
-def _read_state(path: Path) -> dict[str, Any] | None:
+def _before(folder: Path) -> dict[str, Any] | None:
+    """What was measured in the folder before. Raises UserError where that was no comparison."""
+    path = folder / STATE
     try:
         state = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        for part in (p for p in (folder / "a", folder / "b") if p.exists()):
+            raise UserError(
+                f"{folder}: holds {part.name}/ without {STATE}: not made by --run; pass another --out"
+            ) from None
         return None
     except ValueError as e:
         raise UserError(f"{path}: not JSON ({e}); pass another --out") from None
     return state if isinstance(state, dict) else None
 
 
+def _ask(side: str, checkout: Path, command: list[str]) -> None:
+    """Raises UserError, with the checkout's own words, where it would refuse this sweep."""
+    with tempfile.TemporaryFile() as words:
+        code = _bench(checkout, command, stderr=words)
+        words.seek(0)
+        said = words.read().decode(errors="replace").strip().splitlines()
+    if code:
+        told = (said or ["nothing"])[-1].removeprefix("error: ")
+        raise UserError(f"checkout {side.upper()}, {checkout}: {told}")
+
+
+def _bench(checkout: Path, command: list[str], **options: Any) -> int | None:
+    words = [sys.executable, "-m", "bench", *command]
+    return run_command(words, checkout, cwd=checkout, stdout=subprocess.DEVNULL, **options)
+
+
 def _run(checkout: Path, command: list[str], folder: Path, repeat: int) -> None:
     """One `python -m bench run` in a checkout; its progress goes on to standard error."""
-    with terminate_as_interrupt() as came:
-        try:
-            words = [sys.executable, "-m", "bench", *command]
-            code = run_command(words, checkout, cwd=checkout, stdout=subprocess.DEVNULL)
-        except KeyboardInterrupt:
-            say(f"interrupted; what is finished is on disk. To go on: {command_to_go_on()}")
-            raise Interrupted(128 + (came[0] if came else signal.SIGINT)) from None
+    code = _bench(checkout, command)
     measured = code in (0, 1) and any(r["repeat"] == repeat for r in read_kept_rows(folder)[0])
     if not measured:
         raise UserError(

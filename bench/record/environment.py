@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -52,12 +51,24 @@ def tuned_hash(device: Device) -> str | None:
     return hashlib.sha256(b"\0".join(found)).hexdigest()[:16] if found else None
 
 
-def _git(*args: str) -> str | None:
+def _git(root: Path, *args: str) -> str | None:
+    # Not what GIT_DIR and its like name, and no index is refreshed: another git may be at work in this tree.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "--no-optional-locks", *args]
     try:
-        done = subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=root, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return os.fsdecode(done.stdout).removesuffix("\n") if done.returncode == 0 else None
+
+
+def commit(root: Path = ROOT) -> tuple[str | None, bool | None]:
+    """The commit of a checkout, and whether its tracked files differ from it; (None, None) for a copied tree without a
+    repository of its own, even where it lies inside another one."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    head = _git(root, "rev-parse", "--verify", "HEAD") if top and Path(top).resolve() == root.resolve() else None
+    status = _git(root, "status", "--porcelain", "--untracked-files=no") if head else None
+    return head, None if status is None else bool(status)
 
 
 def provenance(device: Device, threads: int | None = None) -> dict[str, Any]:
@@ -65,7 +76,7 @@ def provenance(device: Device, threads: int | None = None) -> dict[str, Any]:
 
     threads: that a CPU computes with.
     """
-    status = _git("status", "--porcelain", "--untracked-files=no")
+    head, dirty = commit()
     return {
         "gpu": device.name,
         "gpu_key": device.key,
@@ -82,19 +93,6 @@ def provenance(device: Device, threads: int | None = None) -> dict[str, Any]:
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if status is None else bool(status),
+        "commit": head,
+        "dirty": dirty,
     }
-
-
-def command_line() -> str:
-    """The command as a person would type it again."""
-    import shlex
-
-    arguments = sys.argv[1:]
-    return shlex.join(["python", "-m", "bench", *arguments])
-
-
-def command_to_go_on() -> str:
-    """The command that goes on where this one was cut off: without --fresh, which would start anew."""
-    return command_line().replace(" --fresh", "")

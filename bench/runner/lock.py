@@ -1,36 +1,62 @@
 """One run at a time on a device: a second one waits, and says for whom."""
 
-import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from bench.devices import Device
+from bench.errors import UserError
+from bench.locks import Identity, take
+
+VARIABLE = "LORABENCH_LOCKS"  # a folder to hold the locks instead
+
+# All of those that are there and can be written, in this order: a Slurm job or a container often has one of them to
+# itself, and seldom all. Not what TMPDIR says, which differs from shell to shell.
+PLACES = ("/dev/shm", "/run/lock", "/tmp")
 
 
-def lock_path(device: Device) -> Path:
-    """The lock file of a device, the same for every checkout and user of this machine."""
-    return Path(tempfile.gettempdir()) / f"lorabench-{device.uuid}.lock"
+def lock_paths(device: Device) -> list[Path]:
+    """The lock files of a device, the same for every checkout and user of this machine, in the order in which they are
+    taken. Raises UserError for a LORABENCH_LOCKS that is no folder."""
+    named = os.environ.get(VARIABLE)
+    places = [Path(p) for p in ([named] if named else PLACES)]
+    found = [p for p in places if p.is_dir() and os.access(p, os.W_OK | os.X_OK)]
+    if named and not found:
+        raise UserError(f"{VARIABLE} {named}: no folder that can be written. Name one, or unset the variable.")
+    return [place / f"lorabench-{device.uuid}.lock" for place in found or [Path(tempfile.gettempdir())]]
 
 
 @contextmanager
-def only_run_on(device: Device, say: Callable[[str], None], poll_s: float = 0.5) -> Iterator[None]:
-    """Holds the device's lock; waits for whoever has it. The system drops the lock of a process that dies."""
-    path = lock_path(device)
-    holder = path.with_suffix(".pid")  # beside the lock file, which older versions of filelock empty
-    lock = FileLock(path, mode=0o666)
+def only_run_on(device: Device, say: Callable[[str], None]) -> Iterator[None]:
+    """Holds the locks of a device; waits for whoever has one. The system drops the locks of a process that dies.
+
+    Raises UserError where none of them can be had, for a stranger may have put something else under their names.
+    """
+    held: dict[Identity, int] = {}
+    told: list[str] = []
+    odd: list[str] = []
+
+    def wait(process: str) -> None:
+        if process not in told:
+            say(f"another run (process {process}) is measuring on {device.name}; waiting until it is done")
+            told.append(process)
+
     try:
-        held = lock.acquire(blocking=False)
-    except Timeout:
-        process = holder.read_text().strip() if holder.exists() else "unknown"
-        say(f"another run (process {process}) is measuring on {device.name}; waiting until it is done")
-        held = lock.acquire(poll_interval=poll_s)
-    with held:
-        with contextlib.suppress(OSError):  # another user's file, left by a run that was killed
-            holder.write_text(f"{os.getpid()}\n")
-            holder.chmod(0o666)
+        for path in lock_paths(device):
+            try:
+                take(path, held, wait)
+            except OSError as e:
+                odd.append(f"{path}: {e.strerror}")
+        if not held:
+            raise UserError(
+                f"{'; '.join(odd)}: so no other run would know of this one. Remove what is there, or name a folder of"
+                f" your own by {VARIABLE}."
+            )
+        for what in odd:
+            say(f"{what}; passed over")
         yield
+    finally:
+        for fd in held.values():
+            os.close(fd)

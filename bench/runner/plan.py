@@ -1,16 +1,22 @@
 """What a run still has to do, in comparisons; and what it came to."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.case import Case
 from bench.case.schema import BASELINE, Status
-from bench.devices import Device
+from bench.errors import UserError
 from bench.methods.registry import impl_of
 from bench.record.store import Record
 from bench.sweeps.expand import Plan
 
 Task = tuple[int, Case]  # (repeat, case)
+
+RESERVED = ("reference", "earlier")  # in results/<key>: what is published, and what has given way
+COMPARED = "compare-"  # begins the folders of compare --run there
+LONGEST = 100  # bytes of a folder's name: what is put in front of it, and file names in it, must fit as well
+MOST_ROWS = 1_000_000
 
 
 def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str], tuned: str | None = None) -> list[Task]:
@@ -54,6 +60,25 @@ def exit_status(plan: Plan, record: Record, repeats: int, strict: bool) -> int:
     return 0
 
 
-def default_folder(device: Device, plan: Plan) -> Path:
-    """results/<key>/<sweep>, from where the command was given."""
-    return Path("results") / device.key / plan.path.stem
+def results_folder(results: Path, sweep: Path, before: str = "") -> Path:
+    """The folder in `results`, by default results/<key>, for what is measured of a sweep's file: its stem, with
+    `before` in front. Raises UserError for a stem that would leave `results`, or that means something else there."""
+    stem = sweep.stem
+    taken = stem.casefold() in RESERVED or stem.casefold().startswith(COMPARED)  # some disks know no case
+    if taken or stem[:1] in ("", ".") or not stem.isprintable() or len(os.fsencode(stem)) > LONGEST:
+        valid = f"not {', '.join(RESERVED)} or {COMPARED}..., at most {LONGEST} bytes, and no dot in front"
+        raise UserError(
+            f"sweep {sweep}: {stem!r} cannot name a folder in {results}. Pass --out, or rename the file: {valid}."
+        )
+    return results / (before + stem)
+
+
+def check_size(plan: Plan, repeats: int) -> None:
+    """Raises UserError for more rows than anybody waits for."""
+    each = len(plan.row_keys)
+    rows = len(plan.cases) * each * repeats
+    if rows > MOST_ROWS:
+        raise UserError(
+            f"sweep {plan.sweep}, --repeat {repeats}: {rows:,} rows ({len(plan.cases):,} cases of {each} rows,"
+            f" {repeats:,} times). At most {MOST_ROWS:,}; narrow it with --where or a smaller --repeat."
+        )

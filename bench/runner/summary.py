@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from bench.again import to_list, to_retry
 from bench.case import Case
 from bench.case.clocks import clocks_of
 from bench.case.schema import Status
@@ -24,10 +25,10 @@ def closing_lines(
         reasons = Counter(reason for _, reason in refused)
         first = "; ".join(f"{n}: {reason}" for reason, n in reasons.most_common(3))
         more = f"; {len(reasons) - 3} more reasons" if len(reasons) > 3 else ""
-        yield f"Not run here, {len(refused)} cases ({first}{more}). List: python -m bench list {plan.sweep}"
+        yield f"Not run here, {len(refused)} cases ({first}{more}). List: {to_list()}"
     bad = sorted({r["status"] for r in rows} - {Status.ok, Status.unsupported})
     if bad:
-        yield f"To measure what failed again: python -m bench run {plan.sweep} --retry {','.join(bad)}"
+        yield f"To measure what failed again: {to_retry(bad)}"
     told = [r for r in rows if r["clock"] == clocks_of(plan.clocks[0])[0] and r["ratio_to"] not in (None, r["case_id"])]
     wide = sum(not Estimate(r["ratio"], r["ratio_low"], r["ratio_high"]).within(RATIO_NOISY) for r in told)
     if wide:

@@ -3,7 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,8 +25,11 @@ from bench.train.trainable import make_trainable, save_trained, weights_dtype
 from bench.train.trainer import PartTrainer, arguments
 
 
-def train_model(plan: Plan, say: Callable[[str], None]) -> None:
-    """Trains to the end and writes model and train.json. Raises UserError where model and strategy do not fit."""
+def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None]) -> None:
+    """Trains to the end and writes model and train.json. Raises UserError where model and strategy do not fit.
+
+    begin: is called in process 0 before anything is written.
+    """
     strategy, out, seed = plan.strategy, plan.request.out, plan.request.seed
     transformers.utils.logging.set_verbosity_error()
     if plan.rank != 0:
@@ -40,8 +43,7 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
         checkpoint_every=plan.request.checkpoint_every,
         on_cpu=plan.on_cpu,
     )
-    done, resumed = _start(plan, say)
-    if done:
+    if _told_by_first(plan, lambda: not plan.request.fresh and (out / RESULT).is_file()):
         say(f"{out}: trained already; --fresh trains anew")
         return
     source = absolute(plan.request.model)  # what is saved names it
@@ -55,6 +57,7 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
         model = make_trainable(model, strategy, seed, plan.impl, say)
     except (ValueError, TypeError) as e:
         raise UserError(f"strategy {plan.name} does not fit {plan.request.model}: {e}") from e
+    resumed = _told_by_first(plan, lambda: _start(plan, say, begin))
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     per_step = strategy.batch * strategy.accumulation * plan.world_size
     watch = Stopwatch(resumed.elapsed_s if resumed else 0.0)
@@ -98,22 +101,28 @@ def train_model(plan: Plan, say: Callable[[str], None]) -> None:
 _kept: list[PartTrainer] = []
 
 
-def _start(plan: Plan, say: Callable[[str], None]) -> tuple[bool, checkpoint.Checkpoint | None]:
-    """Whether all is done, and where training goes on. Process 0 looks and tells the others, which may see the folder
-    as it was before."""
-    found: list[Any] = [None]
-    if plan.rank == 0:
-        folder = plan.request.out / CHECKPOINTS
-        for name in checkpoint.drop_torn(folder):
-            say(f"{folder / name}: torn; dropped")
-        newest = checkpoint.newest(folder)
-        if newest:
-            say(f"going on after step {newest.step}, {training_time(newest.elapsed_s)} into the training")
-        found = [((plan.request.out / RESULT).is_file(), newest)]
+T = TypeVar("T")
+
+
+def _told_by_first(plan: Plan, look: Callable[[], T]) -> T:
+    """What process 0 finds. It tells the others, which may see the folder as it was before."""
+    found: list[Any] = [look() if plan.rank == 0 else None]
     if plan.world_size > 1:
         dist.broadcast_object_list(found)
-    done, resumed = found[0]
-    return done, resumed
+    answer: T = found[0]
+    return answer
+
+
+def _start(plan: Plan, say: Callable[[str], None], begin: Callable[[], None]) -> checkpoint.Checkpoint | None:
+    """Where training goes on."""
+    begin()
+    folder = plan.request.out / CHECKPOINTS
+    for name in checkpoint.drop_torn(folder):
+        say(f"{folder / name}: torn; dropped")
+    newest = checkpoint.newest(folder)
+    if newest:
+        say(f"going on after step {newest.step}, {training_time(newest.elapsed_s)} into the training")
+    return newest
 
 
 def _count(model: Any) -> int:

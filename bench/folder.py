@@ -1,0 +1,69 @@
+"""The folder that a command writes into: whether it can be, and one process at a time in it."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bench.errors import UserError
+from bench.files import LOCK
+from bench.locks import Identity, take
+
+
+def usable(flag: str, folder: Path) -> Path:
+    """The folder itself, which is there and can be written, or can be made. Changes nothing. Raises UserError."""
+    advice = "Pass a folder, new or from an earlier run."
+    try:
+        there = folder
+        while not os.path.lexists(there) and there != there.parent:
+            there = there.parent
+        found = there.stat()
+    except OSError as e:
+        raise UserError(f"{flag} {folder}: it cannot be looked at ({e.strerror}). {advice}") from None
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a file" if stat.S_ISREG(found.st_mode) else "no folder"
+        raise UserError(f"{flag} {folder}: {'this' if there == folder else there} is {what}. {advice}")
+    if folder.resolve() == Path(folder.resolve().anchor):
+        raise UserError(f"{flag} {folder}: this is the root of the file system. Pass a folder below it.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: nothing can be written into {there}. Pass a folder of your own.")
+    return folder
+
+
+@contextmanager
+def hold(folder: Path, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Keeps a folder, which is made where it is missing, to this process.
+
+    waiting: is told the process that has the folder, before this one waits for it. Raises Taken without `waiting`;
+    OSError where the folder cannot be made or written. Where that or what happens within ends in an exception, and
+    nothing else was put into the folder, it goes again as far as it was made here, with its lock file.
+    """
+    folder = folder.absolute()
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    before = _names(folder)
+    held: dict[Identity, int] = {}
+    try:
+        _take(folder, held, waiting)
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if held and _names(folder) - before == {LOCK}:
+                (folder / LOCK).unlink()
+            for path in made:
+                path.rmdir()
+        raise
+    finally:
+        for fd in held.values():
+            os.close(fd)
+
+
+def _take(folder: Path, held: dict[Identity, int], waiting: Callable[[str], None] | None) -> None:
+    while not held:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # whoever had the folder has removed it again
+            take(folder / LOCK, held, waiting)
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
