@@ -16,6 +16,16 @@ app = typer.Typer(
     add_completion=False,
 )
 
+COUNT = 2**31 - 1  # what a count may be where a larger one could not be handed on
+
+
+def folder(text: str) -> Path:
+    """A folder's path as it was given; an empty one would be the folder that the command was given in."""
+    if not text.strip():
+        raise typer.BadParameter("it is empty. Pass a folder, '.' for this one.")
+    return Path(text)
+
+
 Sweep = Annotated[str, typer.Argument(help="A name in bench/sweeps, or the path of a sweep file.")]
 Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a GPU: a100, a6000, h100, h200 ...")]
 Where = Annotated[
@@ -28,14 +38,16 @@ Where = Annotated[
 def run(
     sweep: Sweep = "table1",
     gpu: Gpu = "auto",
-    out: Annotated[Path | None, typer.Option(help="Results folder; default results/<key>/<sweep>.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=folder, help="Results folder; default results/<key>/<sweep>.")
+    ] = None,
     where: Where = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old record moves to earlier/.")] = False,
     retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
-    repeat: Annotated[int, typer.Option(min=1, help="Measure every case in so many fresh processes.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, max=10_000, help="Measure every case in so many fresh processes.")] = 1,
     strict: Annotated[bool, typer.Option("--strict", help="Noisy rows make the exit status 1.")] = False,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that the CPU computes with. Default without a GPU: 1.")
+        int | None, typer.Option(min=1, max=4096, help="Threads that the CPU computes with. Default without a GPU: 1.")
     ] = None,
     wait_quiet: Annotated[
         str | None, typer.Option("--wait-quiet", help="Wait so long at most for the machine to come to rest: 10m, 90s.")
@@ -80,10 +92,12 @@ def compare(
     b: Annotated[Path, typer.Argument(help="The other one. Verdicts say what it does relative to the first.")],
     sweep: Annotated[str | None, typer.Argument(help="With --run: what to measure; default table1.")] = None,
     run: Annotated[
-        int | None, typer.Option(min=1, help="Measure both checkouts first, in turns, in so many fresh processes each.")
+        int | None,
+        typer.Option(min=1, max=10_000, help="Measure both checkouts first, in turns, in so many processes each."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>.")
+        Path | None,
+        typer.Option(parser=folder, help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>."),
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="With --run: auto, cpu, or the key of a GPU.")] = None,
     where: Where = None,
@@ -122,37 +136,43 @@ def spread(
 def train(
     strategy: Annotated[str, typer.Option(help="A name in bench/train/strategies, or the path of a strategy file.")],
     model: Annotated[str, typer.Option(help="A checkpoint folder, or a Hub id.")],
-    out: Annotated[Path, typer.Option(help="The folder of this training run.")],
+    out: Annotated[Path, typer.Option(parser=folder, help="The folder of this training run.")],
     data: Annotated[
         str | None, typer.Option(help="A JSONL file, a folder with train.jsonl, or the id of a Hub dataset.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data. Default: the strategy's.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, max=COUNT, help="Passes over the data. Default: the strategy's.")
+    ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(min=1e-12, max=1e3, help="Peak learning rate. Default: the strategy's.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Examples per process and micro-step. Default: the strategy's.")
+        int | None, typer.Option(min=1, max=COUNT, help="Examples per process and micro-step. Default: the strategy's.")
     ] = None,
     accumulation: Annotated[
-        int | None, typer.Option(min=1, help="Micro-steps per optimizer step. Default: the strategy's.")
+        int | None, typer.Option(min=1, max=COUNT, help="Micro-steps per optimizer step. Default: the strategy's.")
     ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
-            min=2, help="Longest example in tokens; longer ones lose their beginning. Default: the strategy's."
+            min=2,
+            max=COUNT,
+            help="Longest example in tokens; longer ones lose their beginning. Default: the strategy's.",
         ),
     ] = None,
     precision: Annotated[
         str | None, typer.Option(help="amp-fp16, amp-bf16, bf16 or fp32. Default: the strategy's.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of adapters, columns, order of examples and dropout.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of adapters, columns, order of examples and dropout.")
+    ] = 0,
     impl: Annotated[
         str, typer.Option(help="How LoRA is computed: peft, triton (fused), or auto: triton on a GPU.")
     ] = "auto",
     save: Annotated[
         str, typer.Option(help="delta: save what was trained; full: save a whole checkpoint with it merged in.")
     ] = "delta",
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Optimizer steps between checkpoints.")] = 50,
+    checkpoint_every: Annotated[int, typer.Option(min=1, max=COUNT, help="Optimizer steps between checkpoints.")] = 50,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old run moves to earlier/.")] = False,
 ) -> None:
@@ -177,11 +197,13 @@ def evaluate(
     data: Annotated[
         str, typer.Option(help="Folder with test.jsonl (and dev.jsonl for --shots), one JSONL file, or a Hub id.")
     ] = "cais/mmlu",
-    shots: Annotated[int, typer.Option(min=0, help="Solved examples before each question; MMLU has 5.")] = 5,
-    batch: Annotated[int, typer.Option(min=1, help="Prompts per forward pass.")] = 8,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many items of each subject.")] = None,
+    shots: Annotated[int, typer.Option(min=0, max=1000, help="Solved examples before each question; MMLU has 5.")] = 5,
+    batch: Annotated[int, typer.Option(min=1, max=COUNT, help="Prompts per forward pass.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, max=COUNT, help="Only so many items of each subject.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="Where accuracy.json goes; default: a trained folder.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(parser=folder, help="Where accuracy.json goes; default: a trained folder.")
+    ] = None,
 ) -> None:
     """MMLU accuracy by category, as in the paper's Table 2. An evaluation that was cut off goes on where it stopped.
 
@@ -215,13 +237,15 @@ def campaign(
         str | None,
         typer.Option(help="gpu-tests, precompile, tune, report or any sweeps, joined by commas. Default: all."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Results folder. Default: results/<key>.")] = None,
+    out: Annotated[Path | None, typer.Option(parser=folder, help="Results folder. Default: results/<key>.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget which stages are done. The rows of the sweeps stay.")
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option(help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."),
+        typer.Option(
+            parser=folder, help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."
+        ),
     ] = None,
 ) -> None:
     """Everything worth measuring on a device, the most important first. The same command goes on where it stopped.

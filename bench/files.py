@@ -5,15 +5,19 @@ import os
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from bench.errors import UserError
+from bench.reading import Object, read_object, shape_of
 
 LOCK = ".lock"  # in a folder that one process at a time may write into
 EARLIER = "earlier"
 MOVING = ".moving"  # in earlier/ while a move is under way: what moves, and where to
 
-Object = dict[str, Any]
+_Name = Annotated[str, Field(pattern=r"^[^/]*[^/.][^/]*$")]  # of something in the folder itself
+_NOTE = shape_of({"into": _Name, "names": list[_Name]}, ("into", "names"))
 
 
 def append_json_lines(path: Path, objects: Iterable[Object]) -> None:
@@ -75,14 +79,8 @@ def complete_move(folder: Path) -> None:
     note = folder / EARLIER / MOVING
     if not move_was_cut_off(folder):
         return
-    try:
-        told = json.loads(note.read_text(encoding="utf-8"))
-        into, names = told["into"], list(told["names"])
-        if any(not isinstance(x, str) or x != Path(x).name or x in ("", "..") for x in (into, *names)):
-            raise ValueError
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{note}: damaged. It should name what moves into {EARLIER}/. Remove it.") from None
-    for path, there in ((folder / x, folder / EARLIER / into / x) for x in names):
+    told = read_object(note, _NOTE, f"It says what moves into {EARLIER}/. Remove it.")
+    for path, there in ((folder / x, folder / EARLIER / told["into"] / x) for x in told["names"]):
         if os.path.lexists(path) and not os.path.lexists(there):
             path.rename(there)
     note.unlink()

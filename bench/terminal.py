@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.table import Table
 
-from bench.errors import UserError
+from bench.errors import UserError, short
 
 
 def say(text: str) -> None:
@@ -43,12 +43,17 @@ def duration(seconds: float) -> str:
     return f"{s // 3600}:{s // 60 % 60:02}:{s % 60:02}" if s >= 3600 else f"{s // 60}:{s % 60:02}"
 
 
+LONGEST_S = 1_000_000  # that a command waits: eleven days
+
+
 def seconds_of(flag: str, text: str) -> float:
-    """'18m', '90s', '1h' or plain seconds. Raises UserError, which names the flag."""
+    """'18m', '90s', '1h' or plain seconds, up to eleven days. Raises UserError, which names the flag."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", text)
     value = float(found[1]) * {"s": 1, "": 1, "m": 60, "h": 3600}[found[2]] if found else 0.0
     if not value:
-        raise UserError(f"{flag}: {text!r} is no duration. Write it as 540, 540s, 9m or 1h.")
+        raise UserError(f"{flag}: {short(text)} is no duration. Write it as 540, 540s, 9m or 1h.")
+    if value > LONGEST_S:
+        raise UserError(f"{flag}: {short(text)} is {value:,.0f} s. At most {LONGEST_S:,} s, which is 277h.")
     return value
 
 

@@ -5,6 +5,7 @@ the last one wins in silence. Here scalars follow YAML 1.2's core schema and a r
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -13,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.errors import UserError, did_you_mean, short
+from bench.reading import read_text
 
 Where = tuple[str | int, ...]
 
@@ -47,26 +49,16 @@ _SCALARS = (
     ("float", r"(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))", [*"-+."]),
 )
 for _kind, _pattern, _first in _SCALARS:
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"^{_pattern}$"), _first)
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(rf"^{_pattern}\Z"), _first)
 
-
-def _decimal(loader: _Loader, node: yaml.ScalarNode) -> int:
-    """012 is twelve, where YAML 1.1 reads ten."""
-    return int(loader.construct_scalar(node))
-
-
-_Loader.add_constructor("tag:yaml.org,2002:int", _decimal)
+_MOST = 2**20  # bytes of a file
+_MOST_VALUES = 100_000  # of which aliases make more than a file holds
+_MOST_DIGITS = 18  # of an integer
 
 
 def load_yaml(path: Path) -> YamlFile:
     """Reads one YAML document. Raises UserError with file and line where it is not valid."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from None
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path}: not UTF-8 text (byte {e.start})") from None
-    return parse_yaml(text, path)
+    return parse_yaml(read_text(path, _MOST), path)
 
 
 def parse_yaml(text: str, path: Path) -> YamlFile:
@@ -76,31 +68,30 @@ def parse_yaml(text: str, path: Path) -> YamlFile:
         loader = _Loader(text)
         node = loader.get_single_node()
         lines: dict[Where, int] = {}
-        value = None if node is None else _construct(loader, node, (), lines, path, ())
+        value = None if node is None else _construct(node, (), lines, path, ())
         return YamlFile(path, value, lines)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
-        raise UserError(f"{path}:{mark.line + 1 if mark else 1}: not valid YAML ({e.problem or e.context})") from None
-    except yaml.YAMLError as e:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(e).split())})") from None
+        why, line = e.problem or e.context, mark.line if mark else 0
+    except yaml.reader.ReaderError as e:
+        why, line = f"{e.reason} {e.character!r}", text.count("\n", 0, e.position)
     except RecursionError:
-        raise UserError(f"{path}: nested too deeply") from None
-    except ValueError as e:  # an integer of thousands of digits, a tag whose text does not fit it
-        raise UserError(f"{path}: a value cannot be read ({e})") from None
+        why, line = "nested too deeply", loader.line if loader else 0
+    except (yaml.YAMLError, ValueError, OverflowError) as e:  # an escape of what is no character, among others
+        why, line = str(e), loader.line if loader else 0
     finally:
         if loader is not None:
             loader.dispose()
+    raise UserError(f"{path}:{line + 1}: not valid YAML ({' '.join(str(why).split())[:200]})")
 
 
-def _construct(
-    loader: _Loader, node: yaml.Node, where: Where, lines: dict[Where, int], path: Path, above: tuple[int, ...]
-) -> Any:
+def _construct(node: yaml.Node, where: Where, lines: dict[Where, int], path: Path, above: tuple[int, ...]) -> Any:
     lines.setdefault(where, node.start_mark.line + 1)
     line = node.start_mark.line + 1
     if id(node) in above:
         raise UserError(f"{path}:{line}: an alias that contains itself")
-    if len(lines) > 100_000:
-        raise UserError(f"{path}:{line}: too many values (aliases multiply them)")
+    if len(lines) > _MOST_VALUES:
+        raise UserError(f"{path}:{line}: too many values (aliases multiply them): more than {_MOST_VALUES:,}")
     above = (*above, id(node))
     if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
         result: dict[Any, Any] = {}
@@ -112,14 +103,36 @@ def _construct(
             if key in result:
                 raise UserError(f"{path}:{at}: key {key!r} stands twice, first on line {lines[(*where, key)]}")
             lines[(*where, key)] = at
-            result[key] = _construct(loader, value_node, (*where, key), lines, path, above)
+            result[key] = _construct(value_node, (*where, key), lines, path, above)
         return result
     if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-        return [_construct(loader, n, (*where, i), lines, path, above) for i, n in enumerate(node.value)]
+        return [_construct(n, (*where, i), lines, path, above) for i, n in enumerate(node.value)]
     kind = node.tag.removeprefix("tag:yaml.org,2002:")
-    if not isinstance(node, yaml.ScalarNode) or kind not in ("null", "bool", "int", "float", "str"):
+    if not isinstance(node, yaml.ScalarNode) or kind not in _READ:
         raise UserError(f"{path}:{line}: not valid YAML here (type {kind!r}; plain mappings, lists and scalars are)")
-    return loader.construct_object(node)
+    return _scalar(node.value, kind, f"{path}:{line}")
+
+
+# A scalar of each type out of its text. 012 is twelve, where YAML 1.1 reads ten.
+_READ: dict[str, Callable[[str], Any]] = {
+    "null": lambda _: None,
+    "bool": lambda text: text.lower() == "true",
+    "int": int,
+    "float": lambda text: float(re.sub(r"\.(?=[ian])", "", text.lower())),
+    "str": str,
+}
+
+
+def _scalar(text: str, kind: str, where: str) -> Any:
+    """A scalar of the type that its look or its tag says. Raises UserError where it is none."""
+    kinds = ("int", "float") if kind == "float" else (kind,)
+    if kind != "str" and not any(re.fullmatch(pattern, text) for k, pattern, _ in _SCALARS if k in kinds):
+        raise UserError(f"{where}: {short(text)} is no value of type {kind!r}. Leave the tag out.")
+    if kind == "int" and len(text.lstrip("+-0")) > _MOST_DIGITS:
+        raise UserError(f"{where}: an integer of {len(text)} digits. At most {_MOST_DIGITS} are read.")
+    if not text.isascii() and not text.isprintable() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise UserError(f"{where}: {short(text)} holds half of a character (a surrogate), which no file can.")
+    return _READ[kind](text)
 
 
 class Strict(BaseModel):

@@ -171,9 +171,7 @@ def make_stages(names: tuple[str, ...], device: Device, out: Path) -> list[Stage
     for name in dict.fromkeys(sweeps):
         other = into.setdefault(results_folder(out, sweep_path(name)), name)
         if other != name:
-            raise UserError(
-                f"--stages: {other} and {name} would measure into one folder. Rename one of the files."
-            )
+            raise UserError(f"--stages: {other} and {name} would measure into one folder. Rename one of the files.")
     return [_stage(name, sweeps, device, out) for name in dict.fromkeys(names) if name != "report"]
 
 

@@ -16,7 +16,7 @@ from bench.files import complete_move, move_was_cut_off
 from bench.folder import hold, usable
 from bench.locks import Taken
 from bench.record.environment import provenance, tuned_hash
-from bench.record.store import Record, now, open_record, peek_record
+from bench.record.store import Record, check_record, now, open_record, peek_record
 from bench.runner.lock import only_run_on
 from bench.runner.plan import check_size, exit_status, open_tasks, results_folder
 from bench.runner.progress import Display
@@ -55,7 +55,10 @@ def run_sweep(
     threads = threads or (1 if device.is_cpu else None)
     environment = provenance(device, threads)
     try:
-        record = None if fresh or move_was_cut_off(folder) else peek_record(folder, environment)
+        whole = not move_was_cut_off(folder)
+        if whole:
+            check_record(folder, environment, fresh)
+        record = peek_record(folder, environment) if whole and not fresh else None
         if record is not None and not open_tasks(plan, record, repeats, retry, tuned_hash(device)):
             say(f"{plan.sweep} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
             for line in closing_lines(plan, record, repeats, {}, ()):

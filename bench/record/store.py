@@ -62,8 +62,8 @@ class Record:
 
     def load(self) -> None:
         """Reads rows.jsonl. A torn last line is cut off the file, with a note; any other is refused by its number."""
-        for name, read in (("samples.jsonl", read_samples), ("rows.jsonl", read_kept_rows)):
-            lines, torn = read(self.folder)
+        samples, (lines, torn_row) = read_samples(self.folder), read_kept_rows(self.folder)
+        for name, torn in (("samples.jsonl", samples[1]), ("rows.jsonl", torn_row)):
             if torn is not None:
                 with open(self.folder / name, "r+b") as f:
                     f.truncate(torn)
@@ -93,17 +93,13 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
     A record from another schema or GPU is refused. One from other sources or other versions of torch, triton or the
     driver, and any under `fresh`, moves to earlier/<run_id>/. Raises UserError; nothing was changed then.
     """
+    check_record(folder, environment, fresh)
     found = _read_run(folder)
     notes = []
     if found is not None and fresh:
         notes.append(f"the earlier record is in {_aside(folder, found)}")
         found = None
     if found is not None:
-        if found.get("gpu") != environment["gpu"]:
-            raise UserError(
-                f"{folder / 'run.json'}: measured on {found.get('gpu')!r}, this is {environment['gpu']!r};"
-                " pass another --out, or --fresh to set the record aside"
-            )
         changed = _changed(found, environment)
         if changed:
             what = ", ".join(f"{k} {found.get(k)} -> {environment.get(k)}" for k in changed)
@@ -117,6 +113,16 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
     folder.mkdir(parents=True, exist_ok=True)
     record.load()
     return record
+
+
+def check_record(folder: Path, environment: dict[str, Any], fresh: bool = False) -> None:
+    """Raises UserError where `open_record` would refuse what is in the folder. Changes nothing."""
+    found = _read_run(folder)
+    if found is not None and not fresh and found.get("gpu") != environment["gpu"]:
+        raise UserError(
+            f"{folder / 'run.json'}: measured on {found.get('gpu')!r}, this is {environment['gpu']!r};"
+            " pass another --out, or --fresh to set the record aside"
+        )
 
 
 def peek_record(folder: Path, environment: dict[str, Any]) -> Record | None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from bench.sweeps.file import SweepFile, read_sweep, sweep_path
 from bench.timing.settings import MeasureSettings
 from bench.where import Condition, parse_where, text_of
 from bench.yamlfile import Where, YamlFile, place
+
+MOST_CASES = 100_000
 
 # What only some methods have: it differs within a comparison.
 ADAPTER_AXES = {name for name, axis in AXES.items() if axis.trains and not axis.compared} - {"method", "impl"}
@@ -48,15 +51,32 @@ def make_plan(sweep: str, on_cpu: bool, where: list[str] | tuple[str, ...] = ())
     asked = _asked_for(file, conditions)
     passes = tuple(dict.fromkeys((on_cpu and file.cpu.passes) or file.passes))
     settings = _settings(file, on_cpu)
-    found: dict[str, Case] = {}
-    for i, entry in enumerate(file.methods):
-        values = file.axes.given() | entry.given() | instead
+    entries = [file.axes.given() | entry.given() | instead for entry in file.methods]
+    for values in entries:
         values |= {axis: values.get(axis, [None]) + more for axis, more in asked.items()}
+    _check_size(entries, read)
+    found: dict[str, Case] = {}
+    for i, values in enumerate(entries):
         for case in _expand(values, on_cpu, read, ("methods", i)):
             found.setdefault(case.case_id, case)
+            if len(found) > MOST_CASES:  # a value of the axis layer may stand for many
+                raise UserError(f"{place(read, ('methods', i))}: more than {MOST_CASES:,} cases, the most of a sweep.")
     cases, passes = _narrow(_side_by_side(list(found.values())), passes, conditions, file.on_request.given())
     clocks = ("cpu-time",) if on_cpu else tuple(dict.fromkeys(file.clocks))
     return Plan(sweep, path, path.read_text(encoding="utf-8"), file.description, cases, passes, clocks, settings)
+
+
+def _check_size(entries: list[dict[str, list[Any]]], read: YamlFile) -> None:
+    """Raises UserError for more combinations than can be listed, before one of them is made."""
+    total = 0
+    for i, values in enumerate(entries):
+        total += prod(map(len, values.values()))
+        if total > MOST_CASES:
+            counts = " x ".join(f"{len(v):,} of {axis}" for axis, v in values.items() if len(v) > 1)
+            before = "with the entries before it " if i else ""
+            raise UserError(
+                f"{place(read, ('methods', i))}: {before}{total:,} cases ({counts}). At most {MOST_CASES:,} in a sweep."
+            )
 
 
 def _asked_for(file: SweepFile, conditions: list[Condition]) -> dict[str, list[Any]]:
