@@ -52,13 +52,18 @@ lint: $(READY)  ## Style and types
 report: $(READY)  ## Redraw tables, plots and report of every results folder
 	$(PY) -m plots $(dir $(wildcard results/*/*/run.json results/*/reference/*/run.json))
 
+# Built beside the folder and put into its place as a whole: no stale file stays, and no half copy is seen.
+publish: export FROM := results/$(GPU)/$(SWEEP)
+publish: export TO := results/$(GPU)/reference/$(SWEEP)
+publish: export DRAFT := results/$(GPU)/.publishing-$(SWEEP)
 publish:  ## Put a measured folder where git sees it: make publish GPU=h100 SWEEP=table1
-	@test -f results/$(GPU)/$(SWEEP)/run.json || { echo "error: results/$(GPU)/$(SWEEP) holds no run; give GPU= and SWEEP=" >&2; exit 2; }
-	mkdir -p results/$(GPU)/reference/$(SWEEP)
-	rm -f results/$(GPU)/reference/$(SWEEP)/samples.jsonl*
-	cp results/$(GPU)/$(SWEEP)/*.* results/$(GPU)/reference/$(SWEEP)/
-	find results/$(GPU)/reference/$(SWEEP) -name samples.jsonl -size +1024k -exec gzip -9 -n {} +
-	git add results/$(GPU)/reference/$(SWEEP)
+	@case "$(SWEEP)" in */*|.*|reference) echo "error: SWEEP=$(SWEEP) is no folder of a run" >&2; exit 2;; esac
+	@test -f "$$FROM/run.json" || { echo "error: $$FROM holds no run; give GPU= and SWEEP=" >&2; exit 2; }
+	rm -rf "$$DRAFT" "$$DRAFT.old" && mkdir -p "$$DRAFT" "$$(dirname "$$TO")"
+	find "$$FROM" -maxdepth 1 -type f ! -name '.*' ! -name '*.new' -exec sh -c 'cp "$$@" "$$DRAFT"' sh {} +
+	find "$$DRAFT" -name samples.jsonl -size +1024k -exec gzip -9 -n {} +
+	if [ -e "$$TO" ]; then mv "$$TO" "$$DRAFT.old"; fi && mv "$$DRAFT" "$$TO" && rm -rf "$$DRAFT.old"
+	git add -A "$$TO"
 
 wheel: $(READY)  ## Build dist/lorabench-*.whl: the kernels alone, as the package lorabench
 	rm -rf build && $(PY) -m build --wheel --no-isolation  # an old build/ would put deleted modules into the wheel

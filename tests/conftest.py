@@ -104,7 +104,9 @@ class Bench:
     """`python -m bench` in a process of its own, with device locks of its own."""
 
     def __init__(self, tmp_path: Path) -> None:
-        self.env = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        self.env = os.environ | {
+            "LORABENCH_LOCKS": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"
+        }  # fmt: skip
 
     def command(self, *arguments: object) -> list[str]:
         return [sys.executable, "-m", "bench", *map(str, arguments)]

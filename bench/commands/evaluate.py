@@ -13,7 +13,8 @@ from bench.accuracy.result import summary, table_row
 from bench.again import to_go_on
 from bench.errors import UserError, install, one_of
 from bench.files import replace_file
-from bench.folder import usable
+from bench.folder import hold, usable
+from bench.locks import Taken
 from bench.record.environment import version
 from bench.record.store import now
 from bench.terminal import output, say
@@ -69,26 +70,28 @@ def evaluate(
         "versions": {p: version(p) for p in PACKAGES},
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = Partial(folder / "accuracy.partial.jsonl", settings)
-        if not _answer(pieces, scorer, partial, batch, size):
-            return 130
-        result = {
-            "strategy": trained.get("strategy") or _strategy(source),
-            "model": trained.get("model", source),
-            "source": source,
-            "data": data,
-            "shots": shots,
-            "limit": limit,
-            "by": "lm-eval",
-            "device": place,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            **summary(partial.counts.values()),
-            "finished": now(),
-            "versions": settings["versions"],
-        }
-        replace_file(folder / "accuracy.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-        partial.remove()
+        with hold(folder):
+            partial = Partial(folder / "accuracy.partial.jsonl", settings)
+            if not _answer(pieces, scorer, partial, batch, size):
+                return 130
+            result = {
+                "strategy": trained.get("strategy") or _strategy(source),
+                "model": trained.get("model", source),
+                "source": source,
+                "data": data,
+                "shots": shots,
+                "limit": limit,
+                "by": "lm-eval",
+                "device": place,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                **summary(partial.counts.values()),
+                "finished": now(),
+                "versions": settings["versions"],
+            }
+            replace_file(folder / "accuracy.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            partial.remove()
+    except Taken as e:
+        raise UserError(f"--out {folder}: another process is at work in it ({e.process}).") from None
     except OSError as e:
         raise UserError(f"{e.filename or folder}: {e.strerror}; accuracy.json was not written") from None
     _show(result, folder)

@@ -5,9 +5,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 # Longer or more than anybody waits for, and less than a clock or a counter can hold.
-Seconds = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
 Count = Annotated[int, Field(gt=0, le=1_000_000)]
-Share = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]  # of a half width, of a time
+Share = Annotated[float, Field(gt=0, le=1e6)]  # of a half width, of a time
 
 
 class MeasureSettings(BaseModel):
@@ -45,7 +45,7 @@ class MeasureSettings(BaseModel):
     graph_max_calls: Count = 256  # in one graph, so that capturing a tiny call stays short
     # A throttled GPU is left to itself before the block of samples is taken again.
     rest_s: Seconds = 0.05
-    rest_growth: float = Field(default=1.5, ge=1, le=10, allow_inf_nan=False)
+    rest_growth: float = Field(default=1.5, ge=1, le=10)
     rest_max_s: Seconds = 0.5
     max_rests: int = Field(default=10, ge=0, le=300)
     timeout_s: Seconds = 300.0  # silence of a worker after which it is taken for hung

@@ -39,7 +39,7 @@ class Strategy(Strict):
     optimizer: Literal["adamw"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, lt=1e3)] | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0, lt=1e6)] = 1.0
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     warmup_steps: Annotated[int, Field(ge=0, lt=2**31)] = 100
     epochs: Count = 1

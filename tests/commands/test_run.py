@@ -22,7 +22,9 @@ power_w, temperature_c, repro
 """.replace("\n", " ").replace(" ", "").split(",")  # fmt: skip
 
 
-def test_a_run_leaves_what_the_contract_says(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_what_the_contract_says(
+    bench: Bench, sweep_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     done = bench("run", sweep_file, "--gpu", "cpu", "--out", out)
     assert done.returncode == 0, done.stderr
@@ -66,6 +68,7 @@ def test_a_run_leaves_what_the_contract_says(bench: Bench, sweep_file: Path, tmp
         assert len(list(csv.DictReader(f))) == 36
 
     before = (out / "rows.jsonl").read_bytes()
+    monkeypatch.setenv("LORABENCH_LOCKS", str(tmp_path))
     with only_run_on(cpu_device(), print):  # with nothing to measure it waits for nobody
         again = bench("run", sweep_file, "--gpu", "cpu", "--out", out)
     assert again.returncode == 0 and "all 6 cases are measured" in again.stderr
