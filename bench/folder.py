@@ -14,13 +14,18 @@ from bench.locks import Identity, take
 def usable(flag: str, folder: Path) -> Path:
     """The folder itself, which is there and can be written, or can be made. Changes nothing. Raises UserError."""
     advice = "Pass a folder, new or from an earlier run."
-    try:
-        there = folder
-        while not os.path.lexists(there) and there != there.parent:
+    there, found = folder, None
+    while found is None:
+        try:
+            found = there.stat()
+        except (FileNotFoundError, NotADirectoryError) as e:
+            if there.is_symlink():
+                raise UserError(f"{flag} {folder}: {there} is a link to nowhere. {advice}") from None
+            if there == there.parent:
+                raise UserError(f"{flag} {folder}: {e.strerror}. {advice}") from None
             there = there.parent
-        found = there.stat()
-    except OSError as e:
-        raise UserError(f"{flag} {folder}: it cannot be looked at ({e.strerror}). {advice}") from None
+        except OSError as e:
+            raise UserError(f"{flag} {folder}: {e.strerror}. {advice}") from None
     if not stat.S_ISDIR(found.st_mode):
         what = "a file" if stat.S_ISREG(found.st_mode) else "no folder"
         raise UserError(f"{flag} {folder}: {'this' if there == folder else there} is {what}. {advice}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.case import Case
 from bench.case.schema import BASELINE, Status
-from bench.errors import UserError
+from bench.errors import UserError, short
 from bench.methods.registry import impl_of
 from bench.record.store import Record
 from bench.sweeps.expand import Plan
@@ -68,7 +68,8 @@ def results_folder(results: Path, sweep: Path, before: str = "") -> Path:
     if taken or stem[:1] in ("", ".") or not stem.isprintable() or len(os.fsencode(stem)) > LONGEST:
         valid = f"not {', '.join(RESERVED)} or {COMPARED}..., at most {LONGEST} bytes, and no dot in front"
         raise UserError(
-            f"sweep {sweep}: {stem!r} cannot name a folder in {results}. Pass --out, or rename the file: {valid}."
+            f"sweep {short(str(sweep), 200)}: its stem cannot name a folder in {results}. Pass --out, or rename the file:"
+            f" {valid}."
         )
     return results / (before + stem)
 
