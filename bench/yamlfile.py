@@ -91,7 +91,9 @@ def _construct(node: yaml.Node, where: Where, lines: dict[Where, int], path: Pat
     if id(node) in above:
         raise UserError(f"{path}:{line}: an alias that contains itself")
     if len(lines) > _MOST_VALUES:
-        raise UserError(f"{path}:{line}: too many values (aliases multiply them): more than {_MOST_VALUES:,}")
+        raise UserError(
+            f"{path}:{lines[where[:1]]}: too many values (aliases multiply them): more than {_MOST_VALUES:,}"
+        )
     above = (*above, id(node))
     if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
         result: dict[Any, Any] = {}
@@ -99,7 +101,7 @@ def _construct(node: yaml.Node, where: Where, lines: dict[Where, int], path: Pat
             at = key_node.start_mark.line + 1
             if key_node.tag != "tag:yaml.org,2002:str":
                 raise UserError(f"{path}:{at}: a key of type {key_node.tag.rpartition(':')[2]!r}; keys are plain text")
-            key = key_node.value
+            key = _scalar(key_node.value, "str", f"{path}:{at}")
             if key in result:
                 raise UserError(f"{path}:{at}: key {key!r} stands twice, first on line {lines[(*where, key)]}")
             lines[(*where, key)] = at

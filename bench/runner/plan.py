@@ -68,8 +68,8 @@ def results_folder(results: Path, sweep: Path, before: str = "") -> Path:
     if taken or stem[:1] in ("", ".") or not stem.isprintable() or len(os.fsencode(stem)) > LONGEST:
         valid = f"not {', '.join(RESERVED)} or {COMPARED}..., at most {LONGEST} bytes, and no dot in front"
         raise UserError(
-            f"sweep {short(str(sweep), 200)}: its stem cannot name a folder in {results}. Pass --out, or rename the file:"
-            f" {valid}."
+            f"sweep {short(str(sweep), 200)}: its stem cannot name a folder in {results}. Pass --out, or rename the"
+            f" file: {valid}."
         )
     return results / (before + stem)
 
