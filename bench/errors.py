@@ -28,7 +28,7 @@ _SPACES = "\n\t\xa0\u202f"  # that Python does not count as printable
 def one_of(what: str, found: object, valid: Iterable[object]) -> str:
     """The usual sentences for a value outside its vocabulary."""
     words = [str(v) for v in valid]
-    return f"{what}: {found!r} is not valid.{did_you_mean(found, words)} Valid: {', '.join(words)}."
+    return f"{what}: {short(found, 200)} is not valid.{did_you_mean(found, words)} Valid: {', '.join(words)}."
 
 
 def did_you_mean(found: object, valid: Iterable[str]) -> str:

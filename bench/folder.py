@@ -41,7 +41,7 @@ def hold(folder: Path, waiting: Callable[[str], None] | None = None) -> Iterator
     """Keeps a folder, which is made where it is missing, to this process.
 
     waiting: is told the process that has the folder, before this one waits for it. Raises Taken without `waiting`;
-    OSError where the folder cannot be made or written. Where that or what happens within ends in an exception, and
+    UserError where the folder cannot be made or locked. Where that or what happens within ends in an exception, and
     nothing else was put into the folder, it goes again as far as it was made here, with its lock file.
     """
     folder = folder.absolute()
@@ -49,7 +49,10 @@ def hold(folder: Path, waiting: Callable[[str], None] | None = None) -> Iterator
     before = _names(folder)
     held: dict[Identity, int] = {}
     try:
-        _take(folder, held, waiting)
+        try:
+            _take(folder, held, waiting)
+        except OSError as e:
+            raise UserError(f"--out {folder}: {e.filename or folder}: {e.strerror}. Pass another folder.") from None
         yield
     except BaseException:
         with suppress(OSError):

@@ -103,7 +103,7 @@ def _construct(node: yaml.Node, where: Where, lines: dict[Where, int], path: Pat
                 raise UserError(f"{path}:{at}: a key of type {key_node.tag.rpartition(':')[2]!r}; keys are plain text")
             key = _scalar(key_node.value, "str", f"{path}:{at}")
             if key in result:
-                raise UserError(f"{path}:{at}: key {key!r} stands twice, first on line {lines[(*where, key)]}")
+                raise UserError(f"{path}:{at}: key {short(key)} stands twice, first on line {lines[(*where, key)]}")
             lines[(*where, key)] = at
             result[key] = _construct(value_node, (*where, key), lines, path, above)
         return result
@@ -163,7 +163,8 @@ def read_strict(path: Path, model: type[Part], what: str) -> tuple[Part, YamlFil
 def place(read: YamlFile, where: Where) -> str:
     """'file:line: key' of a place in a file."""
     key = ".".join(str(p) for p in where)
-    return f"{read.path}:{read.line(where)}" + (f": {key}" if key else "")
+    shown = key if len(key) <= 200 else key[:197] + "..."
+    return f"{read.path}:{read.line(where)}" + (f": {shown}" if shown else "")
 
 
 def _sentence(read: YamlFile, e: ValidationError, model: type[BaseModel]) -> str:

@@ -125,6 +125,8 @@ def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: W
             yield from _cases(point, on_cpu, values.get("model", []))
         except _Bad as bad:
             raise UserError(f"{at(bad.axis)}: {bad}") from None
+        except UserError as e:  # of what the axis model names
+            raise UserError(f"{at('model')}: {str(e).removeprefix('model: ')}") from None
 
 
 class _Bad(Exception):

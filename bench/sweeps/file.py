@@ -44,6 +44,7 @@ def _values(name: str, axis: Axis) -> Any:
     if axis.valid:
         return _words(axis.valid)
     bounds: dict[str, Any] = {"gt": axis.above, "ge": axis.least, "lt": axis.below}
+    bounds["max_length"] = 1000 if TYPES[name] is str else None
     kind: Any = Annotated[TYPES[name], Field(**{k: v for k, v in bounds.items() if v is not None})]
     read = BeforeValidator(lambda value: [axis.read(v) for v in _listed(value)])
     return Annotated[list[kind], Field(min_length=1), read]

@@ -30,8 +30,6 @@ def claim(folder: Path, settings: dict[str, Any], fresh: bool) -> Iterator[Calla
             stack.enter_context(hold(folder))
         except Taken as e:
             raise UserError(f"--out {folder}: another process is training into it ({e.process}).") from None
-        except OSError as e:
-            raise UserError(f"--out {e.filename or folder}: {e.strerror}") from None
         complete_move(folder)
         begun = _begun(folder, settings, fresh)  # another process may have trained meanwhile
 

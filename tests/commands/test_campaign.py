@@ -180,7 +180,8 @@ def test_what_cannot_be_carried_out_changes_nothing(cli: Cli, tmp_path: Path, mo
     out = tmp_path / "out"
     for flags, word in (
         (("--stages", "no-such"), "no stage"), (("--time", "soon"), "duration"), (("--gpu", "h100"), "not on this"),
-        (("--save", out / "saved"), "outside of"),
+        (("--save", out / "saved"), "outside of"), (("--save", "/dev/null/x"), "--save /dev/null/x: /dev/null is no"),
+        (("--time", "1e300h"), "duration"), (("--stages", "table1,nope"), "no stage 'nope'"),
     ):  # fmt: skip
         done = cli("campaign", "--out", out, *flags)
         assert done.returncode == 2 and done.stderr.startswith("error: ") and word in done.stderr
@@ -203,6 +204,13 @@ def test_durations(text: str, seconds: float) -> None:
 def test_bad_durations_are_named(text: str) -> None:
     with pytest.raises(UserError, match=r"--time: .* is no duration\. Write it as "):
         seconds_of("--time", text)
+
+
+@pytest.mark.parametrize("text", ["1000001", "278h", "9" * 400, "9" * 5000 + "h"])
+def test_durations_that_nobody_waits_for_are_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"--time: .* s\. At most 1,000,000 s, which is 277h\.$") as error:
+        seconds_of("--time", text)
+    assert len(str(error.value)) < 1000
 
 
 def test_make_campaign_is_the_command() -> None:

@@ -75,6 +75,33 @@ def test_a_folder_of_another_kind_is_not_taken_for_rounds(cli: Cli, tmp_path: Pa
     assert done.returncode == 2 and "not made by --run" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("nope",), "checkout A, {root}: sweep nope: no such file or sweep."),
+        (("smoke", "--where", "batch=77"), "checkout A, {root}: --where batch=77: '77' is not in this sweep."),
+        (("smoke", "--gpu", "zx81"), "--gpu zx81: not on this machine."),
+    ],
+)
+def test_what_a_checkout_would_refuse_is_said_once_and_changes_nothing(
+    words: tuple[str, ...], says: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("compare", "--run", "5", ROOT, ROOT, *words)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {says.format(root=ROOT)}")
+    assert done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_checkout_that_cannot_start_is_told_of(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = tmp_path / "broken"
+    (broken / "bench").mkdir(parents=True)
+    (broken / "bench" / "__main__.py").write_text("raise SystemExit('error: out of order')")
+    done = cli("compare", "--run", "5", ROOT, broken, "smoke", "--gpu", "cpu")
+    assert done.returncode == 2 and done.stderr == f"error: checkout B, {broken}: out of order\n"
+    assert [p.name for p in tmp_path.iterdir()] == ["broken"]
+
+
 @pytest.mark.slow
 def test_a_killed_comparison_takes_its_run_along(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     sweep_file.write_text(sweep_file.read_text().replace("budget_s: 0.05, wall_s: 1", "target: 1.0e-9, budget_s: 60"))

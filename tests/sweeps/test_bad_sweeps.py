@@ -52,6 +52,18 @@ def test_yaml_traps_in_a_sweep_are_read_as_meant(tmp_path: Path) -> None:
          "level: block, model: gpt2-xl, batch: 1, seq: 16, targets: q_proj", ["targets", "'q_proj'", "attn.c_attn"]),
         ("min_samples: 8", "min_sample: 8", ["mine.yaml:8", "min_sample", "min_samples"]),
         ("min_samples: 8", "min_samples: many", ["mine.yaml:8", "min_samples", "many"]),
+        ("budget_s: 0.05", "budget_s: .inf", ["mine.yaml:8: measure.budget_s: inf", "1000000"]),
+        ("budget_s: 0.05", "timeout_s: .nan", ["mine.yaml:8: measure.timeout_s: nan", "1000000"]),
+        ("budget_s: 0.05", "compile_timeout_s: 1e308", ["mine.yaml:8: measure.compile_timeout_s: 1e+308", "1000000"]),
+        ("budget_s: 0.05", "rest_s: 1e400", ["mine.yaml:8: measure.rest_s: inf", "1000000"]),
+        ("budget_s: 0.05", "target: .inf", ["mine.yaml:8: measure.target: inf", "1000000"]),
+        ("budget_s: 0.05", "rest_growth: 1e9", ["mine.yaml:8: measure.rest_growth", "10"]),
+        ("budget_s: 0.05", "max_rests: 100000", ["mine.yaml:8: measure.max_rests: 100000", "300"]),
+        ("budget_s: 0.05", "backlog_doublings: 99999", ["mine.yaml:8: measure.backlog_doublings: 99999", "20"]),
+        ("min_samples: 8", "max_samples: 1000001", ["mine.yaml:8: measure.max_samples: 1000001", "1000000"]),
+        ("min_samples: 8", "warmup_calls: 999999999999999999999", ["mine.yaml:8: an integer of 21 digits"]),
+        ("batch: 1", "batch: 2147483648", ["mine.yaml:3: axes.batch.0: 2147483648", "less than 2147483648"]),
+        ("square-48", f"square-{'9' * 2000}", ["mine.yaml:3: axes.layer.0", "at most 1000 characters"]),
         ("methods:", "method:", ["mine.yaml", "methods"]),
         ("description: two squares, three methods", "", ["mine.yaml", "description"]),
     ],
@@ -64,6 +76,33 @@ def test_bad_input_names_file_line_key_and_what_would_be_valid(
     for part in says:
         assert part in str(e.value), e.value
     assert "\n" not in str(e.value)
+
+
+THOUSAND = f"[{', '.join(map(str, range(1, 1001)))}]"
+
+
+def test_more_cases_than_can_be_listed_are_counted_and_refused(tmp_path: Path) -> None:
+    """Before one of them is made: a billion would take hours."""
+    one = write(tmp_path, "batch: 1, seq: 16", f"batch: {THOUSAND}, seq: {THOUSAND}, accumulation: {THOUSAND}")
+    with pytest.raises(
+        UserError, match=r"mine\.yaml:5: methods\.0: 2,000,000,000 cases \(2 of layer x 1,000 of batch x"
+    ):
+        make_plan(one, on_cpu=True)
+    on_request = one.replace("mine", "requested")
+    Path(on_request).write_text(SWEEP + f"on_request: {{batch: {THOUSAND}, seq: {THOUSAND}}}\n")
+    make_plan(on_request, on_cpu=True)
+    with pytest.raises(UserError, match=r"requested\.yaml:5: methods\.0: 2,004,002 cases"):
+        make_plan(on_request, on_cpu=True, where=["case_id=x"])
+    many = one.replace("mine", "many")
+    few = f"[{', '.join(map(str, range(1, 221)))}]"
+    entries = SWEEP.replace("batch: 1, seq: 16", f"batch: {few}, seq: {few}").replace(
+        "[square-48, square-64]", "square-48"
+    )
+    Path(many).write_text(entries)
+    with pytest.raises(
+        UserError, match=r"many\.yaml:7: methods\.2: with the entries before it 145,200 cases .* 100,000"
+    ):
+        make_plan(many, on_cpu=True)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "axes", "~"])
@@ -166,7 +205,12 @@ def test_exit_status_2_reaches_the_shell_and_changes_nothing(bench: Bench, cli: 
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and "bacth" in done.stderr and "Traceback" not in done.stderr
     assert not out.exists()
-    for flags in (["--gpu", "a100"], ["--gpu", "zx81"], ["--retry", "sad"], ["--repeat", "0"], ["--nonsense"]):
+    for flags in (
+        ["--gpu", "a100"], ["--gpu", "zx81"], ["--retry", "sad"], ["--repeat", "0"], ["--nonsense"],
+        ["--repeat", "1000000000"], ["--repeat", "9" * 30], ["--threads", "9" * 30], ["--wait-quiet", "1e300h"],
+        ["--wait-quiet", "9" * 5000], ["--wait-quiet", "278h"], ["--out", ""], ["--out", " "], ["--out", "/"],
+        ["--out", "/dev/null"], ["--out", "/dev/null/x"], ["--out", "/proc/nowhere/x"], ["--out", __file__],
+    ):  # fmt: skip
         done = cli("run", "smoke", "--out", out, *flags)
         assert done.returncode == 2, flags
         assert flags[0] in done.stderr
