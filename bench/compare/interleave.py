@@ -26,6 +26,7 @@ from bench.files import complete_move, move_was_cut_off, replace_file, set_aside
 from bench.folder import hold, usable
 from bench.record.environment import source_hash
 from bench.record.read import read_kept_rows
+from bench.record.store import check_record
 from bench.runner.plan import COMPARED, results_folder
 from bench.runner.signals import run_command, terminate_as_interrupt
 from bench.sweeps.file import sweep_names
@@ -56,9 +57,9 @@ def measure_both(
         if names := os.environ.get(variable):
             os.environ[variable] = os.pathsep.join(str(Path(n).absolute()) for n in names.split(os.pathsep) if n)
     sources = {side: _sources(side, path) for side, path in checkouts.items()}
-    key = choose(gpu, gpus()).key
+    device = choose(gpu, gpus())
     sweep = sweep if sweep in sweep_names() or not Path(sweep).exists() else str(Path(sweep).resolve())
-    folder = usable("--out", out or results_folder(Path("results") / key, Path(sweep), COMPARED)).absolute()
+    folder = usable("--out", out or results_folder(Path("results") / device.key, Path(sweep), COMPARED)).absolute()
     # compare knows clock as a condition; run, which always measures all clocks of a sweep, does not.
     narrowed = [x for w in where if not w.startswith("clock=") for x in ("--where", w)]
     with _interruptible():
@@ -69,7 +70,7 @@ def measure_both(
         try:
             with hold(folder, lambda process: say(_waits(process, folder))):
                 complete_move(folder)
-                _prepare(folder, checkouts, sources, fresh)
+                _prepare(folder, checkouts, sources, fresh, device.name)
                 _measure(folder, checkouts, sources, rounds, ["run", sweep, "--gpu", gpu, *narrowed])
         except OSError as e:
             raise UserError(f"{e.filename or folder}: {e.strerror}; what was measured before is there") from None
@@ -120,7 +121,7 @@ def _sources(side: str, checkout: Path) -> str:
         raise UserError(f"checkout {side.upper()}, {checkout}: {e.filename}: {e.strerror}") from None
 
 
-def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], fresh: bool) -> None:
+def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], fresh: bool, gpu: str) -> None:
     """Leaves folders a and b empty, or with earlier rounds of the same sources.
 
     When either side's sources are others than those measured there, both sides start anew: rounds of yesterday's A
@@ -130,6 +131,9 @@ def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], 
     before = _before(folder)
     parts = [p for p in (folder / "a", folder / "b") if p.exists()]
     same = before is not None and all(before.get(s, {}).get("source_hash") == sources[s] for s in "ab")
+    if same and not fresh:
+        for part in parts:
+            check_record(part, {"gpu": gpu})
     if parts and (fresh or not same):
         name = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         aside = set_aside(folder, name, (*parts, folder / STATE))

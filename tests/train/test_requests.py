@@ -1,9 +1,11 @@
 """Requests that cannot be carried out: told at once, with what to pass instead, and nothing is changed."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,7 +81,8 @@ def test_flags_that_do_not_fit_are_told(
     def told(strategy: str, **flags: object) -> str:
         options = {"data": str(few), "device": "cpu"} | flags
         with pytest.raises(UserError) as error:
-            train(Request(strategy, str(checkpoint("gpt2")), out=tmp_path / "out", **options))  # type: ignore[arg-type]
+            train(Request(strategy, str(checkpoint("gpt2")), out=tmp_path / "a" / "out", **options))  # type: ignore[arg-type]
+        assert not (tmp_path / "a").exists(), "even where the model had to be loaded to know"
         return str(error.value)
 
     assert "amp-fp16 needs a GPU; on the CPU pass --precision fp32" in told("lora")
@@ -164,6 +167,58 @@ def test_another_run_s_folder_is_refused(
     (earlier,) = (out / "earlier").iterdir()
     assert (earlier / "train.json").read_bytes() == before
     assert json.loads((out / "train.json").read_text())["seed"] == 1
+
+
+def test_a_refused_fresh_start_moves_nothing(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("settings.json", "train.json"):
+        (out / name).write_text("{}")
+    with pytest.raises(UserError, match="rank is 4096"):
+        train(Request(strategy_file("paca", rank=4096), str(checkpoint("gpt2")), str(few), out, fresh=True))
+    assert sorted(p.name for p in out.iterdir()) == ["settings.json", "train.json"]
+
+
+def test_a_fresh_start_that_was_cut_off_is_one(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    """Half of an earlier run is in earlier/ already: the rest follows, whatever this request is."""
+    out = tmp_path / "out"
+    (out / "earlier" / "x" / "model").mkdir(parents=True)
+    note = {"into": "x", "names": ["model", "train.json", "settings.json"]}
+    (out / "earlier" / ".moving").write_text(json.dumps(note))
+    for name in ("settings.json", "train.json"):
+        (out / name).write_text("{}")
+
+    def trained(plan: Any, _: object, begin: Callable[[], None]) -> None:
+        begin()
+        assert sorted(p.name for p in out.iterdir()) == [".lock", "earlier", "settings.json"]
+        (out / "train.json").write_text("new")
+
+    assert train(Request(strategy_file("paca"), str(checkpoint("gpt2")), str(few), out), trained) == 0
+    assert sorted(p.name for p in (out / "earlier").rglob("*")) == ["model", "settings.json", "train.json", "x"]
+    assert json.loads((out / "settings.json").read_text())["method"] == "paca"
+
+
+def test_one_process_at_a_time_trains_into_a_folder(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    """A second one with another seed has found the folder free, and finds it taken or another's."""
+    out, strategy, model = tmp_path / "out", strategy_file("paca"), str(checkpoint("gpt2"))
+
+    def trained(plan: Any, _: object, begin: Callable[[], None]) -> None:
+        with pytest.raises(UserError, match=rf"another process is training into it \({os.getpid()}\)"):
+            train(Request(strategy, model, str(few), out), pytest.fail)
+        begin()
+        (out / "train.json").write_text("{}")
+
+    assert train(Request(strategy, model, str(few), out), trained) == 0
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    with pytest.raises(UserError, match="seed is 0 there and 1 here"):
+        train(Request(strategy, model, str(few), out, seed=1), pytest.fail)
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
 def test_a_folder_with_other_things_is_never_touched(
