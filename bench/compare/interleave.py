@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.again import to_go_on
+from bench.case import AXES
 from bench.compare.verdict import MIN_PROCESSES
 from bench.devices import choose, gpus
 from bench.errors import UserError
@@ -29,8 +30,10 @@ from bench.record.read import read_kept_rows
 from bench.record.store import check_record
 from bench.runner.plan import COMPARED, results_folder
 from bench.runner.signals import run_command, terminate_as_interrupt
+from bench.sweeps.expand import make_plan
 from bench.sweeps.file import sweep_names
 from bench.terminal import say
+from bench.where import parse_where
 
 STATE = "compare.json"  # which sources the folders a and b beside it were measured from
 
@@ -65,6 +68,7 @@ def measure_both(
     with _interruptible():
         for side, checkout in checkouts.items():
             _ask(side, checkout, ["list", sweep, "--gpu", gpu, *narrowed])
+        _check_clocks(sweep, device.is_cpu, where)
         if not move_was_cut_off(folder):
             _before(folder)
         try:
@@ -75,6 +79,17 @@ def measure_both(
         except OSError as e:
             raise UserError(f"{e.filename or folder}: {e.strerror}; what was measured before is there") from None
     return folder / "a", folder / "b"
+
+
+def _check_clocks(sweep: str, on_cpu: bool, where: tuple[str, ...]) -> None:
+    """Raises UserError for a clock that the sweep does not have; as this checkout knows it, for `list` tells none."""
+    asked = [c for c in parse_where(where, (*AXES, "case_id", "pass", "clock")) if c.axis == "clock"]
+    try:
+        plan = make_plan(sweep, on_cpu)
+    except UserError:  # a sweep that the two checkouts have, and this one does not
+        return
+    for condition in asked:
+        condition.chosen(list(dict.fromkeys(clock for _, clock in plan.row_keys)), "is no clock of this sweep")
 
 
 def _waits(process: str, folder: Path) -> str:

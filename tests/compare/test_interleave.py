@@ -80,6 +80,7 @@ def test_a_folder_of_another_kind_is_not_taken_for_rounds(cli: Cli, tmp_path: Pa
     [
         (("nope",), "checkout A, {root}: sweep nope: no such file or sweep."),
         (("smoke", "--where", "batch=77"), "checkout A, {root}: --where batch=77: '77' is not in this sweep."),
+        (("smoke", "--where", "clock=sundial"), "--where clock=sundial: 'sundial' is no clock of this sweep."),
         (("smoke", "--gpu", "zx81"), "--gpu zx81: not on this machine."),
     ],
 )

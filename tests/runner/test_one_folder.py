@@ -141,3 +141,11 @@ def test_another_gpu_s_folder_and_a_refused_one_keep_no_trace(cli: Cli, sweep: P
         done = cli("run", sweep, "--gpu", "cpu", "--out", out, *fresh)
         assert done.returncode == 2 and done.stderr.startswith(f"error: --out {out}: {out}/.lock: it is not a plain")
     assert [p.name for p in out.iterdir()] == [".lock"]
+
+
+def test_a_device_that_cannot_be_locked_leaves_no_folder(
+    cli: Cli, sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORABENCH_LOCKS", str(tmp_path / "nowhere"))
+    done = cli("run", sweep, "--gpu", "cpu", "--out", tmp_path / "a" / "out")
+    assert done.returncode == 2 and "LORABENCH_LOCKS" in done.stderr and not (tmp_path / "a").exists()
