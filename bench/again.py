@@ -1,9 +1,10 @@
 """The command that was given, and the commands that follow from it, as a person pastes them."""
 
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Sequence
+
+from bench.errors import shell_line
 
 # Options without a value; what follows any other is its value, whatever that looks like.
 FLAGS = ("--fresh", "--strict", "--fail-on-slower")
@@ -25,7 +26,7 @@ def to_go_on_training() -> str:
         return to_go_on()
     nodes, each = (os.environ.get(name, "1") for name in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     several = [] if nodes == "1" else ["--nnodes", nodes]
-    return shlex.join(["torchrun", *several, "--nproc-per-node", each, "-m", "bench", *_without("--fresh")])
+    return shell_line(["torchrun", *several, "--nproc-per-node", each, "-m", "bench", *_without("--fresh")])
 
 
 def to_retry(statuses: Sequence[str]) -> str:
@@ -40,7 +41,7 @@ def to_list() -> str:
 
 
 def _python(words: Sequence[str]) -> str:
-    return shlex.join(["python", "-m", "bench", *words])
+    return shell_line(["python", "-m", "bench", *words])
 
 
 def _without(*options: str) -> list[str]:

@@ -1,13 +1,31 @@
 """The command line. Light to import: --help and list answer at once."""
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from bench.case import schema
 from bench.errors import UserError, one_of
+from bench.process import output_failure
+from bench.terminal import say
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise typer.BadParameter("it is empty, and names nothing. The current folder is called .")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_given(text))
+
+
+# What may name a file: an empty text would silently be the current folder.
+_file, _file_option = partial(typer.Argument, parser=_path), partial(typer.Option, parser=_path)
+_name, _name_option = partial(typer.Argument, parser=_given), partial(typer.Option, parser=_given)
 
 app = typer.Typer(
     help="Measure forward and backward of fine-tuning methods on this machine.",
@@ -18,15 +36,7 @@ app = typer.Typer(
 
 COUNT = 2**31 - 1  # what a count may be where a larger one could not be handed on
 
-
-def folder(text: str) -> Path:
-    """A folder's path as it was given; an empty one would be the folder that the command was given in."""
-    if not text.strip():
-        raise typer.BadParameter("it is empty. Pass a folder, '.' for this one.")
-    return Path(text)
-
-
-Sweep = Annotated[str, typer.Argument(help="A name in bench/sweeps, or the path of a sweep file.")]
+Sweep = Annotated[str, _name(help="A name in bench/sweeps, or the path of a sweep file.")]
 Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a GPU: a100, a6000, h100, h200 ...")]
 Where = Annotated[
     list[str] | None,
@@ -38,9 +48,7 @@ Where = Annotated[
 def run(
     sweep: Sweep = "table1",
     gpu: Gpu = "auto",
-    out: Annotated[
-        Path | None, typer.Option(parser=folder, help="Results folder; default results/<key>/<sweep>.")
-    ] = None,
+    out: Annotated[Path | None, _file_option(help="Results folder; default results/<key>/<sweep>.")] = None,
     where: Where = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old record moves to earlier/.")] = False,
     retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
@@ -88,16 +96,16 @@ def cross_check(sweep: Sweep = "layers", gpu: Gpu = "auto", where: Where = None)
 
 @app.command()
 def compare(
-    a: Annotated[Path, typer.Argument(help="A results folder; with --run, a checkout of this suite.")],
-    b: Annotated[Path, typer.Argument(help="The other one. Verdicts say what it does relative to the first.")],
-    sweep: Annotated[str | None, typer.Argument(help="With --run: what to measure; default table1.")] = None,
+    a: Annotated[Path, _file(help="A results folder; with --run, a checkout of this suite.")],
+    b: Annotated[Path, _file(help="The other one. Verdicts say what it does relative to the first.")],
+    sweep: Annotated[str | None, _name(help="With --run: what to measure; default table1.")] = None,
     run: Annotated[
         int | None,
         typer.Option(min=1, max=10_000, help="Measure both checkouts first, in turns, in so many processes each."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(parser=folder, help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>."),
+        _file_option(help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>."),
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="With --run: auto, cpu, or the key of a GPU.")] = None,
     where: Where = None,
@@ -107,7 +115,7 @@ def compare(
     fail_on_slower: Annotated[
         bool, typer.Option("--fail-on-slower", help="Exit status 1 where a verdict is SLOWER.")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the comparison to this file, too.")] = None,
+    json: Annotated[Path | None, _file_option(help="Write the comparison to this file, too.")] = None,
 ) -> None:
     """Two runs side by side: FASTER, SLOWER, SAME or UNCLEAR, row by row.
 
@@ -121,7 +129,7 @@ def compare(
 
 @app.command()
 def spread(
-    folders: Annotated[list[Path], typer.Argument(help="Results folders of one sweep, measured one after the other.")],
+    folders: Annotated[list[Path], _file(help="Results folders of one sweep, measured one after the other.")],
 ) -> None:
     """How far the ratios of several runs lie apart, and how often the interval of one run holds what the others found.
 
@@ -134,11 +142,11 @@ def spread(
 
 @app.command()
 def train(
-    strategy: Annotated[str, typer.Option(help="A name in bench/train/strategies, or the path of a strategy file.")],
-    model: Annotated[str, typer.Option(help="A checkpoint folder, or a Hub id.")],
-    out: Annotated[Path, typer.Option(parser=folder, help="The folder of this training run.")],
+    strategy: Annotated[str, _name_option(help="A name in bench/train/strategies, or the path of a strategy file.")],
+    model: Annotated[str, _name_option(help="A checkpoint folder, or a Hub id.")],
+    out: Annotated[Path, _file_option(help="The folder of this training run.")],
     data: Annotated[
-        str | None, typer.Option(help="A JSONL file, a folder with train.jsonl, or the id of a Hub dataset.")
+        str | None, _name_option(help="A JSONL file, a folder with train.jsonl, or the id of a Hub dataset.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, max=COUNT, help="Passes over the data. Default: the strategy's.")
@@ -193,17 +201,15 @@ def train(
 
 @app.command()
 def evaluate(
-    source: Annotated[str, typer.Argument(help="A folder of bench train, a checkpoint folder, or a Hub id.")],
+    source: Annotated[str, _name(help="A folder of bench train, a checkpoint folder, or a Hub id.")],
     data: Annotated[
-        str, typer.Option(help="Folder with test.jsonl (and dev.jsonl for --shots), one JSONL file, or a Hub id.")
+        str, _name_option(help="Folder with test.jsonl (and dev.jsonl for --shots), one JSONL file, or a Hub id.")
     ] = "cais/mmlu",
     shots: Annotated[int, typer.Option(min=0, max=1000, help="Solved examples before each question; MMLU has 5.")] = 5,
     batch: Annotated[int, typer.Option(min=1, max=COUNT, help="Prompts per forward pass.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, max=COUNT, help="Only so many items of each subject.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[
-        Path | None, typer.Option(parser=folder, help="Where accuracy.json goes; default: a trained folder.")
-    ] = None,
+    out: Annotated[Path | None, _file_option(help="Where accuracy.json goes; default: a trained folder.")] = None,
 ) -> None:
     """MMLU accuracy by category, as in the paper's Table 2. An evaluation that was cut off goes on where it stopped.
 
@@ -216,7 +222,7 @@ def evaluate(
 
 @app.command()
 def precompile(
-    sweeps: Annotated[list[str], typer.Argument(help="Names in bench/sweeps, or paths of sweep files.")],
+    sweeps: Annotated[list[str], _name(help="Names in bench/sweeps, or paths of sweep files.")],
 ) -> None:
     """Compile the Triton kernels of sweeps beforehand, in several processes. A run then does not wait for them.
 
@@ -237,15 +243,13 @@ def campaign(
         str | None,
         typer.Option(help="gpu-tests, precompile, tune, report or any sweeps, joined by commas. Default: all."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(parser=folder, help="Results folder. Default: results/<key>.")] = None,
+    out: Annotated[Path | None, _file_option(help="Results folder. Default: results/<key>.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget which stages are done. The rows of the sweeps stay.")
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option(
-            parser=folder, help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."
-        ),
+        _file_option(help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."),
     ] = None,
 ) -> None:
     """Everything worth measuring on a device, the most important first. The same command goes on where it stopped.
@@ -267,10 +271,27 @@ def doctor() -> None:
     raise typer.Exit(report())
 
 
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer's own, which it does not export
+
+
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line; a UserError becomes one line on standard error and exit status 2."""
+    """Runs the command line and ends the process. What a person got wrong becomes one line on standard error and exit
+    status 2, and so does output that was asked for and could not be printed."""
     try:
-        app(arguments)
+        status = app(arguments, standalone_mode=False)
+        if failed := output_failure():
+            raise UserError(f"standard output: {failed.strerror}; not all was printed")
     except UserError as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
+        say(f"error: {e}")
+        status = 2
+    except _UsageError as e:
+        if message := _message(e):
+            say(message)
+        status = 2
+    sys.exit(status or 0)
+
+
+def _message(e: Any) -> str:
+    """A wrong use of the command line in one line; nothing where typer has shown the help instead."""
+    text = e.format_message()
+    return text and f"error: {text} ({e.ctx.command_path} --help)"

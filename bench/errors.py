@@ -1,17 +1,19 @@
 """The one exception whose text is meant for the person at the keyboard, and the usual sentences of it."""
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
+from shlex import quote
 
 
 class UserError(Exception):
     """The request cannot be carried out; nothing was changed. Ends a command with exit status 2.
 
-    The text names the file or flag, what was found there, and what would be valid.
+    The text names the file or flag, what was found there, and what would be valid. It is one line, whatever it names.
     """
 
     def __init__(self, text: str) -> None:
-        super().__init__(printable(text))
+        super().__init__(one_line(text))
 
 
 def printable(text: str) -> str:
@@ -23,6 +25,20 @@ def printable(text: str) -> str:
 
 
 _SPACES = "\n\t\xa0\u202f"  # that Python does not count as printable
+
+
+def one_line(text: str) -> str:
+    """The same with line feeds escaped too: what stands in one line of output cannot pretend to be the next."""
+    return printable(text).replace("\n", "\\n")
+
+
+def shell_line(words: Iterable[str]) -> str:
+    """A command to paste into a shell. A word with bytes that no terminal shows stands there as $'...'."""
+    return " ".join(quote(word) if one_line(word) == word else f"$'{_escaped(word)}'" for word in words)
+
+
+def _escaped(word: str) -> str:
+    return "".join(chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in os.fsencode(word))
 
 
 def one_of(what: str, found: object, valid: Iterable[object]) -> str:

@@ -1,11 +1,15 @@
 """Files that survive a kill and a full disk: JSON lines, whole files, and what moves aside to earlier/."""
 
+import errno
 import json
 import os
+import stat
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from pydantic import Field
 
@@ -19,21 +23,32 @@ MOVING = ".moving"  # in earlier/ while a move is under way: what moves, and whe
 _Name = Annotated[str, Field(pattern=r"^[^/]*[^/.][^/]*$")]  # of something in the folder itself
 _NOTE = shape_of({"into": _Name, "names": list[_Name]}, ("into", "names"))
 
+# Where the system lacks one of these, it lacks what it is for.
+_NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+
 
 def append_json_lines(path: Path, objects: Iterable[Object]) -> None:
     """Appends one line for each object; on disk when this returns. Raises OSError, after undoing what was half
-    written."""
+    written; and for anything but a plain file, since a link leads elsewhere and a pipe keeps nothing."""
     data = "".join(json.dumps(o, allow_nan=False) + "\n" for o in objects).encode()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    odd = OSError(errno.EINVAL, "this is no plain file, as is needed here", str(path))
     try:
-        size = os.fstat(fd).st_size
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK | _NO_WAIT, 0o644)
+    except OSError as e:
+        if e.errno not in (errno.ELOOP, errno.ENXIO):
+            raise
+        raise odd from None
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise odd
         try:
             written = 0
             while written < len(data):
                 written += os.write(fd, data[written:])
             os.fsync(fd)
         except OSError as e:
-            os.ftruncate(fd, size)
+            os.ftruncate(fd, found.st_size)
             raise OSError(e.errno, e.strerror, str(path)) from None
     finally:
         os.close(fd)
@@ -42,15 +57,63 @@ def append_json_lines(path: Path, objects: Iterable[Object]) -> None:
 def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a whole file, text as UTF-8, or leaves the old one. Raises OSError."""
     draft = path.with_name(path.name + ".new")
+    draft.unlink(missing_ok=True)  # what a kill left, or a link that somebody planted
     try:
-        with open(draft, "wb") as f:
-            f.write(content.encode() if isinstance(content, str) else content)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666), "wb") as f:
+            f.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             f.flush()
             os.fsync(f.fileno())
         draft.replace(path)
-    except OSError:
+    except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def check_named(flag: str, path: Path) -> None:
+    """Raises UserError where `write_named` could not write to a path that a flag names."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        folder = Path(os.path.realpath(path)).parent
+        if not folder.is_dir():
+            raise UserError(f"{flag} {path}: no such folder: {folder}") from None
+    except OSError as e:
+        raise UserError(f"{flag} {path}: {e.strerror}") from None
+    else:
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFBLK: "a disk", stat.S_IFSOCK: "a socket"}
+        if kind := kinds.get(stat.S_IFMT(mode)):
+            raise UserError(f"{flag} {path}: this is {kind}. Pass a file, a pipe, or a device as /dev/stdout is one.")
+
+
+def stream_of(path: Path) -> TextIO | None:
+    """Standard output or error where a path names it, as /dev/stdout does."""
+    with suppress(OSError):
+        there = path.stat()
+        for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+            if os.path.samestat(there, os.fstat(number)):
+                return stream
+    return None
+
+
+def write_named(path: Path, text: str) -> None:
+    """Writes to what a person has named: a plain file as a whole, and where there is a link, the one that it leads to;
+    into a pipe or a device. Raises OSError."""
+    if stream := stream_of(path):
+        stream.write(text)
+        stream.flush()
+        return
+    if path.is_file() or not path.exists():
+        replace_file(Path(os.path.realpath(path)), text)
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | _NO_WAIT | getattr(os, "O_NOCTTY", 0))
+    except OSError as e:
+        if e.errno != errno.ENXIO:
+            raise
+        raise OSError(e.errno, "nobody reads this pipe", str(path)) from None
+    os.set_blocking(fd, True)
+    with open(fd, "wb") as f:
+        f.write(text.encode("utf-8", "backslashreplace"))
 
 
 def set_aside(folder: Path, name: str, paths: Iterable[Path]) -> Path:

@@ -1,36 +1,73 @@
 """What commands print: tables on standard output, lines and progress for people on standard error."""
 
+import os
 import re
 import sys
 import time
 from collections.abc import Container, Iterable
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from bench.errors import UserError, short
+from bench.errors import UserError, one_line, short
+from bench.process import output_failure
 
 
 def say(text: str) -> None:
     """A line for the person who waits, on standard error: standard output is for what scripts read."""
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
-def output() -> Console:
+def print_path(path: Path) -> None:
+    """Where the results are, on standard output: for scripts the very bytes of the path, on a terminal what it may
+    show. What counts is on disk: that nobody could take the path is no failure."""
+    if sys.stdout.isatty():
+        print(one_line(str(path)))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+    output_failure(spare=True)
+
+
+def shown(text: str, style: str = "") -> Text:
+    """Text from anywhere, for a line or a cell of rich: markup in it is not obeyed, and control characters are not."""
+    return Text(one_line(text), style)
+
+
+class Output(Console):
+    """A console whose lines are plain text: see `shown`."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(shown(o) if isinstance(o, str) else o for o in objects), **options)
+
+
+def output(to_stderr: bool = False) -> Output:
     """Standard output. A pipe has no width to fit into: nothing is wrapped or cut there."""
-    console = Console(highlight=False)
+    console = Output(highlight=False, stderr=to_stderr)
     if not console.is_terminal:
         console.width = 400
     return console
 
 
-def plain_table(columns: Iterable[str], right: Container[str] = (), wrap: Container[str] = ()) -> Table:
+class PlainTable(Table):
+    """A table whose cells are plain text: see `shown`."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        super().add_row(*(shown(c) if isinstance(c, str) else c for c in cells), **options)
+
+
+def plain_table(columns: Iterable[str], right: Container[str] = (), wrap: Container[str] = ()) -> PlainTable:
     """A table without lines. right: columns of numbers; wrap: columns that may take several lines."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = PlainTable(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
-            column, justify="right" if column in right else "left", no_wrap=column not in wrap, overflow="fold"
+            shown(column),
+            justify="right" if column in right else "left",
+            no_wrap=column not in wrap,
+            overflow="fold",
         )
     return table
 
@@ -63,7 +100,7 @@ class Progress:
 
     def __init__(self, total: int, done: int = 0, console: Console | None = None) -> None:
         """done: of the total, by an earlier process."""
-        self.console = console or Console(stderr=True, highlight=False)
+        self.console = console or Output(stderr=True, highlight=False)
         self.total, self.done, self._before = total, done, done
         self._started = time.monotonic()
 
@@ -85,7 +122,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(shown(text), soft_wrap=True)
 
     @property
     def elapsed_s(self) -> float:

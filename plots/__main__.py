@@ -1,17 +1,38 @@
 """`python -m plots DIR [DIR ...]`: tables, figures and a report from the files of results folders."""
 
+from bench.process import begin, terminate_as_interrupt
+
+if __name__ == "__main__":
+    begin()  # before anything else is imported
+
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from bench.errors import UserError
+from bench.errors import UserError, one_line, printable
 from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(one_line(message))
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty, and names nothing. The current folder is called .")
+    return Path(text)
+
+
+def _say(text: str) -> None:
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 when every folder was drawn; 2 when one of them is no folder of ours, and then nothing was written."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m plots",
         description="Draws tables, report.md, report.html and figures from the rows of a results folder, into that "
         "folder. The tables of sweep table1 are table1.md and table1.csv, those of others tables.md and summary.csv. "
@@ -21,12 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "folders",
         metavar="DIR",
         nargs="+",
-        type=Path,
+        type=_path,
         help="a results folder, such as results/cpu/table1; or a folder "
         "of bench train or bench evaluate, which fills Table 2 of the results folders beside it",
     )
     parser.add_argument(
-        "--out", type=Path, help="where table2 of runs alone goes, without a results folder; default: beside the first"
+        "--out", type=_path, help="where table2 of runs alone goes, without a results folder; default: beside the first"
     )
     parser.add_argument(
         "--examples", type=int, default=EXAMPLES, help="in an epoch that Table 2 projects; default: %(default)s, MMLU's"
@@ -34,9 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     from plots.data.load import load
 
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a sign is no reason to stop
     try:
         if asked.examples < 1:
             raise UserError(f"--examples {asked.examples}: an epoch has at least 1 example.")
@@ -47,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"--out {asked.out}: this is for runs alone. {folders[0].path} is a results folder, and is drawn into."
             )
     except (UserError, OSError) as error:
-        print(f"python -m plots: {error}", file=sys.stderr)
+        _say(f"python -m plots: {error}")
         return 2
     if not folders:
         return _runs_alone(asked.out or asked.folders[0].resolve().parent, runs, asked.examples)
@@ -55,15 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     for folder in folders:
         for note in folder.notes:
-            print(f"note: {note}", file=sys.stderr)
+            _say(f"note: {note}")
         try:
-            written, said = draw(folder, runs, asked.examples)
+            with terminate_as_interrupt():
+                written, said = draw(folder, runs, asked.examples)
         except (OSError, UserError) as error:
             told = error if isinstance(error, UserError) else f"cannot write into {folder.path}: {error}"
-            print(f"python -m plots: {told}", file=sys.stderr)
+            _say(f"python -m plots: {told}")
             return 2
-        print(f"{folder.path}: {', '.join(path.name for path in written)}")
-        print(said)
+        print(one_line(f"{folder.path}: {', '.join(path.name for path in written)}"))
+        print(printable(said))
     return 0
 
 
@@ -71,11 +90,12 @@ def _runs_alone(where: Path, runs: Sequence[Run], examples: int) -> int:
     from plots.report import draw_runs
 
     try:
-        written = draw_runs(where, runs, examples)
+        with terminate_as_interrupt():
+            written = draw_runs(where, runs, examples)
     except OSError as error:
-        print(f"python -m plots: cannot write into {where}: {error}", file=sys.stderr)
+        _say(f"python -m plots: cannot write into {where}: {error}")
         return 2
-    print(f"{where}: {', '.join(path.name for path in written)}")
+    print(one_line(f"{where}: {', '.join(path.name for path in written)}"))
     return 0
 
 

@@ -3,6 +3,7 @@
 from rich import progress
 from rich.console import Console
 
+from bench.errors import one_line
 from bench.terminal import Progress
 
 
@@ -12,7 +13,7 @@ class Watch(Progress):
     def __init__(self, total: int, done: int, console: Console | None = None) -> None:
         super().__init__(total, done, console)
         texts = ("{task.description}", "{task.completed} of {task.total} items", "{task.fields[left]}")
-        name, count, left = map(progress.TextColumn, texts)
+        name, count, left = (progress.TextColumn(text, markup=False) for text in texts)
         self._bar = progress.Progress(name, progress.BarColumn(), count, left, console=self.console, transient=True)
         self._task = self._bar.add_task("", total=total, completed=done, left="")
 
@@ -23,7 +24,7 @@ class Watch(Progress):
         self._bar.stop()
 
     def begin(self, subject: str) -> None:
-        self._bar.update(self._task, description=subject.replace("_", " "))
+        self._bar.update(self._task, description=one_line(subject.replace("_", " ")))
 
     def finish(self, items: int) -> None:
         self.done += items

@@ -20,11 +20,12 @@ from bench.devices import Device, choose, gpus
 from bench.errors import UserError, did_you_mean
 from bench.files import replace_file
 from bench.folder import usable
+from bench.process import terminate_as_interrupt
 from bench.record.environment import IDENTITY, ROOT, provenance, tuned_hash, version
 from bench.runner.plan import results_folder
-from bench.runner.signals import run_command, terminate_as_interrupt
+from bench.runner.signals import run_command
 from bench.sweeps.file import sweep_names, sweep_path
-from bench.terminal import duration, say, seconds_of
+from bench.terminal import duration, print_path, say, seconds_of
 
 STAGES = ("gpu-tests", "precompile", "table1", "peers", "lengths", "table2", "tune", "report")
 MORE = 3  # exit status: the time is over, and the same command goes on
@@ -76,7 +77,7 @@ def campaign(
             return 128 + (came[0] if came else signal.SIGINT)
         except OSError as e:
             raise UserError(f"{e.filename or folder}: {e.strerror}; finished stages keep their results.") from None
-    print(folder)
+    print_path(folder)
     return _close(planned, log)
 
 

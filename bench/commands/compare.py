@@ -1,5 +1,6 @@
 """python -m bench compare, from its flags to its exit status."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from bench.compare.sentence import Headline, Judged, headline
 from bench.compare.show import show, write_json
 from bench.compare.verdict import Verdict, judge
 from bench.errors import UserError
+from bench.files import check_named, stream_of
+from bench.terminal import output
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ def compare(
     Returns the exit status: 0; 1 where a verdict is SLOWER and --fail-on-slower was given; 128 + the signal when
     measuring was cut off.
     """
-    if json_file and not json_file.absolute().parent.is_dir():
-        raise UserError(f"--json {json_file}: no such folder: {json_file.absolute().parent}")
+    if json_file:
+        check_named("--json", json_file)
     if rounds is None:
         given = {"--out": out, "--gpu": gpu, "--fresh": fresh or None, f"a third argument, {sweep!r}": sweep}
         for what in (w for w, v in given.items() if v is not None):
@@ -66,7 +69,8 @@ def compare(
         except Interrupted as e:
             return e.status
     c = compare_folders(first, second, where)
-    show(c.sides, c.notes, c.judged, c.left, c.head)
+    aside = json_file is not None and stream_of(json_file) is sys.stdout  # which then holds the JSON alone
+    show(c.sides, c.notes, c.judged, c.left, c.head, output(to_stderr=aside))
     if json_file:
         write_json(json_file, c.sides, c.notes, c.judged, c.left, c.head)
     return int(fail_on_slower and c.slower)

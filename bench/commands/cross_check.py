@@ -18,6 +18,7 @@ from typing import Any
 from bench.case import Case
 from bench.devices import Device, choose, gpus, visible_index
 from bench.errors import UserError
+from bench.process import terminate_as_interrupt
 from bench.runner.lock import only_run_on
 from bench.sweeps.expand import make_plan
 from bench.terminal import output, plain_table, say
@@ -47,7 +48,7 @@ def compare(sweep: str, gpu: str, where: tuple[str, ...]) -> int:
     # Both are read when CUDA starts, which is later: nothing so far has imported torch.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ.setdefault("CUDA_SCALE_LAUNCH_QUEUES", "4x")
-    with only_run_on(device, say):
+    with terminate_as_interrupt(), only_run_on(device, say):
         times = _measure(cases, device, plan.settings)
     _show(cases, times, device)
     return 0
@@ -205,4 +206,4 @@ def _show(cases: list[Case], times: Times, device: Device) -> None:
             table.add_row(case.describe(), pass_, *cells)
     console = output()
     console.print(table)
-    console.print(closing_sentence(times, device), markup=False)
+    console.print(closing_sentence(times, device))

@@ -12,14 +12,12 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.text import Text
-
 from bench.busy import QUIET, busy_cores, sentence
 from bench.devices import Device, cpu_device, gpus
 from bench.errors import install
 from bench.methods.registry import methods
 from bench.record.environment import version
-from bench.terminal import output, plain_table
+from bench.terminal import output, plain_table, shown
 
 # Oldest driver for each major CUDA version (CUDA Toolkit Release Notes, table 'Minor Version Compatibility').
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
@@ -166,9 +164,9 @@ def report() -> int:
     table = plain_table(columns, wrap=columns)
     colours = {"ok": "green", "note": "yellow", "missing": "red"}
     for f in findings:
-        table.add_row(Text(f.verdict, style=colours[f.verdict]), f.what, Text(f.found), Text(f.mend))
+        table.add_row(shown(f.verdict, colours[f.verdict]), f.what, f.found, f.mend)
     console = output()
     console.print(table)
     missing = [f.what for f in findings if f.verdict == "missing"]
-    console.print(f"missing: {', '.join(missing)}" if missing else "make bench can run here", markup=False)
+    console.print(f"missing: {', '.join(missing)}" if missing else "make bench can run here")
     return 1 if missing else 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bench.errors import UserError, install, one_of
 from bench.files import replace_file
 from bench.folder import hold, usable
 from bench.locks import Taken
+from bench.process import output_failure, terminate_as_interrupt
 from bench.record.environment import version
 from bench.record.store import now
 from bench.terminal import output, say
@@ -70,10 +72,10 @@ def evaluate(
         "versions": {p: version(p) for p in PACKAGES},
     }
     try:
-        with hold(folder):
+        with terminate_as_interrupt() as came, hold(folder):
             partial = Partial(folder / "accuracy.partial.jsonl", settings)
             if not _answer(pieces, scorer, partial, batch, size):
-                return 130
+                return 128 + (came[0] if came else signal.SIGINT)
             result = {
                 "strategy": trained.get("strategy") or _strategy(source),
                 "model": trained.get("model", source),
@@ -194,6 +196,7 @@ def _is_out_of_memory(e: Exception) -> bool:
 
 def _show(result: dict[str, Any], folder: Path) -> None:
     output().print(table_row(result))
+    output_failure(spare=True)
     how = f"{result['shots']}-shot, by {result['by']}"
     part = f", the first {result['limit']} of each subject" if result["limit"] else ""
     say(

@@ -1,7 +1,5 @@
 """python -m bench list: cases as a table, without torch."""
 
-from rich.text import Text
-
 from bench.case import AXES
 from bench.devices import ELSEWHERE, choose_any, entry_flag, gpus, known_devices
 from bench.methods.registry import trainable_params, unsupported
@@ -36,18 +34,18 @@ def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
             size_text(needs.about),
             note,
         ]
-        table.add_row(*(Text(v) for v in row))
+        table.add_row(*row)
     console = output()
     console.print(table)
     rows = len(plan.cases) * len(plan.row_keys)
     what = f"{len(plan.cases)} cases, {rows} rows ({', '.join(plan.passes)}; clock {', '.join(plan.clocks)})"
-    console.print(f"{plan.sweep} on {device.name}: {what}", markup=False)
+    console.print(f"{plan.sweep} on {device.name}: {what}")
     held = "weights, adapters, gradients" + (" and the optimizer's state" if step else "")
     sentence = f"min memory: {held}; estimated peak: with activations, by estimate for impl eager"
-    console.print(sentence, markup=False)
+    console.print(sentence)
     if device.index == ELSEWHERE:
         others = [entry_flag(e) for e in known_devices()[device.key] if "memory_gib" in e and e["name"] != device.name]
         also = f" --gpu {device.key} also stands for {', '.join(others)}: name one to see it." if others else ""
         memory = f"its {size_text((device.memory_mib or 0) * 2**20)} are those of bench/gpus.yaml"
         where_found = f"{device.name} is not on this machine: {memory}, and packages are looked for here.{also}"
-        console.print(where_found, markup=False)
+        console.print(where_found)

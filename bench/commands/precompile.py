@@ -5,16 +5,20 @@ and compile side by side. Nothing is timed meanwhile. Exit status 1 where a laye
 """
 
 import os
-from collections.abc import Iterable
+import signal
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from time import perf_counter
 
 from bench.case import Case
 from bench.devices import gpus
 from bench.errors import UserError
+from bench.process import output_failure, terminate_as_interrupt
 from bench.sweeps.expand import make_plan
+from bench.terminal import output
 
 
 def layers_of(cases: Iterable[Case]) -> list[Case]:
@@ -46,6 +50,18 @@ def launch(case: Case, device: str) -> str | None:
     return None
 
 
+@contextmanager
+def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that are gone when an interrupt comes, and do not heed it themselves."""
+    with ProcessPoolExecutor(jobs, get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.kill()
+            raise
+
+
 def precompile(sweeps: list[str], device: str = "cuda") -> int:
     """Compiles for all sweeps and prints how many layers that took. Raises UserError without a GPU to compile for."""
     if device == "cuda" and not gpus():
@@ -54,11 +70,13 @@ def precompile(sweeps: list[str], device: str = "cuda") -> int:
     layers = layers_of(c for sweep in sweeps for c in make_plan(sweep, on_cpu=False).cases)
     jobs = max(1, min(len(layers), (os.cpu_count() or 2) - 1))
     failed = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with terminate_as_interrupt(), _pool(jobs) as pool:
         for done in as_completed([pool.submit(launch, case, device) for case in layers]):
             if reason := done.result():
                 failed.append(reason)
-    print(f"{len(layers)} layers in {jobs} processes, {perf_counter() - started:.0f} s; {len(failed)} failed")
+    console = output()
+    console.print(f"{len(layers)} layers in {jobs} processes, {perf_counter() - started:.0f} s; {len(failed)} failed")
     for reason in failed:
-        print(reason)
+        console.print(reason)
+    output_failure(spare=True)  # what was compiled is on disk
     return int(bool(failed))

@@ -1,7 +1,6 @@
 """python -m bench run, from its flags to its exit status."""
 
 import os
-import shlex
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -11,20 +10,20 @@ from bench.again import command_line, to_go_on
 from bench.busy import busy_cores, wait_quiet
 from bench.busy import sentence as busy_sentence
 from bench.devices import Device, choose, gpus
-from bench.errors import UserError
+from bench.errors import UserError, printable, shell_line
 from bench.files import complete_move, move_was_cut_off
 from bench.folder import hold, usable
 from bench.locks import Taken
+from bench.process import terminate_as_interrupt
 from bench.record.environment import provenance, tuned_hash
 from bench.record.store import Record, check_record, now, open_record, peek_record
 from bench.runner.lock import only_run_on
 from bench.runner.plan import check_size, exit_status, open_tasks, results_folder
 from bench.runner.progress import Display
 from bench.runner.scheduler import Scheduler
-from bench.runner.signals import terminate_as_interrupt
 from bench.runner.summary import closing_lines
 from bench.sweeps.expand import Plan, make_plan
-from bench.terminal import say
+from bench.terminal import print_path, say
 
 
 def run_sweep(
@@ -65,13 +64,17 @@ def run_sweep(
                 say(line)
             with suppress(Taken), hold(folder):  # whoever has the folder writes it
                 record.write_csv()
-            print(folder)
+            print_path(folder)
             return exit_status(plan, record, repeats, strict)
-        with hold(folder, lambda process: say(_waits(process, folder))), only_run_on(device, say):
+        with (
+            terminate_as_interrupt(),
+            hold(folder, lambda process: say(_waits(process, folder))),
+            only_run_on(device, say),
+        ):
             complete_move(folder)
             record = open_record(folder, environment, fresh)
             status = _measure(plan, device, record, retry, repeats, strict, threads, quiet_s)
-            print(folder)
+            print_path(folder)
             return status
     except OSError as e:
         raise UserError(f"{e.filename or folder}: {e.strerror}; nothing was measured") from None
@@ -98,7 +101,7 @@ def _measure(
         "started": now(),
         "finished": None,
         "command": command_line(),
-        "sweep": {"name": plan.sweep, "description": plan.description, "text": plan.text},
+        "sweep": {"name": printable(plan.sweep), "description": plan.description, "text": plan.text},
         "settings": plan.settings.model_dump(),
         "cases": total,
         "open": len(tasks),
@@ -134,7 +137,7 @@ def _measure(
     _close(record, invocation, scheduler)
     for line in closing_lines(plan, record, repeats, scheduler.spent, scheduler.refused):
         display.say(line)
-    display.say(f"Tables, plots and the answer: python -m plots {shlex.quote(str(record.folder))}")
+    display.say(f"Tables, plots and the answer: {shell_line(['python', '-m', 'plots', str(record.folder)])}")
     return exit_status(plan, record, repeats, strict)
 
 

@@ -82,7 +82,6 @@ def show(folders: Sequence[Path]) -> int:
     console.print(
         f"{len(found)} ratios, {len(folders)} runs: spread (max / min - 1) at most {spreads[-1]:.1%}, median"
         f" {median(spreads):.1%}; {wide} above {WIDE:.0%}. The interval of a run holds the median of the others in"
-        f" {covered} of {intervals} ({covered / intervals:.0%}).",
-        markup=False,
+        f" {covered} of {intervals} ({covered / intervals:.0%})."
     )
     return 0

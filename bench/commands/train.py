@@ -1,13 +1,15 @@
 """python -m bench train, from its flags to its exit status."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 
 from bench.again import to_go_on_training
 from bench.errors import UserError
-from bench.terminal import say
+from bench.process import leave_to_starter, terminate_as_interrupt
+from bench.terminal import print_path, say
 from bench.train.folder import claim
 from bench.train.plan import Plan, Request, make_plan
 from bench.train.result import write_result
@@ -24,19 +26,22 @@ def train(request: Request, train_model: TrainModel | None = None) -> int:
     """
     rank = int(os.environ.get("RANK", "0"))
     plan: Plan | None = None
-    try:
-        plan = make_plan(request, rank)
-        return _train(plan, train_model or _by_trainer)
-    except UserError as e:
-        if rank == 0:
-            raise
-        if plan:  # its own GPU or disk may be at fault; what is wrong with a request, process 0 says
-            say(f"error: process {rank}: {e}")
-        return 2
-    except KeyboardInterrupt:
-        if rank == 0:
-            say(f"interrupted. To go on from the last checkpoint: {to_go_on_training()}")
-        return 130
+    with terminate_as_interrupt() as came:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            leave_to_starter()
+        try:
+            plan = make_plan(request, rank)
+            return _train(plan, train_model or _by_trainer)
+        except UserError as e:
+            if rank == 0:
+                raise
+            if plan:  # its own GPU or disk may be at fault; what is wrong with a request, process 0 says
+                say(f"error: process {rank}: {e}")
+            return 2
+        except KeyboardInterrupt:
+            if rank == 0:
+                say(f"interrupted. To go on from the last checkpoint: {to_go_on_training()}")
+            return 128 + (came[0] if came else signal.SIGINT)
 
 
 def _train(plan: Plan, train_model: TrainModel) -> int:
@@ -49,7 +54,7 @@ def _train(plan: Plan, train_model: TrainModel) -> int:
                 begin()
                 write_result(plan, {})
             if plan.rank == 0:
-                print(request.out)
+                print_path(request.out)
             if plan.world_size > 1:  # all is on disk; taking the process group down may hang (see bench/train/run.py)
                 sys.stdout.flush()
                 sys.stderr.flush()

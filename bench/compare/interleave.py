@@ -25,11 +25,12 @@ from bench.devices import choose, gpus
 from bench.errors import UserError
 from bench.files import complete_move, move_was_cut_off, replace_file, set_aside
 from bench.folder import hold, usable
+from bench.process import terminate_as_interrupt
 from bench.record.environment import source_hash
 from bench.record.read import read_kept_rows
 from bench.record.store import check_record
 from bench.runner.plan import COMPARED, results_folder
-from bench.runner.signals import run_command, terminate_as_interrupt
+from bench.runner.signals import run_command
 from bench.sweeps.expand import make_plan
 from bench.sweeps.file import sweep_names
 from bench.terminal import say

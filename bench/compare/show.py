@@ -9,15 +9,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from bench.case import schema
 from bench.compare.folders import LeftOut, Side, describe
 from bench.compare.sentence import Headline, Judged, tally
 from bench.compare.verdict import Outcome, Verdict
 from bench.errors import UserError
-from bench.files import replace_file
-from bench.terminal import output, plain_table
+from bench.files import write_named
+from bench.terminal import output, plain_table, shown
 
 STYLES = {Verdict.FASTER: "green", Verdict.SLOWER: "red", Verdict.SAME: "", Verdict.UNCLEAR: "yellow", None: "dim"}
 NOTHING = "No row has times on both sides: there is nothing to compare."
@@ -35,7 +34,7 @@ def show(
     console = console or output()
 
     def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
+        console.print(shown(text), soft_wrap=True)
 
     for side in sides:
         say(side.describe())
@@ -58,8 +57,7 @@ def _table(judged: Sequence[Judged]) -> Table:
         interval = "" if o.low is None else f"{o.low:.3f} to {o.high:.3f}"
         counts = str(o.a_processes) if o.a_processes == o.b_processes else f"{o.a_processes}, {o.b_processes}"
         times = [f"{o.a_ms:.4g}", f"{o.b_ms:.4g}", f"{o.ratio:.3f}", interval, counts]
-        cells = [Text(c) for c in (names[pair.key[0]], *pair.key[1:], *times)]
-        table.add_row(*cells, Text(o.cell, style=STYLES[o.verdict]))
+        table.add_row(names[pair.key[0]], *pair.key[1:], *times, shown(o.cell, STYLES[o.verdict]))
     return table
 
 
@@ -103,7 +101,7 @@ def write_json(
         "sentence": head.sentence if head else NOTHING,
     }
     try:
-        replace_file(path, json.dumps(value, indent=1) + "\n")
+        write_named(path, json.dumps(value, indent=1) + "\n")
     except OSError as e:
         raise UserError(f"--json {path}: {e.strerror}") from None
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.case.columns import COLUMNS
 from bench.case.schema import SCHEMA
-from bench.errors import UserError
+from bench.errors import UserError, printable
 from bench.files import EARLIER, append_json_lines, refuse_links, replace_file, set_aside
 from bench.record.environment import IDENTITY
 from bench.record.ratios import with_ratios
@@ -56,6 +56,8 @@ class Record:
 
         Samples go first: a row that is there has its samples. Raises OSError, after undoing what was half written.
         """
+        # An error may name a path that is no Unicode, which nobody could read back.
+        rows = [{k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
         append_json_lines(self.folder / "samples.jsonl", samples)
         append_json_lines(self.folder / "rows.jsonl", rows)
         self._rows |= {key_of(r): r for r in rows}

@@ -5,7 +5,6 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from bench.case import Case
 from bench.case.schema import Status
@@ -13,7 +12,7 @@ from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
 from bench.runner.rounds import Rounds
 from bench.runner.seat import Seat
-from bench.terminal import Progress, duration
+from bench.terminal import Progress, duration, shown
 
 # Seconds of a case beside its samples, until the first comparison has shown how long they are.
 BESIDE_SAMPLES_S = 3.0
@@ -83,12 +82,12 @@ class Display(Progress):
 
     def _panel(self) -> Group:
         table = Table.grid(padding=(0, 2))
-        table.add_row(Text("now"), Text(self._title))
-        table.add_row("", Text(f"{self._now}: {self._phase}" if self._now else self._phase))
+        table.add_row(shown("now"), shown(self._title))
+        table.add_row("", shown(f"{self._now}: {self._phase}" if self._now else self._phase))
         for training, ratio in self._ratios:
-            table.add_row("", Text(f"{training:<26} {ratio}"))
+            table.add_row("", shown(f"{training:<26} {ratio}"))
         table.add_row(
-            Text("done"), Text(f"{self.done} of {self.total} cases, {duration(self.elapsed_s)}, {self.left()}")
+            shown("done"), shown(f"{self.done} of {self.total} cases, {duration(self.elapsed_s)}, {self.left()}")
         )
         return Group(table)
 

@@ -1,6 +1,5 @@
 """Rows of a finished case: what the worker found, in the columns of the record."""
 
-import shlex
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -9,6 +8,7 @@ from bench.case import Case
 from bench.case.columns import COLUMNS
 from bench.case.schema import Status
 from bench.devices import Device
+from bench.errors import shell_line
 from bench.methods.registry import impl_of, trainable_params
 from bench.record.environment import tuned_hash
 from bench.record.stats import ratio_estimate, ratios_by_round, summarize
@@ -64,7 +64,7 @@ class RowMaker:
     def _repro(self, case: Case) -> str:
         """A command that measures this case again, in a folder of its own."""
         words = ["run", self._plan.sweep, "--gpu", self._device.key, "--where", f"case_id={case.case_id}", "--out"]
-        return shlex.join(["python", "-m", "bench", *words, f"results/repro/{case.case_id}"])
+        return shell_line(["python", "-m", "bench", *words, f"results/repro/{case.case_id}"])
 
     def measured(
         self, case: Case, repeat: int, process: str, event: dict[str, Any], company: Company

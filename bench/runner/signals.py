@@ -1,33 +1,17 @@
-"""Signals between a command and the processes it starts: SIGTERM is taken as Ctrl-C, and none outlives its starter."""
+"""Signals between a command and the processes it starts: it interrupts them, and none outlives its starter."""
 
 import ctypes
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-SHUTDOWN_S = 30.0  # in which an interrupted command must have put its files in order
-
-
-@contextmanager
-def terminate_as_interrupt() -> Iterator[list[int]]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does. The list holds the signal's number once it came."""
-    came: list[int] = []
-
-    def handler(number: int, _frame: object) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, handler)
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGTERM, before)
+from bench.process import AGAIN_S
 
 
 def run_command(
@@ -35,7 +19,7 @@ def run_command(
     root: Path,
     *,
     seconds: float | None = None,
-    shutdown_s: float = SHUTDOWN_S,
+    shutdown_s: float = AGAIN_S,
     meanwhile: Callable[[], None] | None = None,
     every_s: float = 40.0,
     **options: Any,

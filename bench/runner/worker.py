@@ -36,7 +36,7 @@ def _listen() -> "queue.SimpleQueue[dict[str, Any]]":
     lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in sys.stdin:
+        for line in sys.stdin.buffer:  # whatever encoding PYTHONIOENCODING asks for
             lines.put(json.loads(line))
         os._exit(1)
 
