@@ -14,7 +14,7 @@ from bench.terminal import say
 
 
 def _given(text: str) -> str:
-    if not text:
+    if not text.strip():
         raise typer.BadParameter("it is empty, and names nothing. The current folder is called .")
     return text
 

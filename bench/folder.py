@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.errors import UserError
 from bench.files import LOCK
-from bench.locks import Identity, take
+from bench.locks import Locks, release, take
 
 
 def usable(flag: str, folder: Path) -> Path:
@@ -47,7 +47,7 @@ def hold(folder: Path, waiting: Callable[[str], None] | None = None) -> Iterator
     folder = folder.absolute()
     made = [p for p in (folder, *folder.parents) if not p.exists()]
     before = _names(folder)
-    held: dict[Identity, int] = {}
+    held: Locks = {}
     try:
         try:
             _take(folder, held, waiting)
@@ -62,11 +62,10 @@ def hold(folder: Path, waiting: Callable[[str], None] | None = None) -> Iterator
                 path.rmdir()
         raise
     finally:
-        for fd in held.values():
-            os.close(fd)
+        release(held)
 
 
-def _take(folder: Path, held: dict[Identity, int], waiting: Callable[[str], None] | None) -> None:
+def _take(folder: Path, held: Locks, waiting: Callable[[str], None] | None) -> None:
     while not held:
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # whoever had the folder has removed it again

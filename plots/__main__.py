@@ -21,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _path(text: str) -> Path:
-    if not text:
+    if not text.strip():
         raise argparse.ArgumentTypeError("it is empty, and names nothing. The current folder is called .")
     return Path(text)
 

@@ -22,7 +22,7 @@ from bench.terminal import output, plain_table, shown
 # Oldest driver for each major CUDA version (CUDA Toolkit Release Notes, table 'Minor Version Compatibility').
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 NEEDED = ("torch", "transformers", "numpy", "pandas", "scipy", "matplotlib", "pyyaml", "pydantic", "typer", "rich",
-          "nvidia-ml-py", "psutil", "pytest", "pytest-benchmark")  # fmt: skip
+          "nvidia-ml-py", "filelock", "psutil", "pytest", "pytest-benchmark")  # fmt: skip
 # Package -> its extra in pyproject.toml, and what it is for.
 OPTIONAL = {
     "peft": ("peft", "the impls of PEFT, and accelerate"),

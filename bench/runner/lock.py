@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.devices import Device
 from bench.errors import UserError
-from bench.locks import Identity, take
+from bench.locks import Locks, release, take
 
 VARIABLE = "LORABENCH_LOCKS"  # a folder to hold the locks instead
 
@@ -34,7 +34,7 @@ def only_run_on(device: Device, say: Callable[[str], None]) -> Iterator[None]:
 
     Raises UserError where none of them can be had, for a stranger may have put something else under their names.
     """
-    held: dict[Identity, int] = {}
+    held: Locks = {}
     told: list[str] = []
     odd: list[str] = []
 
@@ -58,5 +58,4 @@ def only_run_on(device: Device, say: Callable[[str], None]) -> Iterator[None]:
             say(f"{what}; passed over")
         yield
     finally:
-        for fd in held.values():
-            os.close(fd)
+        release(held)

@@ -36,8 +36,11 @@ def _listen() -> "queue.SimpleQueue[dict[str, Any]]":
     lines: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
-        for line in sys.stdin.buffer:  # whatever encoding PYTHONIOENCODING asks for
-            lines.put(json.loads(line))
+        # Not sys.stdin: Python waits for its lock, which a thread that reads it holds, when it ends; and it has
+        # whatever encoding PYTHONIOENCODING asks for.
+        with open(0, "rb", closefd=False) as commands:
+            for line in commands:
+                lines.put(json.loads(line))
         os._exit(1)
 
     threading.Thread(target=read, daemon=True).start()
