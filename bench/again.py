@@ -1,6 +1,7 @@
 """The command that was given, and the commands that follow from it, as a person pastes them."""
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -17,7 +18,7 @@ def command_line() -> str:
 
 def to_go_on() -> str:
     """The command that goes on where this one was cut off: without --fresh, which would start anew."""
-    return _python(_without("--fresh"))
+    return _python(_without(sys.argv[1:], "--fresh"))
 
 
 def to_go_on_training() -> str:
@@ -26,31 +27,52 @@ def to_go_on_training() -> str:
         return to_go_on()
     nodes, each = (os.environ.get(name, "1") for name in ("GROUP_WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     several = [] if nodes == "1" else ["--nnodes", nodes]
-    return shell_line(["torchrun", *several, "--nproc-per-node", each, "-m", "bench", *_without("--fresh")])
+    rest = _without(sys.argv[1:], "--fresh")
+    return shell_line(["torchrun", *several, "--nproc-per-node", each, "-m", "bench", *rest])
 
 
 def to_retry(statuses: Sequence[str]) -> str:
     """The command that measures rows with these statuses again, into the same folder and in the same way."""
-    name, *rest = _without("--fresh", "--retry") or ["run"]
-    return _python([name, "--retry", ",".join(statuses), *rest])
+    return _retry(sys.argv[1:], statuses)
+
+
+def recorded(command: str, statuses: Sequence[str]) -> tuple[str, str]:
+    """A command line as a record has it, and the one that measures rows with these statuses again. Whatever a stranger
+    put there is a word of an argument: nothing of it is run when the line is pasted. Two empty texts for anything but
+    `python -m bench` and what follows."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        words = []
+    if words[:3] != ["python", "-m", "bench"]:
+        return "", ""
+    return _python(words[3:]), _retry(words[3:], statuses)
 
 
 def to_list() -> str:
     """The command that lists the cases of a run."""
-    return _python(["list", *(w for option, words in _parts() for w in words if option in ("", "--gpu", "--where"))])
+    parts = _parts(sys.argv[1:])
+    return _python(["list", *(w for option, words in parts for w in words if option in ("", "--gpu", "--where"))])
+
+
+def _retry(given: Sequence[str], statuses: Sequence[str]) -> str:
+    kept = [words for option, words in _parts(given) if option not in ("--fresh", "--retry")]
+    behind = kept[-1:] if kept and kept[-1][0] == "--" else []  # there nothing is an option
+    kept = [*kept[: len(kept) - len(behind)], ["--retry", ",".join(statuses)], *behind]
+    return _python([*(given[:1] or ["run"]), *(w for words in kept for w in words)])
 
 
 def _python(words: Sequence[str]) -> str:
     return shell_line(["python", "-m", "bench", *words])
 
 
-def _without(*options: str) -> list[str]:
-    return [*sys.argv[1:2], *(w for option, words in _parts() for w in words if option not in options)]
+def _without(given: Sequence[str], *options: str) -> list[str]:
+    return [*given[:1], *(w for option, words in _parts(given) for w in words if option not in options)]
 
 
-def _parts() -> Iterator[tuple[str, list[str]]]:
+def _parts(given: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """What was given to the subcommand, option by option, each with its value; '' for what is none."""
-    left = iter(sys.argv[2:])
+    left = iter(given[1:])
     for word in left:
         option, equals, _ = word.partition("=")
         if word == "--":

@@ -1,11 +1,12 @@
 """Sections of the report that no table fills: what failed, what it was measured under, how to get it again."""
 
 import json
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.again import recorded
+from bench.errors import shell_line
 from bench.record.stats import RATIO_NOISY
 from plots.data.labels import listed
 from plots.data.load import Folder, text
@@ -41,13 +42,10 @@ def failed_items(folder: Folder) -> list[str]:
 def commands(folder: Folder) -> tuple[str, str]:
     """The command that measured, and the one that retries what failed: the same, so that --out and the like stay."""
     last = folder.invocations[-1] if folder.invocations else {}
-    asked = " ".join((text(last.get("command")) or "").split())
-    asked = asked or f"python -m bench run {shlex.quote(folder.sweep or folder.path.resolve().name)}"
     statuses = sorted({text(r.get("status")) or "ok" for r in folder.rows} - {"ok", "unsupported"})
-    if not statuses:
-        return asked, ""
-    kept = re.sub(r" --(fresh|retry[ =]\S+)(?=\s|$)", "", asked)
-    return asked, f"{kept} --retry {','.join(statuses)}"
+    plain = shell_line(["python", "-m", "bench", "run", folder.sweep or folder.path.resolve().name])
+    asked, again = recorded(last.get("command") or plain, statuses)
+    return asked or plain, again if statuses else ""
 
 
 def status_blocks(folder: Folder, csv_name: str) -> list[Block]:

