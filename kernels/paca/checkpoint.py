@@ -9,7 +9,7 @@ Format 1 had columns alone.
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from ..modules.plain_linear import is_conv1d, is_linear
 from ..runtime.checks import check_index_values
 from ..runtime.files import write_atomically
-from .beside import Shapes, check_rows, fill, find, parameters_beside, rows_of_embeddings, statistics, stored
+from .beside import check_rows, fill, find, parameters_beside, rows_of_embeddings, statistics, stored
+from .config_file import FORMAT, parse, read_described, understood
 from .model import PacaConfig, adapt, adapted, check, check_bare, merge_paca, paca_layers, unwrapped
 from .module import PaCALinear
 from .target_layers import check_adaptable, dtype_name
 from .whole_modules import new_parameters
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
-FORMAT, READ = 2, (1, 2)
 
 
 def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool = False) -> None:
@@ -64,7 +64,7 @@ def save_paca(model: nn.Module, folder: str | os.PathLike[str], *, merged: bool 
     written = json.dumps(described, indent=2)
     tensors = {name: stored(tensor) for name, tensor in (*beside.items(), *changed.items())}
     for name, layer in layers.items():
-        tensors[f"{name}.columns"] = stored(layer.columns)
+        tensors[f"{name}.columns"] = stored(layer.columns).to(_dtype_of(layers, config))
         tensors[f"{name}.index"] = stored(layer.index)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", "paca_config": written}
@@ -89,10 +89,16 @@ def _described(model: nn.Module, config: PacaConfig, layers: dict[str, PaCALinea
         "architecture": type(model).__name__,
         "num_labels": getattr(getattr(model, "config", None), "num_labels", None),
         **asdict(config),
-        "adapter_dtype": dtype_name(config.adapter_dtype),
+        "adapter_dtype": dtype_name(_dtype_of(layers, config)),
         "embedding_rows": None if words is None else words[1],
         "shapes": {name: {"in": layer.in_features, "out": layer.out_features} for name, layer in layers.items()},
     }
+
+
+def _dtype_of(layers: dict[str, PaCALinear], config: PacaConfig) -> torch.dtype:
+    """That of all columns: another than paca() gave them where the model has been cast since."""
+    found = {layer.columns.dtype for layer in layers.values()}
+    return found.pop() if len(found) == 1 else config.adapter_dtype
 
 
 def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainable: bool = True) -> Any:
@@ -101,11 +107,12 @@ def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainab
     model: the base model, or a path or hub id that transformers' from_pretrained takes. What trained beside the columns
     is put into its parameters (their dtype stays), whatever a new head held, and trains on. trainable=False gives plain
     layers with the trained weights, frozen, in evaluation mode. Raises ValueError, naming the file and the layer or the
-    parameter, before the model is changed where the two do not fit; FileNotFoundError where a file is missing.
+    parameter, before the model is changed where the two do not fit, in dtype too, or a field is none that save_paca()
+    writes; FileNotFoundError where a file is missing. Values are not looked at: NaN is loaded as NaN.
     """
     folder = Path(folder)
     described, tensors = _read(folder)
-    config, shapes, others = _config(folder / CONFIG, described)
+    config, shapes, others = understood(folder / CONFIG, described)
     if not isinstance(model, nn.Module):
         model = _from_pretrained(os.fspath(model), described.get("architecture"), described.get("num_labels"))
     if paca_layers(model) or unwrapped(model) is not model:
@@ -117,7 +124,7 @@ def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainab
     check(config, chosen)
     check_rows(model, folder / CONFIG, others.embedding_rows)
     own = find(model, folder / CONFIG, others.parameters, others.statistics)
-    _check_tensors(folder / TENSORS, config, shapes, {**others.parameters, **others.statistics}, tensors)
+    _check_tensors(folder / TENSORS, config, shapes, own, tensors)
     adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]}, {}, list(others.frozen))
     fill(own, tensors)
     for name in others.parameters.keys() - others.frozen:
@@ -136,66 +143,16 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in (CONFIG, TENSORS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} is missing, expected what save_paca(model, folder) writes")
-    try:
-        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / CONFIG} is no JSON: {error}") from error
+    described = read_described(folder / CONFIG)
     try:
         with safe_open(str(folder / TENSORS), "pt") as file:
-            same = json.loads((file.metadata() or {}).get("paca_config", "null")) == described
+            same = parse((file.metadata() or {}).get("paca_config", "null"), folder / TENSORS) == described
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
     except SafetensorError as error:
         raise ValueError(f"{folder / TENSORS} cannot be read: {error}") from error
     if not same:
         raise ValueError(f"{folder / TENSORS} was saved with another {CONFIG} than the one beside it: save both again")
     return described, tensors
-
-
-@dataclass(frozen=True)
-class _Others:
-    """What a checkpoint says of all that is no column."""
-
-    parameters: Shapes
-    frozen: frozenset[str]
-    statistics: Shapes
-    embedding_rows: int | None
-
-
-def _config(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[int, int]], _Others]:
-    """What paca() was asked for, (in_features, out_features) by layer, and the rest."""
-    found = described.get("format") if isinstance(described, dict) else None
-    if found not in READ:
-        raise ValueError(f"{path}: format is {found!r}, expected {' or '.join(map(str, READ))}")
-    if found == 1:
-        nothing: dict[str, Any] = {
-            "modules_to_save": [],
-            "parameters": {},
-            "frozen": [],
-            "statistics": {},
-            "embedding_rows": None,
-        }
-        described = {**nothing, **described}
-    try:
-        for key, kind in (("architecture", str), ("num_labels", int), ("embedding_rows", int)):
-            if not isinstance(described.get(key), kind | None):
-                raise TypeError(f"{key} is {described[key]!r}, expected null or {kind.__name__}")
-        config = PacaConfig(
-            rank=described["rank"],
-            alpha=described["alpha"],
-            targets=described["targets"] if isinstance(described["targets"], str) else tuple(described["targets"]),
-            layers=None if described["layers"] is None else tuple(described["layers"]),
-            seed=described["seed"],
-            adapter_dtype=getattr(torch, described["adapter_dtype"]),
-            modules_to_save=tuple(described["modules_to_save"]),
-        )
-        beside = [{name: tuple(s) for name, s in described[key].items()} for key in ("parameters", "statistics")]
-        others = _Others(beside[0], frozenset(described["frozen"]), beside[1], described["embedding_rows"])
-        shapes = {name: (shape["in"], shape["out"]) for name, shape in described["shapes"].items()}
-        return config, shapes, others
-    except KeyError as error:
-        raise ValueError(f"{path}: the key {error} is missing") from error
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _layer(model: nn.Module, name: str, path: Path) -> nn.Module:
@@ -219,23 +176,38 @@ def _check_widths(path: Path, shapes: dict[str, tuple[int, int]], chosen: dict[s
 
 
 def _check_tensors(
-    path: Path, config: PacaConfig, shapes: dict[str, tuple[int, int]], beside: Shapes, tensors: dict[str, Tensor]
+    path: Path,
+    config: PacaConfig,
+    shapes: dict[str, tuple[int, int]],
+    own: dict[str, Tensor],
+    tensors: dict[str, Tensor],
 ) -> None:
-    expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")} | beside.keys()
+    """Raises ValueError where the file lacks a tensor, has one too many, or one of another shape or dtype: a cast would
+    go unseen, and what it loses with it. own: the model's, of what trained beside columns; those keep their own dtype,
+    so that any of the same kind will do."""
+    expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")} | own.keys()
     if odd := sorted(expected ^ tensors.keys()):
         raise ValueError(f"{path}: {odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")
-    for name, shape in beside.items():
-        if tuple(tensors[name].shape) != shape:
-            raise ValueError(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {shape}")
+    for name, tensor in own.items():
+        _check_tensor(path, name, tensors[name], tuple(tensor.shape), tensor.dtype)
     for name, (width, height) in shapes.items():
-        for part, shape in (("columns", (height, config.rank)), ("index", (config.rank,))):
-            found = tuple(tensors[f"{name}.{part}"].shape)
-            if found != shape:
-                raise ValueError(f"{path}: {name}.{part} has shape {found}, expected {shape}")
+        columns, index = f"{name}.columns", f"{name}.index"
+        _check_tensor(path, columns, tensors[columns], (height, config.rank), config.adapter_dtype, exactly=True)
+        _check_tensor(path, index, tensors[index], (config.rank,), torch.int64, exactly=True)
         try:
-            check_index_values(tensors[f"{name}.index"], width)
+            check_index_values(tensors[index], width)
         except ValueError as error:
             raise ValueError(f"{path}: {name}.{error}") from error
+
+
+def _check_tensor(
+    path: Path, name: str, found: Tensor, shape: tuple[int, ...], dtype: torch.dtype, exactly: bool = False
+) -> None:
+    if tuple(found.shape) != shape:
+        raise ValueError(f"{path}: {name} has shape {tuple(found.shape)}, expected {shape}")
+    alike = found.is_floating_point() and dtype.is_floating_point and not exactly
+    if found.dtype != dtype and not alike:
+        raise ValueError(f"{path}: {name} has dtype {found.dtype}, expected {dtype}")
 
 
 def _from_pretrained(name: str, architecture: str | None, labels: int | None) -> nn.Module:
