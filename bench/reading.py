@@ -107,9 +107,9 @@ def read_text(path: Path, most: int = DOCUMENT) -> str:
         raise UserError(f"{path}: not UTF-8 text (byte {e.start})") from None
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, advice: str = "Copy it again, or remove it.") -> Any:
     """The value of a JSON file, unchecked. Raises UserError."""
-    return parse_json(read_text(path), str(path), "Copy it again, or remove it.")
+    return parse_json(read_text(path), str(path), advice)
 
 
 def parse_json(text: str | bytes, where: str, advice: str) -> Any:
@@ -119,12 +119,12 @@ def parse_json(text: str | bytes, where: str, advice: str) -> Any:
     except RecursionError:
         raise UserError(f"{where}: nested too deeply. {advice}") from None
     except ValueError as e:  # no JSON, no UTF-8, a number of thousands of digits
-        raise UserError(f"{where}: not JSON ({e}). {advice}") from None
+        raise UserError(f"{where}: not valid JSON ({e}). {advice}") from None
 
 
 def read_object(path: Path, shape: Shape, advice: str = "Copy it again, or remove it.") -> Object:
     """The object of a JSON file as `shape` has it. Raises UserError with the field."""
-    return checked(read_json(path), shape, str(path), advice)
+    return checked(read_json(path, advice), shape, str(path), advice)
 
 
 def checked(value: Any, shape: Shape, where: str, advice: str = "") -> Object:

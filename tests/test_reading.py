@@ -86,7 +86,12 @@ def test_a_small_file_that_unpacks_to_gigabytes_is_refused(tmp_path: Path, monke
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("[" * 100_000, "nested too deeply"), ("{", "not JSON"), ("9" * 5000, "not JSON"), ("\udcff", "not UTF-8")],
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("{", "not valid JSON"),
+        ("9" * 5000, "not valid JSON"),
+        ("\udcff", "not UTF-8"),
+    ],
 )
 def test_a_document_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "x.json"

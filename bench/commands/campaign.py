@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 from bench.again import to_go_on
 from bench.devices import Device, choose, gpus
@@ -21,6 +21,7 @@ from bench.errors import UserError, did_you_mean
 from bench.files import replace_file
 from bench.folder import usable
 from bench.process import terminate_as_interrupt
+from bench.reading import Plain, Text, fields_of, number, read_object, shape_of
 from bench.record.environment import IDENTITY, ROOT, provenance, tuned_hash, version
 from bench.runner.plan import results_folder
 from bench.runner.signals import run_command
@@ -30,6 +31,12 @@ from bench.terminal import duration, print_path, say, seconds_of
 STAGES = ("gpu-tests", "precompile", "table1", "peers", "lengths", "table2", "tune", "report")
 MORE = 3  # exit status: the time is over, and the same command goes on
 DONE, FAILED, SKIPPED, OPEN = "done", "failed", "skipped", "open"
+
+_STAGE: Any = fields_of(
+    {"status": Literal["done", "failed", "skipped", "open"], "exit": int, "seconds": number(0, 1e9), "detail": Text},
+    ("status", "seconds", "detail"),
+)
+_RECORD = shape_of({"environment": dict[Text, Plain], "stages": dict[Text, _STAGE]}, ("environment", "stages"))
 
 
 @dataclass(frozen=True)
@@ -120,14 +127,8 @@ class Log:
         self._environment = {name: found[name] for name in IDENTITY} | {"tuned": tuned_hash(device)}
         self.stages: dict[str, dict[str, Any]] = {}
         if self._path.exists() and not fresh:
-            try:
-                before = json.loads(self._path.read_text(encoding="utf-8"))
-                stages = {name: dict(stage) for name, stage in before["stages"].items()}
-                self.stages = stages if before["environment"] == self._environment else {}
-            except (ValueError, KeyError, TypeError, AttributeError) as e:
-                raise UserError(
-                    f"{self._path}: not the record of a campaign ({e}). Remove it, or pass --fresh."
-                ) from None
+            before = read_object(self._path, _RECORD, "It is not the record of a campaign. Remove it, or pass --fresh.")
+            self.stages = before["stages"] if before["environment"] == self._environment else {}
 
     def note(self, name: str, status: str, code: int | None, detail: str, seconds: float = 0.0) -> None:
         """What became of a stage; on disk when this returns."""

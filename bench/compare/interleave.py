@@ -26,6 +26,7 @@ from bench.errors import UserError
 from bench.files import complete_move, move_was_cut_off, replace_file, set_aside
 from bench.folder import hold, usable
 from bench.process import terminate_as_interrupt
+from bench.reading import Text, fields_of, read_object, shape_of
 from bench.record.environment import source_hash
 from bench.record.read import read_kept_rows
 from bench.record.store import check_record
@@ -37,6 +38,8 @@ from bench.terminal import say
 from bench.where import parse_where
 
 STATE = "compare.json"  # which sources the folders a and b beside it were measured from
+_SIDE = fields_of({"checkout": Text, "source_hash": Text}, ("source_hash",))
+_STATE = shape_of({"a": _SIDE, "b": _SIDE}, ("a", "b"))
 
 
 class Interrupted(Exception):
@@ -146,7 +149,7 @@ def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], 
     state = {s: {"checkout": str(checkouts[s]), "source_hash": sources[s]} for s in "ab"}
     before = _before(folder)
     parts = [p for p in (folder / "a", folder / "b") if p.exists()]
-    same = before is not None and all(before.get(s, {}).get("source_hash") == sources[s] for s in "ab")
+    same = before is not None and all(before[s]["source_hash"] == sources[s] for s in "ab")
     if same and not fresh:
         for part in parts:
             check_record(part, {"gpu": gpu})
@@ -160,17 +163,11 @@ def _prepare(folder: Path, checkouts: dict[str, Path], sources: dict[str, str], 
 def _before(folder: Path) -> dict[str, Any] | None:
     """What was measured in the folder before. Raises UserError where that was no comparison."""
     path = folder / STATE
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        for part in (p for p in (folder / "a", folder / "b") if p.exists()):
-            raise UserError(
-                f"{folder}: holds {part.name}/ without {STATE}: not made by --run; pass another --out"
-            ) from None
-        return None
-    except ValueError as e:
-        raise UserError(f"{path}: not JSON ({e}); pass another --out") from None
-    return state if isinstance(state, dict) else None
+    if os.path.lexists(path):
+        return read_object(path, _STATE, "Pass another --out.")
+    for part in (p for p in (folder / "a", folder / "b") if p.exists()):
+        raise UserError(f"{folder}: holds {part.name}/ without {STATE}: not made by --run; pass another --out")
+    return None
 
 
 def _ask(side: str, checkout: Path, command: list[str]) -> None:

@@ -124,7 +124,7 @@ def read_run(folder: Path, needed: tuple[str, ...] = ("schema",), as_is: bool = 
     path = folder / RUN
     if not path.is_symlink() and not path.exists():
         return {}
-    value = read_json(path)
+    value = read_json(path, "Mend it, or pass another folder.")
     found = value.get("schema", None if "schema" in needed else SCHEMA) if isinstance(value, dict) else SCHEMA
     if found != SCHEMA or isinstance(found, bool):
         raise UserError(
@@ -169,7 +169,7 @@ def _cell(name: str, cell: str) -> Any:
         return cell
     try:
         value = json.loads(cell.lower())  # True and False are as Python writes them
-    except ValueError:
+    except (ValueError, RecursionError):
         return cell
     return int(value) if isinstance(value, float) and value.is_integer() and _KINDS[name] == "count" else value
 

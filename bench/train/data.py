@@ -1,6 +1,5 @@
 """Multiple-choice items in MMLU's layout: from JSONL or Parquet files, a folder of them, or a Hub dataset."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictSt
 from pydantic.dataclasses import dataclass
 
 from bench.errors import UserError, install, short
+from bench.reading import parse_json, read_bytes
 from bench.train.hub import looks_like_hub_id, offline_without_network, unreachable
 
 LETTERS = ("A", "B", "C", "D")
@@ -22,6 +22,7 @@ _EXPECTED = {
     "subject": "a text",
 }
 FIELDS = tuple(_EXPECTED)
+WRAPPED = "train"  # cais/mmlu has each row of auxiliary_train as one value of this name
 
 
 def _encodes(text: str) -> str:
@@ -111,22 +112,14 @@ def _of_file(path: Path) -> Iterator[Item]:
 
 
 def _of_jsonl(path: Path) -> Iterator[Item]:
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as e:
-        raise UserError(f"{path}: cannot be read ({e.strerror})") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
         where = f"{path}:{number}"
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as e:
             raise UserError(f"{where}: not UTF-8 text (byte {e.start} of the line); save the file as UTF-8") from None
         if text.strip():
-            try:
-                value = json.loads(text)
-            except (json.JSONDecodeError, RecursionError) as e:
-                raise UserError(f"{where}: not valid JSON ({e}); one item a line") from None
-            yield _item(value, where)
+            yield _item(parse_json(text, where, "One item a line."), where)
 
 
 def _of_parquet(path: Path) -> Iterator[Item]:
@@ -135,11 +128,18 @@ def _of_parquet(path: Path) -> Iterator[Item]:
         import pyarrow.parquet
     except ImportError:
         raise UserError(f"{path}: Parquet needs the package pyarrow. Install it: {install('train')}") from None
+    number = 0
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as e:
+        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(read_bytes(path)))
+        there = file.schema_arrow.names
+        wanted = [name for name in (*FIELDS, WRAPPED) if name in there]
+        for batch in file.iter_batches(1024, columns=wanted or there):
+            for row in batch.to_pylist():
+                number += 1
+                yield _item(row, f"{path}: row {number}")
+    # A damaged file makes Arrow raise whatever it runs into.
+    except (OSError, pyarrow.ArrowException, ValueError, TypeError, LookupError, OverflowError, MemoryError) as e:
         raise UserError(f"{path}: not a Parquet file that can be read ({e})") from None
-    return (_item(row, f"{path}: row {number}") for number, row in enumerate(rows, 1))
 
 
 def _of_hub(name: str, split: str | None) -> Iterator[Item]:
@@ -165,6 +165,8 @@ def _of_hub(name: str, split: str | None) -> Iterator[Item]:
 
 
 def _item(value: Any, where: str) -> Item:
+    if isinstance(value, dict) and isinstance(value.get(WRAPPED), dict) and not value.keys() & {*FIELDS}:
+        value = value[WRAPPED]
     try:
         return _ITEM.validate_python(value)
     except ValidationError as e:

@@ -1,14 +1,20 @@
 """Data in MMLU's layout: what is read, how a question is put, and what a mistake is answered with."""
 
 import json
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bench.errors import UserError
 from bench.train.data import Item, prompt, read_items, target
+from tests.mutations import damaged, damaged_json_lines
 
 GOOD: dict[str, Any] = {"question": "What?", "choices": ["a", "b", "c", "d"], "answer": 2, "subject": "anatomy"}
 ITEM = Item("What?", ("a", "b", "c", "d"), 2, "anatomy")
@@ -109,3 +115,75 @@ def test_a_question_is_put_as_the_harness_puts_it() -> None:
 def test_what_is_neither_a_file_nor_an_id_is_told_at_once(source: str) -> None:
     with pytest.raises(UserError, match="no such file or folder, and not the id of a Hub dataset"):
         read_items(source)
+
+
+@pytest.mark.parametrize("answer", ["int64", "int8", "letter", "dictionary"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_parquet_with_each_row_in_one_struct_is_read(tmp_path: Path, wrapped: bool, answer: str) -> None:
+    """cais/mmlu's auxiliary_train has one column, `train`, that holds the item."""
+    rows = [{**GOOD, "answer": "C" if answer in ("letter", "dictionary") else 2, "other": 1.5}] * 3
+    table = pa.Table.from_pylist(rows)
+    if answer == "dictionary":
+        table = table.set_column(table.schema.get_field_index("answer"), "answer", table["answer"].dictionary_encode())
+    if answer == "int8":
+        table = table.set_column(table.schema.get_field_index("answer"), "answer", table["answer"].cast(pa.int8()))
+    if wrapped:
+        table = pa.table({"train": pa.StructArray.from_arrays([c.combine_chunks() for c in table], table.column_names)})
+    pq.write_table(table, tmp_path / "auxiliary_train-00000-of-00001.parquet")
+    assert read_items(tmp_path, "train") == [ITEM] * 3
+    (tmp_path / "train.jsonl").write_bytes(json.dumps({"train": GOOD}).encode())
+    assert read_items(tmp_path / "train.jsonl") == [ITEM]
+
+
+def test_parquet_of_something_else_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    for table, told in (
+        (pa.table({"train": [1, 2]}), r"x\.parquet: row 1: field 'question' is missing"),
+        (pa.table({"train": [{"question": "What?"}]}), r"x\.parquet: row 1: field 'choices' is missing"),
+        (pa.table({"other": ["x"]}), r"x\.parquet: row 1: field 'question' is missing"),
+        (pa.table({}), r"x\.parquet: empty"),
+        (pa.table([["a"], ["b"]], names=["question", "question"]), r"x\.parquet: "),
+    ):
+        pq.write_table(table, path)
+        with pytest.raises(UserError, match=told):
+            read_items(path)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.parquet"])
+def test_what_is_no_file_is_told_at_once(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=name):
+        read_items(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name}: this is a named pipe"):
+        read_items(tmp_path)
+
+
+def hold(folder: Path, data: st.DataObject) -> None:
+    """Damaged data are read, or refused in one line that names the file."""
+    path = folder / data.draw(st.sampled_from(("x.jsonl", "x.parquet")))
+    if path.suffix == ".jsonl":
+        path.write_bytes(data.draw(damaged_json_lines([GOOD, {"train": GOOD}, GOOD | {"answer": "C"}])))
+    else:
+        table = pa.Table.from_pylist([GOOD] * 3 if data.draw(st.booleans()) else [{"train": GOOD}] * 3)
+        pq.write_table(table, path)
+        path.write_bytes(data.draw(damaged(path.read_bytes())))
+    try:
+        assert all(isinstance(item, Item) for item in read_items(path))
+    except UserError as e:
+        assert path.name in str(e) and "\n" not in str(e)
+
+
+SETTINGS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+
+
+@pytest.mark.slow
+@settings(max_examples=4000, **SETTINGS)  # half of them JSON lines, half Parquet
+@given(data=st.data())
+def test_any_damage_is_told_or_read(tmp_path: Path, data: st.DataObject) -> None:
+    hold(tmp_path, data)
+
+
+@settings(max_examples=50, **SETTINGS)
+@given(data=st.data())
+def test_some_damage_is_told_or_read(tmp_path: Path, data: st.DataObject) -> None:
+    hold(tmp_path, data)

@@ -59,9 +59,9 @@ def test_columns_of_another_dtype_are_refused_like_another_shape(saved: Path, tm
     ("index", "said"),
     [
         (torch.tensor([0.0, 1.0, 2.0, 3.0]), "has dtype torch.float32, expected torch.int64"),
-        (torch.tensor([0, 1, 2, 3], dtype=torch.uint8), "has dtype torch.uint8"), (torch.tensor([0, 1, 2]), "has shape"),
-        (torch.tensor([-1, 1, 2, 3]), "index"), (torch.tensor([0, 1, 2, 2]), "index"),
-        (torch.tensor([0, 1, 2, 16]), "index"),
+        (torch.tensor([0, 1, 2, 3], dtype=torch.uint8), "has dtype torch.uint8"),
+        (torch.tensor([0, 1, 2]), "has shape"), (torch.tensor([-1, 1, 2, 3]), "index"),
+        (torch.tensor([0, 1, 2, 2]), "index"), (torch.tensor([0, 1, 2, 16]), "index"),
     ],
 )  # fmt: skip
 def test_an_index_that_is_none_is_refused(saved: Path, tmp_path: Path, index: torch.Tensor, said: str) -> None:
