@@ -62,6 +62,12 @@ def _retry(given: Sequence[str], statuses: Sequence[str]) -> str:
     return _python([*(given[:1] or ["run"]), *(w for words in kept for w in words)])
 
 
+def given(*options: str) -> str | None:
+    """The value that an option was given, the last one where it was given several times; None where it was not."""
+    found = [words for option, words in _parts(sys.argv[1:]) if option in options]
+    return None if not found else found[-1][1] if len(found[-1]) > 1 else found[-1][0].partition("=")[2]
+
+
 def _python(words: Sequence[str]) -> str:
     return shell_line(["python", "-m", "bench", *words])
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from bench.again import given
 from bench.case import schema
-from bench.errors import UserError, one_of
+from bench.errors import UserError, one_of, short
 from bench.process import output_failure
 from bench.terminal import say
 
@@ -294,4 +295,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _message(e: Any) -> str:
     """A wrong use of the command line in one line; nothing where typer has shown the help instead."""
     text = e.format_message()
-    return text and f"error: {text} ({e.ctx.command_path} --help)"
+    where = e.ctx.command_path if e.ctx else "python -m bench"
+    param = getattr(e, "param", None)
+    found = given(*param.opts) if param else None
+    told = "" if found is None else f" Found: {short(found)}."
+    return text and f"error: {text.rstrip('.')}.{told} ({where} --help)"

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bench.errors import UserError, one_line, printable
+from bench.errors import UserError, one_line, printable, short
 from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
+
+MOST_EXAMPLES = 10**12
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from plots.data.load import load
 
     try:
-        if asked.examples < 1:
-            raise UserError(f"--examples {asked.examples}: an epoch has at least 1 example.")
+        if not 1 <= asked.examples <= MOST_EXAMPLES:
+            raise UserError(f"--examples {short(asked.examples)}: an epoch has from 1 to {MOST_EXAMPLES:,} examples.")
         runs = [load_run(path) for path in asked.folders if is_run(path)]
         folders = [load(path) for path in asked.folders if not is_run(path)]
         if asked.out and folders:

@@ -181,3 +181,22 @@ def test_plots_takes_no_empty_path_and_escapes_what_argparse_says(capsys: pytest
             status = e.code
         said = capsys.readouterr().err
         assert status == 2 and "\x1b" not in said and "\x07" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--threads", "99999999"), "Input should be less than or equal to 4096. Found: '99999999'."),
+        (("run", "--repeat=x"), "Found: 'x'."), (("list", "--gpu"), "Option '--gpu' requires an argument."),
+        (("run", "smoke", "extra"), "Got unexpected extra argument(s) (extra)."),
+        (("nope",), "No such command 'nope'."),
+        (("run", "--nope"), "No such option: --nope."), (("train",), "Missing option '--strategy'."),
+    ],
+)  # fmt: skip
+def test_a_wrong_use_is_one_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["bench", *arguments])
+    done = cli(*arguments)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert said in done.stderr and done.stderr.startswith("error: ") and "--help)" in done.stderr

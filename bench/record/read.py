@@ -131,7 +131,7 @@ def read_run(folder: Path, needed: tuple[str, ...] = ("schema",), as_is: bool = 
             f"{path}: found schema {found!r}. This version reads schema {SCHEMA} alone; pass another folder."
         )
     shown = checked(value, _runs(needed), str(path), "Mend it, or pass another folder.")
-    return value if as_is else shown
+    return value if as_is else {key: shown[key] for key in value}  # in the file's order
 
 
 @cache

@@ -263,7 +263,7 @@ def _work(grouped: dict[tuple[Case, str, str], list[Row]]) -> tuple[dict[tuple[C
         for row in rows:
             for name in WORK:
                 if (value := row.get(name)) is not None:
-                    known.setdefault(name, value)
+                    known.setdefault(name, float(value))
             if (mib := row.get("peak_mib")) is not None:
                 peaks[case] = max(peaks.get(case, 0.0), mib)
     return {key: Work(**known) for key, known in values.items() if known}, peaks
