@@ -5,6 +5,9 @@
 
 Nothing heavy is imported until a name is used, and Triton is needed by its own kernels only: where there is none
 (macOS, say) every function below works through `kernels.reference`.
+
+Hugging Face's package of the same name may be installed beside a checkout: transformers asks for its names. They and
+its modules are found here too, after our own; installed as a wheel, this library is called `lorabench`.
 """
 
 from importlib import import_module
@@ -51,13 +54,34 @@ __all__ = [
     "save_paca",
 ]
 
+_other = None
+if __name__ == "kernels":
+    from .namesake import namesake
+
+    _other = namesake()
+    if _other is not None and str(_other) not in __path__:
+        __path__.append(str(_other))
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name], __name__), name)
+    elif _other is None or (name.startswith("__") and name != "__version__") or _own_module(name):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name], __name__), name)
+    else:
+        theirs = import_module(".hugging_face", __name__)
+        value = getattr(theirs, name, globals().get(name, ...))  # the import may have made it one of their modules
+        if value is ...:
+            raise AttributeError(f"neither module {__name__!r} nor {theirs.__file__} has an attribute {name!r}")
     globals()[name] = value  # the next look-up costs a dictionary access
     return value
+
+
+def _own_module(name: str) -> bool:
+    """`from kernels import paca` asks for an attribute first, and imports the subpackage where there is none."""
+    from importlib.machinery import PathFinder
+
+    return PathFinder.find_spec(f"{__name__}.{name}", __path__[:1]) is not None
 
 
 def __dir__() -> list[str]:

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from bench.busy import QUIET, busy_cores, sentence
 from bench.devices import Device, cpu_device, gpus
 from bench.errors import install
 from bench.methods.registry import methods
-from bench.record.environment import version
+from bench.record.environment import ROOT, version
 from bench.terminal import output, plain_table, shown
 
 # Oldest driver for each major CUDA version (CUDA Toolkit Release Notes, table 'Minor Version Compatibility').
@@ -32,6 +33,8 @@ OPTIONAL = {
     "lm-eval": ("accuracy", "bench evaluate by lm-evaluation-harness"),
 }
 INSTALL = install("dev")
+# Names of both packages called kernels: this checkout's, and Hugging Face's by way of what transformers imports of it.
+TOGETHER = "from kernels import LoRALinear, get_kernel; import transformers.integrations.hub_kernels"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Facts:
     gpus: list[Device] = field(default_factory=list)
     cpu: str = ""
     busy: float = 0.0  # cores that other work keeps busy
+    namesake: tuple[str, str] | None = None  # Hugging Face's package kernels: its version, and what failed with it
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,18 @@ def look() -> Facts:
         gpus=gpus(),
         cpu=cpu_device().name,
         busy=busy_cores(),
+        namesake=_namesake(),
     )
+
+
+def _namesake() -> tuple[str, str] | None:
+    """Hugging Face's package `kernels`, tried together with this checkout's folder of that name where it is there."""
+    found = version("kernels")
+    if found is None:
+        return None
+    done = subprocess.run([sys.executable, "-c", TOGETHER], cwd=ROOT, capture_output=True, text=True)
+    said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return found, "" if done.returncode == 0 else said[-1]
 
 
 def _torch_cuda() -> str | None:
@@ -95,7 +110,7 @@ def judge(facts: Facts) -> list[Finding]:
     for name in NEEDED:
         have = facts.packages.get(name)
         found.append(Finding("ok" if have else "missing", name, have or "not installed", "" if have else INSTALL))
-    found += [_triton(facts), _compiler(facts), *_optional(facts)]
+    found += [_triton(facts), _compiler(facts), *_optional(facts), *_beside(facts)]
     for name, path in facts.tools.items():
         without = "rows do not know their commit" if name == "git" else "type the Makefile's commands by hand"
         found.append(Finding("ok", name, path) if path else Finding("note", name, "not found", f"without it {without}"))
@@ -128,6 +143,16 @@ def _optional(facts: Facts) -> list[Finding]:
         mend = "" if have else f"for {use}: {install(extra)}"
         found.append(Finding("ok" if have else "note", name, have or "not installed", mend))
     return found
+
+
+def _beside(facts: Facts) -> list[Finding]:
+    if facts.namesake is None:
+        return []
+    have, failed = facts.namesake
+    if not failed:
+        return [Finding("ok", "kernels", f"{have}, Hugging Face's; works beside this checkout's kernels/")]
+    mend = "pip install --upgrade transformers kernels, or pip uninstall kernels: no model can be built as it is"
+    return [Finding("missing", "kernels", f"{have}, Hugging Face's; transformers cannot be imported: {failed}", mend)]
 
 
 def _gpu(facts: Facts) -> list[Finding]:

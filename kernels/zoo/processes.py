@@ -46,6 +46,7 @@ def unknown(name: str) -> str | None:
 
 def _context() -> Any:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # jobs share the cores
+    os.environ.setdefault("USE_HUB_KERNELS", "NO")  # none of the Hub's code in transformers' models
     context: Any = get_context("forkserver")
     context.set_forkserver_preload([f"{__package__}.examine"])
     return context

@@ -60,6 +60,13 @@ def test_other_machines() -> None:
     assert "git" in findings(replace(GOOD, tools={"git": None, "make": "/usr/bin/make"}), "note")
 
 
+def test_two_packages_named_kernels_are_told() -> None:
+    assert "works beside" in findings(replace(GOOD, namesake=("0.18.2", "")), "ok")["kernels"]
+    failed = replace(GOOD, namesake=("0.18.2", "ImportError: cannot import name 'Mode' from 'kernels'"))
+    said = findings(failed, "missing")["kernels"]
+    assert "cannot import name 'Mode'" in said and "pip uninstall kernels" in said
+
+
 def test_this_machine(bench: Bench) -> None:
     assert look().packages["torch"]
     done = bench("doctor")
