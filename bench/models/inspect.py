@@ -4,8 +4,8 @@ PATH is a config.json. The model is made on the meta device, so nothing of its s
 bench.case.shapes.ModelShape, its name aside. On failure the last line on stderr says in one sentence why.
 """
 
-import json
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from bench.case.config_json import read_config
 from bench.methods.adapt import decoder_blocks
 from bench.models.config import make_config, make_model, model_dropout
+
+MEMORY = 4 << 30  # bytes; a thousand blocks of Llama take 0.05 GiB
 
 
 def describe(fields: dict[str, Any]) -> dict[str, Any]:
@@ -25,13 +28,14 @@ def describe(fields: dict[str, Any]) -> dict[str, Any]:
     block_params = count(blocks[0])
     if any(count(block) != block_params for block in blocks):
         raise ValueError(f"the blocks of {type(model).__name__} are not all of one size")
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int):
-        raise ValueError(f"the {config.model_type} config has no max_position_embeddings")
+    positions, width = (getattr(config, name, None) for name in ("max_position_embeddings", "hidden_size"))
+    for name, size in (("max_position_embeddings", positions), ("hidden_size", width)):
+        if not isinstance(size, int):
+            raise ValueError(f"the {config.model_type} config has no {name}")
     return {
         "model_type": fields["model_type"],
         "num_layers": len(blocks),
-        "hidden_size": config.hidden_size,
+        "hidden_size": width,
         "max_positions": positions,
         "projections": projections(blocks[0]),
         "block_params": block_params,
@@ -67,12 +71,27 @@ def count(module: nn.Module) -> int:
 
 def main(path: Path) -> int:
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-        print(json.dumps(describe(fields)))
+        bound_memory(MEMORY)
+        print(dumps(describe(read_config(path))))
+    except MemoryError:
+        print(f"the modules alone, without any weights, take more than {MEMORY >> 30} GiB", file=sys.stderr)
+        return 1
     except Exception as e:  # transformers raises whatever a config makes it run into
         print(f"{type(e).__name__}: {' '.join(str(e).split())}", file=sys.stderr)
         return 1
     return 0
+
+
+def bound_memory(more: int) -> None:
+    """Lets this process have at most so many bytes beyond what it has; Linux alone can say what that is."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        now = pages * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + more, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    except (ImportError, OSError, ValueError):
+        pass
 
 
 if __name__ == "__main__":
