@@ -2,17 +2,21 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError
+from pydantic import TypeAdapter
+
+from bench.errors import UserError, short
 from bench.files import EARLIER, LOCK, complete_move, move_was_cut_off, replace_file, set_aside
 from bench.folder import hold, usable
 from bench.locks import Taken
+from bench.reading import Shape, read_object
 
 SETTINGS, RESULT, METRICS, MODEL, CHECKPOINTS = "settings.json", "train.json", "metrics.jsonl", "model", "checkpoints"
+_ANY: Shape = TypeAdapter(dict[str, Any])
 
 
 @contextmanager
@@ -56,15 +60,11 @@ def _begun(folder: Path, settings: dict[str, Any], fresh: bool) -> bool:
         raise UserError(f"--out {folder}: holds {min(names)} and no training run; give another folder")
     if fresh:
         return True
-    there: Any = None
-    with suppress(OSError, ValueError):
-        there = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    if not isinstance(there, dict):
-        raise UserError(f"{folder / SETTINGS}: cannot be read; --fresh starts anew and keeps it in {EARLIER}/")
+    there = read_object(folder / SETTINGS, _ANY, f"--fresh starts anew and keeps it in {EARLIER}/.")
     here = json.loads(json.dumps(settings))
     odd = [key for key in {**here, **there} if here.get(key) != there.get(key)]
     if odd:
-        told = ", ".join(f"{key} is {there.get(key)!r} there and {here.get(key)!r} here" for key in odd[:3])
+        told = ", ".join(f"{key} is {short(there.get(key))} there and {short(here.get(key))} here" for key in odd[:3])
         raise UserError(
             f"--out {folder}: holds another run: {told}. Give another folder, or --fresh: what is there moves to"
             f" {EARLIER}/ then"

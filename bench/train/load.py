@@ -1,14 +1,15 @@
 """What was trained, or a plain checkpoint, loaded for inference."""
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UserError, install
+from bench.case.shapes import is_there
+from bench.errors import UserError, short
+from bench.train.adapter import adapter_in, base_of, with_adapter
 from bench.train.folder import MODEL, RESULT, SETTINGS
-from bench.train.hub import check_checkpoint, unreachable
-
-_LORA, _PACA = "adapter_config.json", "paca_config.json"
+from bench.train.hub import check_checkpoint, check_plain, code_of_its_own, unreachable
+from bench.train.result import read_result
 
 if TYPE_CHECKING:
     import torch
@@ -22,77 +23,94 @@ def load_trained_model(
 
     source: a folder of `bench train`, of whatever method; a LoRA folder of PEFT; a PaCA folder; a checkpoint folder; a
     Hub id. LoRA's branches stay beside the weights, PaCA's columns lie inside of them. dtype of the weights: by
-    default the one in which they were trained, or else stored. Raises UserError where there is no such thing.
+    default the one in which they were trained, or else stored. No code of a checkpoint is run. Raises UserError where
+    there is no such thing.
     """
-    import torch
+    found = find(source)
+    if dtype is None and found.precision is not None:
+        import torch
 
-    folder = Path(source)
-    wanted: Any = dtype or "auto"
-    if (folder / SETTINGS).is_file():
-        if not (folder / RESULT).is_file():
-            raise UserError(f"{source}: its training is not finished; give the same bench train again")
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        if result["method"] == "none":
-            return load_trained_model(result["model_path"], device, dtype)
-        folder = folder / MODEL
-        wanted = dtype or (torch.bfloat16 if result["precision"] == "bf16" else torch.float32)
-    kind = next((name for name in (_LORA, _PACA) if (folder / name).is_file()), None)
-    base = _base(folder / kind) if kind else str(folder) if folder.is_dir() else source
-    check_checkpoint(base)
-    model, tokenizer = load_checkpoint(base, wanted, str(folder) if kind else base)
-    if kind:
-        model = _with_adapter(model, folder, kind)
+        dtype = torch.bfloat16 if found.precision == "bf16" else torch.float32
+    model, tokenizer = load_checkpoint(found.base, dtype or "auto", str(found.folder) if found.kind else found.base)
+    if found.kind:
+        model = with_adapter(model, found.folder, found.kind)
     return model.to(device).eval(), tokenizer
 
 
-def _with_adapter(model: Any, folder: Path, kind: str) -> Any:
-    try:
-        if kind == _LORA:
-            from peft import PeftModel
+@dataclass(frozen=True)
+class Found:
+    """Where a model lies: the checkpoint (a folder or a Hub id), what was trained beside it, and in which precision."""
 
-            return PeftModel.from_pretrained(model, str(folder)).get_base_model()
-        from kernels.paca import load_paca
+    base: str
+    folder: Path
+    kind: str | None  # the name of the file that makes `folder` an adapter's
+    precision: str | None  # of a folder of bench train
 
-        return load_paca(model, folder, trainable=False)
-    except ImportError:
-        raise UserError(
-            f"{folder}: LoRA in PEFT's format needs the package peft. Install it: {install('train')}"
-        ) from None
-    except Exception as e:  # torn or missing files, or another model's: the libraries raise a dozen kinds
-        told = " ".join(str(e).split())[:300]
-        raise UserError(f"{folder}: what was trained cannot be loaded ({type(e).__name__}: {told})") from e
+
+def find(source: str) -> Found:
+    """What load_trained_model would load, every file of it checked. Raises UserError."""
+    folder = Path(source)
+    precision = None
+    if is_there((folder / SETTINGS).is_file):
+        if not (folder / RESULT).is_file():
+            raise UserError(f"{source}: its training is not finished; give the same bench train again")
+        result = read_result(folder)
+        if result["method"] == "none":
+            folder = Path(result["model_path"])
+        else:
+            folder = folder / MODEL
+            precision = result["precision"]
+    kind = adapter_in(folder)
+    base = base_of(folder, kind) if kind else str(folder)
+    check_checkpoint(base)
+    if kind:
+        check_plain(folder)
+    return Found(base, folder, kind, precision)
 
 
 def stands_on(source: str) -> str:
     """The checkpoint, a folder or a Hub id, that a folder with an adapter was trained from; any other source itself."""
-    config = next((path for name in (_LORA, _PACA) if (path := Path(source) / name).is_file()), None)
-    return _base(config) if config else source
+    kind = adapter_in(Path(source))
+    return base_of(Path(source), kind) if kind else source
 
 
 def load_checkpoint(source: str, dtype: Any, tokenizer: str | None = None) -> tuple[Any, Any]:
     """The model of a checkpoint on the CPU, and its tokenizer or that of another folder, as transformers gives them.
 
-    dtype: a torch.dtype, or 'auto' for the stored one. Raises UserError where either cannot be loaded.
+    dtype: a torch.dtype, or 'auto' for the stored one. Raises UserError where either cannot be loaded, where the files
+    lack a weight of the model, or where the tokenizer has tokens that the model does not know.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    words = tokenizer or source
     try:
-        words = AutoTokenizer.from_pretrained(tokenizer or source)
-        return AutoModelForCausalLM.from_pretrained(source, dtype=dtype), words
+        told = AutoTokenizer.from_pretrained(words, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        )
+        model, info = loaded
+        if lacking := sorted(info["missing_keys"]):  # transformers would draw them
+            raise ValueError(f"no file holds {lacking[0]}")
+        _check_tokens(told, model)
     except Exception as e:  # torn or foreign files, and the Hub: the libraries raise a dozen kinds
-        if not Path(source).is_dir():
+        if refused := code_of_its_own(source, e):
+            raise refused from None
+        if not is_there(Path(source).is_dir):
             raise unreachable("model", source, e) from None
-        told = " ".join(str(e).split())[:300]
-        raise UserError(f"model {source!r}: cannot be loaded ({type(e).__name__}: {told}); copy it again") from e
+        said = " ".join(str(e).split())[:300]
+        if "ignore_mismatched_sizes" in said:
+            said = "its weights have other sizes than its config.json says"
+        raise UserError(f"model {source!r}: cannot be loaded ({type(e).__name__}: {said}); copy it again") from e
+    return model, told
 
 
-def _base(config: Path) -> str:
-    """The checkpoint that was tuned, by the key under which PEFT or save_paca names it."""
-    try:
-        told = json.loads(config.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise UserError(f"{config}: not valid JSON ({e}); copy the folder again") from None
-    base = told.get("base_model_name_or_path") or told.get("base_model")
-    if not isinstance(base, str):
-        raise UserError(f"{config}: does not say which checkpoint was tuned (base_model_name_or_path or base_model)")
-    return base
+def _check_tokens(tokenizer: Any, model: Any) -> None:
+    """Raises ValueError where a token has no row of embeddings, special ones aside: padding is never looked at."""
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or not longest >= 1:
+        raise ValueError(f"the tokenizer's model_max_length is {short(longest)}, no number of tokens")
+    rows = model.get_input_embeddings().weight.shape[0]
+    special = set(tokenizer.all_special_tokens)
+    odd = next((t for t, i in tokenizer.get_vocab().items() if not 0 <= i < rows and t not in special), None)
+    if odd is not None:
+        raise ValueError(f"the tokenizer's token {short(odd)} is beyond the model's {rows} embeddings")

@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 from bench.errors import UserError
 from bench.files import append_json_lines, replace_file
-from bench.reading import read_json_lines
+from bench.reading import Count, Number, Object, read_json_lines, shape_of
 
 
 class Stopwatch:
@@ -37,6 +37,14 @@ def training_time(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest // 100:02}.{rest % 100:02}"
 
 
+_LINE = shape_of({"step": Count, "loss": Number}, ("step", "loss"))
+
+
+def read_metrics(path: Path) -> list[Object]:
+    """The lines of a metrics.jsonl, without a torn last one; none where there is no file. Raises UserError."""
+    return read_json_lines(path, _LINE)[0]
+
+
 class Metrics(TrainerCallback):
     """One line of metrics.jsonl for each optimizer step.
 
@@ -52,7 +60,7 @@ class Metrics(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._last = self._watch.elapsed_s
         if state.is_world_process_zero:
-            kept = [m for m in read_json_lines(self._path)[0] if m["step"] <= self._resumed]
+            kept = [m for m in read_metrics(self._path) if m["step"] <= self._resumed]
             replace_file(self._path, "".join(json.dumps(m) + "\n" for m in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:

@@ -2,14 +2,33 @@
 
 import json
 import platform
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import StrictStr
 
 from bench.files import replace_file
+from bench.reading import Count, Number, Object, Text, read_object, shape_of
 from bench.record.environment import version
 from bench.train.folder import RESULT
 from bench.train.plan import Plan, absolute
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "triton")
+
+_FIELDS: dict[str, Any] = {
+    "method": Literal["none", "full", "lora", "paca"],
+    **dict.fromkeys(("model", "model_path", "data"), StrictStr),  # as they are: they name files
+    **dict.fromkeys(("strategy", "precision", "trainable_layers", "training_time", "device", "gpu", "impl"), Text),
+    **dict.fromkeys(("rank", "examples", "steps", "epochs", "batch", "accumulation", "length", "world_size"), Count),
+    **dict.fromkeys(("alpha", "learning_rate", "wall_s", "final_loss"), Number),
+    "versions": dict[Text, Text | None],
+}
+_SHAPE = shape_of(_FIELDS, ("strategy", "method", "model", "model_path", "precision"))
+
+
+def read_result(folder: Path) -> Object:
+    """train.json of a folder that bench train wrote. Raises UserError where the file is damaged."""
+    return read_object(folder / RESULT, _SHAPE, "Copy the folder again, or train anew with --fresh.")
 
 
 def write_result(plan: Plan, told: dict[str, Any]) -> None:

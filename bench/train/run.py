@@ -3,6 +3,7 @@
 import shutil
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -13,13 +14,12 @@ from transformers import PrinterCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 
 from bench.errors import UserError
-from bench.reading import read_json_lines
 from bench.train import checkpoint
 from bench.train.folder import CHECKPOINTS, METRICS, MODEL, RESULT
 from bench.train.load import load_checkpoint
-from bench.train.metrics import Bar, Metrics, Stopwatch, training_time
+from bench.train.metrics import Bar, Metrics, Stopwatch, read_metrics, training_time
 from bench.train.plan import Plan, absolute
-from bench.train.result import write_result
+from bench.train.result import read_result, write_result
 from bench.train.tokens import collator, encode
 from bench.train.trainable import make_trainable, save_trained, weights_dtype
 from bench.train.trainer import PartTrainer, arguments
@@ -43,7 +43,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
         checkpoint_every=plan.request.checkpoint_every,
         on_cpu=plan.on_cpu,
     )
-    if _told_by_first(plan, lambda: not plan.request.fresh and (out / RESULT).is_file()):
+    if _told_by_first(plan, lambda: not plan.request.fresh and _done(out)):
         say(f"{out}: trained already; --fresh trains anew")
         return
     source = absolute(plan.request.model)  # what is saved names it
@@ -113,6 +113,11 @@ def _told_by_first(plan: Plan, look: Callable[[], T]) -> T:
     return answer
 
 
+def _done(out: Path) -> bool:
+    """Raises UserError where train.json is there and damaged."""
+    return (out / RESULT).is_file() and bool(read_result(out))
+
+
 def _start(plan: Plan, say: Callable[[str], None], begin: Callable[[], None]) -> checkpoint.Checkpoint | None:
     """Where training goes on."""
     begin()
@@ -121,6 +126,7 @@ def _start(plan: Plan, say: Callable[[str], None], begin: Callable[[], None]) ->
         say(f"{folder / name}: torn; dropped")
     newest = checkpoint.newest(folder)
     if newest:
+        checkpoint.check_state(newest)
         say(f"going on after step {newest.step}, {training_time(newest.elapsed_s)} into the training")
     return newest
 
@@ -131,14 +137,14 @@ def _count(model: Any) -> int:
 
 def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) -> None:
     out = plan.request.out
-    losses = [m["loss"] for m in read_json_lines(out / METRICS)[0]]
+    losses = [m["loss"] for m in read_metrics(out / METRICS)]
     last = losses[-max(1, len(losses) // 10) :]
     elapsed = round(elapsed, 3)
     told = {
         "steps": trainer.state.global_step,
         "wall_s": elapsed,
         "training_time": training_time(elapsed),
-        "final_loss": sum(last) / len(last),  # mean over the last tenth of the steps
+        "final_loss": sum(last) / len(last) if last else None,  # mean over the last tenth of the steps
         "gpu": None if plan.on_cpu else torch.cuda.get_device_name(),
         "trainable_params": _count(trainer.model),
     }

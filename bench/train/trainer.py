@@ -1,6 +1,8 @@
 """transformers' Trainer with checkpoints of what trains alone, complete or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
+from bench.errors import UserError
 from bench.train import checkpoint
 from bench.train.metrics import Stopwatch
 from bench.train.strategy import Strategy
@@ -34,7 +37,20 @@ class PartTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Trainer's place for reading it back, in every process."""
-        load_trained(self.model, Path(resume_from_checkpoint) / _TRAINED)
+        with _told(resume_from_checkpoint):
+            load_trained(self.model, Path(resume_from_checkpoint) / _TRAINED)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with _told(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with _told(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with _told(checkpoint):
+            super()._load_scaler(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
@@ -45,17 +61,35 @@ class PartTrainer(Trainer):
             checkpoint.complete(Path(self.args.output_dir) / f"checkpoint-{step}", step, self._watch.elapsed_s)
 
 
+@contextmanager
+def _told(path: str | None) -> Iterator[None]:
+    """Whatever a file of a checkpoint runs into while it is read becomes a sentence. torch reads them without running
+    what a pickle would have it run."""
+    try:
+        yield
+    except Exception as e:
+        said = " ".join(str(e).split())[:200]
+        raise UserError(f"{path}: cannot be loaded ({type(e).__name__}: {said}). {checkpoint.ADVICE}") from e
+
+
 def _trained(model: Any) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
 def load_trained(model: Any, path: Path) -> None:
-    """Puts the values of a checkpoint into the parameters that train. Raises ValueError where names do not fit."""
+    """Puts the values of a checkpoint into the parameters that train. Raises ValueError where they do not fit."""
     values = load_file(str(path))
     trained = _trained(model)
     if values.keys() != trained.keys():
         raise ValueError(f"{path}: {min(values.keys() ^ trained.keys())} is on one side only")
+    for name, parameter in trained.items():
+        for what, found, expected in (
+            ("shape", tuple(values[name].shape), tuple(parameter.shape)),
+            ("dtype", values[name].dtype, parameter.dtype),
+        ):
+            if found != expected:
+                raise ValueError(f"{path}: {name} has {what} {found}, expected {expected}")
     for name, parameter in trained.items():
         parameter.copy_(values[name])
     for module in model.modules():

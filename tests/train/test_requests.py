@@ -55,7 +55,7 @@ def test_a_missing_shard_and_torn_weights_are_told(
     with pytest.raises(UserError, match=r"cannot be loaded \(SafetensorError"):
         train(request)
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00002.safetensors"}}))
-    with pytest.raises(UserError, match=r"names model-00002\.safetensors, which is not there"):
+    with pytest.raises(UserError, match=r"names 'model-00002\.safetensors', which is not there"):
         train(request)
 
 
