@@ -20,6 +20,11 @@ def harness_scorer(model: Any, tokenizer: Any, batch: int) -> Scorer:
     batch: prompts per forward pass. The softmax is in fp32, where the harness's default is the model's own dtype: in
     bf16 close answers would tie.
     """
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        raise UserError(
+            f"{tokenizer.name_or_path}: its tokenizer has neither a bos_token nor an eos_token, and the harness begins"
+            " prompts with one. Copy the checkpoint again, or name one in its tokenizer_config.json"
+        )
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 

@@ -12,6 +12,7 @@ from bench.accuracy.progress import Watch
 from bench.accuracy.question import MakeScorer, Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
 from bench.again import to_go_on
+from bench.case.shapes import is_there
 from bench.errors import UserError, install, one_of
 from bench.files import replace_file
 from bench.folder import hold, usable
@@ -20,7 +21,10 @@ from bench.process import output_failure, terminate_as_interrupt
 from bench.record.environment import version
 from bench.record.store import now
 from bench.terminal import output, say
+from bench.train.adapter import adapter_in
+from bench.train.folder import RESULT, SETTINGS
 from bench.train.load import load_trained_model, stands_on
+from bench.train.result import read_result
 
 DEVICES = ("auto", "cpu", "cuda")
 PACKAGES = ("torch", "transformers", "peft", "lm_eval", "datasets")
@@ -55,7 +59,7 @@ def evaluate(
         raise UserError(
             f"evaluate needs lm-evaluation-harness, which is not installed. Install it: {install('accuracy')}"
         )
-    if all(Path(str(p)).exists() for p in (source, data, trained.get("model_path") or stands_on(source))):
+    if all(is_there(Path(str(p)).exists) for p in (source, data, trained.get("model_path") or stands_on(source))):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is here: no library shall ask the network, and wait for it
     pieces = read_pieces(data, shots, limit, max(size, batch))
 
@@ -73,7 +77,7 @@ def evaluate(
     }
     try:
         with terminate_as_interrupt() as came, hold(folder):
-            partial = Partial(folder / "accuracy.partial.jsonl", settings)
+            partial = Partial(folder / "accuracy.partial.jsonl", settings, pieces)
             if not _answer(pieces, scorer, partial, batch, size):
                 return 128 + (came[0] if came else signal.SIGINT)
             result = {
@@ -90,7 +94,7 @@ def evaluate(
                 "finished": now(),
                 "versions": settings["versions"],
             }
-            replace_file(folder / "accuracy.json", json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            replace_file(folder / "accuracy.json", json.dumps(result, indent=1) + "\n")
             partial.remove()
     except Taken as e:
         raise UserError(f"--out {folder}: another process is at work in it ({e.process}).") from None
@@ -131,27 +135,20 @@ def _answer(pieces: list[Piece], score: Scorer, partial: Partial, batch: int, si
 
 def _trained(source: str) -> dict[str, Any]:
     """train.json of a folder that bench train wrote; empty for any other checkpoint."""
-    path = Path(source) / "train.json"
-    if not path.is_file():
-        return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as e:
-        raise UserError(f"{path}: not the JSON object that bench train writes ({e})") from None
+    return read_result(Path(source)) if is_there((Path(source) / RESULT).is_file) else {}
 
 
 def _why_not_trained(folder: Path) -> str:
-    if not folder.is_dir():
+    if not is_there(folder.is_dir):
         return "no folder here (a Hub id?)"
-    if (folder / "settings.json").is_file():
+    if (folder / SETTINGS).is_file():
         return "its training is not finished; give the same bench train again. To evaluate another checkpoint"
     return "no train.json in it, so no folder of bench train"
 
 
 def _strategy(source: str) -> str | None:
     """What a checkpoint without train.json stands for in Table 2: a plain one is the row No tuning."""
-    adapted = any((Path(source) / name).exists() for name in ("adapter_config.json", "paca_config.json"))
-    return None if adapted else "no-tuning"
+    return None if adapter_in(Path(source)) else "no-tuning"
 
 
 def _device(flag: str) -> str:
@@ -182,7 +179,8 @@ def _harness() -> MakeScorer:
 
 def _identity(source: str, model: Any) -> dict[str, Any]:
     """What tells these weights from others: a folder's files with size and time, or the Hub's commit."""
-    files = sorted(p for p in Path(source).rglob("*") if p.suffix in (".safetensors", ".bin", ".json"))
+    kinds = (".safetensors", ".bin", ".json")
+    files = sorted(p for p in Path(source).rglob("*") if p.suffix in kinds and p.is_file())
     listed = {str(p.relative_to(source)): (s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)}
     own = {k: list(v) for k, v in listed.items() if not k.startswith("accuracy.")}
     return {"name": source, "files": own, "commit": getattr(model.config, "_commit_hash", None)}

@@ -129,6 +129,20 @@ def test_the_average_is_the_papers() -> None:
         assert abs(found["category_mean"] - float(row["avg"])) > 0.3
 
 
+def test_a_name_from_elsewhere_steers_no_terminal(
+    always_c: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "settings.json").write_text("{}")
+    name = "a\x1b[31m[b]"
+    told = {"strategy": name, "method": "none", "precision": "fp32", "model": name, "model_path": str(always_c)}
+    (run / "train.json").write_text(json.dumps(told))
+    assert evaluate(run, data, None) == 0
+    assert r"a\x1b[31m[b]" in capsys.readouterr().out
+    assert (run / "accuracy.json").is_file()
+
+
 def test_a_cut_off_evaluation_goes_on(
     always_c: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 from bench.accuracy.categories import CATEGORIES, category_table
 from bench.accuracy.harness import harness_scorer
 from bench.accuracy.question import Outcome, Piece, read_pieces
+from bench.errors import UserError
 from tests.accuracy.direct import context, description, direct_scorer
 from tests.mcq import make_items, make_model, make_tokenizer, write_jsonl
 
@@ -145,3 +146,10 @@ def test_categories_and_descriptions_are_the_harnesss() -> None:
         assert description(config["dataset_name"]) == config["description"]
     assert {c: sorted(s) for c, s in grouped.items()} == {c: sorted(s) for c, s in category_table().items()}
     assert sum(map(len, grouped.values())) == 57
+
+
+def test_a_tokenizer_that_the_harness_cannot_begin_a_prompt_with_is_told(loaded: dict[str, Any]) -> None:
+    raw = loaded["tokenizer"].backend_tokenizer
+    bare = PreTrainedTokenizerFast(tokenizer_object=raw, name_or_path="/models/bare")
+    with pytest.raises(UserError, match="/models/bare: its tokenizer has neither a bos_token nor an eos_token"):
+        harness_scorer(loaded["llama"], bare, 8)
