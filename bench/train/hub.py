@@ -22,7 +22,8 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 def looks_like_hub_id(text: str) -> bool:
     """Whether `text` has the form of a Hub id: owner/name, or the one name of an old model (gpt2)."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", text) is not None
+    part = r"[A-Za-z0-9][\w.-]{0,95}"  # as long as huggingface_hub takes it
+    return re.fullmatch(f"{part}(/{part})?", text, re.ASCII) is not None
 
 
 def unreachable(what: str, name: str, reason: Exception) -> UserError:
