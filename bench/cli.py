@@ -295,8 +295,6 @@ def main(arguments: list[str] | None = None) -> None:
 def _message(e: Any) -> str:
     """A wrong use of the command line in one line; nothing where typer has shown the help instead."""
     text = e.format_message()
-    where = e.ctx.command_path if e.ctx else "python -m bench"
-    param = getattr(e, "param", None)
-    found = given(*param.opts) if param else None
+    found = given(*e.param.opts) if getattr(e, "param", None) else None
     told = "" if found is None else f" Found: {short(found)}."
-    return text and f"error: {text.rstrip('.')}.{told} ({where} --help)"
+    return text and f"error: {text.rstrip('.')}.{told} ({getattr(e.ctx, 'command_path', 'python -m bench')} --help)"

@@ -214,10 +214,10 @@ def _from_pretrained(name: str, architecture: str | None, labels: int | None) ->
     """The model in its weights' dtype, of the class and with the number of labels that were trained, which its own
     config need not have."""
     transformers = import_module("transformers")
-    config = transformers.AutoConfig.from_pretrained(name)
+    config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     own = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
     kind = getattr(transformers, architecture or "", own)
     if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
         kind = own  # a checkpoint may name anything
     more = {"num_labels": labels} if labels not in (None, config.num_labels) else {}
-    return kind.from_pretrained(name, dtype="auto", **more)
+    return kind.from_pretrained(name, dtype="auto", trust_remote_code=False, **more)

@@ -56,7 +56,7 @@ def refusal(config: Any, folder: Path) -> str:
         ([], "no 'model_type'"),
         (b"[" * 100_000, "nested too deeply"),
         (b"\xff\xfe", "not UTF-8"),
-        (b'{"model_type": "gpt2", "n_layer": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"model_type": "gpt2", "n_layer": ' + b"9" * 5000 + b"}", "not valid JSON"),
     ],
 )
 def test_a_field_that_cannot_be_is_named(config: Any, told: str, tmp_path: Path) -> None:
