@@ -68,14 +68,14 @@ def find(model: nn.Module, path: Path, parameters: Shapes, buffers: Shapes) -> d
     Raises ValueError, naming the file and the parameter, where one is missing or has another shape.
     """
     found: dict[str, Tensor] = {}
+    owned: dict[str, Tensor] = {**statistics(model), **dict(model.named_parameters(remove_duplicate=False))}
     for name, shape in {**parameters, **buffers}.items():
-        try:
-            tensor: Tensor = model.get_parameter(name) if name in parameters else model.get_buffer(name)
-        except AttributeError:
+        tensor = owned.get(name)
+        if tensor is None:
             raise ValueError(
                 f"{path}: {name} was saved, but {type(model).__name__} has none: load onto a model of the class that "
                 "was trained"
-            ) from None
+            )
         if tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{path}: {name} was saved with shape {shape}, but the model's has {tuple(tensor.shape)}: "

@@ -9,6 +9,7 @@ Format 1 had columns alone.
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -18,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from ..modules.plain_linear import is_conv1d, is_linear
-from ..runtime.checks import check_index_values
+from ..runtime.checks import FLOATING, check_index_values
 from ..runtime.files import write_atomically
 from .beside import check_rows, fill, find, parameters_beside, rows_of_embeddings, statistics, stored
-from .config_file import FORMAT, parse, read_described, understood
+from .config_file import FORMAT, parse, plain, read_described, understood
 from .model import PacaConfig, adapt, adapted, check, check_bare, merge_paca, paca_layers, unwrapped
 from .module import PaCALinear
 from .target_layers import check_adaptable, dtype_name
@@ -118,16 +119,22 @@ def load_paca(model: nn.Module | str, folder: str | os.PathLike[str], *, trainab
     if paca_layers(model) or unwrapped(model) is not model:
         raise ValueError("the model is under paca() or wrapped already, expected the plain base model")
     check_bare(model)
-    chosen = {name: _layer(model, name, folder / CONFIG) for name in shapes}
+    chosen = _layers(model, shapes, folder / CONFIG)
     check_adaptable(model, chosen)
     _check_widths(folder / CONFIG, shapes, chosen)
     check(config, chosen)
     check_rows(model, folder / CONFIG, others.embedding_rows)
     own = find(model, folder / CONFIG, others.parameters, others.statistics)
+    training = others.parameters.keys() - others.frozen
+    for name in sorted(training):
+        if not (own[name].is_floating_point() or own[name].is_complex()):
+            raise ValueError(
+                f"{folder / CONFIG}: {name} has dtype {own[name].dtype} and cannot train, yet is not frozen"
+            )
     _check_tensors(folder / TENSORS, config, shapes, own, tensors)
     adapt(model, config, chosen, lambda name: {"index": tensors[f"{name}.index"]}, {}, list(others.frozen))
     fill(own, tensors)
-    for name in others.parameters.keys() - others.frozen:
+    for name in training:
         own[name].requires_grad_(True)
     with torch.no_grad():
         for name, layer in paca_layers(model).items():
@@ -141,29 +148,34 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     for name in (CONFIG, TENSORS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing, expected what save_paca(model, folder) writes")
+        path, expected = folder / name, "expected what save_paca(model, folder) writes"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing, {expected}")
+        if not path.is_file():  # a pipe would be waited at, a device read for ever
+            raise ValueError(f"{path} is no plain file, {expected}")
     described = read_described(folder / CONFIG)
     try:
         with safe_open(str(folder / TENSORS), "pt") as file:
             same = parse((file.metadata() or {}).get("paca_config", "null"), folder / TENSORS) == described
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dictionary
     except SafetensorError as error:
-        raise ValueError(f"{folder / TENSORS} cannot be read: {error}") from error
+        raise ValueError(f"{folder / TENSORS} cannot be read: {plain(str(error))}") from error
     if not same:
         raise ValueError(f"{folder / TENSORS} was saved with another {CONFIG} than the one beside it: save both again")
     return described, tensors
 
 
-def _layer(model: nn.Module, name: str, path: Path) -> nn.Module:
-    """The model's layer of this name."""
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        known = ", ".join([n for n, module in model.named_modules() if is_linear(module)][:3]) or "none"
-        raise ValueError(
-            f"{path}: {name} is no layer of {type(model).__name__}, whose linear layers are {known} ..."
-        ) from None
+def _layers(model: nn.Module, names: Iterable[str], path: Path) -> dict[str, nn.Module]:
+    """The model's layers of these names, which are not those of its properties: `base_model` is another word for one
+    of its modules."""
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules:
+            known = ", ".join([n for n, module in modules.items() if is_linear(module)][:3]) or "none"
+            raise ValueError(
+                f"{path}: {name} is no layer of {type(model).__name__}, whose linear layers are {known} ..."
+            )
+    return {name: modules[name] for name in names}
 
 
 def _check_widths(path: Path, shapes: dict[str, tuple[int, int]], chosen: dict[str, nn.Module]) -> None:
@@ -184,10 +196,10 @@ def _check_tensors(
 ) -> None:
     """Raises ValueError where the file lacks a tensor, has one too many, or one of another shape or dtype: a cast would
     go unseen, and what it loses with it. own: the model's, of what trained beside columns; those keep their own dtype,
-    so that any of the same kind will do."""
+    so that another precision, of 16 bits or more, will do."""
     expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")} | own.keys()
     if odd := sorted(expected ^ tensors.keys()):
-        raise ValueError(f"{path}: {odd[0]} is {'missing' if odd[0] in expected else 'not expected'}")
+        raise ValueError(f"{path}: {plain(odd[0])} is {'missing' if odd[0] in expected else 'not expected'}")
     for name, tensor in own.items():
         _check_tensor(path, name, tensors[name], tuple(tensor.shape), tensor.dtype)
     for name, (width, height) in shapes.items():
@@ -205,7 +217,7 @@ def _check_tensor(
 ) -> None:
     if tuple(found.shape) != shape:
         raise ValueError(f"{path}: {name} has shape {tuple(found.shape)}, expected {shape}")
-    alike = found.is_floating_point() and dtype.is_floating_point and not exactly
+    alike = found.dtype in FLOATING and dtype in FLOATING and not exactly
     if found.dtype != dtype and not alike:
         raise ValueError(f"{path}: {name} has dtype {found.dtype}, expected {dtype}")
 

@@ -1,7 +1,7 @@
 """paca_config.json: what paca() was asked for and what was saved, read with every field checked."""
 
 import json
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,11 @@ def understood(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[
         if not holds(described.get(key)):
             raise ValueError(f"{path}: {key} is {_short(described.get(key))}, expected {expected}")
     targets, layers = described["targets"], described["layers"]
+    named = (*described["shapes"], *described["parameters"], *described["statistics"])
+    if odd := [name for name in named if not name.isprintable()]:
+        raise ValueError(f"{path}: {_short(odd[0])} is no name of a layer or parameter")
+    if odd := [name for name in described["shapes"] if f"{name}.weight" in described["parameters"]]:
+        raise ValueError(f"{path}: parameters names {odd[0]}.weight, of which columns alone are saved")
     config = PacaConfig(
         rank=described["rank"],
         alpha=described["alpha"],
@@ -68,10 +73,15 @@ def understood(path: Path, described: Any) -> tuple[PacaConfig, dict[str, tuple[
     )
     beside = [{name: tuple(shape) for name, shape in described[key].items()} for key in ("parameters", "statistics")]
     frozen = frozenset(described["frozen"])
-    if odd := sorted(frozen - beside[0].keys()):
-        raise ValueError(f"{path}: frozen names {_short(odd[0])}, which is none of the parameters")
+    if unknown := sorted(frozen - beside[0].keys()):
+        raise ValueError(f"{path}: frozen names {_short(unknown[0])}, which is none of the parameters")
     others = Others(beside[0], frozen, beside[1], described["embedding_rows"])
     return config, {name: (shape["in"], shape["out"]) for name, shape in described["shapes"].items()}, others
+
+
+def plain(text: str) -> str:
+    """The text as one line without control characters, for a sentence: names in a file may hold any."""
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _short(value: object) -> str:
@@ -100,12 +110,12 @@ def _is_table(value: object) -> bool:
 
 
 def _are_shapes(value: object) -> bool:
-    sides = [shape for shape in value.values()] if isinstance(value, dict) else [None]  # noqa: C416
+    sides = list(value.values()) if isinstance(value, dict) and value else [None]
     return all(isinstance(s, dict) and _is_int(s.get("in"), 1) and _is_int(s.get("out"), 1) for s in sides)
 
 
 def _is_scale(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and 0 < value < 1e9  # type: ignore[arg-type, operator]
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max  # type: ignore[operator]
 
 
 def _or_null(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -120,15 +130,15 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "alpha": (_is_scale, "a positive number"),
     "targets": (lambda value: _is_text(value) or _is_list(value, _is_text), "a name or a list of names"),
     "layers": (_or_null(lambda value: _is_list(value, _is_int)), "null or a list of numbers of blocks"),
-    "seed": (lambda value: _is_int(value, -(2**63), 2**64 - 1), "a whole number"),
+    "seed": (lambda value: type(value) is int, "a whole number"),
     "adapter_dtype": (_is_dtype, "the name of a dtype of torch, as float32 is one"),
     "modules_to_save": _TEXTS,
     "frozen": _TEXTS,
     "parameters": _TABLE,
     "statistics": _TABLE,
-    "shapes": (_are_shapes, "an object of layers, each with the numbers in and out"),
+    "shapes": (_are_shapes, "an object of one layer or more, each with the numbers in and out"),
     "embedding_rows": (_or_null(_is_int), "null or int"),
     "architecture": (_or_null(_is_text), "null or str"),
-    "num_labels": (_or_null(lambda value: _is_int(value, 1, 2**31)), "null or int"),
+    "num_labels": (_or_null(lambda value: _is_int(value, 0, 2**20)), "null or a number of labels, at most 1048576"),
     "base_model": (_or_null(_is_text), "null or str"),
 }

@@ -1,6 +1,6 @@
 """paca(): any transformers model under PaCA, in one call; and the ways back to a plain one."""
 
-import math
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -138,7 +138,7 @@ def check(config: PacaConfig, chosen: dict[str, nn.Module]) -> None:
     rank, alpha, dtype = config.rank, config.alpha, config.adapter_dtype
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"rank is {rank!r}, expected an int of at least 1")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not (math.isfinite(alpha) and alpha > 0):
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not 0 < alpha <= sys.float_info.max:
         raise ValueError(f"alpha is {alpha!r}, expected a positive number")
     if isinstance(config.seed, bool) or not isinstance(config.seed, int):
         raise TypeError(f"seed is {config.seed!r}, expected an int")
