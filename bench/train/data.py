@@ -1,15 +1,20 @@
 """Multiple-choice items in MMLU's layout: from JSONL or Parquet files, a folder of them, or a Hub dataset."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from io import BytesIO
+from numbers import Integral
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from bench.case.shapes import is_there
 from bench.errors import UserError, install, short
 from bench.reading import parse_json, read_bytes
 from bench.train.hub import looks_like_hub_id, offline_without_network, unreachable
+from bench.train.parquet import rows_as_lines
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -24,6 +29,9 @@ _EXPECTED = {
 FIELDS = tuple(_EXPECTED)
 WRAPPED = "train"  # cais/mmlu has each row of auxiliary_train as one value of this name
 
+# Bytes. MMLU's largest split, auxiliary_train, has 160 million as JSON lines, and its longest item 12 thousand.
+LONGEST_FILE, LONGEST_ITEM = 2**28, 2**20
+
 
 def _encodes(text: str) -> str:
     text.encode()  # JSON may write half a character: "\ud83d" without the escape that follows
@@ -34,6 +42,8 @@ Text = Annotated[StrictStr, AfterValidator(_encodes)]
 
 
 def _index(value: Any) -> Any:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)  # numpy's integers are such
     return LETTERS.index(value) if isinstance(value, str) and value in LETTERS else value
 
 
@@ -72,10 +82,10 @@ def read_items(source: str | Path, split: str | None = None) -> list[Item]:
     file, line and field where an item has anything else, and where there is none.
     """
     path = Path(source)
-    if path.is_file():
-        return _nonempty(_of_file(path), path)
-    if path.is_dir():
+    if is_there(path.is_dir):
         return [item for file in _files(path, split) for item in _nonempty(_of_file(file), file)]
+    if is_there(path.exists):
+        return _nonempty(_of_file(path), path)
     if not looks_like_hub_id(str(source)):
         raise UserError(f"data {str(source)!r}: no such file or folder, and not the id of a Hub dataset (owner/name)")
     return _nonempty(_of_hub(str(source), split), source)
@@ -112,34 +122,27 @@ def _of_file(path: Path) -> Iterator[Item]:
 
 
 def _of_jsonl(path: Path) -> Iterator[Item]:
-    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
-        where = f"{path}:{number}"
+    return _of_lines(read_bytes(path, LONGEST_FILE), f"{path}:")
+
+
+def _of_parquet(path: Path) -> Iterator[Item]:
+    if find_spec("pyarrow") is None:
+        raise UserError(f"{path}: Parquet needs the package pyarrow. Install it: {install('train')}")
+    data = read_bytes(path, LONGEST_FILE)
+    return _of_lines(rows_as_lines(path, data, (*FIELDS, WRAPPED), LONGEST_FILE), f"{path}: row ")
+
+
+def _of_lines(data: bytes, place: str) -> Iterator[Item]:
+    for number, line in enumerate(BytesIO(data), 1):
+        where = f"{place}{number}"
+        if len(line) > LONGEST_ITEM:
+            raise UserError(f"{where}: longer than {LONGEST_ITEM} bytes, which is the most that an item may have.")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as e:
             raise UserError(f"{where}: not UTF-8 text (byte {e.start} of the line); save the file as UTF-8") from None
         if text.strip():
             yield _item(parse_json(text, where, "One item a line."), where)
-
-
-def _of_parquet(path: Path) -> Iterator[Item]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise UserError(f"{path}: Parquet needs the package pyarrow. Install it: {install('train')}") from None
-    number = 0
-    try:
-        file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(read_bytes(path)))
-        there = file.schema_arrow.names
-        wanted = [name for name in (*FIELDS, WRAPPED) if name in there]
-        for batch in file.iter_batches(1024, columns=wanted or there):
-            for row in batch.to_pylist():
-                number += 1
-                yield _item(row, f"{path}: row {number}")
-    # A damaged file makes Arrow raise whatever it runs into.
-    except (OSError, pyarrow.ArrowException, ValueError, TypeError, LookupError, OverflowError, MemoryError) as e:
-        raise UserError(f"{path}: not a Parquet file that can be read ({e})") from None
 
 
 def _of_hub(name: str, split: str | None) -> Iterator[Item]:
@@ -165,7 +168,7 @@ def _of_hub(name: str, split: str | None) -> Iterator[Item]:
 
 
 def _item(value: Any, where: str) -> Item:
-    if isinstance(value, dict) and isinstance(value.get(WRAPPED), dict) and not value.keys() & {*FIELDS}:
+    if isinstance(value, dict) and isinstance(value.get(WRAPPED), dict) and all(value.get(f) is None for f in FIELDS):
         value = value[WRAPPED]
     try:
         return _ITEM.validate_python(value)
