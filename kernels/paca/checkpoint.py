@@ -210,6 +210,8 @@ def _check_tensors(
             check_index_values(tensors[index], width)
         except ValueError as error:
             raise ValueError(f"{path}: {name}.{error}") from error
+        if not tensors[index].equal(tensors[index].sort().values):  # PaCALinear sorts it: columns would change places
+            raise ValueError(f"{path}: {index} is not in ascending order, as save_paca() writes it")
 
 
 def _check_tensor(

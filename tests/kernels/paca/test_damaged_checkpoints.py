@@ -63,6 +63,7 @@ def test_columns_of_another_dtype_are_refused_like_another_shape(saved: Path, tm
         (torch.tensor([0, 1, 2, 3], dtype=torch.uint8), "has dtype torch.uint8"),
         (torch.tensor([0, 1, 2]), "has shape"), (torch.tensor([-1, 1, 2, 3]), "index"),
         (torch.tensor([0, 1, 2, 2]), "index"), (torch.tensor([0, 1, 2, 16]), "index"),
+        (torch.tensor([3, 1, 2, 0]), "is not in ascending order"),
     ],
 )  # fmt: skip
 def test_an_index_that_is_none_is_refused(saved: Path, tmp_path: Path, index: torch.Tensor, said: str) -> None:
