@@ -231,7 +231,8 @@ def _from_pretrained(name: str, architecture: str | None, labels: int | None) ->
     config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     own = getattr(transformers, (config.architectures or [""])[0], transformers.AutoModelForCausalLM)
     kind = getattr(transformers, architecture or "", own)
-    if not (isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)):
+    of_models = isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel)
+    if not of_models or kind.forward is nn.Module.forward:  # LlamaPreTrainedModel is a base, and no model
         kind = own  # a checkpoint may name anything
     more = {"num_labels": labels} if labels not in (None, config.num_labels) else {}
     return kind.from_pretrained(name, dtype="auto", trust_remote_code=False, **more)

@@ -167,6 +167,15 @@ def test_whatever_paca_takes_is_loaded_again(tmp_path: Path, alpha: float, seed:
     assert all(torch.equal(t, again.state_dict()[name]) for name, t in model.state_dict().items())
 
 
+@pytest.mark.parametrize("architecture", ["LlamaPreTrainedModel", "models", "__class__", "a\\n\ud83d"])
+def test_an_architecture_that_is_no_model_is_passed_by(
+    saved: Path, described: dict[str, Any], tmp_path: Path, architecture: str
+) -> None:
+    plain().save_pretrained(tmp_path / "base")
+    text = json.dumps(described | {"architecture": architecture}).encode()
+    assert isinstance(load_paca(str(tmp_path / "base"), rewritten(saved, tmp_path / "x", text)), LlamaForCausalLM)
+
+
 def test_names_and_words_of_the_tensors_file_stay_in_one_line(saved: Path, tmp_path: Path) -> None:
     folder = rewritten(saved, tmp_path / "x", **{"a\n\x1b[31m": torch.ones(1)})
     refused(folder, r"a\\n\\x1b\[31m is not expected")
