@@ -1,6 +1,7 @@
 """What a command needs before anything else, as a process among others: three open descriptors, output that no reader
 makes it fail by, and signals that end it in one line. It takes nothing but the standard library, and little of that."""
 
+import atexit
 import io
 import os
 import select
@@ -27,6 +28,7 @@ def begin() -> None:
         setattr(sys, f"__{name}__", stream)
     for number in _heeded():
         signal.signal(number, _end)
+    atexit.register(_finish)  # as the first, so that it is called as the last
 
 
 def _open_closed_descriptors() -> None:
@@ -104,6 +106,13 @@ def _heeded() -> list[int]:
     always: by it a command hears that its starter has died."""
     ignored = (signal.SIG_IGN, None)
     return [n for n in ENDING if n == signal.SIGTERM or signal.getsignal(n) not in ignored]
+
+
+def _finish() -> None:
+    """Nothing is left but Python's own end, at which it would give signals back their way to kill: the exit status is
+    what it is."""
+    for number in _heeded():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def leave_to_starter() -> None:
