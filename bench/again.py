@@ -1,6 +1,7 @@
 """The command that was given, and the commands that follow from it, as a person pastes them."""
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,6 +10,7 @@ from bench.errors import shell_line
 
 # Options without a value; what follows any other is its value, whatever that looks like.
 FLAGS = ("--fresh", "--strict", "--fail-on-slower")
+_BYTES = re.compile(r"(?<!\S)\$'((?:[^'\\]|\\x[0-9a-f]{2})*)'(?!\S)")  # a word as shell_line writes one that is no text
 
 
 def command_line() -> str:
@@ -41,12 +43,17 @@ def recorded(command: str, statuses: Sequence[str]) -> tuple[str, str]:
     put there is a word of an argument: nothing of it is run when the line is pasted. Two empty texts for anything but
     `python -m bench` and what follows."""
     try:
-        words = shlex.split(command)
+        words = shlex.split(_BYTES.sub(_quoted, command))
     except ValueError:
         words = []
     if words[:3] != ["python", "-m", "bench"]:
         return "", ""
     return _python(words[3:]), _retry(words[3:], statuses)
+
+
+def _quoted(found: re.Match[str]) -> str:
+    escapes = re.sub(rb"\\x(..)", lambda e: bytes.fromhex(e[1].decode()), found[1].encode())
+    return shlex.quote(os.fsdecode(escapes))
 
 
 def to_list() -> str:

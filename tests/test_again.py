@@ -1,6 +1,8 @@
 """Lines to paste: read back by a shell and by the command line, they ask for what they say."""
 
+import os
 import shlex
+import subprocess
 from typing import Any
 
 import pytest
@@ -47,6 +49,16 @@ def test_pasted_lines_ask_for_the_same_run(
     assert asked(again.to_go_on()) == mine | {"fresh": False}
     assert asked(again.to_retry(["error", "oom"])) == mine | {"fresh": False, "retry": "error,oom"}
     assert asked(again.to_list()) == {name: mine[name] for name in ("sweep", "gpu", "where")}
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a b\x1b[2J", b"it's\\x41\x9b", b"$'\\xff'", "ä\u202e".encode(), b"x\ny"])
+def test_a_path_that_no_terminal_shows_is_pasted_as_its_bytes(name: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["bench/__main__.py", "run", os.fsdecode(name)])
+    line = again.command_line()
+    assert line.isprintable()
+    argument = line.removeprefix("python -m bench run ")
+    assert subprocess.run(["bash", "-c", f"printf %s {argument}"], capture_output=True).stdout == name
+    assert again.recorded(line, ["oom"]) == (line, f"{line} --retry oom"), "and so in a report of that run"
 
 
 def test_every_option_without_a_value_is_known() -> None:
