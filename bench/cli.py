@@ -1,32 +1,16 @@
 """The command line. Light to import: --help and list answer at once."""
 
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from bench.again import given
 from bench.case import schema
-from bench.errors import UserError, one_of, short
+from bench.errors import UserError, one_of
 from bench.process import output_failure
 from bench.terminal import say
-
-
-def _given(text: str) -> str:
-    if not text.strip():
-        raise typer.BadParameter("it is empty, and names nothing. The current folder is called .")
-    return text
-
-
-def _path(text: str) -> Path:
-    return Path(_given(text))
-
-
-# What may name a file: an empty text would silently be the current folder.
-_file, _file_option = partial(typer.Argument, parser=_path), partial(typer.Option, parser=_path)
-_name, _name_option = partial(typer.Argument, parser=_given), partial(typer.Option, parser=_given)
+from bench.usage import UsageError, name_argument, name_option, path_argument, path_option, sentence
 
 app = typer.Typer(
     help="Measure forward and backward of fine-tuning methods on this machine.",
@@ -37,7 +21,7 @@ app = typer.Typer(
 
 COUNT = 2**31 - 1  # what a count may be where a larger one could not be handed on
 
-Sweep = Annotated[str, _name(help="A name in bench/sweeps, or the path of a sweep file.")]
+Sweep = Annotated[str, name_argument(help="A name in bench/sweeps, or the path of a sweep file.")]
 Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a GPU: a100, a6000, h100, h200 ...")]
 Where = Annotated[
     list[str] | None,
@@ -49,7 +33,7 @@ Where = Annotated[
 def run(
     sweep: Sweep = "table1",
     gpu: Gpu = "auto",
-    out: Annotated[Path | None, _file_option(help="Results folder; default results/<key>/<sweep>.")] = None,
+    out: Annotated[Path | None, path_option(help="Results folder; default results/<key>/<sweep>.")] = None,
     where: Where = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old record moves to earlier/.")] = False,
     retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
@@ -97,16 +81,16 @@ def cross_check(sweep: Sweep = "layers", gpu: Gpu = "auto", where: Where = None)
 
 @app.command()
 def compare(
-    a: Annotated[Path, _file(help="A results folder; with --run, a checkout of this suite.")],
-    b: Annotated[Path, _file(help="The other one. Verdicts say what it does relative to the first.")],
-    sweep: Annotated[str | None, _name(help="With --run: what to measure; default table1.")] = None,
+    a: Annotated[Path, path_argument(help="A results folder; with --run, a checkout of this suite.")],
+    b: Annotated[Path, path_argument(help="The other one. Verdicts say what it does relative to the first.")],
+    sweep: Annotated[str | None, name_argument(help="With --run: what to measure; default table1.")] = None,
     run: Annotated[
         int | None,
         typer.Option(min=1, max=10_000, help="Measure both checkouts first, in turns, in so many processes each."),
     ] = None,
     out: Annotated[
         Path | None,
-        _file_option(help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>."),
+        path_option(help="With --run: where a/ and b/ go; default results/<key>/compare-<sweep>."),
     ] = None,
     gpu: Annotated[str | None, typer.Option(help="With --run: auto, cpu, or the key of a GPU.")] = None,
     where: Where = None,
@@ -116,7 +100,7 @@ def compare(
     fail_on_slower: Annotated[
         bool, typer.Option("--fail-on-slower", help="Exit status 1 where a verdict is SLOWER.")
     ] = False,
-    json: Annotated[Path | None, _file_option(help="Write the comparison to this file, too.")] = None,
+    json: Annotated[Path | None, path_option(help="Write the comparison to this file, too.")] = None,
 ) -> None:
     """Two runs side by side: FASTER, SLOWER, SAME or UNCLEAR, row by row.
 
@@ -130,7 +114,7 @@ def compare(
 
 @app.command()
 def spread(
-    folders: Annotated[list[Path], _file(help="Results folders of one sweep, measured one after the other.")],
+    folders: Annotated[list[Path], path_argument(help="Results folders of one sweep, measured one after the other.")],
 ) -> None:
     """How far the ratios of several runs lie apart, and how often the interval of one run holds what the others found.
 
@@ -143,11 +127,11 @@ def spread(
 
 @app.command()
 def train(
-    strategy: Annotated[str, _name_option(help="A name in bench/train/strategies, or the path of a strategy file.")],
-    model: Annotated[str, _name_option(help="A checkpoint folder, or a Hub id.")],
-    out: Annotated[Path, _file_option(help="The folder of this training run.")],
+    strategy: Annotated[str, name_option(help="A name in bench/train/strategies, or the path of a strategy file.")],
+    model: Annotated[str, name_option(help="A checkpoint folder, or a Hub id.")],
+    out: Annotated[Path, path_option(help="The folder of this training run.")],
     data: Annotated[
-        str | None, _name_option(help="A JSONL file, a folder with train.jsonl, or the id of a Hub dataset.")
+        str | None, name_option(help="A JSONL file, a folder with train.jsonl, or the id of a Hub dataset.")
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, max=COUNT, help="Passes over the data. Default: the strategy's.")
@@ -202,15 +186,15 @@ def train(
 
 @app.command()
 def evaluate(
-    source: Annotated[str, _name(help="A folder of bench train, a checkpoint folder, or a Hub id.")],
+    source: Annotated[str, name_argument(help="A folder of bench train, a checkpoint folder, or a Hub id.")],
     data: Annotated[
-        str, _name_option(help="Folder with test.jsonl (and dev.jsonl for --shots), one JSONL file, or a Hub id.")
+        str, name_option(help="Folder with test.jsonl (and dev.jsonl for --shots), one JSONL file, or a Hub id.")
     ] = "cais/mmlu",
     shots: Annotated[int, typer.Option(min=0, max=1000, help="Solved examples before each question; MMLU has 5.")] = 5,
     batch: Annotated[int, typer.Option(min=1, max=COUNT, help="Prompts per forward pass.")] = 8,
     limit: Annotated[int | None, typer.Option(min=1, max=COUNT, help="Only so many items of each subject.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    out: Annotated[Path | None, _file_option(help="Where accuracy.json goes; default: a trained folder.")] = None,
+    out: Annotated[Path | None, path_option(help="Where accuracy.json goes; default: a trained folder.")] = None,
 ) -> None:
     """MMLU accuracy by category, as in the paper's Table 2. An evaluation that was cut off goes on where it stopped.
 
@@ -223,7 +207,7 @@ def evaluate(
 
 @app.command()
 def precompile(
-    sweeps: Annotated[list[str], _name(help="Names in bench/sweeps, or paths of sweep files.")],
+    sweeps: Annotated[list[str], name_argument(help="Names in bench/sweeps, or paths of sweep files.")],
 ) -> None:
     """Compile the Triton kernels of sweeps beforehand, in several processes. A run then does not wait for them.
 
@@ -244,13 +228,13 @@ def campaign(
         str | None,
         typer.Option(help="gpu-tests, precompile, tune, report or any sweeps, joined by commas. Default: all."),
     ] = None,
-    out: Annotated[Path | None, _file_option(help="Results folder. Default: results/<key>.")] = None,
+    out: Annotated[Path | None, path_option(help="Results folder. Default: results/<key>.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Forget which stages are done. The rows of the sweeps stay.")
     ] = False,
     save: Annotated[
         Path | None,
-        _file_option(help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."),
+        path_option(help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."),
     ] = None,
 ) -> None:
     """Everything worth measuring on a device, the most important first. The same command goes on where it stopped.
@@ -272,9 +256,6 @@ def doctor() -> None:
     raise typer.Exit(report())
 
 
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer's own, which it does not export
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line and ends the process. What a person got wrong becomes one line on standard error and exit
     status 2, and so does output that was asked for and could not be printed."""
@@ -285,16 +266,8 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as e:
         say(f"error: {e}")
         status = 2
-    except _UsageError as e:
-        if message := _message(e):
-            say(message)
+    except UsageError as e:
+        if told := sentence(e):
+            say(told)
         status = 2
     sys.exit(status or 0)
-
-
-def _message(e: Any) -> str:
-    """A wrong use of the command line in one line; nothing where typer has shown the help instead."""
-    text = e.format_message()
-    found = given(*e.param.opts) if getattr(e, "param", None) else None
-    told = "" if found is None else f" Found: {short(found)}."
-    return text and f"error: {text.rstrip('.')}.{told} ({getattr(e.ctx, 'command_path', 'python -m bench')} --help)"
