@@ -32,4 +32,5 @@ def sentence(e: Any) -> str:
     text = e.format_message()
     found = given(*e.param.opts) if getattr(e, "param", None) else None
     told = "" if found is None else f" Found: {short(found)}."
-    return text and f"error: {text.rstrip('.')}.{told} ({getattr(e.ctx, 'command_path', 'python -m bench')} --help)"
+    text += "" if not text or text[-1] in ".?" else "."
+    return text and f"error: {text}{told} ({getattr(e.ctx, 'command_path', 'python -m bench')} --help)"

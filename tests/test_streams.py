@@ -189,7 +189,7 @@ def test_plots_takes_no_empty_path_and_escapes_what_argparse_says(capsys: pytest
         (("run", "--threads", "99999999"), "Input should be less than or equal to 4096. Found: '99999999'."),
         (("run", "--repeat=x"), "Found: 'x'."), (("list", "--gpu"), "Option '--gpu' requires an argument."),
         (("run", "smoke", "extra"), "Got unexpected extra argument(s) (extra)."),
-        (("nope",), "No such command 'nope'."),
+        (("nope",), "No such command 'nope'. ("), (("lst",), "Did you mean 'list'? ("),
         (("run", "--nope"), "No such option: --nope."), (("train",), "Missing option '--strategy'."),
     ],
 )  # fmt: skip
