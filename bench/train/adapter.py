@@ -9,6 +9,7 @@ from pydantic import StrictStr, TypeAdapter
 from bench.case.shapes import is_there
 from bench.errors import UserError, install
 from bench.reading import Count, Flag, Object, number, read_object, shape_of
+from bench.train.weights import reason
 
 LORA, PACA = "adapter_config.json", "paca_config.json"
 _ADVICE = "Copy the folder again."
@@ -75,8 +76,7 @@ def with_adapter(model: Any, folder: Path, kind: str) -> Any:
             f"{folder}: LoRA in PEFT's format needs the package peft. Install it: {install('train')}"
         ) from None
     except Exception as e:  # torn or missing files, or another model's: the libraries raise a dozen kinds
-        told = " ".join(str(e).split())[:300]
-        raise UserError(f"{folder}: what was trained cannot be loaded ({type(e).__name__}: {told})") from e
+        raise UserError(f"{folder}: what was trained cannot be loaded ({reason(e)})") from e
 
 
 def _with_lora(model: Any, folder: Path) -> Any:

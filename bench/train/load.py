@@ -10,6 +10,7 @@ from bench.train.adapter import adapter_in, base_of, with_adapter
 from bench.train.folder import MODEL, RESULT, SETTINGS
 from bench.train.hub import check_checkpoint, check_plain, code_of_its_own, unreachable
 from bench.train.result import read_result
+from bench.train.weights import reason
 
 if TYPE_CHECKING:
     import torch
@@ -97,10 +98,10 @@ def load_checkpoint(source: str, dtype: Any, tokenizer: str | None = None) -> tu
             raise refused from None
         if not is_there(Path(source).is_dir):
             raise unreachable("model", source, e) from None
-        said = " ".join(str(e).split())[:300]
+        said = reason(e)
         if "ignore_mismatched_sizes" in said:
             said = "its weights have other sizes than its config.json says"
-        raise UserError(f"model {source!r}: cannot be loaded ({type(e).__name__}: {said}); copy it again") from e
+        raise UserError(f"model {source!r}: cannot be loaded ({said}); copy it again") from e
     return model, told
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.case.shapes import is_there
 from bench.errors import UserError, install, one_of
 from bench.record.environment import version
 from bench.train.data import Item, read_items
@@ -97,6 +98,8 @@ def make_plan(request: Request, rank: int) -> Plan:
     _check_packages(strategy)
     items = read_items(request.data, "train")
     check_checkpoint(request.model)
+    if all(is_there(Path(name).exists) for name in (request.model, request.data)):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is here: no library shall ask the network, and wait for it
     on_cpu = _on_cpu(request.device)
     if on_cpu and strategy.precision == "amp-fp16":
         raise UserError("precision amp-fp16 needs a GPU; on the CPU pass --precision fp32, bf16 or amp-bf16")
@@ -133,4 +136,4 @@ def _impl(impl: str, strategy: Strategy, on_cpu: bool) -> str:
 def absolute(model: str) -> str:
     """A folder's full path, so that what was trained from it finds it from anywhere; a Hub id as it is."""
     path = Path(model)
-    return str(path.resolve()) if path.is_dir() else model
+    return str(path.resolve()) if is_there(path.is_dir) else model

@@ -16,6 +16,7 @@ from bench.train import checkpoint
 from bench.train.metrics import Stopwatch
 from bench.train.strategy import Strategy
 from bench.train.trainable import autocast_dtype
+from bench.train.weights import reason
 from kernels import PaCALinear
 
 _TRAINED = "trained.safetensors"
@@ -68,8 +69,7 @@ def _told(path: str | None) -> Iterator[None]:
     try:
         yield
     except Exception as e:
-        said = " ".join(str(e).split())[:200]
-        raise UserError(f"{path}: cannot be loaded ({type(e).__name__}: {said}). {checkpoint.ADVICE}") from e
+        raise UserError(f"{path}: cannot be loaded ({reason(e)}). {checkpoint.ADVICE}") from e
 
 
 def _trained(model: Any) -> dict[str, nn.Parameter]:

@@ -1,10 +1,17 @@
 """What a file of weights says of itself, before a library takes it: names, shapes and dtypes of its tensors."""
 
 from pathlib import Path
+from pickle import UnpicklingError
 
 from bench.errors import UserError, short
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
+
+
+def reason(e: Exception) -> str:
+    """What a library raised over files, as a part of a sentence. torch's own words would have a person run a pickle."""
+    said = "it holds more than tensors" if isinstance(e, UnpicklingError) else " ".join(str(e).split())[:300]
+    return f"{type(e).__name__}: {said}"
 
 
 def check_weights(path: Path) -> None:
