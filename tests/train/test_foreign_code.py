@@ -127,11 +127,7 @@ CLASSES = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model", "A
     [
         ("config.json", {"model_type": "evil", "auto_map": CLASSES}, "the code that the checkpoint brings"),
         ("config.json", {"auto_map": CLASSES}, None),
-        (
-            "tokenizer_config.json",
-            {"tokenizer_class": "Evil", "auto_map": CLASSES},
-            "the code that the checkpoint brings",
-        ),
+        ("tokenizer_config.json", {"tokenizer_class": "Evil", "auto_map": CLASSES}, "the code that the checkpoint"),
         ("config.json", {"quantization_config": {"quant_method": "bitsandbytes"}}, "quantization_config is"),
         ("config.json", {"quantization_config": {"quant_method": "evil"}}, "quantization_config is"),
         ("config.json", {"attn_implementation": "evil/kernels"}, "attn_implementation is"),
