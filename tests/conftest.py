@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -86,8 +87,11 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     """Tests and benchmarks compute on one thread, and so do the processes they start: on a busy machine more threads
-    only wait for one another."""
+    only wait for one another. Those processes heed the signals that the tests send them."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):  # nohup and a shell's & have them ignored
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 

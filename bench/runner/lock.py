@@ -22,7 +22,7 @@ def lock_paths(device: Device) -> list[Path]:
     taken. Raises UserError for a LORABENCH_LOCKS that is no folder."""
     named = os.environ.get(VARIABLE)
     places = [Path(p) for p in ([named] if named else PLACES)]
-    found = [p for p in places if p.is_dir() and os.access(p, os.W_OK | os.X_OK)]
+    found = [p for p in places if os.path.isdir(p) and os.access(p, os.W_OK | os.X_OK)]  # noqa: PTH112  # is_dir() raises
     if named and not found:
         raise UserError(f"{VARIABLE} {named}: no folder that can be written. Name one, or unset the variable.")
     return [place / f"lorabench-{device.uuid}.lock" for place in found or [Path(tempfile.gettempdir())]]

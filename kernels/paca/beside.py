@@ -99,7 +99,7 @@ def check_rows(model: nn.Module, path: Path, rows: int | None) -> None:
 
 def _advice(model: nn.Module, name: str, shape: tuple[int, ...]) -> str:
     owner = model.get_submodule(name.rpartition(".")[0])
-    if isinstance(owner, nn.Embedding) or any(owner is module for module in embeddings(model)):
+    if shape and (isinstance(owner, nn.Embedding) or any(owner is module for module in embeddings(model))):
         return f"call model.resize_token_embeddings({shape[0]}) before load_paca()"
     return "build the model as it was trained (num_labels=, say)"
 

@@ -136,7 +136,7 @@ def _model_dropout(folder: Folder, cases: Sequence[Case]) -> str:
     for row in folder.rows:
         value = text(row.get("model_dropout"))
         if row.get("model") in models and value is not None:
-            by_model[str(row["model"])] = value
+            by_model[str(row.get("model"))] = value
     if len(set(by_model.values())) <= 1:
         return next(iter(by_model.values()), "")
     return ", ".join(f"{model} {value}" for model, value in by_model.items())
