@@ -41,6 +41,9 @@ def _escaped(word: str) -> str:
     return "".join(chr(b) if 32 <= b < 127 and b not in b"\\'" else f"\\x{b:02x}" for b in os.fsencode(word))
 
 
+EMPTY = "it is empty, and names nothing. The current folder is called ."  # of a path or name that was given as ''
+
+
 def one_of(what: str, found: object, valid: Iterable[object]) -> str:
     """The usual sentences for a value outside its vocabulary."""
     words = [str(v) for v in valid]

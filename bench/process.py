@@ -129,6 +129,17 @@ def _end(number: int, _frame: object) -> NoReturn:
     os._exit(128 + number)
 
 
+def bound_memory(most: int) -> None:
+    """Lets this process have at most so many bytes of address space, or fewer where it may not have them; no limit
+    where the system has none."""
+    try:
+        import resource
+    except ImportError:
+        return
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
 @contextmanager
 def terminate_as_interrupt() -> Iterator[list[int]]:
     """Whatever ends a command raises KeyboardInterrupt, as Ctrl-C does, and once: what puts the files in order then is

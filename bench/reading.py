@@ -12,11 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,
-    Required,  # pydantic asks for it below Python 3.12
-)
+from typing import Annotated, Any, Required
 
 from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
@@ -71,11 +67,21 @@ def fields_of(fields: dict[str, Any], needed: Iterable[str] = ()) -> Any:
 
 def shape_of(fields: dict[str, Any], needed: Iterable[str] = (), *checks: Callable[[Object], Object]) -> Shape:
     """The schema of such objects. checks: further ones, each raises ValueError or returns the object."""
-    kind: Any = Annotated[(fields_of(fields, needed), *map(AfterValidator, (*checks, lambda value: value)))]
+    kind = fields_of(fields, needed)
+    for check in checks:
+        kind = Annotated[kind, AfterValidator(check)]
     return TypeAdapter(kind)
 
 
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe"}
+
+
+def is_there(question: Callable[[], bool]) -> bool:
+    """Path.is_file or is_dir of a name that people typed: one that cannot be a name is not there."""
+    try:
+        return question()
+    except (OSError, ValueError):
+        return False
 
 
 def read_bytes(path: Path, most: int = LARGEST) -> bytes:
@@ -161,11 +167,11 @@ def read_json_lines(path: Path, shape: Shape | None = None) -> tuple[list[Object
     for number, line in enumerate(data[:whole].split(b"\n"), 1):
         if line.strip():
             where = f"{path}:{number}: damaged line"
-            objects.append(checked(parse_json(line, where, advice), shape or _OBJECT, where, advice))
+            objects.append(checked(parse_json(line, where, advice), shape or ANY_OBJECT, where, advice))
     return objects, whole if data[whole:].strip() else None
 
 
-_OBJECT: Shape = TypeAdapter(Object)
+ANY_OBJECT: Shape = TypeAdapter(Object)
 
 
 def _unpacked(path: Path) -> bytes:

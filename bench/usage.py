@@ -7,14 +7,14 @@ from typing import Any
 import typer
 
 from bench.again import given
-from bench.errors import short
+from bench.errors import EMPTY, short
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # typer's own, which it does not export
 
 
 def _named(text: str) -> str:
     if not text.strip():
-        raise typer.BadParameter("it is empty, and names nothing. The current folder is called .")
+        raise typer.BadParameter(EMPTY)
     return text
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from bench.errors import UserError, one_line, printable, short
+from bench.errors import EMPTY, UserError, one_line, printable, short
 from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
 
 MOST_EXAMPLES = 10**12
@@ -24,7 +24,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _path(text: str) -> Path:
     if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty, and names nothing. The current folder is called .")
+        raise argparse.ArgumentTypeError(EMPTY)
     return Path(text)
 
 

@@ -26,6 +26,13 @@ methods:
 measure: {min_samples: 8, budget_s: 0.05, wall_s: 1, warmup_s: 0.01, warmup_calls: 1}
 """
 
+QUICK_SWEEP = """
+description: two cases
+axes: {level: linear, layer: square-16, batch: 1, seq: [4, 8], precision: fp32}
+methods: [{method: full}]
+passes: [forward]
+measure: {budget_s: 0.01, wall_s: 0.2, warmup_s: 0.001, warmup_max_s: 0.01, min_time_s: 0.001}
+"""
 
 BENCHMARKS = ROOT / "tests" / "test_benchmarks.py"
 # Options of pytest-benchmark that say how to sample. Our sampler decides that, by the sweep's own constants.

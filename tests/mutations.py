@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from hypothesis import HealthCheck
 from hypothesis import strategies as st
 
 Where = tuple[str | int, ...]
@@ -30,6 +31,13 @@ ODD_TEXTS = (
 ODD_KEYS = ("", "__class__", "auto_map", "a\x00b", "\ud83d", "../x", "x" * 300)
 
 ODD_PARTS = ([], {}, [[]], [None], {"a": None}, [0, "0"], [[1, 2], [3]], {"": {"": {}}})
+
+#: settings() of a test that tries many files in one temporary folder.
+FUZZ: dict[str, Any] = {
+    "deadline": None,
+    "database": None,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture],
+}
 
 odd_values = st.one_of(
     st.sampled_from((None, None, DEEP, LONG, float("nan"))),

@@ -11,15 +11,8 @@ from typing import Any
 import pytest
 
 from bench.record.read import read_run
-from tests.conftest import ROOT, Bench, Cli, rows_of
+from tests.conftest import QUICK_SWEEP, ROOT, Bench, Cli, rows_of
 
-SMALL = """
-description: two squares
-axes: {level: linear, layer: square-16, batch: 1, seq: [4, 8], precision: fp32}
-methods: [{method: full}]
-passes: [forward]
-measure: {budget_s: 0.01, wall_s: 0.2, warmup_s: 0.001, warmup_max_s: 0.01, min_time_s: 0.001}
-"""
 REFERENCE = ROOT / "results" / "cpu" / "reference" / "table1"
 CLEAR = "\x1b[2J\x1b]0;owned\x07"
 
@@ -27,7 +20,7 @@ CLEAR = "\x1b[2J\x1b]0;owned\x07"
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text(SMALL)
+    path.write_text(QUICK_SWEEP)
     return path
 
 
@@ -86,7 +79,7 @@ def test_what_a_command_prints_is_its_product(bench: Bench) -> None:
 
 
 def test_a_terminal_that_lacks_a_sign_is_no_reason_to_stop(bench: Bench, tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(SMALL.replace("two squares", "zwei Quadrate zu 16²").replace("[4, 8]", "[4]"))
+    (tmp_path / "s.yaml").write_text(QUICK_SWEEP.replace("two cases", "zwei Quadrate zu 16²").replace("[4, 8]", "[4]"))
     for env in (
         {"PYTHONIOENCODING": "ascii"},
         {"LANG": "C", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
@@ -100,7 +93,7 @@ def test_paths_that_are_no_utf_8_are_measured_into_and_drawn(bench: Bench, tmp_p
     folder = os.fsencode(tmp_path) + b"/b\xff\xfe\x1b[31m x"
     Path(os.fsdecode(folder)).mkdir()
     sweep, out = Path(os.fsdecode(folder + b"/s\xff.yaml")), Path(os.fsdecode(folder + b"/r\xff"))
-    sweep.write_text(SMALL)
+    sweep.write_text(QUICK_SWEEP)
     done = subprocess.run(bench.command("run", sweep, "--out", out), cwd=ROOT, env=bench.env, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == os.fsencode(out) + b"\n", "scripts get the very bytes"

@@ -5,11 +5,9 @@ from math import sqrt
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from bench.accuracy.categories import CATEGORIES, category_table
 from bench.accuracy.partial import Count
-from bench.errors import printable
 from bench.terminal import plain_table
 
 HEADS = ("Hums.", "STEM", "Social", "Other", "Avg.")  # Table 2's words for the categories, and the average
@@ -66,5 +64,5 @@ def table_row(result: dict[str, Any]) -> Table:
     shares = [result["categories"][c] for c in CATEGORIES] + [result["average"]]
     errors = [result["stderr"][c] for c in (*CATEGORIES, "average")]
     cells = ["" if s is None else f"{s:.2f} ± {e:.2f}" for s, e in zip(shares, errors, strict=True)]
-    table.add_row(*(Text(printable(str(result[key] or ""))) for key in ("strategy", "model")), *cells)
+    table.add_row(*(str(result[key] or "") for key in ("strategy", "model")), *cells)
     return table

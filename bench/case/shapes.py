@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
@@ -13,6 +13,7 @@ from typing import Any
 
 from bench.case.config_json import check_sizes, read_config
 from bench.errors import UserError
+from bench.reading import is_there
 from bench.yamlfile import load_yaml
 
 HERE = Path(__file__).parent
@@ -170,14 +171,6 @@ def model_shape(model: str) -> ModelShape:
         known = ", ".join(named_models())
         raise UserError(f"model: {model!r} is neither a known model ({known}) nor the path of a config.json")
     return _from_config(model, read_config(path), path)
-
-
-def is_there(question: Callable[[], bool]) -> bool:
-    """Path.is_file or is_dir of a name that people typed: one that cannot be a name is not there."""
-    try:
-        return question()
-    except (OSError, ValueError):
-        return False
 
 
 def _from_config(name: str, config: Mapping[str, Any], path: Path | None = None) -> ModelShape:

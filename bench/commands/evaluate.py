@@ -1,7 +1,6 @@
 """python -m bench evaluate, from its flags to accuracy.json."""
 
 import json
-import os
 import signal
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,17 +11,18 @@ from bench.accuracy.progress import Watch
 from bench.accuracy.question import MakeScorer, Piece, Scorer, fingerprint, read_pieces
 from bench.accuracy.result import summary, table_row
 from bench.again import to_go_on
-from bench.case.shapes import is_there
 from bench.errors import UserError, install, one_of
 from bench.files import replace_file
 from bench.folder import hold, usable
 from bench.locks import Taken
 from bench.process import output_failure, terminate_as_interrupt
+from bench.reading import is_there
 from bench.record.environment import version
 from bench.record.store import now
 from bench.terminal import output, say
 from bench.train.adapter import adapter_in
 from bench.train.folder import RESULT, SETTINGS
+from bench.train.hub import offline_where_all_is_here
 from bench.train.load import load_trained_model, stands_on
 from bench.train.result import read_result
 
@@ -59,8 +59,7 @@ def evaluate(
         raise UserError(
             f"evaluate needs lm-evaluation-harness, which is not installed. Install it: {install('accuracy')}"
         )
-    if all(is_there(Path(str(p)).exists) for p in (source, data, trained.get("model_path") or stands_on(source))):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is here: no library shall ask the network, and wait for it
+    offline_where_all_is_here(source, data, trained.get("model_path") or stands_on(source))
     pieces = read_pieces(data, shots, limit, max(size, batch))
 
     place = _device(device)

@@ -56,11 +56,7 @@ def measure_both(
     """Measures both checkouts and returns their results folders. Raises UserError before anything is changed where a
     checkout is none; Interrupted when cut off."""
     checkouts = {"a": a.resolve(), "b": b.resolve()}
-    for variable in (
-        "LORABENCH_METHODS",
-        "LORABENCH_TUNED",
-        "LORABENCH_LOCKS",
-    ):  # each side runs in its own checkout's folder
+    for variable in ("LORABENCH_METHODS", "LORABENCH_TUNED", "LORABENCH_LOCKS"):  # each side runs in its own checkout
         if names := os.environ.get(variable):
             os.environ[variable] = os.pathsep.join(str(Path(n).absolute()) for n in names.split(os.pathsep) if n)
     sources = {side: _sources(side, path) for side, path in checkouts.items()}
@@ -88,6 +84,8 @@ def measure_both(
 def _check_clocks(sweep: str, on_cpu: bool, where: tuple[str, ...]) -> None:
     """Raises UserError for a clock that the sweep does not have; as this checkout knows it, for `list` tells none."""
     asked = [c for c in parse_where(where, (*AXES, "case_id", "pass", "clock")) if c.axis == "clock"]
+    if not asked:
+        return
     try:
         plan = make_plan(sweep, on_cpu)
     except UserError:  # a sweep that the two checkouts have, and this one does not

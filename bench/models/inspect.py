@@ -4,6 +4,7 @@ PATH is a config.json. The model is made on the meta device, so nothing of its s
 bench.case.shapes.ModelShape, its name aside. On failure the last line on stderr says in one sentence why.
 """
 
+import os
 import sys
 from json import dumps
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from bench.case.config_json import read_config
 from bench.methods.adapt import decoder_blocks
 from bench.models.config import make_config, make_model, model_dropout
+from bench.process import bound_memory
 
 MEMORY = 4 << 30  # bytes; a thousand blocks of Llama take 0.05 GiB
 
@@ -71,7 +73,8 @@ def count(module: nn.Module) -> int:
 
 def main(path: Path) -> int:
     try:
-        bound_memory(MEMORY)
+        if has := address_space():  # libraries map gigabytes that they do not touch
+            bound_memory(has + MEMORY)
         print(dumps(describe(read_config(path))))
     except MemoryError:
         print(f"the modules alone, without any weights, take more than {MEMORY >> 30} GiB", file=sys.stderr)
@@ -82,16 +85,12 @@ def main(path: Path) -> int:
     return 0
 
 
-def bound_memory(more: int) -> None:
-    """Lets this process have at most so many bytes beyond what it has; Linux alone can say what that is."""
+def address_space() -> int:
+    """Bytes that this process has mapped, libraries included; none where the system does not tell."""
     try:
-        import resource
-
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        now = pages * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + more, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    except (ImportError, OSError, ValueError):
-        pass
+        return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 if __name__ == "__main__":

@@ -10,10 +10,7 @@ import io
 import json
 from functools import cache
 from pathlib import Path
-from typing import (
-    Annotated,
-    Any,  # pydantic asks for it below Python 3.12
-)
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -25,6 +22,7 @@ from bench.reading import (
     Count,
     Flag,
     Number,
+    Object,
     Plain,
     Shape,
     Text,
@@ -37,7 +35,7 @@ from bench.reading import (
     shape_of,
 )
 
-Row = dict[str, Any]
+Row = Object
 
 RUN, ROWS, ROWS_CSV = "run.json", "rows.jsonl", "rows.csv"
 SAMPLES, PACKED = "samples.jsonl", "samples.jsonl.gz"  # the second: as `make publish` leaves many samples
@@ -47,10 +45,10 @@ KEY = ("case_id", "pass", "clock", "repeat")  # what makes a row one of its kind
 # By the kinds of columns.
 _VALUES: dict[str, Any] = {
     "text": Annotated[Text, Field(max_length=10_000)],
-    "count": Annotated[int, Field(ge=0, le=2**53)],
+    "count": Count,
     "amount": number(0, 1e30),
     "share": number(0, 1),
-    "flag": bool,
+    "flag": Flag,
 }
 _COLUMNS = {column.name: _VALUES[column.kind] for column in ROW}
 _INTERVALS = (("ci_low_ms", "median_ms", "ci_high_ms"), ("ratio_low", "ratio", "ratio_high"))

@@ -95,8 +95,7 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
     A record from another schema or GPU is refused. One from other sources or other versions of torch, triton or the
     driver, and any under `fresh`, moves to earlier/<run_id>/. Raises UserError; nothing was changed then.
     """
-    check_record(folder, environment, fresh)
-    found = _read_run(folder)
+    found = check_record(folder, environment, fresh)
     notes = []
     if found is not None and fresh:
         notes.append(f"the earlier record is in {_aside(folder, found)}")
@@ -117,14 +116,16 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
     return record
 
 
-def check_record(folder: Path, environment: dict[str, Any], fresh: bool = False) -> None:
-    """Raises UserError where `open_record` would refuse what is in the folder. Changes nothing."""
+def check_record(folder: Path, environment: dict[str, Any], fresh: bool = False) -> dict[str, Any] | None:
+    """run.json of a folder, None without one. Raises UserError where `open_record` would refuse what is in the folder.
+    Changes nothing."""
     found = _read_run(folder)
     if found is not None and not fresh and found.get("gpu") != environment["gpu"]:
         raise UserError(
             f"{folder / 'run.json'}: measured on {found.get('gpu')!r}, this is {environment['gpu']!r};"
             " pass another --out, or --fresh to set the record aside"
         )
+    return found
 
 
 def peek_record(folder: Path, environment: dict[str, Any]) -> Record | None:

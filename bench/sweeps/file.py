@@ -10,9 +10,9 @@ from bench.case import AXES, schema
 from bench.case.case import TYPES
 from bench.case.clocks import CLOCKS
 from bench.case.schema import Axis
-from bench.case.shapes import is_there
 from bench.errors import UserError, did_you_mean, one_of
 from bench.methods.registry import methods
+from bench.reading import is_there
 from bench.timing.settings import MeasureSettings
 from bench.yamlfile import Strict, YamlFile, read_strict
 

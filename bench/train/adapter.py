@@ -4,11 +4,10 @@ import warnings
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import StrictStr, TypeAdapter
+from pydantic import StrictStr
 
-from bench.case.shapes import is_there
 from bench.errors import UserError, install
-from bench.reading import Count, Flag, Object, number, read_object, shape_of
+from bench.reading import ANY_OBJECT, Count, Flag, Object, is_there, number, read_object, shape_of
 from bench.train.weights import reason
 
 LORA, PACA = "adapter_config.json", "paca_config.json"
@@ -40,7 +39,6 @@ _SAID = {
     ),
 }  # fmt: skip
 _LORA = shape_of({"peft_type": Literal["LORA"], "base_model_name_or_path": StrictStr, **_SAID})
-_PACA: Any = TypeAdapter(dict[str, Any])  # load_paca reads the rest
 
 
 def adapter_in(folder: Path) -> str | None:
@@ -52,7 +50,7 @@ def base_of(folder: Path, kind: str) -> str:
     """The checkpoint that was tuned, by the key under which PEFT or save_paca names it. Raises UserError where the file
     is damaged, or an adapter stands on another."""
     path = folder / kind
-    told: Object = read_object(path, _LORA if kind == LORA else _PACA, _ADVICE)
+    told: Object = read_object(path, _LORA if kind == LORA else ANY_OBJECT, _ADVICE)  # load_paca reads the rest
     base = told.get("base_model_name_or_path") or told.get("base_model")
     if not isinstance(base, str):
         raise UserError(f"{path}: does not say which checkpoint was tuned (base_model_name_or_path or base_model)")

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StrictInt, StrictStr, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from bench.case.shapes import is_there
 from bench.errors import UserError, install, short
-from bench.reading import parse_json, read_bytes
+from bench.reading import is_there, parse_json, read_bytes
 from bench.train.hub import looks_like_hub_id, offline_without_network, unreachable
 from bench.train.parquet import rows_as_lines
 

@@ -7,16 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from bench.errors import UserError, short
 from bench.files import EARLIER, LOCK, complete_move, move_was_cut_off, replace_file, set_aside
 from bench.folder import hold, usable
 from bench.locks import Taken
-from bench.reading import Shape, read_object
+from bench.reading import ANY_OBJECT, read_object
 
 SETTINGS, RESULT, METRICS, MODEL, CHECKPOINTS = "settings.json", "train.json", "metrics.jsonl", "model", "checkpoints"
-_ANY: Shape = TypeAdapter(dict[str, Any])
 
 
 @contextmanager
@@ -60,7 +57,7 @@ def _begun(folder: Path, settings: dict[str, Any], fresh: bool) -> bool:
         raise UserError(f"--out {folder}: holds {min(names)} and no training run; give another folder")
     if fresh:
         return True
-    there = read_object(folder / SETTINGS, _ANY, f"--fresh starts anew and keeps it in {EARLIER}/.")
+    there = read_object(folder / SETTINGS, ANY_OBJECT, f"--fresh starts anew and keeps it in {EARLIER}/.")
     here = json.loads(json.dumps(settings))
     odd = [key for key in {**here, **there} if here.get(key) != there.get(key)]
     if odd:

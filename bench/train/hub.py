@@ -10,9 +10,8 @@ from pathlib import Path
 from pydantic import StrictStr
 
 from bench.case.config_json import read_config
-from bench.case.shapes import is_there
 from bench.errors import UserError, short
-from bench.reading import read_object, shape_of
+from bench.reading import is_there, read_object, shape_of
 from bench.train.adapter import adapter_in
 from bench.train.weights import check_weights
 
@@ -35,6 +34,12 @@ def unreachable(what: str, name: str, reason: Exception) -> UserError:
         f" ({type(reason).__name__}: {told[:200]}). Pass a local folder; where there is network, this makes one:"
         f" hf download {name}{kind} --local-dir {name.rpartition('/')[2]}"
     )
+
+
+def offline_where_all_is_here(*names: object) -> None:
+    """Where all of them are files or folders, no library shall ask the network, and wait for it."""
+    if all(is_there(Path(str(name)).exists) for name in names):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def offline_without_network(timeout_s: float = 10) -> None:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.case.shapes import is_there
 from bench.errors import UserError, short
+from bench.reading import is_there
 from bench.train.adapter import adapter_in, base_of, with_adapter
 from bench.train.folder import MODEL, RESULT, SETTINGS
 from bench.train.hub import check_checkpoint, check_plain, code_of_its_own, unreachable

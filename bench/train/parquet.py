@@ -10,11 +10,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError, one_line
+from bench.process import bound_memory
 
 MEMORY = 2**32  # bytes of address space; MMLU's largest file takes a fifth of it
 LONGEST_S = 300  # MMLU's largest file takes 3 s
@@ -69,11 +69,7 @@ def _other(value: Any) -> Any:
 
 
 def main() -> None:
-    with suppress(ImportError):  # Windows has no such module, and no such limit
-        import resource
-
-        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
+    bound_memory(MEMORY)
     try:
         sys.stdout.buffer.writelines(lines(sys.stdin.buffer.read(), sys.argv[2:], int(sys.argv[1])))
     except ValueError as e:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.case.shapes import is_there
 from bench.errors import UserError, install, one_of
+from bench.reading import is_there
 from bench.record.environment import version
 from bench.train.data import Item, read_items
-from bench.train.hub import check_checkpoint
+from bench.train.hub import check_checkpoint, offline_where_all_is_here
 from bench.train.strategy import Strategy, read_strategy
 
 IMPLS = ("auto", "peft", "triton")
@@ -98,8 +98,7 @@ def make_plan(request: Request, rank: int) -> Plan:
     _check_packages(strategy)
     items = read_items(request.data, "train")
     check_checkpoint(request.model)
-    if all(is_there(Path(name).exists) for name in (request.model, request.data)):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all is here: no library shall ask the network, and wait for it
+    offline_where_all_is_here(request.model, request.data)
     on_cpu = _on_cpu(request.device)
     if on_cpu and strategy.precision == "amp-fp16":
         raise UserError("precision amp-fp16 needs a GPU; on the CPU pass --precision fp32, bf16 or amp-bf16")

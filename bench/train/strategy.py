@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from bench.case.shapes import is_there, trainable_blocks
+from bench.case.shapes import trainable_blocks
 from bench.errors import UserError, did_you_mean
+from bench.reading import is_there
 from bench.yamlfile import Strict, read_strict
 
 STRATEGIES = Path(__file__).parent / "strategies"

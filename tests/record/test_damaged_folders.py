@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.case.columns import COLUMNS
@@ -28,10 +28,9 @@ from plots.__main__ import main as plots_main
 from plots.data.load import load
 from plots.report import draw
 from tests.conftest import SWEEP
-from tests.mutations import damaged, damaged_json, damaged_json_lines
+from tests.mutations import FUZZ, damaged, damaged_json, damaged_json_lines
 
 FILES = ("run.json", "rows.jsonl", "samples.jsonl")
-SETTINGS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 COMMAND = "python -m bench run small.yaml --gpu cpu"
 
 
@@ -148,21 +147,21 @@ def hold(sound: Sound, read: Callable[[Sound, Path], None], data: st.DataObject)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=2000, **SETTINGS)
+@settings(max_examples=2000, **FUZZ)
 @given(data=st.data())
 def test_any_damage_is_refused_in_a_sentence_or_read(sound: Sound, reader: str, data: st.DataObject) -> None:
     hold(sound, READERS[reader], data)
 
 
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=25, **SETTINGS)
+@settings(max_examples=25, **FUZZ)
 @given(data=st.data())
 def test_some_damage_is_refused_in_a_sentence_or_read(sound: Sound, reader: str, data: st.DataObject) -> None:
     hold(sound, READERS[reader], data)
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, **SETTINGS)
+@settings(max_examples=2000, **FUZZ)
 @given(data=st.data())
 def test_a_damaged_rows_csv_is_refused_in_a_sentence_or_drawn(sound: Sound, data: st.DataObject) -> None:
     """Where the record is missing, the report reads rows.csv, which people open in a spreadsheet."""

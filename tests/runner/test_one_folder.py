@@ -12,15 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Bench, Cli, rows_of, wait_for
+from tests.conftest import QUICK_SWEEP, Bench, Cli, rows_of, wait_for
 
-QUICK = """
-description: two cases
-axes: {level: linear, layer: square-16, batch: 1, seq: [4, 8], precision: fp32}
-methods: [{method: full}]
-passes: [forward]
-measure: {budget_s: 0.01, wall_s: 0.2, warmup_s: 0.001, warmup_max_s: 0.01, min_time_s: 0.001}
-"""
 ROWS = 2 * 2  # cases, clocks
 
 
@@ -29,7 +22,7 @@ def sweep(tmp_path: Path) -> Path:
     """In a folder whose name a shell would take apart."""
     folder = tmp_path / "my sweeps --fresh"
     folder.mkdir()
-    (folder / "it's.yaml").write_text(QUICK)
+    (folder / "it's.yaml").write_text(QUICK_SWEEP)
     return folder / "it's.yaml"
 
 
@@ -113,7 +106,7 @@ def test_the_line_of_an_interrupted_fresh_run_goes_on_with_it(bench: Bench, swee
 @pytest.mark.slow
 def test_the_line_about_what_failed_measures_it_again(bench: Bench, sweep: Path, tmp_path: Path) -> None:
     """A worker that may say nothing for a nanosecond is a timeout; so is its retry, into the same folder."""
-    sweep.write_text(QUICK.replace("{budget_s", "{timeout_s: 1.0e-9, budget_s"))
+    sweep.write_text(QUICK_SWEEP.replace("{budget_s", "{timeout_s: 1.0e-9, budget_s"))
     out = tmp_path / "my results"
     flags = ["--out", out, "--retry=oom", "--where", "seq=8", "--repeat", "2", "--fresh"]
     done = bench("run", *flags, "--", sweep)
@@ -121,7 +114,7 @@ def test_the_line_about_what_failed_measures_it_again(bench: Bench, sweep: Path,
     line = next(x for x in done.stderr.splitlines() if "failed again: " in x).partition("failed again: ")[2]
     assert paste(line, bench, tmp_path).returncode == 1
     assert len(rows_of(out)) == 2 * len(set(keys(out))) == 2 * ROWS and not (tmp_path / "results").exists()
-    sweep.write_text(QUICK)
+    sweep.write_text(QUICK_SWEEP)
     done = paste(line, bench, tmp_path)
     assert done.returncode == 0, done.stderr
     assert [r["status"] for r in rows_of(out)][-ROWS:] == ["ok"] * ROWS and set(keys(out)[-ROWS:]) == set(keys(out))

@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.errors import UserError
 from bench.train.data import FIELDS, Item, prompt, read_items, target
 from bench.train.parquet import lines
-from tests.mutations import damaged, damaged_json_lines
+from tests.mutations import FUZZ, damaged, damaged_json_lines
 
 GOOD: dict[str, Any] = {"question": "What?", "choices": ["a", "b", "c", "d"], "answer": 2, "subject": "anatomy"}
 ITEM = Item("What?", ("a", "b", "c", "d"), 2, "anatomy")
@@ -175,24 +175,21 @@ def hold(folder: Path, data: st.DataObject, process: bool) -> None:
         assert path.name in str(e) and "\n" not in str(e)
 
 
-SETTINGS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
-
-
 @pytest.mark.slow
-@settings(max_examples=4000, **SETTINGS)  # half of them JSON lines, half Parquet
+@settings(max_examples=4000, **FUZZ)  # half of them JSON lines, half Parquet
 @given(data=st.data())
 def test_any_damage_is_told_or_read(tmp_path: Path, data: st.DataObject) -> None:
     hold(tmp_path, data, process=False)
 
 
 @pytest.mark.slow
-@settings(max_examples=100, **SETTINGS)
+@settings(max_examples=100, **FUZZ)
 @given(data=st.data())
 def test_damage_is_told_or_read_by_a_process_of_its_own(tmp_path: Path, data: st.DataObject) -> None:
     hold(tmp_path, data, process=True)
 
 
-@settings(max_examples=50, **SETTINGS)
+@settings(max_examples=50, **FUZZ)
 @given(data=st.data())
 def test_some_damage_is_told_or_read(tmp_path: Path, data: st.DataObject) -> None:
     hold(tmp_path, data, process=False)

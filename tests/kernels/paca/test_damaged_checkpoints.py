@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -16,11 +16,10 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from kernels.paca import load_paca, paca, save_paca
-from tests.mutations import damaged, damaged_json
+from tests.mutations import FUZZ, damaged, damaged_json
 
 CONFIG, TENSORS = "paca_config.json", "paca_model.safetensors"
 COLUMNS, INDEX = "model.layers.0.mlp.down_proj.columns", "model.layers.0.mlp.down_proj.index"
-SETTINGS = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 
 
 def plain() -> nn.Module:
@@ -231,13 +230,13 @@ def hold(saved: Path, folder: Path, data: st.DataObject) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=6000, **SETTINGS)  # a third each: the configuration, bytes of the tensors' file, its header
+@settings(max_examples=6000, **FUZZ)  # a third each: the configuration, bytes of the tensors' file, its header
 @given(data=st.data())
 def test_any_damage_is_refused_in_a_line_or_loaded(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
     hold(saved, tmp_path / "x", data)
 
 
-@settings(max_examples=30, **SETTINGS)
+@settings(max_examples=30, **FUZZ)
 @given(data=st.data())
 def test_some_damage_is_refused_in_a_line_or_loaded(saved: Path, tmp_path: Path, data: st.DataObject) -> None:
     hold(saved, tmp_path / "x", data)
