@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..runtime.architectures import features
 from ..runtime.launch import Launch
-from ..runtime.tile_tables import SHARED_LIMIT
 
 _NAMES = {
     torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32",
@@ -105,11 +105,11 @@ def _read(kernel: str, arch: int, built: Any, log: str) -> dict[str, Any]:
     stores, loads = (re.search(rf"(\d+) bytes spill {what}", log) for what in ("stores", "loads"))
     if registers is None or stores is None or loads is None:
         raise RuntimeError(f"ptxas printed no resources for {kernel}")
-    ptx, limit = built.asm["ptx"], SHARED_LIMIT[arch]
+    ptx, limit = built.asm["ptx"], features(arch).shared_limit
     mma = "wgmma" if "wgmma.mma_async" in ptx else "mma" if "mma.sync" in ptx else "none"
     copies, plain, waits = loop_loads(built.asm["ttgir"])
     serialised = "C7515" in log or (waits != [] and max(waits) == 0)
-    if arch == 90 and kernel in GEMMS:
+    if features(arch).mma == "wgmma" and kernel in GEMMS:
         serialised |= _waits_in_sass(built.asm["cubin"])
     if kernel in COPIES:
         pipelined = True  # no loop, or one that only adds

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..runtime import launch
+from ..runtime.architectures import features
 from ..runtime.dispatch import Case, Choice, allows, tiles_of, using_tiles
 from ..runtime.schemes import split_scheme
 from ..runtime.tile_tables import TILES, Tile
@@ -105,7 +106,7 @@ def launches(arch: int, full: bool = False) -> Iterator[Compilation]:
 def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
     """The launches of every kernel in every use and with every tile, labelled."""
     for kernel in TILES:
-        if kernel == "gemm_tma" and arch < 90:
+        if kernel == "gemm_tma" and not features(arch).tma:
             continue
         tiles = tiles_of(kernel, arch)
         for number, tile in enumerate(tiles):
@@ -117,7 +118,7 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
                     # Rank 64 is the hardest, so it is compiled in every use; rank 16 and, on sm_90, rank 8 and
                     # fp16, which differ in the loads alone, in the first.
                     plain = rank == 16 and dtype == torch.bfloat16
-                    first = position == 0 and (plain or (number == 0 and arch == 90))
+                    first = position == 0 and (plain or (number == 0 and features(arch).mma == "wgmma"))
                     hardest = rank == 64 or not allows(tile, 64, masked)
                     hardest = hardest and rank != 8 and (use.wide or dtype == torch.bfloat16)
                     if not (full or first or hardest):
@@ -160,7 +161,7 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     a, b = meta(rank, K, dtype=adapter), meta(N, rank, dtype=adapter)
     case = Case(use.m, N, K, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
     stride_w = (weight.stride(0), weight.stride(1))
-    spec = Spec(case, Choice(forward, ""), dtype, x.device, K, stride_w, bias=True, keep=True, pdl=arch == 90)
+    spec = Spec(case, Choice(forward, ""), dtype, x.device, K, stride_w, bias=True, keep=True, pdl=features(arch).pdl)
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
     saved = build_forward(spec)(x, weight, a, b, bias, 2.0, p, seed)
     needs = ("x" in use.needs, "a" in use.needs, "b" in use.needs)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..runtime import launch
+from ..runtime.architectures import features
 from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward
 from ..runtime.schemes import TMA_FALLBACK, split_scheme
 from ..runtime.sizes import unpack_mask
@@ -82,7 +83,7 @@ def make_plan(
     spec = Spec(
         case=case, choice=choice, dtype=x.dtype, device=x.device, stride_xm=x.stride(0),
         stride_w=(weight.stride(0), weight.stride(1)), bias=bias is not None, keep=keep,
-        pdl=arch == 90 and x.is_cuda, whole=whole,
+        pdl=features(arch).pdl and x.is_cuda, whole=whole,
     )  # fmt: skip
     return Plan(spec, a.dtype, backward_scheme)
 

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
+from ..runtime.architectures import features
 from ..runtime.jit_helpers import down, load_keeps, load_sum, up
 from ..runtime.sizes import mask_bytes, padded
 
@@ -108,8 +109,9 @@ def add_branch(
 
 
 def rank_chunk(rank: int, arch: int) -> int:
-    """Ranks per product of the branch: all on sm_90; 16 elsewhere, where rank 64 beside a full accumulator spills."""
-    return padded(rank) if arch == 90 else 16
+    """Ranks per product of the branch: all where wgmma reads them from shared memory; 16 elsewhere, where rank 64
+    beside a full accumulator spills."""
+    return padded(rank) if features(arch).mma == "wgmma" else 16
 
 
 def gemm_launch(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..runtime import launch
+from ..runtime.architectures import features
 from ..runtime.checks import check_lora
 from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import padded, unpack_mask
@@ -37,7 +38,7 @@ class GroupPlan:
         self.dtype, self.device, self.keep = x.dtype, x.device, keep
         self.wide = keeps_range(self.dtype, self.adapter)
         arch, sms = launch.architecture(x.device), launch.multiprocessors(x.device)
-        self.pdl = arch == 90 and x.is_cuda
+        self.pdl = features(arch).pdl and x.is_cuda
         total = Case(m, max(w.shape[0] for w in weights), k, sum(self.ranks), arch, sms, dropout,
                      interpreted=launch.interpreting(),
                      fp32_adapters=self.adapter == torch.float32 != x.dtype)  # fmt: skip

@@ -49,9 +49,6 @@ Tiles = dict[int, tuple[Tile, ...]]
 SAFE = 0
 KNOWN = (80, 86, 89, 90)
 
-#: Shared memory a block may use, bytes (CUDA programming guide, compute capabilities).
-SHARED_LIMIT = {80: 163 * 1024, 86: 99 * 1024, 89: 99 * 1024, 90: 227 * 1024}
-
 FORWARD = (
     Rule("bordered", "one cuBLAS GEMM; the copy of X costs 2MK bytes, Triton below 0.95 of cuBLAS more", bordered=True),
     Rule("single_pass", "12.5 % of the GEMM at 270 TFLOP/s costs less than reading X again at 1.9 TB/s where N < 1130",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..runtime.architectures import features
 from ..runtime.dispatch import Case, allows, choose_backward, choose_forward, tiles_of
 from ..runtime.files import write_atomically
 from ..runtime.schemes import BACKWARD_SCHEMES, FORWARD_SCHEMES, TILED
@@ -53,7 +54,7 @@ def candidates(case: Case) -> list[Candidate]:
             kernel = TILED.get(scheme)
             if scheme in ("torch", "bordered") or (scheme == "single_pass" and case.dropout):
                 continue
-            if kernel == "gemm_tma" and (case.arch < 90 or case.dropout):
+            if kernel == "gemm_tma" and (not features(case.arch).tma or case.dropout):
                 continue
             masked = case.dropout and passed == "backward"
             tiles: Iterable[Tile | None] = (None,)

@@ -199,6 +199,15 @@ def test_each_command_ends_with_2_and_names_line_and_column(
     assert sorted(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["ratio", "median_ms"])
+def test_an_interval_without_its_value_is_refused(sound: Sound, name: str) -> None:
+    lines = [json.dumps(row) for row in (sound.rows[0], sound.rows[1] | {name: None}, *sound.rows[2:])]
+    folder = sound.write("folder", "".join(line + "\n" for line in lines).encode(), "rows.jsonl")
+    for read in (go_on, compare, report):
+        with pytest.raises(UserError, match=r"rows\.jsonl:2: .* None, .* which is no interval"):
+            read(sound, folder)
+
+
 @pytest.mark.parametrize("name", ["run.json", "rows.jsonl", "samples.jsonl"])
 def test_a_pipe_or_folder_in_place_of_a_file_is_refused_at_once(sound: Sound, name: str) -> None:
     folder = sound.write("folder")

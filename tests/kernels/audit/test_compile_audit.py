@@ -14,7 +14,8 @@ from kernels.audit import compilation as static
 from kernels.audit.__main__ import main
 from kernels.audit.launches import variants
 from kernels.runtime import launch
-from kernels.runtime.tile_tables import KNOWN, SHARED_LIMIT, TILES
+from kernels.runtime.architectures import features
+from kernels.runtime.tile_tables import KNOWN, TILES
 
 GOOD = {"registers": 100, "spill_bytes": 0, "shared_bytes": 1000, "shared_limit": 2000, "mma": "mma", "pipelined": True}
 
@@ -89,7 +90,7 @@ def test_rows_of_the_gather(archs: str, tmp_path: Path, monkeypatch: pytest.Monk
         "pipelined",
     }
     assert all(fields <= row.keys() for row in rows)
-    assert all(row["shared_limit"] == SHARED_LIMIT[int(row["arch"][3:])] for row in rows)
+    assert all(row["shared_limit"] == features(int(row["arch"][3:])).shared_limit for row in rows)
 
 
 FAULT = """
