@@ -1,7 +1,7 @@
 """A GPU that is only a clock: torch.cuda with one stream, events, sleeps, a launch queue and graphs, simulated."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +17,7 @@ class FakeCuda:
         self.depth = depth
         self.ends: list[float] = []  # of what may still be queued
         self.capturing: FakeGraph | None = None
+        self.current = self.Stream()  # the stream that is queued on
         self.sleeps: list[float] = []
         self.Event = lambda **options: FakeEvent(self, **options)
         self.CUDAGraph = lambda keep_graph=False: FakeGraph(self)
@@ -55,10 +56,22 @@ class FakeCuda:
     def Stream(self, device: Any = None) -> Any:
         return SimpleNamespace(wait_stream=lambda other: None)
 
-    current_stream = Stream
+    def current_stream(self, device: Any = None) -> Any:
+        return self.current
 
-    def stream(self, stream: Any) -> Any:
-        return nullcontext()
+    @contextmanager
+    def stream(self, stream: Any) -> Iterator[None]:
+        before, self.current = self.current, stream
+        try:
+            yield
+        finally:
+            self.current = before
+
+    def backward_on(self, stream: Any, gpu: float) -> None:
+        """Queues the backward of a forward that ran on `stream`: autograd runs it there, whatever is captured."""
+        if self.capturing is not None and stream is not self.current:
+            raise RuntimeError("CUDA error: operation would make the legacy stream depend on a capturing stream (906)")
+        self.launch(gpu)
 
     def graph_pool_handle(self) -> int:
         return 1
@@ -67,7 +80,8 @@ class FakeCuda:
     def graph(self, graph: "FakeGraph", pool: Any = None, stream: Any = None) -> Iterator[None]:
         self.capturing = graph
         try:
-            yield
+            with self.stream(stream or self.Stream()):
+                yield
         except Exception:
             raise RuntimeError("operation failed due to a previous error during capture") from None
         finally:
@@ -106,6 +120,7 @@ class FakeGraph:
         self.nodes: list[Callable[[], Any]] = []
         self.launches = 0
         self.instantiated = False
+        self.replays = 0
         self.replay_host = 10e-6
         FakeGraph.made.append(self)
 
@@ -117,6 +132,7 @@ class FakeGraph:
 
     def replay(self) -> None:
         assert self.instantiated
+        self.replays += 1
         self.cuda.host += self.replay_host
         for node in self.nodes:
             node()

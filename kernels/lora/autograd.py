@@ -73,7 +73,7 @@ def make_plan(
         m=m, n=n, k=k, rank=rank, arch=arch, sms=launch.multiprocessors(x.device), dropout=dropout,
         bordered=not whole and border_of(weight, rank) is not None, fits_tma=_fits_tma(x, weight, n),
         interpreted=launch.interpreting(), device=launch.device_name(x.device),
-        fp32_adapters=a.dtype == torch.float32 != x.dtype,
+        fp32_adapters=a.dtype == torch.float32 != x.dtype, conv1d=weight.stride(1) != 1, bias=bias is not None,
     )  # fmt: skip
     choice = choose_forward(case, forward_scheme)
     if forward_scheme is None and x.dtype == torch.float32 and x.is_cuda:

@@ -30,6 +30,7 @@ class Case:
     """What the dispatcher looks at. arch: 90 for sm_90, 0 in the interpreter. sms: streaming multiprocessors.
 
     device: the name under which tuned tiles are looked up, '' for none. fp32_adapters: A and B are fp32, x is not.
+    conv1d: the weight is stored as (K, N).
     """
 
     m: int
@@ -44,6 +45,8 @@ class Case:
     interpreted: bool = False
     device: str = ""
     fp32_adapters: bool = False
+    conv1d: bool = False
+    bias: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,16 @@ def _holds(rule: Rule, case: Case) -> bool:
 
 
 def _measured(passed: str, case: Case) -> Measured | None:
+    """What was measured for the case, or for the nearest one: the same n, k, padded rank and dropout, which decide what
+    is computed; of these the same layout and bias first, which change a time by little, then the nearest tokens, up to
+    a factor of 1.5. Its reason says where the two differ. Of equals bordered: it is entered only where it was fastest.
+    """
+
     def distance(entry: Measured) -> float:
         return max(entry.m, case.m) / max(1, min(entry.m, case.m))
+
+    def farness(entry: Measured) -> tuple[bool, bool, float, bool]:
+        return entry.conv1d != case.conv1d, entry.bias != case.bias, distance(entry), entry.scheme != "bordered"
 
     fitting = [
         entry
@@ -108,7 +119,15 @@ def _measured(passed: str, case: Case) -> Measured | None:
         and (entry.scheme != "bordered" or case.bordered)
         and (entry.scheme not in TMA_FALLBACK or case.fits_tma)
     ]
-    return min(fitting, key=distance, default=None)
+    if not fitting:
+        return None
+    nearest = min(fitting, key=farness)
+    other = [f"at M {nearest.m}"] if nearest.m != case.m else []
+    if nearest.conv1d != case.conv1d:
+        other.append("in Conv1D's layout" if nearest.conv1d else "in Linear's layout")
+    if nearest.bias != case.bias:
+        other.append("with a bias" if nearest.bias else "without a bias")
+    return replace(nearest, reason=f"{nearest.reason} (measured {', '.join(other)})") if other else nearest
 
 
 _given_tiles: dict[str, Tile] = {}

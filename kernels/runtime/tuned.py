@@ -2,7 +2,8 @@
 
     {"device": "NVIDIA H100 80GB HBM3", "arch": 90, "triton": "3.7.1", "torch": "2.13.0", "date": "2026-01-31",
      "entries": [{"passed": "forward", "m": 4096, "n": 4096, "k": 4096, "rank": 16, "dropout": false,
-                  "scheme": "epilogue", "tile": [128, 256, 64, 3, 8], "reason": "us: epilogue 200.1, cublas 210.3"}]}
+                  "scheme": "epilogue", "tile": [128, 256, 64, 3, 8], "reason": "us: epilogue 200.1, cublas 210.3",
+                  "conv1d": false, "bias": false}]}
 
 The folder is kernels/tuned, or the one that the environment variable LORABENCH_TUNED names.
 """
@@ -26,7 +27,8 @@ FOLDER_VARIABLE = "LORABENCH_TUNED"
 class Measured:
     """A scheme and its tile (BM, BN, BK, stages, warps), None where it has no GEMM of ours; reason: all times, in us.
 
-    Used for numbers of tokens m within a factor of 1.5 at the same n, k and rank.
+    Used for numbers of tokens m within a factor of 1.5 at the same n, k, padded rank and dropout. conv1d: the weight is
+    stored as (K, N).
     """
 
     passed: str  # forward or backward
@@ -38,6 +40,8 @@ class Measured:
     scheme: str
     tile: tuple[int, int, int, int, int] | None
     reason: str
+    conv1d: bool = False
+    bias: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,146 @@
-"""python -m kernels.tune: on a GPU, times every scheme and tile at the shapes of the layers sweep, and says what it
-would change; --write writes the device's file under kernels/tuned.
+"""python -m kernels.tune: on a GPU, times every scheme and tile at the sweeps' layers, and says what it would change.
 
-Every time is the median of CUDA-graph replays with inputs rotated through more than the L2 cache. What was timed is
-kept in a file, so a run that was cut off goes on where it stopped. At most 90 s for 15 shapes: each
-shape has a budget, the schemes share it, and a candidate that is twice as slow as the best so far is dropped at once.
-Exit status 2 without a GPU.
+--write writes the device's file under kernels/tuned, or in the folder that LORABENCH_TUNED names, after every round.
+First everything is compiled, in processes side by side; then the candidates of all cases are timed in rounds, the
+strongest of every case first, until all are timed, --time is over or an interrupt comes: what was timed until then
+counts. Every time is the median of CUDA-graph replays with inputs rotated through more than the L2 cache. What was
+timed is kept in a file, so a run that was cut off goes on where it stopped.
+Exit status 1 where a candidate failed, 2 without a GPU, 130 after an interrupt.
 """
 
 import argparse
+import re
+import signal
 import sys
-from dataclasses import replace
+import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ..runtime.dispatch import Case
 from ..runtime.tuned import Tuned, read_tuned, tuned_path, write_tuned
-from .search import WIDTHS, changes, merged, tune
+from .candidates import CHOOSE, candidates, in_order, rounds, shape_words
+from .cases import cases_at, sweep_cases
+from .search import SECONDS_A_CANDIDATE, WITH_OVERHEAD, changes, measure, merged, read_record, winners
+
+COMPILING = 0.5  # the most of the time that compiling ahead may take
+
+
+def seconds_of(text: str) -> float:
+    """90, 90s or 2m in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|m|)", text)
+    if found is None or float(found[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no duration, expected one such as 90s or 2m")
+    return float(found[1]) * (60 if found[2] == "m" else 1)
+
+
+def arch_of(text: str) -> int:
+    """sm_90 -> 90."""
+    found = re.fullmatch(r"sm_(\d{2,3})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no architecture, expected one such as sm_90")
+    return int(found[1])
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kernels.tune", description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=4096, help="M (default: 4096)")
-    parser.add_argument("--rank", type=int, default=16, help="rank (default: 16)")
-    parser.add_argument("--dropout", action="store_true", help="with dropout 0.1")
+    parser.add_argument("--time", type=seconds_of, default=90.0, help="at most so long, as 90s or 2m (default: 90s)")
     parser.add_argument("--write", action="store_true", help="write the device's file under kernels/tuned")
     parser.add_argument("--record", type=Path, help="where times are kept (default: .tune-<GPU>.json here)")
+    parser.add_argument("--tokens", type=int, help="M: the layers at these tokens alone, in place of the sweeps' cases")
+    parser.add_argument("--rank", type=int, default=16, help="rank, beside --tokens (default: 16)")
+    parser.add_argument("--dropout", action="store_true", help="with dropout 0.1, beside --tokens")
+    parser.add_argument("--without", action="append", default=[], metavar="SCHEME", help="leave a scheme out")
+    parser.add_argument("--list", action="store_true", help="print the cases and how many candidates each has")
+    parser.add_argument("--arch", type=arch_of, help="beside --list: of this architecture, as sm_90")
+    parser.add_argument("--sms", type=int, default=132, help="beside --arch: with so many SMs (default: 132)")
     options = parser.parse_args(argv)
+    if options.list and options.arch:
+        return _list(_cases(options, options.arch, options.sms, ""))
+    begin = time.perf_counter()
     import torch
 
     if not torch.cuda.is_available():
         print("kernels.tune needs an NVIDIA GPU and found none; nothing was changed.", file=sys.stderr)
         return 2
     from ..runtime import launch
-    from .timer import gpu_timer
 
     here = torch.device("cuda", torch.cuda.current_device())
-    name, path = launch.device_name(here), tuned_path(launch.device_name(here))
-    case = Case(
-        options.tokens, *WIDTHS[0], options.rank, launch.architecture(here), launch.multiprocessors(here),
-        options.dropout, device=name,
-    )  # fmt: skip
+    name = launch.device_name(here)
+    cases = _cases(options, launch.architecture(here), launch.multiprocessors(here), name)
+    if options.list:
+        return _list(cases)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return _tune(options, cases, name, begin)
+
+
+def _cases(options: Any, arch: int, sms: int, device: str) -> list[Case]:
+    if options.tokens is None:
+        return sweep_cases(arch, sms, device)
+    return cases_at(arch, sms, device, options.tokens, options.rank, options.dropout)
+
+
+def _list(cases: Sequence[Case]) -> int:
+    total = 0
+    for case in cases:
+        counts = {passed: len(candidates(case, passed)) for passed in CHOOSE}
+        total += sum(counts.values())
+        print(f"{shape_words(case)}: " + ", ".join(f"{passed} {count}" for passed, count in counts.items()))
+    each, two = SECONDS_A_CANDIDATE * WITH_OVERHEAD, sum(map(len, list(rounds(cases))[:2]))
+    print(
+        f"{len(cases)} cases, {total} candidates. Estimated at {each:.2f} s each: {total * each:.0f} s, of which the "
+        f"first two of every case take {two * each:.0f} s. Compiling comes on top."
+    )
+    return 0
+
+
+def _tune(options: Any, cases: list[Case], device: str, begin: float) -> int:
+    import torch
+
+    from .compiling import compile_all
+    from .timer import GpuTimer, TimingFailed
+
+    path, until = tuned_path(device), begin + options.time
     record = options.record or Path(f".tune-{path.stem}-torch{torch.__version__}.json")
     try:
         old = read_tuned(path).entries if path.exists() else ()
-        best = tune([replace(case, n=n, k=k) for n, k in WIDTHS], gpu_timer(), record)
+        known = read_record(record)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    lines = changes(best, case)
+
+    def write() -> None:
+        if options.write and (best := winners(cases, known)):
+            today = datetime.now(UTC).date().isoformat()
+            tuned = Tuned(device, cases[0].arch, version("triton"), torch.__version__, today, merged(old, best))
+            write_tuned(path, tuned)
+
+    status = 130
+    try:
+        left_out = {c.key() for c in in_order(cases) if c.scheme in options.without}
+        open_ones = [c for c in in_order(cases) if c.key() not in known and c.key() not in left_out]
+        left_out |= compile_all(open_ones, COMPILING * options.time).keys()
+        whole = measure(cases, GpuTimer(), record, known, until=until, left_out=left_out, after_round=write)
+        status = 0 if whole or time.perf_counter() >= until else 130
+    except KeyboardInterrupt:
+        pass
+    except TimingFailed as failure:
+        scheme = str(failure).split()[1]
+        print(f"error: {failure}. Its time is not recorded; --without {scheme} leaves it out.", file=sys.stderr)
+        status = 1
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose what the first has kept
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    best = winners(cases, known)
+    lines = changes(best, cases)
     print("\n".join(lines) if lines else "The dispatcher chooses what was measured fastest everywhere.")
-    if options.write:
-        today = datetime.now(UTC).date().isoformat()
-        entries = merged(old, best)
-        write_tuned(path, Tuned(name, case.arch, version("triton"), torch.__version__, today, entries))
+    write()
+    if options.write and best:
         print(f"{len(best)} entries written to {path}.")
     elif lines:
         print("Nothing was changed; --write does.")
-    return 0
+    return status
 
 
 if __name__ == "__main__":

@@ -1,93 +1,79 @@
-"""What the tuner tries and how it decides: plain functions of a timer, so that they can be tested without a GPU."""
+"""How the tuner decides: plain functions of a timer, so that they can be tested without a GPU."""
 
 import json
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from ..runtime.architectures import features
-from ..runtime.dispatch import Case, allows, choose_backward, choose_forward, tiles_of
+from ..runtime.dispatch import Case
 from ..runtime.files import write_atomically
-from ..runtime.schemes import BACKWARD_SCHEMES, FORWARD_SCHEMES, TILED
-from ..runtime.tile_tables import Tile
 from ..runtime.tuned import Measured
+from .candidates import CHOOSE, Candidate, rounds, shape_words
 
-#: (N, K) of the models' projections and of squares: the layers sweep.
-WIDTHS = (
-    (1024, 1024), (2048, 2048), (4096, 4096), (8192, 8192),
-    (3072, 1024), (4096, 1024), (1024, 4096), (4800, 1600), (1600, 1600), (6400, 1600), (1600, 6400),
-    (256, 2048), (5632, 2048), (2048, 5632), (11008, 4096),
-)  # fmt: skip
-SECONDS_A_SHAPE = 6.0
+#: What a candidate is given on the GPU, and what it takes with its tensors, warm-up and capture: an estimate.
+SECONDS_A_CANDIDATE = 0.08
+WITH_OVERHEAD = 1.5
 
-CHOOSE = {"forward": choose_forward, "backward": choose_backward}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One thing to time. tile: None where the scheme has no GEMM of ours."""
-
-    passed: str
-    m: int
-    n: int
-    k: int
-    rank: int
-    dropout: bool
-    scheme: str
-    tile: tuple[int, int, int, int, int] | None
-
-    def key(self) -> str:
-        return json.dumps([self.passed, self.m, self.n, self.k, self.rank, self.dropout, self.scheme, self.tile])
-
-
-# ms of one (scheme, tile) at a case; None where it cannot run.
+# ms of one candidate; None where it does not fit the GPU. Anything else that fails is raised, and ends the run.
 Timer = Callable[[Candidate], float | None]
+Known = dict[str, float]
 
 
-def candidates(case: Case) -> list[Candidate]:
-    """Every scheme and tile for one case, those that the tables would choose first."""
-    found = []
-    for passed, schemes in (("forward", FORWARD_SCHEMES), ("backward", tuple(BACKWARD_SCHEMES))):
-        first = CHOOSE[passed](case).scheme
-        for scheme in sorted(schemes, key=lambda s: s != first):
-            kernel = TILED.get(scheme)
-            if scheme in ("torch", "bordered") or (scheme == "single_pass" and case.dropout):
-                continue
-            if kernel == "gemm_tma" and (not features(case.arch).tma or case.dropout):
-                continue
-            masked = case.dropout and passed == "backward"
-            tiles: Iterable[Tile | None] = (None,)
-            if kernel is not None:
-                tiles = (tile for tile in tiles_of(kernel, case.arch) if allows(tile, case.rank, masked))
-            for tile in tiles:
-                shape = None if tile is None else (tile.bm, tile.bn, tile.bk, tile.stages, tile.warps)
-                found.append(Candidate(passed, case.m, case.n, case.k, case.rank, case.dropout, scheme, shape))
-    return found
+def measure(
+    cases: Iterable[Case], timer: Timer, record: Path, known: Known, *, until: float = float("inf"),
+    left_out: Collection[str] = (), after_round: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter, say: Callable[[str], None] = print,
+) -> bool:  # fmt: skip
+    """Times round by round what `known` does not hold, and adds it there and to the file `record`. False where the
+    time `until`, by clock, came first, or an interrupt. left_out: keys of candidates that are not to be timed."""
+    all_rounds = list(rounds(cases))
+    done = 0
+    try:
+        for number, candidates in enumerate(all_rounds, 1):
+            for candidate in candidates:
+                key = candidate.key()
+                if key not in known and key not in left_out:
+                    if clock() >= until:
+                        rest, of = sum(map(len, all_rounds)) - done, len(all_rounds)
+                        say(f"Out of time in round {number} of {of}: {rest} candidates are left for the next run.")
+                        return False
+                    ms = timer(candidate)
+                    if ms is None:
+                        say(f"{candidate.describe()} does not fit this GPU.")
+                    else:
+                        known[key] = ms
+                        _write(record, known)
+                done += 1
+            after_round()
+    except KeyboardInterrupt:
+        say("Interrupted: what was timed until now is kept.")
+        return False
+    return True
 
 
-def tune(
-    cases: Iterable[Case], timer: Timer, record: Path, clock: Callable[[], float] = time.perf_counter,
-    say: Callable[[str], None] = print,
-) -> list[Measured]:  # fmt: skip
-    """The fastest of each pass and case. What `record` holds already is not timed again."""
-    known = read_record(record)
+def _write(record: Path, known: Known) -> None:
+    write_atomically(record, lambda path: path.write_text(json.dumps(known, indent=0), encoding="utf-8"))
+
+
+def winners(cases: Iterable[Case], known: Known) -> list[Measured]:
+    """The fastest of each pass and case of which at least two candidates were timed.
+
+    Where that is bordered, which needs a weight made for it, the fastest of the others follows.
+    """
+    times: dict[tuple[object, ...], dict[Candidate, float]] = {}
+    for candidates in rounds(cases):
+        for candidate in candidates:
+            if candidate.key() in known:
+                times.setdefault(candidate.case, {})[candidate] = known[candidate.key()]
     best: list[Measured] = []
-    for case in cases:
-        end = clock() + SECONDS_A_SHAPE
-        times: dict[str, dict[Candidate, float]] = {"forward": {}, "backward": {}}
-        for candidate in candidates(case):
-            key = candidate.key()
-            if key not in known:
-                if clock() > end:
-                    say(f"({case.n}, {case.k}): out of time, {candidate.scheme} left for the next run")
-                    continue
-                known[key] = timer(candidate)
-                write_atomically(record, lambda path: path.write_text(json.dumps(known, indent=0), encoding="utf-8"))
-            ms = known[key]
-            if ms is not None:
-                times[candidate.passed][candidate] = ms
-        best += [_winner(measured) for measured in times.values() if measured]
+    for measured in times.values():
+        if len(measured) < 2:
+            continue
+        best.append(_winner(measured))
+        others = {candidate: ms for candidate, ms in measured.items() if candidate.scheme != "bordered"}
+        if best[-1].scheme == "bordered":
+            best.append(_winner(others))
     return best
 
 
@@ -96,14 +82,14 @@ def _winner(times: dict[Candidate, float]) -> Measured:
     ordered = sorted(times, key=times.__getitem__)
     least = {candidate.scheme: times[candidate] for candidate in reversed(ordered)}
     words = ", ".join(f"{scheme} {ms * 1e3:.1f}" for scheme, ms in sorted(least.items(), key=lambda item: item[1]))
-    w = ordered[0]
-    return Measured(w.passed, w.m, w.n, w.k, w.rank, w.dropout, w.scheme, w.tile, f"us: {words}")
+    return Measured(reason=f"us: {words}", **asdict(ordered[0]))
 
 
-def read_record(record: Path) -> dict[str, float | None]:
-    """What an earlier run timed: ms by candidate, None where it could not run.
+def read_record(record: Path) -> Known:
+    """What an earlier run timed: ms by candidate. A null, which earlier versions wrote for any failure, is left out,
+    so that the candidate is timed again.
 
-    Raises ValueError, naming the file, for one that tune() did not write.
+    Raises ValueError, naming the file, for one that measure() did not write.
     """
     if not record.is_file():
         return {}
@@ -114,21 +100,20 @@ def read_record(record: Path) -> dict[str, float | None]:
     times = found.values() if isinstance(found, dict) else [found]
     if not isinstance(found, dict) or any(ms is not None and not (type(ms) is float and 0 < ms < 1e9) for ms in times):
         raise ValueError(f"{record} is no record of times. Delete it, or name another file by --record")
-    return found
+    return {key: ms for key, ms in found.items() if ms is not None}
 
 
-def changes(best: list[Measured], case: Case) -> list[str]:
-    """A line for every shape where what was measured differs from what the dispatcher chooses now on case's device."""
+def changes(best: Iterable[Measured], cases: Iterable[Case]) -> list[str]:
+    """A line for every case where what was measured differs from what the dispatcher chooses now."""
+    by_shape = {shape_words(case): case for case in cases}
     lines = []
     for entry in best:
-        now = CHOOSE[entry.passed](
-            replace(case, m=entry.m, n=entry.n, k=entry.k, rank=entry.rank, dropout=entry.dropout)
-        )
-        if now.scheme != entry.scheme or now.tile is None:
-            lines.append(
-                f"{entry.passed} M {entry.m} N {entry.n} K {entry.k} r {entry.rank}: "
-                f"{now.scheme} -> {entry.scheme} {entry.tile or ''} ({entry.reason})"
-            )
+        words = shape_words(entry)
+        case = replace(by_shape[words], bordered=entry.scheme == "bordered")
+        now = CHOOSE[entry.passed](case)
+        tile = None if now.tile is None else (now.tile.bm, now.tile.bn, now.tile.bk, now.tile.stages, now.tile.warps)
+        if (now.scheme, tile) != (entry.scheme, entry.tile):
+            lines.append(f"{entry.passed} {words}: {now.scheme} -> {entry.scheme} {entry.tile or ''} ({entry.reason})")
     return lines
 
 
@@ -136,6 +121,10 @@ def merged(old: Iterable[Measured], best: Iterable[Measured]) -> tuple[Measured,
     """Entries of the same pass and case are replaced, others stay."""
 
     def same(entry: Measured) -> tuple[object, ...]:
-        return entry.passed, entry.m, entry.n, entry.k, entry.rank, entry.dropout
+        return (
+            entry.passed, entry.m, entry.n, entry.k, entry.rank, entry.dropout, entry.conv1d, entry.bias,
+        )  # fmt: skip
 
-    return tuple(({same(entry): entry for entry in old} | {same(entry): entry for entry in best}).values())
+    new = list(best)
+    replaced = {same(entry) for entry in new}
+    return (*(entry for entry in old if same(entry) not in replaced), *new)

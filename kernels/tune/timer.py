@@ -1,5 +1,6 @@
 """Times a candidate on the current GPU by CUDA graphs."""
 
+import gc
 import time
 from collections.abc import Callable
 from functools import partial
@@ -7,71 +8,138 @@ from statistics import median
 from typing import Any
 
 import torch
+from triton.runtime.errors import OutOfResources
 
 from ..lora import lora_linear
+from ..lora.bordered_weight import bordered
 from ..runtime.dispatch import using_tiles
 from ..runtime.schemes import TILED
 from ..runtime.tile_tables import Tile
-from .search import Candidate, Timer
+from .candidates import Candidate
+from .search import SECONDS_A_CANDIDATE
+
+OUT_OF_ROOM = (OutOfResources, torch.OutOfMemoryError)
+MOST_ROTATIONS = 64
 
 
-def gpu_timer(budget_s: float = 0.25) -> Timer:
-    """A timer whose results are medians in ms; None where a candidate does not fit the GPU."""
-    best: dict[tuple[str, int, int, int], float] = {}
+class TimingFailed(RuntimeError):
+    """A candidate failed otherwise than for want of room. The process is of no further use: a capture that failed
+    leaves the random generator and the stream in a state in which every later one fails too."""
 
-    def timer(c: Candidate) -> float | None:
-        kernel = TILED.get(c.scheme)
-        tiles = {} if kernel is None or c.tile is None else {kernel: Tile(*c.tile, "timed")}
+
+class GpuTimer:
+    """timer(candidate) -> the median in ms, None where the candidate does not fit the GPU. Raises TimingFailed.
+
+    All that belongs to a candidate happens on one side stream: its tensors, the forward whose backward is captured
+    (autograd runs a backward on the stream of its forward, and work on another stream ends a capture: CUDA's error
+    906), the warm-up, and the capture. Seeds of dropout are drawn inside the graph, which torch allows of the
+    device's own generator. The events are the graph's first and last node, so that what it takes to start a graph
+    is outside.
+    """
+
+    def __init__(
+        self, cuda: Any = torch.cuda, device: str = "cuda", linear: Callable[..., Any] = lora_linear,
+        budget_s: float = SECONDS_A_CANDIDATE, clock: Callable[[], float] = time.perf_counter,
+    ) -> None:  # fmt: skip
+        self._cuda, self._device, self._linear = cuda, torch.device(device), linear
+        self._budget_s, self._clock = budget_s, clock
+        self._stream: Any = None
+        self._best: dict[tuple[object, ...], float] = {}
+
+    def __call__(self, candidate: Candidate) -> float | None:
         try:
-            with using_tiles(tiles):
-                return _median_ms(c, best, budget_s)
-        except (RuntimeError, ValueError) as failure:
-            if "illegal" in str(failure):
-                raise
+            with tiles_given(candidate):
+                if self._stream is None:  # the first is timed twice: until then the GPU's clock was at rest
+                    self._stream = self._cuda.Stream(self._device)
+                    self._median_ms(candidate)
+                return self._median_ms(candidate)
+        except OUT_OF_ROOM:
             return None
+        except Exception as error:
+            text = " ".join(str(error).split())[:300]
+            raise TimingFailed(f"{candidate.describe()}: {type(error).__name__}: {text}") from error
 
-    return timer
+    def _median_ms(self, c: Candidate) -> float:
+        begin, cuda = self._clock(), self._cuda
+        size = 2 * (c.m * c.k + c.m * c.n + c.n * c.k)
+        rotations = 2 * cuda.get_device_properties(self._device).L2_cache_size // size + 1
+        self._stream.wait_stream(cuda.current_stream(self._device))
+        with cuda.stream(self._stream):
+            calls = [make_call(c, self._device, self._linear) for _ in range(min(MOST_ROTATIONS, rotations))]
+            for _ in range(2):
+                for call in calls:
+                    call()
+        cuda.synchronize(self._device)
+        graph, first, last = self._capture(calls)
+        try:
+            return self._replays(c, graph, first, last, begin, len(calls))
+        finally:
+            graph.reset()
+
+    def _capture(self, calls: list[Callable[[], Any]]) -> tuple[Any, Any, Any]:
+        cuda = self._cuda
+        graph = cuda.CUDAGraph(keep_graph=True)
+        first, last = (cuda.Event(enable_timing=True, external=True) for _ in range(2))
+        failure: Exception | None = None
+        collecting = gc.isenabled()
+        gc.disable()  # it could free CUDA memory in the middle of a capture
+        try:
+            with cuda.graph(graph, stream=self._stream):
+                try:
+                    first.record()
+                    for call in calls:
+                        call()
+                    last.record()
+                except Exception as error:
+                    failure = error
+                    raise
+        except Exception as error:
+            raise failure or error from None  # ending a broken capture raises too, and says less
+        finally:
+            if collecting:
+                gc.enable()
+        graph.instantiate()
+        return graph, first, last
+
+    def _replays(self, c: Candidate, graph: Any, first: Any, last: Any, begin: float, calls: int) -> float:
+        """Replays for the candidate's time, 5 times at least, but 3 where it is twice as slow as the best so far."""
+        best = self._best.get(c.case, float("inf"))
+        graph.replay()  # uploads the graph
+        self._cuda.synchronize(self._device)
+        times: list[float] = []
+        while len(times) < 5 or (self._clock() - begin < self._budget_s and len(times) < 200):
+            graph.replay()
+            self._cuda.synchronize(self._device)
+            times.append(first.elapsed_time(last) / calls)
+            if len(times) == 3 and median(times) > 2 * best:
+                break
+        self._best[c.case] = min(best, median(times))
+        return median(times)
 
 
-def _median_ms(c: Candidate, best: dict[tuple[str, int, int, int], float], budget_s: float) -> float:
-    device, dtype = torch.device("cuda"), torch.bfloat16
-    size = 2 * (c.m * c.k + c.m * c.n + c.n * c.k)
-    rotations = max(1, min(8, 2 * torch.cuda.get_device_properties(device).L2_cache_size // size + 1))
+def tiles_given(c: Candidate) -> Any:
+    """The context in which the candidate's scheme runs with its tile."""
+    kernel = TILED.get(c.scheme)
+    return using_tiles({} if kernel is None or c.tile is None else {kernel: Tile(*c.tile, "timed")})
+
+
+def make_call(c: Candidate, device: torch.device, linear: Callable[..., Any] = lora_linear) -> Callable[[], Any]:
+    """What is timed, on tensors of its own and the current stream: a forward, or the backward of one that has run."""
+    make = partial(torch.randn, device=device, dtype=torch.bfloat16)
+    x = make(c.m, c.k, requires_grad=True)
+    weight = make(c.k, c.n).t() if c.conv1d else make(c.n, c.k)
+    weight = weight / c.k**0.5
+    a, b = make(c.rank, c.k, requires_grad=True), make(c.n, c.rank, requires_grad=True)
+    bias = make(c.n) if c.bias else None
+    border = None
+    if c.scheme == "bordered":
+        weight, border = bordered(weight, c.rank)
+    p = 0.1 if c.dropout else 0.0
     scheme = c.scheme if c.passed == "forward" else f"cublas/{c.scheme}"
-    calls: list[Callable[[], Any]] = []
-    for _ in range(rotations):
-        x = torch.randn(c.m, c.k, device=device, dtype=dtype, requires_grad=True)
-        weight = torch.randn(c.n, c.k, device=device, dtype=dtype) / c.k**0.5
-        a = torch.randn(c.rank, c.k, device=device, dtype=dtype, requires_grad=True)
-        b = torch.randn(c.n, c.rank, device=device, dtype=dtype, requires_grad=True)
-        dy = torch.randn(c.m, c.n, device=device, dtype=dtype)
-        p = 0.1 if c.dropout else 0.0
-        forward = partial(lora_linear, x, weight, a, b, scale=2.0, dropout_p=p, scheme=scheme)
-        if c.passed == "forward":
-            calls.append(forward)
-        else:
-            calls.append(partial(torch.autograd.grad, forward(), (x, a, b), dy, retain_graph=True))
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            for call in calls:
-                call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        for call in calls:
-            call()
-    key = (c.passed, c.m, c.n, c.k)
-    times: list[float] = []
-    begin = time.perf_counter()
-    while len(times) < 5 or (time.perf_counter() - begin < budget_s and len(times) < 200):
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        start.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end) / rotations)
-        if len(times) == 5 and median(times) > 2 * best.get(key, float("inf")):
-            break
-    best[key] = min(best.get(key, float("inf")), median(times))
-    return median(times)
+
+    def forward(_: Any = border) -> Any:  # holds the border, which lives as long as somebody does
+        return linear(x, weight, a, b, scale=2.0, bias=bias, dropout_p=p, scheme=scheme)
+
+    if c.passed == "forward":
+        return forward
+    return partial(torch.autograd.grad, forward(), (x, a, b), make(c.m, c.n), retain_graph=True)

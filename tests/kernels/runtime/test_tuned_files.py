@@ -16,7 +16,7 @@ from tests.mutations import damaged_json
 
 NAME = "NVIDIA H100 80GB HBM3"
 ENTRY = Measured("forward", 4096, 2048, 1024, 16, False, "epilogue", (128, 256, 64, 3, 8), "us: epilogue 1.0")
-PLAIN = Measured("backward", 4096, 2048, 1024, 16, True, "cublas", None, "us: cublas 1.0")
+PLAIN = Measured("backward", 4096, 2048, 1024, 16, True, "cublas", None, "us: cublas 1.0", conv1d=True, bias=True)
 TUNED = Tuned(NAME, 90, "3.7.1", "2.13.0", "2026-01-31", (ENTRY, PLAIN))
 
 
@@ -47,6 +47,11 @@ WRONG = {
     "an unknown key": (lambda d: d.update(more=1), "the file has an unknown key 'more'"),
     "entries of another kind": (lambda d: d.update(entries={}), "entries is {}, expected a value of type list"),
     "an entry of another kind": (lambda d: d["entries"].append(3), r"entries\[2\] is a int, expected an object"),
+    "an entry of a version before layouts": (
+        lambda d: [d["entries"][1].pop(key) for key in ("conv1d", "bias")] and None,
+        r"entries\[1\] has no key 'bias'. Delete the file and tune again",
+    ),
+    "a layout as a number": (lambda d: d["entries"][0].update(conv1d=1), "conv1d is 1, expected a value of type bool"),
     "an unknown scheme": (
         lambda d: d["entries"][0].update(scheme="f9"), r"entries\[0\]: scheme is 'f9', expected one of cublas",
     ),
