@@ -117,8 +117,17 @@ GEMM: Tiles = {
 #: The same on sm_90 with TMA: persistent, no flattening.
 GEMM_TMA: Tiles = {
     90: (
-        Tile(128, 256, 64, 4, 8, "no spill, 224 KiB, six copies in flight; the store in two halves", min_waves=0.8),
-        Tile(128, 128, 64, 4, 8, "fills the SMs where 128x256 leaves some idle"),
+        Tile(
+            128,
+            256,
+            64,
+            4,
+            8,
+            "no spill, 224 KiB, six copies in flight; the store in two halves",
+            masked=False,
+            min_waves=0.8,
+        ),
+        Tile(128, 128, 64, 4, 8, "fills the SMs where 128x256 leaves some idle", masked=False),
     ),
 }
 

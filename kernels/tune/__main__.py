@@ -10,22 +10,18 @@ Exit status 1 where a candidate failed, 2 without a GPU, 130 after an interrupt.
 
 import argparse
 import re
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..runtime.dispatch import Case
-from ..runtime.tuned import Tuned, read_tuned, tuned_path, write_tuned
-from .candidates import CHOOSE, candidates, in_order, rounds, shape_words
-from .cases import cases_at, sweep_cases
-from .search import SECONDS_A_CANDIDATE, WITH_OVERHEAD, changes, measure, merged, read_record, winners
-
-COMPILING = 0.5  # the most of the time that compiling ahead may take
+from ..runtime.schemes import BACKWARD_SCHEMES, FORWARD_SCHEMES
+from ..runtime.tuned import tuned_path
+from .candidates import CHOOSE, candidates, rounds, shape_words
+from .cases import LAYERS_RANK, cases_at, sweep_cases
+from .search import SECONDS_A_CANDIDATE, WITH_OVERHEAD
 
 
 def seconds_of(text: str) -> float:
@@ -50,13 +46,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="write the device's file under kernels/tuned")
     parser.add_argument("--record", type=Path, help="where times are kept (default: .tune-<GPU>.json here)")
     parser.add_argument("--tokens", type=int, help="M: the layers at these tokens alone, in place of the sweeps' cases")
-    parser.add_argument("--rank", type=int, default=16, help="rank, beside --tokens (default: 16)")
+    parser.add_argument("--rank", type=int, help="rank, beside --tokens (default: 16)")
     parser.add_argument("--dropout", action="store_true", help="with dropout 0.1, beside --tokens")
     parser.add_argument("--without", action="append", default=[], metavar="SCHEME", help="leave a scheme out")
     parser.add_argument("--list", action="store_true", help="print the cases and how many candidates each has")
     parser.add_argument("--arch", type=arch_of, help="beside --list: of this architecture, as sm_90")
     parser.add_argument("--sms", type=int, default=132, help="beside --arch: with so many SMs (default: 132)")
     options = parser.parse_args(argv)
+    if options.tokens is None and (options.dropout or options.rank is not None):
+        parser.error("--rank and --dropout stand beside --tokens; without it the sweeps' own cases are measured")
+    if options.arch and not options.list:
+        parser.error("--arch stands beside --list; what is timed is the GPU that is there")
+    names = sorted({*FORWARD_SCHEMES, *BACKWARD_SCHEMES})
+    if odd := [scheme for scheme in options.without if scheme not in names]:
+        parser.error(f"--without is {odd[0]!r}, expected one of {', '.join(names)}")
     if options.list and options.arch:
         return _list(_cases(options, options.arch, options.sms, ""))
     begin = time.perf_counter()
@@ -72,14 +75,19 @@ def main(argv: list[str] | None = None) -> int:
     cases = _cases(options, launch.architecture(here), launch.multiprocessors(here), name)
     if options.list:
         return _list(cases)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return _tune(options, cases, name, begin)
+    from .timer import GpuTimer
+    from .whole_run import run
+
+    record = options.record or Path(f".tune-{tuned_path(name).stem}-torch{torch.__version__}.json")
+    return run(
+        cases, name, record, until=begin + options.time, write=options.write, without=options.without, timer=GpuTimer()
+    )
 
 
 def _cases(options: Any, arch: int, sms: int, device: str) -> list[Case]:
     if options.tokens is None:
         return sweep_cases(arch, sms, device)
-    return cases_at(arch, sms, device, options.tokens, options.rank, options.dropout)
+    return cases_at(arch, sms, device, options.tokens, options.rank or LAYERS_RANK, options.dropout)
 
 
 def _list(cases: Sequence[Case]) -> int:
@@ -94,53 +102,6 @@ def _list(cases: Sequence[Case]) -> int:
         f"first two of every case take {two * each:.0f} s. Compiling comes on top."
     )
     return 0
-
-
-def _tune(options: Any, cases: list[Case], device: str, begin: float) -> int:
-    import torch
-
-    from .compiling import compile_all
-    from .timer import GpuTimer, TimingFailed
-
-    path, until = tuned_path(device), begin + options.time
-    record = options.record or Path(f".tune-{path.stem}-torch{torch.__version__}.json")
-    try:
-        old = read_tuned(path).entries if path.exists() else ()
-        known = read_record(record)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-    def write() -> None:
-        if options.write and (best := winners(cases, known)):
-            today = datetime.now(UTC).date().isoformat()
-            tuned = Tuned(device, cases[0].arch, version("triton"), torch.__version__, today, merged(old, best))
-            write_tuned(path, tuned)
-
-    status = 130
-    try:
-        left_out = {c.key() for c in in_order(cases) if c.scheme in options.without}
-        open_ones = [c for c in in_order(cases) if c.key() not in known and c.key() not in left_out]
-        left_out |= compile_all(open_ones, COMPILING * options.time).keys()
-        whole = measure(cases, GpuTimer(), record, known, until=until, left_out=left_out, after_round=write)
-        status = 0 if whole or time.perf_counter() >= until else 130
-    except KeyboardInterrupt:
-        pass
-    except TimingFailed as failure:
-        scheme = str(failure).split()[1]
-        print(f"error: {failure}. Its time is not recorded; --without {scheme} leaves it out.", file=sys.stderr)
-        status = 1
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one must not lose what the first has kept
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    best = winners(cases, known)
-    lines = changes(best, cases)
-    print("\n".join(lines) if lines else "The dispatcher chooses what was measured fastest everywhere.")
-    write()
-    if options.write and best:
-        print(f"{len(best)} entries written to {path}.")
-    elif lines:
-        print("Nothing was changed; --write does.")
-    return status
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ from itertools import chain
 from ..runtime.architectures import features
 from ..runtime.dispatch import Case, allows, choose_backward, choose_forward, choose_tile, tiles_of
 from ..runtime.schemes import BACKWARD_SCHEMES, FORWARD_SCHEMES, TILED, TMA_FALLBACK
-from ..runtime.tile_tables import BACKWARD, FORWARD, Tile
+from ..runtime.tile_tables import FORWARD, Tile
 from ..runtime.tuned import Measured
 
 CHOOSE = {"forward": choose_forward, "backward": choose_backward}
-RULES = {"forward": FORWARD, "backward": BACKWARD}
 SCHEMES = {"forward": FORWARD_SCHEMES, "backward": tuple(BACKWARD_SCHEMES)}
 Sides = tuple[int, int, int, int, int]
 
@@ -88,15 +87,13 @@ def candidates(case: Case, passed: str) -> list[Candidate]:
 
 
 def _applies(scheme: str, passed: str, case: Case) -> bool:
-    """Not where it needs TMA and there is none, nor where every rule that names it (in backward: its way to dX)
-    demands the opposite dropout."""
+    """Not where it needs TMA and there is none, nor a forward whose every rule demands the other dropout.
+
+    What a backward can do under a mask its tiles say: one without a tile for it is no candidate.
+    """
     if scheme in TMA_FALLBACK and not (features(case.arch).tma and case.fits_tma):
         return False
-
-    def product(name: str) -> str:
-        return BACKWARD_SCHEMES[name][0] if passed == "backward" else name
-
-    demands = [rule.dropout for rule in RULES[passed] if product(rule.scheme) == product(scheme)]
+    demands = [rule.dropout for rule in FORWARD if rule.scheme == scheme] if passed == "forward" else []
     return not demands or None in demands or case.dropout in demands
 
 

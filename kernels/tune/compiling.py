@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from multiprocessing import active_children, get_context
 
@@ -76,9 +76,10 @@ def compile_all(
         for done in as_completed([running.submit(launch, group) for group in work], timeout=seconds):
             failed |= done.result()
         running.shutdown()
-    except TimeoutError:
-        say(f"Compiling is not done after {seconds:.0f} s; the rest is compiled when it is timed.")
+    except (TimeoutError, BrokenExecutor) as cut:
         _end(running)
+        why = "A process that compiled has died" if isinstance(cut, BrokenExecutor) else f"{seconds:.0f} s are over"
+        say(f"{why}; what is not compiled yet is compiled when it is timed.")
     except BaseException:
         _end(running)
         raise

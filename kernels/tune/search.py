@@ -15,7 +15,13 @@ from .candidates import CHOOSE, Candidate, rounds, shape_words
 SECONDS_A_CANDIDATE = 0.08
 WITH_OVERHEAD = 1.5
 
-# ms of one candidate; None where it does not fit the GPU. Anything else that fails is raised, and ends the run.
+
+class TimingFailed(RuntimeError):
+    """A candidate failed otherwise than for want of room. The process is of no further use: a capture that failed
+    leaves the random generator and the stream in a state in which every later one fails too."""
+
+
+# ms of one candidate; None where it does not fit the GPU. Raises TimingFailed, naming it, where anything else fails.
 Timer = Callable[[Candidate], float | None]
 Known = dict[str, float]
 
@@ -26,29 +32,26 @@ def measure(
     clock: Callable[[], float] = time.perf_counter, say: Callable[[str], None] = print,
 ) -> bool:  # fmt: skip
     """Times round by round what `known` does not hold, and adds it there and to the file `record`. False where the
-    time `until`, by clock, came first, or an interrupt. left_out: keys of candidates that are not to be timed."""
+    time `until`, by clock, came first. left_out: keys of candidates that are not to be timed. Raises what the timer
+    raises; what was timed before stands in `known` and `record`."""
     all_rounds = list(rounds(cases))
     done = 0
-    try:
-        for number, candidates in enumerate(all_rounds, 1):
-            for candidate in candidates:
-                key = candidate.key()
-                if key not in known and key not in left_out:
-                    if clock() >= until:
-                        rest, of = sum(map(len, all_rounds)) - done, len(all_rounds)
-                        say(f"Out of time in round {number} of {of}: {rest} candidates are left for the next run.")
-                        return False
-                    ms = timer(candidate)
-                    if ms is None:
-                        say(f"{candidate.describe()} does not fit this GPU.")
-                    else:
-                        known[key] = ms
-                        _write(record, known)
-                done += 1
-            after_round()
-    except KeyboardInterrupt:
-        say("Interrupted: what was timed until now is kept.")
-        return False
+    for number, candidates in enumerate(all_rounds, 1):
+        for candidate in candidates:
+            key = candidate.key()
+            if key not in known and key not in left_out:
+                if clock() >= until:
+                    rest, of = sum(map(len, all_rounds)) - done, len(all_rounds)
+                    say(f"Out of time in round {number} of {of}: {rest} candidates are left for the next run.")
+                    return False
+                ms = timer(candidate)
+                if ms is None:
+                    say(f"{candidate.describe()} does not fit this GPU.")
+                else:
+                    known[key] = ms
+                    _write(record, known)
+            done += 1
+        after_round()
     return True
 
 

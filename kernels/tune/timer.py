@@ -16,15 +16,10 @@ from ..runtime.dispatch import using_tiles
 from ..runtime.schemes import TILED
 from ..runtime.tile_tables import Tile
 from .candidates import Candidate
-from .search import SECONDS_A_CANDIDATE
+from .search import SECONDS_A_CANDIDATE, TimingFailed
 
 OUT_OF_ROOM = (OutOfResources, torch.OutOfMemoryError)
 MOST_ROTATIONS = 64
-
-
-class TimingFailed(RuntimeError):
-    """A candidate failed otherwise than for want of room. The process is of no further use: a capture that failed
-    leaves the random generator and the stream in a state in which every later one fails too."""
 
 
 class GpuTimer:
@@ -80,7 +75,7 @@ class GpuTimer:
         cuda = self._cuda
         graph = cuda.CUDAGraph(keep_graph=True)
         first, last = (cuda.Event(enable_timing=True, external=True) for _ in range(2))
-        failure: Exception | None = None
+        failure: BaseException | None = None
         collecting = gc.isenabled()
         gc.disable()  # it could free CUDA memory in the middle of a capture
         try:
@@ -90,7 +85,7 @@ class GpuTimer:
                     for call in calls:
                         call()
                     last.record()
-                except Exception as error:
+                except BaseException as error:  # an interrupt too: what ends the capture must not hide it
                     failure = error
                     raise
         except Exception as error:
