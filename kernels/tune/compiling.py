@@ -47,7 +47,7 @@ def launch_group(group: list[Candidate]) -> Launched:
             failed[c.key()] = f"{c.describe()}: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
             try:
                 torch.cuda.synchronize()
-            except RuntimeError:
+            except Exception:
                 _spoiled = True
     with suppress(RuntimeError):
         torch.cuda.empty_cache()
@@ -80,6 +80,7 @@ def compile_all(
         _end(running)
         why = "A process that compiled has died" if isinstance(cut, BrokenExecutor) else f"{seconds:.0f} s are over"
         say(f"{why}; what is not compiled yet is compiled when it is timed.")
+        return failed
     except BaseException:
         _end(running)
         raise

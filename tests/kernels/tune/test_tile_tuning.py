@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -170,6 +171,20 @@ def test_compiling_ahead_launches_every_candidate_once_and_kernels_in_one_proces
     timer, timed = fake(Clock(), 0.0, "cublas")
     search.measure([SMALL], timer, Path("unused"), dict.fromkeys((c.key() for c in wanted), 1.0), left_out=failed)
     assert timed == []
+
+
+def test_compiling_ahead_ends_when_its_time_is_over() -> None:
+    released, said = Event(), list[str]()
+
+    def waits(group: list[Candidate]) -> dict[str, str]:
+        released.wait(60)
+        return {}
+
+    try:
+        assert compile_all(in_order([SMALL]), 0.01, said.append, waits, ThreadPoolExecutor) == {}
+    finally:
+        released.set()
+    assert len(said) == 1 and "compiled when it is timed" in said[0]
 
 
 def test_the_list_needs_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
