@@ -20,6 +20,7 @@ from .search import SECONDS_A_CANDIDATE, TimingFailed
 
 OUT_OF_ROOM = (OutOfResources, torch.OutOfMemoryError)
 MOST_ROTATIONS = 64
+WARM_UP_S = 0.5
 
 
 class GpuTimer:
@@ -44,9 +45,10 @@ class GpuTimer:
     def __call__(self, candidate: Candidate) -> float | None:
         try:
             with tiles_given(candidate):
-                if self._stream is None:  # the first is timed twice: until then the GPU's clock was at rest
-                    self._stream = self._cuda.Stream(self._device)
-                    self._median_ms(candidate)
+                if self._stream is None:  # the first is timed again and again, until the GPU's clock has risen
+                    self._stream, begin = self._cuda.Stream(self._device), self._clock()
+                    while self._clock() - begin < WARM_UP_S:
+                        self._median_ms(candidate)
                 return self._median_ms(candidate)
         except OUT_OF_ROOM:
             return None

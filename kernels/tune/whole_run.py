@@ -24,10 +24,9 @@ COMPILING = 0.5
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does, also where the shell had the latter ignored."""
+    """SIGTERM raises KeyboardInterrupt, as Ctrl-C does; afterwards both are handled as before."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
-        signal.signal(number, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

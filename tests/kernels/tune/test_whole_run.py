@@ -25,9 +25,11 @@ CASES = [Case(4096, n, 1024, 16, 90, 132, device=DEVICE) for n in (1024, 3072)]
 def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The device's file, in a folder of this test."""
     monkeypatch.setenv("LORABENCH_TUNED", str(tmp_path / "tuned"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     yield tuned_path(DEVICE)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    signal.signal(signal.SIGINT, before)
 
 
 def started(
