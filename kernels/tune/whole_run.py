@@ -43,7 +43,10 @@ def run(
     Returns the exit status: 0, 1 where a candidate failed, 2 where a file that is there cannot be read, 130 after an
     interrupt; whatever was timed before counts.
     """
-    path = tuned_path(device)
+    path, everything = tuned_path(device), in_order(cases)
+    if not everything:
+        print(f"Nothing to time: on {device} at this rank everything runs in cuBLAS.")
+        return 0
     try:
         old = read_tuned(path).entries if path.exists() else ()
         known = read_record(record)
@@ -60,8 +63,8 @@ def run(
     status = 0
     with terminated_as_interrupted():
         try:
-            left_out = {c.key() for c in in_order(cases) if c.scheme in without}
-            wanted = [c for c in in_order(cases) if c.key() not in known and c.key() not in left_out]
+            left_out = {c.key() for c in everything if c.scheme in without}
+            wanted = [c for c in everything if c.key() not in known and c.key() not in left_out]
             left_out |= compiled(wanted, COMPILING * (until - time.perf_counter())).keys()
             gc.collect()
             gc.freeze()  # torch collects at every capture: what was imported need not be searched each time

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,12 @@ def test_time_is_over_and_nothing_is_written_that_was_not_asked_for(
     assert "Out of time in round 1" in capsys.readouterr().out and not tuned.exists()
     assert started(tmp_path, lambda candidate: 2.0 if candidate.scheme == "cublas" else 3.0, write=False) == 0
     assert "-> cublas" in capsys.readouterr().out and not tuned.exists()
+
+
+def test_there_may_be_nothing_to_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = [replace(case, arch=75) for case in CASES]
+    assert run(old, DEVICE, tmp_path / "times", until=0.0, write=True, without=(), timer=lambda candidate: 1.0) == 0
+    assert "everything runs in cuBLAS" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_a_tuned_file_without_layouts_is_refused_with_advice(
