@@ -28,12 +28,12 @@ Known = dict[str, float]
 
 def measure(
     cases: Iterable[Case], timer: Timer, record: Path, known: Known, *, until: float = float("inf"),
-    left_out: Collection[str] = (), after_round: Callable[[], None] = lambda: None,
+    left_out: Collection[str] = (), stamp: str = "", after_round: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter, say: Callable[[str], None] = print,
 ) -> bool:  # fmt: skip
     """Times round by round what `known` does not hold, and adds it there and to the file `record`. False where the
     time `until`, by clock, came first. left_out: keys of candidates that are not to be timed. Raises what the timer
-    raises; what was timed before stands in `known` and `record`."""
+    raises; what was timed before stands in `known` and, each key behind `stamp`, in `record`."""
     all_rounds = list(rounds(cases))
     done = 0
     for number, candidates in enumerate(all_rounds, 1):
@@ -49,14 +49,14 @@ def measure(
                     say(f"{candidate.describe()} does not fit this GPU.")
                 else:
                     known[key] = ms
-                    _write(record, known)
+                    _write(record, {stamp + key: ms for key, ms in known.items()})
             done += 1
         after_round()
     return True
 
 
-def _write(record: Path, known: Known) -> None:
-    write_atomically(record, lambda path: path.write_text(json.dumps(known, indent=0), encoding="utf-8"))
+def _write(record: Path, times: Known) -> None:
+    write_atomically(record, lambda path: path.write_text(json.dumps(times, indent=0), encoding="utf-8"))
 
 
 def winners(cases: Iterable[Case], known: Known) -> list[Measured]:
@@ -88,9 +88,9 @@ def _winner(times: dict[Candidate, float]) -> Measured:
     return Measured(reason=f"us: {words}", **asdict(ordered[0]))
 
 
-def read_record(record: Path) -> Known:
-    """What an earlier run timed: ms by candidate. A null, which earlier versions wrote for any failure, is left out,
-    so that the candidate is timed again.
+def read_record(record: Path, stamp: str = "") -> Known:
+    """What an earlier run of the same stamp timed: ms by candidate. A null, which earlier versions wrote for any
+    failure, is left out, so that the candidate is timed again.
 
     Raises ValueError, naming the file, for one that measure() did not write.
     """
@@ -103,7 +103,7 @@ def read_record(record: Path) -> Known:
     times = found.values() if isinstance(found, dict) else [found]
     if not isinstance(found, dict) or any(ms is not None and not (type(ms) is float and 0 < ms < 1e9) for ms in times):
         raise ValueError(f"{record} is no record of times. Delete it, or name another file by --record")
-    return {key: ms for key, ms in found.items() if ms is not None}
+    return {key.removeprefix(stamp): ms for key, ms in found.items() if ms is not None and key.startswith(stamp)}
 
 
 def changes(best: Iterable[Measured], cases: Iterable[Case]) -> list[str]:

@@ -1,6 +1,7 @@
 """A run of the tuner from the first compilation to the file that is written, however it ends."""
 
 import gc
+import hashlib
 import signal
 import sys
 import time
@@ -20,6 +21,15 @@ from .search import Timer, TimingFailed, changes, measure, merged, read_record, 
 
 #: The most of the time that compiling ahead may take.
 COMPILING = 0.5
+
+
+def stamp_of(device: str) -> str:
+    """What a time depends on beside its candidate, as a prefix of its key: device, versions, and what is run."""
+    words = [device, torch.__version__, version("triton")]
+    here = Path(__file__).parents[1]
+    sources = sorted(path for folder in ("lora", "runtime", "tune") for path in (here / folder).glob("*.py"))
+    text = "\n".join([*words, *(path.read_text(encoding="utf-8") for path in sources)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16] + " "
 
 
 @contextmanager
@@ -43,13 +53,13 @@ def run(
     Returns the exit status: 0, 1 where a candidate failed, 2 where a file that is there cannot be read, 130 after an
     interrupt; whatever was timed before counts.
     """
-    path, everything = tuned_path(device), in_order(cases)
+    path, everything, stamp = tuned_path(device), in_order(cases), stamp_of(device)
     if not everything:
         print(f"Nothing to time: on {device} at this rank everything runs in cuBLAS.")
         return 0
     try:
         old = read_tuned(path).entries if path.exists() else ()
-        known = read_record(record)
+        known = read_record(record, stamp)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -68,7 +78,7 @@ def run(
             left_out |= compiled(wanted, COMPILING * (until - time.perf_counter())).keys()
             gc.collect()
             gc.freeze()  # torch collects at every capture: what was imported need not be searched each time
-            measure(cases, timer, record, known, until=until, left_out=left_out, after_round=save)
+            measure(cases, timer, record, known, until=until, left_out=left_out, stamp=stamp, after_round=save)
         except KeyboardInterrupt:
             print("Interrupted: what was timed until now is kept.")
             status = 130
@@ -80,7 +90,8 @@ def run(
             signal.signal(number, signal.SIG_IGN)  # a second one must not lose what the first has kept
         best = winners(cases, known)
         lines = changes(best, cases)
-        print("\n".join(lines) if lines else "The dispatcher chooses what was measured fastest everywhere.")
+        agreed = "The dispatcher chooses what was measured fastest." if best else "No case has been compared yet."
+        print("\n".join(lines) if lines else agreed)
         save()
     if write and best:
         print(f"{len(best)} entries written to {path}.")

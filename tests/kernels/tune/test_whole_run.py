@@ -60,9 +60,15 @@ def test_an_interrupted_run_writes_what_it_has_and_the_next_goes_on(number: int,
 
     assert started(tmp_path, timer) == 130
     assert len(read_tuned(tuned).entries) == 2, "two cases have been compared"
-    assert len(times(tmp_path)) == 6
+    found = times(tmp_path)
+    assert len(found) == 6
     assert started(tmp_path, timer) == 0
     assert len(read_tuned(tuned).entries) >= 4 and len(seen) == len(in_order(CASES)) + 1
+
+    stale = {key[:3] + "z" + key[4:]: ms for key, ms in times(tmp_path).items()}  # of other kernels or versions
+    (tmp_path / "times").write_text(json.dumps(stale))
+    assert started(tmp_path, timer) == 0
+    assert len(seen) == 2 * len(in_order(CASES)) + 1 and found.keys() < times(tmp_path).keys(), "timed again"
 
 
 def test_a_failure_is_no_time_and_leaves_what_was_timed(
@@ -98,7 +104,8 @@ def test_time_is_over_and_nothing_is_written_that_was_not_asked_for(
     tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert started(tmp_path, lambda candidate: 1.0, seconds=0.0) == 0
-    assert "Out of time in round 1" in capsys.readouterr().out and not tuned.exists()
+    said = capsys.readouterr().out
+    assert "Out of time in round 1" in said and "No case has been compared yet." in said and not tuned.exists()
     assert started(tmp_path, lambda candidate: 2.0 if candidate.scheme == "cublas" else 3.0, write=False) == 0
     assert "-> cublas" in capsys.readouterr().out and not tuned.exists()
 
