@@ -54,6 +54,9 @@ def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
     for position, (name, value) in enumerate(arguments):
         if value is None or (isinstance(value, int) and value == 1):
             constants[name] = value
+        elif name in run.layouts:
+            block = list(run.layouts[name].block)
+            signature[name] = f"tensordesc<{_NAMES[value.dtype]}{block}>".replace(" ", "")
         elif isinstance(value, Tensor):
             signature[name] = "*" + _NAMES[value.dtype]
             aligned.append(position)
@@ -61,10 +64,8 @@ def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
             signature[name] = "i32"
             if value % 16 == 0:
                 aligned.append(position)
-        elif isinstance(value, float):
+        else:
             signature[name] = "fp32"
-        else:  # a tensor descriptor
-            signature[name] = f"tensordesc<{_NAMES[value.base.dtype]}{list(value.block_shape)}>".replace(" ", "")
     for name in constants:
         signature[name] = "constexpr"
     c, o = run.constants, run.options

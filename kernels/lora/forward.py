@@ -127,19 +127,16 @@ def build_gemm(
 ) -> Callable[..., None]:  # fmt: skip
     """The launch of y (m, n) = x (m, k) times weight, plus the branch s v; its inputs are those of gemm_kernel."""
     if tma:
-        from .gemm_tma import descriptors, gemm_tma_launch
+        from .gemm_tma import gemm_tma_launch
 
-        chosen = tile or choose_tile("gemm_tma", case, m, n)
         run_tma = gemm_tma_launch(
-            m, n, k, case.rank, chosen, stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm,
-            w_rows_are_n=stride_wk == 1, programs=case.sms, parts=parts, bias=bias, pdl=pdl, dtype=dtype, keep=keep,
+            m, n, k, case.rank, tile or choose_tile("gemm_tma", case, m, n), stride_xm=stride_xm, stride_wk=stride_wk,
+            stride_wn=stride_wn, stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=case.sms,
+            parts=parts, bias=bias, pdl=pdl, dtype=dtype, keep=keep,
         )  # fmt: skip
 
         def gemm_tma(p_x, p_w, p_s, p_v, p_bias, p_mask, p_y):
-            # The logical (n, k) weight of this product: dX's is the transpose.
-            logical = p_w if p_w.shape == (n, k) and p_w.stride() == (stride_wn, stride_wk) else p_w.t()
-            d_x, d_w, d_y = descriptors(p_x, logical, p_y, chosen)
-            run_tma(d_x=d_x, d_w=d_w, d_y=d_y, p_s=p_s, p_v=p_v, p_bias=p_bias)
+            run_tma(d_x=p_x, d_w=p_w, d_y=p_y, p_s=p_s, p_v=p_v, p_bias=p_bias)
 
         return gemm_tma
     from .gemm import gemm_launch

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.jit_helpers import down, up
 from ..runtime.sizes import padded
+from ..runtime.tensor_maps import Layout
 from .gemm import add_branch, grouped_tile
 
 
@@ -58,30 +58,27 @@ def gemm_tma_kernel(
         d_y.store([i_m * BM, i_n * BN + BN // 2], down(b_right, DTYPE, UP))
 
 
-def descriptors(x: Tensor, weight: Tensor, y: Tensor, tile: Any) -> tuple[Any, Any, Any]:
-    """Descriptors of x (M, K), the weight (N, K) in either layout, and y (M, N)."""
-    from triton.tools.tensor_descriptor import TensorDescriptor
-
-    rows_are_n = weight.stride(1) == 1
-    stored, block = (weight, [tile.bn, tile.bk]) if rows_are_n else (weight.t(), [tile.bk, tile.bn])
-    return (
-        TensorDescriptor.from_tensor(x, [tile.bm, tile.bk]),
-        TensorDescriptor.from_tensor(stored, block),
-        TensorDescriptor.from_tensor(y, [tile.bm, tile.bn // 2]),
-    )
-
-
 def gemm_tma_launch(
     m: int, n: int, k: int, rank: int, tile: Any, *,
-    stride_vr: int, stride_vn: int, stride_sm: int, w_rows_are_n: bool, programs: int, parts: int = 1,
-    bias: bool = False, pdl: bool = False, dtype: torch.dtype, keep: bool = True,
+    stride_xm: int, stride_wk: int, stride_wn: int, stride_vr: int, stride_vn: int, stride_sm: int, programs: int,
+    parts: int = 1, bias: bool = False, pdl: bool = False, dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
-    """The launch for one shape; tile has bm, bn, bk, warps, stages."""
+    """The launch for one shape; tile has bm, bn, bk, warps, stages.
+
+    d_x, d_w and d_y of a call are tensors: x (M, K), the weight in either layout, y (M, N), contiguous.
+    """
     programs = min(programs, triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn))
+    rows_are_n = stride_wk == 1
+    layouts = {
+        "d_x": Layout((m, k), (stride_xm, 1), (tile.bm, tile.bk)),
+        "d_w": Layout((n, k), (stride_wn, 1), (tile.bn, tile.bk)) if rows_are_n
+        else Layout((k, n), (stride_wk, 1), (tile.bk, tile.bn)),
+        "d_y": Layout((m, n), (n, 1), (tile.bm, tile.bn // 2)),
+    }  # fmt: skip
     sizes = {"M": m, "N": n, "K": k, "stride_vr": stride_vr}
     constants = {
         "R": rank, "RP": padded(rank), "STRIDE_VN": stride_vn, "STRIDE_SM": stride_sm, "PARTS": parts, "BIAS": bias,
-        "W_ROWS_ARE_N": w_rows_are_n, "PDL": pdl, "UP": launch.interpreting() and dtype == torch.bfloat16,
+        "W_ROWS_ARE_N": rows_are_n, "PDL": pdl, "UP": launch.interpreting() and dtype == torch.bfloat16,
         "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8, "PROGRAMS": programs,
     }  # fmt: skip
     return launch.Launch(
@@ -93,4 +90,5 @@ def gemm_tma_launch(
         stages=tile.stages,
         pdl=pdl,
         keep=keep,
+        layouts=layouts,
     )

@@ -16,6 +16,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
+from .tensor_maps import Layout, below_descriptors, expanded
+
 MaybeTensor = TypeVar("MaybeTensor", bound=Tensor | None)
 
 #: Launches so far, by kernel name. Tests read it, so that a silent fall-back to the reference fails.
@@ -170,6 +172,7 @@ class Launch:
     inputs are None, their dtypes, the 16-byte alignment of tensors, and of an integer whether it is 1 or a multiple of
     16 (a float's value is free). Nothing checks it here; tests/kernels/stub_driver does for every caller. Where `keep`
     is False, calls need not agree: each goes through Triton's own look-up.
+    layouts: of the inputs that reach the kernel as tensor descriptors; a call gives a tensor that lies so.
     """
 
     __slots__ = (
@@ -181,6 +184,7 @@ class Launch:
         "inputs",
         "keep",
         "kernel",
+        "layouts",
         "name",
         "options",
         "sizes",
@@ -197,6 +201,7 @@ class Launch:
         stages: int = 3,
         pdl: bool = False,
         keep: bool = True,
+        layouts: dict[str, Layout] | None = None,
     ) -> None:
         self.kernel = kernel
         self.name: str = kernel.__name__
@@ -210,6 +215,7 @@ class Launch:
             raise TypeError(f"{self.name} takes {', '.join(names[count:])} last, not {', '.join([*sizes, *constants])}")
         # Bound to positions once: a kept kernel takes everything by position.
         self.in_order = itemgetter(*self.inputs)
+        self.layouts = layouts or {}
         self.fixed = (*sizes.values(), *constants.values())
         self.options: dict[str, Any] = {"num_warps": warps, "num_stages": stages}
         if pdl:
@@ -225,17 +231,17 @@ class Launch:
         if compiled is None:
             self.start(inputs)
             return
-        function, metadata, device, run, runtime = compiled
+        function, metadata, device, run, runtime, encoders = compiled
         enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
         if (enter is None or not getattr(enter, "calls", enter)) and (
             leave is None or not getattr(leave, "calls", leave)
         ):
             counts[self.name] += 1
+            arguments = self.in_order(inputs)
+            if encoders is not None:
+                arguments = expanded(arguments, encoders)
             # Written out here: a call of its own would cost as much as the keywords do.
-            run(
-                *self.grid, raw_stream(device), function, metadata, None, None, None,
-                *self.in_order(inputs), *self.fixed,
-            )  # fmt: skip
+            run(*self.grid, raw_stream(device), function, metadata, None, None, None, *arguments, *self.fixed)
         else:  # a profiler listens: Triton's own way tells it everything
             self.start(inputs)
 
@@ -248,15 +254,24 @@ class Launch:
         """Runs the kernel by Triton's own look-up, and keeps what it compiled."""
         if inputs.keys() != set(self.inputs):
             raise TypeError(f"{self.name} takes {', '.join(self.inputs)}, not {', '.join(inputs)}")
-        kernel = self.kernel[self.grid](*self.in_order(inputs), *self.fixed, **self.options)
+        arguments = [
+            value if layout is None else layout.descriptor(value)
+            for value, layout in zip(self.in_order(inputs), map(self.layouts.get, self.inputs), strict=True)
+        ]
+        kernel = self.kernel[self.grid](*arguments, *self.fixed, **self.options)
         # What a kept launch takes for granted of Triton, and tests/kernels/stub_driver shows of the installed one (true
         # of 3.6.0 and 3.7.1): JITFunction.run returns the CompiledKernel whose run(gridX, gridY, gridZ, stream,
         # function, packed_metadata, launch_metadata, enter hook, exit hook, *arguments) it has called itself;
-        # `arguments` are all parameters in their order, compile-time ones too, pointers as tensors or None, and
-        # descriptors are encoded there anew; launch_metadata is read by the hooks alone; the scratch memory that a
-        # kernel may want is allocated inside run. Pre-run hooks and the check for changed globals are passed over.
-        if self.keep and kernel is not None and not interpreting():
+        # `arguments` are all parameters in their order, compile-time ones too, pointers as tensors or None;
+        # launch_metadata is read by the hooks alone; the scratch memory that a kernel may want is allocated inside run.
+        # Pre-run hooks and the check for changed globals are passed over.
+        if self.keep and self.compiled is None and kernel is not None and not interpreting():
             from triton import knobs
 
             device = next(value.device.index for value in inputs.values() if isinstance(value, Tensor))
-            self.compiled = (kernel.function, kernel.packed_metadata, device, kernel.run, knobs.runtime)
+            run, encoders = kernel.run, None
+            if self.layouts:
+                start = (*self.grid, 0, kernel.function, kernel.packed_metadata, None, None, None)
+                layouts = [self.layouts.get(name) for name in self.inputs]
+                run, encoders = below_descriptors(run, layouts, start, self.in_order(inputs), self.fixed)
+            self.compiled = (kernel.function, kernel.packed_metadata, device, run, knobs.runtime, encoders)

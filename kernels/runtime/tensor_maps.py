@@ -1,0 +1,157 @@
+"""Tensor descriptors of a launch on the host: what TMA needs to know of a matrix, encoded once for each address.
+
+Triton makes a descriptor of every such argument anew at each call: about 5 us each on a server CPU, in Python and in
+the driver's cuTensorMapEncodeTiled. A map depends on nothing but what encode() is given, and refers to no memory but by
+its address: memory that was freed and came back with the same layout has the same map. So maps are kept, and the
+caching allocator hands out the same addresses in every step.
+"""
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from types import CellType, FunctionType
+from typing import Any
+
+from torch import Tensor
+
+#: Maps by encoder and address. Emptied at its most: a map and its key take about half a KiB, and a step of gpt2-xl has
+#: about 1200 operands for each length.
+MOST = 16384
+_maps: dict[tuple[int, "Encoder"], tuple[Any, ...]] = {}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A matrix as a descriptor sees it: shape and strides in elements, the last stride 1, and its blocks.
+
+    The tensor that a call brings gives the address and the dtype alone.
+    """
+
+    shape: tuple[int, int]
+    strides: tuple[int, int]
+    block: tuple[int, int]
+
+    def descriptor(self, t: Tensor) -> Any:
+        """Triton's own; raises AssertionError where t or the strides are not at multiples of 16 bytes."""
+        from triton.tools.tensor_descriptor import TensorDescriptor
+
+        return TensorDescriptor(t, list(self.shape), list(self.strides), list(self.block))
+
+
+class Encoder:
+    """One operand of a compiled kernel: its layout, and how Triton encodes a descriptor for that kernel."""
+
+    __slots__ = ("encode", "layout")
+
+    def __init__(self, layout: Layout, encode: Callable[[Any], list[Any]] | None) -> None:
+        self.layout = layout
+        self.encode = encode
+
+    def __call__(self, t: Tensor) -> tuple[Any, ...]:
+        """What the launcher takes for t: the map, shape and strides, kept; or the descriptor, which Triton encodes."""
+        encode = self.encode
+        if encode is None:
+            return (self.layout.descriptor(t),)
+        key = (t.data_ptr(), self)
+        found = _maps.get(key)
+        if found is None:
+            found = tuple(encode(self.layout.descriptor(t)))
+            if len(_maps) >= MOST:
+                _maps.clear()
+            _maps[key] = found
+        return found
+
+
+def forget_maps() -> None:
+    """Every map is encoded anew."""
+    _maps.clear()
+
+
+def below_descriptors(
+    run: Any, layouts: list[Layout | None], start: tuple[Any, ...], inputs: Any, rest: tuple[Any, ...]
+) -> tuple[Any, list[Encoder | None]]:
+    """The launcher that takes encoded maps, and an encoder for each input that is a descriptor (None for others).
+
+    run: a compiled kernel's launcher, which is called with start, inputs and rest; its `launch` expands descriptors and
+    calls one written in C (true of triton 3.6.0 and 3.7.1). Where run is not made so, or does not do with these inputs
+    what is expected of it, it is returned itself, with encoders that leave the encoding to it: correct, and slower.
+    """
+    plain = [None if layout is None else Encoder(layout, None) for layout in layouts]
+    found = _opened(run)
+    if found is None:
+        return run, plain
+    below, encode, metas = found
+    if len(metas) != sum(layout is not None for layout in layouts):
+        return run, plain
+    given = iter(metas)
+    encoders = [None if layout is None else Encoder(layout, _by(encode, next(given))) for layout in layouts]
+    try:
+        own = _handed(run, (*start, *expanded(inputs, plain), *rest), keep_expanding=True)
+        ours = _handed(below, (*start, *expanded(inputs, encoders), *rest), keep_expanding=False)
+    except (TypeError, AttributeError, KeyError):
+        return run, plain
+    return (below, encoders) if _equal(own, ours) else (run, plain)
+
+
+def _by(encode: Callable[[Any, Any], list[Any]], meta: Any) -> Callable[[Any], list[Any]]:
+    return lambda descriptor: encode(descriptor, meta)
+
+
+def _opened(run: Any) -> tuple[Any, Callable[[Any, Any], list[Any]], list[Any]] | None:
+    """run without the function that expands descriptors, that of its parts which encodes one, and what it is told of
+    each; None where run is not made so, or the kernel takes no maps."""
+    expand = getattr(run, "launch", None)
+    if not isinstance(expand, FunctionType) or expand.__closure__ is None:
+        return None
+    cells = dict(zip(expand.__code__.co_freevars, expand.__closure__, strict=True))
+    encode = expand.__globals__.get("make_tensordesc_arg")
+    if not {"launcher", "tensordesc_meta"} <= cells.keys() or not callable(encode):
+        return None
+    metas = cells["tensordesc_meta"].cell_contents
+    if not isinstance(metas, list | tuple) or not all(isinstance(meta, dict) for meta in metas):
+        return None
+    below = copy(run)
+    below.launch = cells["launcher"].cell_contents
+    return below, encode, list(metas)
+
+
+def _handed(run: Any, call: tuple[Any, ...], keep_expanding: bool) -> Any:
+    """What run would hand the launcher in C."""
+    handed: list[Any] = []
+
+    def note(*arguments: Any) -> None:
+        handed.extend(arguments)
+
+    noting = copy(run)
+    noting.launch = note
+    if keep_expanding:
+        expand = run.launch
+        cells = [
+            CellType(note) if name == "launcher" else cell
+            for name, cell in zip(expand.__code__.co_freevars, expand.__closure__, strict=True)
+        ]
+        noting.launch = FunctionType(expand.__code__, expand.__globals__, closure=tuple(cells))
+    noting(*call)
+    return handed
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether the launcher in C sees the same. Maps are objects that do not compare, so their types do."""
+    if isinstance(one, list | tuple):
+        return isinstance(other, list | tuple) and len(one) == len(other) and all(map(_equal, one, other))
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    return type(one).__eq__ is object.__eq__ or (isinstance(one, int | float | str) and one == other)
+
+
+def expanded(arguments: Any, encoders: list[Encoder | None]) -> list[Any]:
+    """The arguments with what an encoder makes of a tensor in its place."""
+    handed: list[Any] = []
+    for argument, encoder in zip(arguments, encoders, strict=True):
+        if encoder is None:
+            handed.append(argument)
+        else:
+            handed += encoder(argument)
+    return handed
