@@ -1,4 +1,5 @@
-/* A CUDA driver without a GPU: it loads every kernel, and writes down what each launch was handed.
+/* A CUDA driver without a GPU: it loads every kernel, and writes down what each launch and each encoding of a
+ * tensor map was handed. It refuses both when asked to.
  *
  * As with the real one, the layout of a kernel's parameters comes from its cubin, and a tensor map that a GPU could not
  * use is refused. Device 0 is an sm_90, device 1 an sm_80. Memory is the host's, so pointers pass as they are.
@@ -22,28 +23,41 @@ struct function {
   int dynamic_shared;
 };
 
-static char written[1 << 20];
-static size_t length;
+struct log {
+  char text[1 << 20];
+  size_t length;
+};
+static struct log launched, encoded;
+static CUresult refusal_of_launches, refusal_of_maps;
 static char context;
 
-static void put(const char *format, ...) {
+static void put(struct log *log, const char *format, ...) {
   va_list values;
   va_start(values, format);
-  length += vsnprintf(written + length, sizeof written - length, format, values);
+  log->length += vsnprintf(log->text + log->length, sizeof log->text - log->length, format, values);
   va_end(values);
-  if (length >= sizeof written) {
+  if (log->length >= sizeof log->text) {
     fprintf(stderr, "the stub driver's log is full\n");
     abort();
   }
 }
 
-/* The launches since the last call, one a line. */
-const char *stub_launches(void) {
-  static char taken[sizeof written];
-  memcpy(taken, written, length + 1);
-  written[0] = 0;
-  length = 0;
+static const char *take(struct log *log) {
+  static char taken[sizeof log->text];
+  memcpy(taken, log->text, log->length + 1);
+  log->text[0] = 0;
+  log->length = 0;
   return taken;
+}
+
+/* The launches since the last call, one a line, and the tensor maps that were encoded. */
+const char *stub_launches(void) { return take(&launched); }
+const char *stub_maps(void) { return take(&encoded); }
+
+/* From now on launches, or encodings, answer with this. */
+void stub_refuse(int launches, int maps) {
+  refusal_of_launches = launches;
+  refusal_of_maps = maps;
 }
 
 static const Elf64_Shdr *section(const char *image, const char *prefix, const char *name) {
@@ -83,19 +97,20 @@ CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *
 
 CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction handle, void **parameters, void **extra) {
   struct function *function = (struct function *)handle;
+  if (refusal_of_launches) return refusal_of_launches;
   if (config->sharedMemBytes > 48 * 1024 && config->sharedMemBytes > (unsigned)function->dynamic_shared)
     return CUDA_ERROR_INVALID_VALUE;
-  put("function=%p grid=%u,%u,%u block=%u,%u,%u shared=%u stream=%p attributes=", handle, config->gridDimX,
+  put(&launched, "function=%p grid=%u,%u,%u block=%u,%u,%u shared=%u stream=%p attributes=", handle, config->gridDimX,
       config->gridDimY, config->gridDimZ, config->blockDimX, config->blockDimY, config->blockDimZ,
       config->sharedMemBytes, (void *)config->hStream);
   for (unsigned i = 0; i < config->numAttrs; i++) /* every attribute in use begins with an int */
-    put("%s%d:%d", i ? "," : "", config->attrs[i].id, config->attrs[i].value.programmaticStreamSerializationAllowed);
-  put(" parameters=");
+    put(&launched, "%s%d:%d", i ? "," : "", config->attrs[i].id, config->attrs[i].value.programmaticStreamSerializationAllowed);
+  put(&launched, " parameters=");
   for (int i = 0; i < function->parameters; i++) {
-    put(i ? "," : "");
-    for (uint32_t j = 0; j < function->size[i]; j++) put("%02x", ((unsigned char *)parameters[i])[j]);
+    put(&launched, i ? "," : "");
+    for (uint32_t j = 0; j < function->size[i]; j++) put(&launched, "%02x", ((unsigned char *)parameters[i])[j]);
   }
-  put("\n");
+  put(&launched, "\n");
   return CUDA_SUCCESS;
 }
 
@@ -105,9 +120,18 @@ CUresult cuTensorMapEncodeTiled(CUtensorMap *map, CUtensorMapDataType type, cuui
                                 const cuuint32_t *steps, CUtensorMapInterleave interleave, CUtensorMapSwizzle swizzle,
                                 CUtensorMapL2promotion promotion, CUtensorMapFloatOOBfill fill) {
   static const cuuint32_t widths[] = {0, 32, 64, 128}; /* bytes, by swizzle */
-  if (rank != 2 || (uintptr_t)base % 16 || strides[0] % 16 || box[0] > 256 || box[1] > 256)
+  cuuint32_t size = type == CU_TENSOR_MAP_DATA_TYPE_FLOAT32 ? 4 : 2;
+  put(&encoded, "base=%p type=%d sizes=%llu,%llu stride=%llu box=%u,%u swizzle=%d promotion=%d fill=%d\n", base, type,
+      (unsigned long long)sizes[0], (unsigned long long)sizes[1], (unsigned long long)strides[0], box[0], box[1],
+      swizzle, promotion, fill);
+  if (refusal_of_maps) return refusal_of_maps;
+  if (rank != 2 || !base || (uintptr_t)base % 16 || !sizes[0] || !sizes[1] || strides[0] % 16 ||
+      strides[0] < sizes[0] * size || box[0] > 256 || box[1] > 256 || box[0] * size % 16 || steps[0] != 1 || steps[1] != 1)
     return CUDA_ERROR_INVALID_VALUE;
-  if (swizzle && box[0] * 2 > widths[swizzle]) return CUDA_ERROR_INVALID_VALUE;
+  if (type != CU_TENSOR_MAP_DATA_TYPE_FLOAT32 && type != CU_TENSOR_MAP_DATA_TYPE_FLOAT16 &&
+      type != CU_TENSOR_MAP_DATA_TYPE_BFLOAT16)
+    return CUDA_ERROR_INVALID_VALUE;
+  if (swizzle && box[0] * size > widths[swizzle]) return CUDA_ERROR_INVALID_VALUE;
   uint64_t made[16] = {(uintptr_t)base, type,     sizes[0], sizes[1],   strides[0], box[0],    box[1],
                        steps[0],        steps[1], swizzle,  interleave, promotion,  fill};
   memcpy(map, made, sizeof *map);

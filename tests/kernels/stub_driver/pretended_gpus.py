@@ -16,6 +16,7 @@ CAPABILITIES = ((9, 0), (8, 0))
 SMS = (132, 108)
 
 _current = 0
+_streams = [0x57AE0, 0x57AE1]
 _lies_on: torch.device | None = None
 
 
@@ -32,21 +33,50 @@ def tensors_on(index: int) -> Iterator[None]:
 
 def launches() -> list[dict[str, str]]:
     """What the driver was handed since the last call, launch by launch."""
+    return _taken("stub_launches")
+
+
+def maps() -> list[dict[str, str]]:
+    """The tensor maps that the driver was asked to encode since the last call."""
+    return _taken("stub_maps")
+
+
+@contextmanager
+def refusing(launches: int = 0, maps: int = 0) -> Iterator[None]:
+    """Within it the driver answers launches, or encodings of tensor maps, with this error code."""
     library = ctypes.CDLL("libcuda.so.1")
-    library.stub_launches.restype = ctypes.c_char_p
-    lines = library.stub_launches().decode().splitlines()
-    return [dict(word.split("=", 1) for word in line.split(" ")) for line in lines]
+    library.stub_refuse(launches, maps)
+    try:
+        yield
+    finally:
+        library.stub_refuse(0, 0)
+
+
+@contextmanager
+def on_stream(index: int, address: int) -> Iterator[None]:
+    """Within it the current stream of a device is another, as within torch.cuda.stream()."""
+    before, _streams[index] = _streams[index], address
+    try:
+        yield
+    finally:
+        _streams[index] = before
+
+
+def _taken(log: str) -> list[dict[str, str]]:
+    take = getattr(ctypes.CDLL("libcuda.so.1"), log)
+    take.restype = ctypes.c_char_p
+    return [dict(word.split("=", 1) for word in line.split(" ")) for line in take().decode().splitlines()]
 
 
 def stream_of(index: int) -> int:
     """The address of the current stream of a device."""
     if index not in range(len(SMS)):
         raise RuntimeError(f"asked for the stream of device {index}, expected one of {len(SMS)} GPUs")
-    return 0x57AE0 + index
+    return _streams[index]
 
 
-def install() -> None:
-    """To be called before Triton makes its driver."""
+def install(tensors: bool = True) -> None:
+    """To be called before Triton makes its driver. tensors: whether tensors pretend too, which costs them time."""
     for name, value in {
         "is_available": lambda: True,
         "current_device": lambda: _current,
@@ -60,6 +90,8 @@ def install() -> None:
         setattr(torch.cuda, name, value)
     torch._C._cuda_getCurrentRawStream = stream_of  # type: ignore[attr-defined]
     torch._C._cuda_getDevice = lambda: _current  # type: ignore[attr-defined]
+    if not tensors:
+        return
     device, is_cuda = torch.Tensor.device.__get__, torch.Tensor.is_cuda.__get__
     torch.Tensor.device = property(lambda t: _lies_on or device(t))  # type: ignore[assignment, method-assign]
     torch.Tensor.is_cuda = property(lambda t: _lies_on is not None or is_cuda(t))  # type: ignore[assignment, method-assign]
