@@ -11,7 +11,7 @@ from ..runtime.checks import check_dropout, check_lora
 from ..runtime.schemes import split_scheme
 from . import reference
 from .arguments import cast, prepared, seed_tensor
-from .autograd import LoraLinear, Plan, make_plan
+from .autograd import Plan, apply_function, make_plan
 from .bordered_weight import border_of, borders
 
 _plans = launch.PlanCache()
@@ -68,6 +68,8 @@ def lora_linear(
         return _first(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme, key, autocast)
     if autocast is not None:
         x, weight, lora_a, lora_b, bias = cast(autocast, x, weight, lora_a, lora_b, bias)
+    if plan.viewed and dropout_p == 0.0 and type(scale) is float and not launch.elsewhere(x):  # _apply, in one frame
+        return apply_function(x, weight, lora_a, lora_b, bias, scale, dropout_p, None, plan)[0]
     return _apply(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, plan)
 
 
@@ -82,9 +84,9 @@ def _apply(
     if type(scale) is not float:  # Triton makes a constant of an int 1, and a kept kernel has it for ever
         scale = float(scale)
     if plan.viewed:
-        return LoraLinear.apply(x, weight, a, b, bias, scale, p, seeds, plan)[0]
+        return apply_function(x, weight, a, b, bias, scale, p, seeds, plan)[0]
     shape = x.shape
-    y, _ = LoraLinear.apply(launch.rows(x, shape[-1]), weight, a, b, bias, scale, p, seeds, plan)
+    y, _ = apply_function(launch.rows(x, shape[-1]), weight, a, b, bias, scale, p, seeds, plan)
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])
 
 

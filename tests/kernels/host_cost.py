@@ -1,16 +1,25 @@
-"""Host cost of one forward call of lora_linear and paca_linear beyond F.linear, with the launches faked.
+"""Host cost of a call of lora_linear and paca_linear beyond F.linear, up to the driver.
 
-    PYTHONPATH=. python tests/kernels/host_cost.py
+    PYTHONPATH=. python tests/kernels/host_cost.py                  launches do nothing
+    PYTHONPATH=. python tests/kernels/host_cost.py --stub-driver    Triton's launcher runs, over a stub of the driver
 
-Everything the host does for a GPU tensor is done, up to the driver: validation, plan, allocation, autograd, launch
-arguments. The tensors are tiny CPU ones, so that neither arithmetic nor allocation of storage counts. The bound is
-12 us on a machine where F.linear takes 2, that is 6 times F.linear.
+Everything the host does for a GPU tensor is done: validation, plan, allocation, autograd, launch arguments, the look-up
+of tensor maps. The tensors are tiny CPU ones, so that neither arithmetic nor allocation of storage counts. The bound is
+12 us a forward on a machine where F.linear takes 2, that is 6 times F.linear; backward has none.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -18,31 +27,88 @@ import torch.nn.functional as F
 import triton
 
 from kernels import lora_linear, paca_linear
+from kernels.lora.bordered_weight import bordered
 from kernels.runtime import launch
+from kernels.runtime.schemes import FORWARD_SCHEMES
+from kernels.runtime.tensor_maps import Encoder, forget_maps
+
+Calls = dict[str, Callable[[], object]]
 
 
 @contextmanager
-def faked_launches():
-    """CPU tensors take the way of CUDA tensors; a kept kernel is called with its arguments and does nothing."""
-
-    def look_up(self, inputs):
-        self.compiled = (0, (), 0, lambda *_: None, triton.knobs.runtime)
-
+def as_on_a_gpu() -> Iterator[None]:
+    """CPU tensors take the way of CUDA tensors of an sm_90."""
     with (
         patch.object(launch, "runs_triton", lambda x: True),
         patch.object(launch, "architecture", lambda device: 90),
         patch.object(launch, "multiprocessors", lambda device: 132),
-        patch.object(launch.Launch, "look_up", look_up),
         patch.object(launch, "raw_stream", lambda device: 0),
     ):
         launch.forget_plans()
         yield
         launch.forget_plans()
+        forget_maps()
 
 
-def microseconds(calls: dict, rounds: int = 60, repeat: int = 60) -> dict[str, float]:
+@contextmanager
+def faked_launches() -> Iterator[None]:
+    """As on a GPU, but a kept kernel is called with its arguments and does nothing, and maps are encoded as nothing."""
+
+    def look_up(self: Any, inputs: dict[str, Any]) -> None:
+        layouts = [self.layouts.get(name) for name in self.inputs]
+        encoders = [layout and Encoder(layout, lambda d: [None, *d.shape, *d.strides]) for layout in layouts]
+        self.compiled = (0, (), 0, lambda *_: None, triton.knobs.runtime, encoders if self.layouts else None)
+
+    with as_on_a_gpu(), patch.object(launch.Launch, "look_up", look_up):
+        yield
+
+
+def forwards() -> Calls:
+    """F.linear, lora_linear by every scheme that the dispatcher can choose, with and without dropout, paca_linear."""
+    x = torch.randn(1, 16, dtype=torch.bfloat16, requires_grad=True)
+    a, b = (torch.randn(16, 16, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    weight, border = bordered(torch.randn(16, 16, dtype=torch.bfloat16), 16)
+    dense, index = weight.contiguous(), torch.arange(16)
+    calls: Calls = {"F.linear": lambda: F.linear(x, dense)}
+
+    def add(scheme: str, p: float) -> None:
+        w = weight if scheme == "bordered" else dense
+        name = f"lora_linear {scheme}" + (" dropout" if p else "")
+        calls[name] = lambda: (lora_linear(x, w, a, b, scale=2.0, dropout_p=p, scheme=scheme), border)[0]
+
+    for scheme in FORWARD_SCHEMES:
+        add(scheme, 0.0)
+    for scheme in FORWARD_SCHEMES:
+        if scheme not in ("single_pass", "torch"):  # neither draws a mask
+            add(scheme, 0.1)
+    calls["paca_linear"] = lambda: paca_linear(x, dense, b, index, scheme="gather")
+    return calls
+
+
+def backwards() -> Calls:
+    """Backward alone, for every gradient, of some schemes."""
+    calls: Calls = {}
+
+    def add(name: str, y: torch.Tensor, *inputs: torch.Tensor) -> None:
+        dy = torch.ones_like(y)
+        calls[f"backward {name}"] = lambda: torch.autograd.grad(y, inputs, dy, retain_graph=True)
+
+    x = torch.randn(1, 16, dtype=torch.bfloat16, requires_grad=True)
+    weight = torch.randn(16, 16, dtype=torch.bfloat16)
+    a, b = (torch.randn(16, 16, dtype=torch.bfloat16, requires_grad=True) for _ in range(2))
+    add("F.linear", F.linear(x, weight), x)
+    for scheme in ("cublas", "epilogue", "epilogue_tma", "epilogue_fused_da"):
+        add(f"lora_linear {scheme}", lora_linear(x, weight, a, b, scale=2.0, scheme=f"epilogue/{scheme}"), x, a, b)
+    add("paca_linear", paca_linear(x, weight, b, torch.arange(16), scheme="gather"), x, b)
+    return calls
+
+
+def microseconds(calls: Calls, rounds: int = 60, repeat: int = 60) -> dict[str, float]:
     """The least of the rounds' means: what the host needs when nothing else runs. The calls take turns."""
     least = dict.fromkeys(calls, float("inf"))
+    for call in calls.values():
+        for _ in range(2):  # plans and compiles
+            call()
     for _ in range(rounds):
         for name, call in calls.items():
             begin = time.perf_counter()
@@ -52,27 +118,45 @@ def microseconds(calls: dict, rounds: int = 60, repeat: int = 60) -> dict[str, f
     return least
 
 
-def measure() -> dict[str, float]:
-    """us per call: F.linear, and each function beyond it."""
+def report() -> None:
+    cost = microseconds(forwards() | backwards())
+    unit = cost.pop("F.linear")
+    print(f"F.linear {unit:.2f} us a call")
+    for name, us in cost.items():
+        if name.startswith("backward"):
+            print(f"  {name:36} {us:6.2f} us")
+            continue
+        bound = " (bound 6)" if name.startswith("lora_linear") else ""
+        print(f"  {name:36} {us - unit:6.2f} us beyond it = {(us - unit) / unit:.1f} x F.linear{bound}")
+
+
+def over_the_stub_driver() -> None:
+    """In a process of its own: Triton finds its driver once."""
+    from tests.kernels.stub_driver import building
+
+    lacking = building.missing()
+    if lacking is not None:
+        sys.exit(f"--stub-driver {lacking}")
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, __file__], env=building.environment(Path(folder)), check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stub-driver", action="store_true", help="run Triton's launcher, over a stub of the driver")
     torch.set_num_threads(1)
-    x = torch.randn(1, 16, dtype=torch.bfloat16, requires_grad=True)
-    weight = torch.randn(16, 16, dtype=torch.bfloat16)
-    a = torch.randn(16, 16, dtype=torch.bfloat16, requires_grad=True)
-    b = torch.randn(16, 16, dtype=torch.bfloat16, requires_grad=True)
-    index = torch.arange(16)
-    with faked_launches():
-        calls = {
-            "F.linear": lambda: F.linear(x, weight),
-            "lora_linear epilogue": lambda: lora_linear(x, weight, a, b, scale=2.0, scheme="epilogue"),
-            "lora_linear single_pass": lambda: lora_linear(x, weight, a, b, scale=2.0, scheme="single_pass"),
-            "paca_linear": lambda: paca_linear(x, weight, b, index, scheme="gather"),
-        }
-        return microseconds(calls)
+    if os.environ.get("STUB_DRIVER") == "1":
+        from tests.kernels.stub_driver import pretended_gpus
+
+        pretended_gpus.install(tensors=False)
+        with as_on_a_gpu(), pretended_gpus.unwatched():
+            report()
+    elif parser.parse_args().stub_driver:
+        over_the_stub_driver()
+    else:
+        with faked_launches():
+            report()
 
 
 if __name__ == "__main__":
-    cost = measure()
-    unit = cost.pop("F.linear")
-    print(f"F.linear {unit:.2f} us a call; beyond it:")
-    for name, us in cost.items():
-        print(f"  {name:24} {us - unit:6.2f} us = {(us - unit) / unit:.1f} x F.linear (bound 6 for lora_linear)")
+    main()
