@@ -124,12 +124,14 @@ class LoraLinear(torch.autograd.Function):
         saved: Saved = plan.forward(flat, weight, a, b, bias, scale, dropout_p, seed)
         needs = ctx.needs_input_grad
         if True in needs:
-            ctx.set_materialize_grads(False)  # a gradient of S' comes from derivatives of gradients alone
+            # As set_materialize_grads and save_for_backward do, which are calls of Python functions; a gradient of S'
+            # comes from derivatives of gradients alone.
+            ctx.materialize_grads = False
             ctx.plan = plan
             ctx.scale = scale if dropout_p == 0.0 else scale / (1.0 - dropout_p)
             ctx.copied, ctx.shape = saved.copied, shape
             branch = needs[2] or needs[3]
-            ctx.save_for_backward(
+            ctx.to_save = (
                 x if (needs[2] or needs[1]) and not saved.copied else None,
                 weight if needs[0] or branch else None,
                 a if needs[0] else None,

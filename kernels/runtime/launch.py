@@ -216,6 +216,8 @@ class Launch:
         # Bound to positions once: a kept kernel takes everything by position.
         self.in_order = itemgetter(*self.inputs)
         self.layouts = layouts or {}
+        if self.inputs[: len(self.layouts)] != tuple(self.layouts):
+            raise TypeError(f"{self.name} takes {', '.join(self.inputs)}, expected {', '.join(self.layouts)} first")
         self.fixed = (*sizes.values(), *constants.values())
         self.options: dict[str, Any] = {"num_warps": warps, "num_stages": stages}
         if pdl:
@@ -254,10 +256,8 @@ class Launch:
         """Runs the kernel by Triton's own look-up, and keeps what it compiled."""
         if inputs.keys() != set(self.inputs):
             raise TypeError(f"{self.name} takes {', '.join(self.inputs)}, not {', '.join(inputs)}")
-        arguments = [
-            value if layout is None else layout.descriptor(value)
-            for value, layout in zip(self.in_order(inputs), map(self.layouts.get, self.inputs), strict=True)
-        ]
+        descriptors = {name: layout.descriptor(inputs[name]) for name, layout in self.layouts.items()}
+        arguments = self.in_order(inputs | descriptors)
         kernel = self.kernel[self.grid](*arguments, *self.fixed, **self.options)
         # What a kept launch takes for granted of Triton, and tests/kernels/stub_driver shows of the installed one (true
         # of 3.6.0 and 3.7.1): JITFunction.run returns the CompiledKernel whose run(gridX, gridY, gridZ, stream,
@@ -272,6 +272,6 @@ class Launch:
             run, encoders = kernel.run, None
             if self.layouts:
                 start = (*self.grid, 0, kernel.function, kernel.packed_metadata, None, None, None)
-                layouts = [self.layouts.get(name) for name in self.inputs]
+                layouts = [*self.layouts.values()]
                 run, encoders = below_descriptors(run, layouts, start, self.in_order(inputs), self.fixed)
             self.compiled = (kernel.function, kernel.packed_metadata, device, run, knobs.runtime, encoders)

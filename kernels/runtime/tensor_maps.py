@@ -48,17 +48,15 @@ class Encoder:
         self.encode = encode
 
     def __call__(self, t: Tensor) -> tuple[Any, ...]:
-        """What the launcher takes for t: the map, shape and strides, kept; or the descriptor, which Triton encodes."""
+        """What the launcher takes for t: the map, shape and strides, kept from now on; or the descriptor, which Triton
+        encodes."""
         encode = self.encode
         if encode is None:
             return (self.layout.descriptor(t),)
-        key = (t.data_ptr(), self)
-        found = _maps.get(key)
-        if found is None:
-            found = tuple(encode(self.layout.descriptor(t)))
-            if len(_maps) >= MOST:
-                _maps.clear()
-            _maps[key] = found
+        found = tuple(encode(self.layout.descriptor(t)))
+        if len(_maps) >= MOST:
+            _maps.clear()
+        _maps[t.data_ptr(), self] = found
         return found
 
 
@@ -68,23 +66,22 @@ def forget_maps() -> None:
 
 
 def below_descriptors(
-    run: Any, layouts: list[Layout | None], start: tuple[Any, ...], inputs: Any, rest: tuple[Any, ...]
-) -> tuple[Any, list[Encoder | None]]:
-    """The launcher that takes encoded maps, and an encoder for each input that is a descriptor (None for others).
+    run: Any, layouts: list[Layout], start: tuple[Any, ...], inputs: Any, rest: tuple[Any, ...]
+) -> tuple[Any, list[Encoder]]:
+    """The launcher that takes encoded maps, and an encoder for each descriptor; those are the first inputs.
 
     run: a compiled kernel's launcher, which is called with start, inputs and rest; its `launch` expands descriptors and
     calls one written in C (true of triton 3.6.0 and 3.7.1). Where run is not made so, or does not do with these inputs
     what is expected of it, it is returned itself, with encoders that leave the encoding to it: correct, and slower.
     """
-    plain = [None if layout is None else Encoder(layout, None) for layout in layouts]
+    plain = [Encoder(layout, None) for layout in layouts]
     found = _opened(run)
     if found is None:
         return run, plain
     below, encode, metas = found
-    if len(metas) != sum(layout is not None for layout in layouts):
+    if len(metas) != len(layouts):
         return run, plain
-    given = iter(metas)
-    encoders = [None if layout is None else Encoder(layout, _by(encode, next(given))) for layout in layouts]
+    encoders = [Encoder(layout, _by(encode, meta)) for layout, meta in zip(layouts, metas, strict=True)]
     try:
         own = _handed(run, (*start, *expanded(inputs, plain), *rest), keep_expanding=True)
         ours = _handed(below, (*start, *expanded(inputs, encoders), *rest), keep_expanding=False)
@@ -146,12 +143,11 @@ def _equal(one: Any, other: Any) -> bool:
     return type(one).__eq__ is object.__eq__ or (isinstance(one, int | float | str) and one == other)
 
 
-def expanded(arguments: Any, encoders: list[Encoder | None]) -> list[Any]:
-    """The arguments with what an encoder makes of a tensor in its place."""
+def expanded(arguments: Any, encoders: list[Encoder]) -> list[Any]:
+    """The arguments with what its encoder makes of each of the first; the others as they are."""
     handed: list[Any] = []
-    for argument, encoder in zip(arguments, encoders, strict=True):
-        if encoder is None:
-            handed.append(argument)
-        else:
-            handed += encoder(argument)
+    for argument, encoder in zip(arguments, encoders, strict=False):
+        # The look-up written out: a call for each costs 1 us of a launch.
+        handed += _maps.get((argument.data_ptr(), encoder)) or encoder(argument)
+    handed += arguments[len(encoders) :]
     return handed
