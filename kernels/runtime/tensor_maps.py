@@ -1,6 +1,6 @@
 """Tensor descriptors of a launch on the host: what TMA needs to know of a matrix, encoded once for each address.
 
-Triton makes a descriptor of every such argument anew at each call: about 5 us each on a server CPU, in Python and in
+Triton makes a descriptor of every such argument anew at each call, at a cost of microseconds, in Python and in
 the driver's cuTensorMapEncodeTiled. A map depends on nothing but what encode() is given, and refers to no memory but by
 its address: memory that was freed and came back with the same layout has the same map. So maps are kept, and the
 caching allocator hands out the same addresses in every step.
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-#: Maps by encoder and address. Emptied at its most: a map and its key take about half a KiB, and a step of gpt2-xl has
+#: Maps by encoder and address. Emptied at its most. Estimates: an entry takes half a KiB, and a step of gpt2-xl has
 #: about 1200 operands for each length.
 MOST = 16384
 _maps: dict[tuple[int, "Encoder"], tuple[Any, ...]] = {}
@@ -147,7 +147,7 @@ def expanded(arguments: Any, encoders: list[Encoder]) -> list[Any]:
     """The arguments with what its encoder makes of each of the first; the others as they are."""
     handed: list[Any] = []
     for argument, encoder in zip(arguments, encoders, strict=False):
-        # The look-up written out: a call for each costs 1 us of a launch.
+        # The look-up is written out: a call for each would be three more frames of Python.
         handed += _maps.get((argument.data_ptr(), encoder)) or encoder(argument)
     handed += arguments[len(encoders) :]
     return handed
