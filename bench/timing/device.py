@@ -34,7 +34,7 @@ class DeviceClock(EagerClock):
         self, device: "torch.device", cold_l2: bool, settings: MeasureSettings | None = None, cuda: Any = None
     ) -> None:
         super().__init__(device, cold_l2, settings, cuda)
-        self._sleep_kernel = SleepKernel(self._settings, self._settings.backlog_s * 1e3)
+        self._sleep_kernel = SleepKernel(self._settings, self._level)
         self._host_ms: list[float] = []
         self._settled = self._asleep = False
         self._cycles = 0.0
@@ -43,13 +43,14 @@ class DeviceClock(EagerClock):
         if level == "model":
             raise Unsupported("queue: a whole model has more launches than the queue takes; clock graph times it")
         super().prepare(work, level)
+        self._sleep_kernel = SleepKernel(self._settings, level)
         self._cycles, depth = calibrated(self._cuda)
         launches = count_launches(work)
         if launches > self._settings.queue_share * depth:
             raise Unsupported(f"queue: about {launches} launches, and the queue takes {depth}")
 
     def warm_up(self) -> None:
-        self._sleep_kernel = SleepKernel(self._settings, self._settings.backlog_s * 1e3)
+        self._sleep_kernel = SleepKernel(self._settings, self._level)
         self._host_ms = []
         self._settled = False
 

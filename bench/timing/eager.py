@@ -27,10 +27,12 @@ class CudaClock(Clock):
         self._device = device
         self._settings = settings or MeasureSettings()
         self._cold = cold_l2
+        self._level = "linear"
         self._flush: Any = None
         self._events = [cuda.Event(enable_timing=True) for _ in range(5)]
 
     def prepare(self, work: Any, level: str) -> None:
+        self._level = level
         if self._cold:
             import torch
 

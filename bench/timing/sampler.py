@@ -66,6 +66,7 @@ class Sampler:
         # whole is a check on their sum.
         self._parts = [part for part in ([p for p in timed if p != "step"], [p for p in timed if p == "step"]) if part]
         on_cpu = clock.name == "cpu-time" and state is None
+        self._look_s = 0.0 if on_cpu else settings.look_s
         self._watch: Watch = CpuWatch(settings, now, waited) if on_cpu else GpuWatch(state, settings, sleep)
         self._taken: Samples = {}
         self._rounds: dict[str, list[int]] = {}
@@ -212,14 +213,16 @@ class Sampler:
         self._warmup_s += self._now() - started
 
     def _sample(self, part: list[str], on_check: OnCheck) -> None:
-        """Samples in blocks of check_every. A block at whose end the device is not fit is dropped, and taken again."""
+        """Samples in blocks that end at a look at the device: after a multiple of check_every samples, on a GPU after
+        look_s at least, since NVML takes longer to answer than a short call. A block at whose end the device is not fit
+        is dropped, and taken again."""
         settings, step = self._settings, "step" in part
         wanted = [(p, self._clock.name) for p in part]
         whole = (("step" if step else "forward-backward"), self._clock.name)
         taken: Samples = {}
         kept = 0  # samples of the blocks that count
         measured_ms = 0.0  # of the calls themselves
-        begun = self._now()
+        begun = looked = self._now()
         self._watch.begin()
         while True:
             sample = self._clock.sample(self._work, step)
@@ -236,13 +239,15 @@ class Sampler:
                 on_check(part[-1], summarize(taken[wanted[-1]]))
             if not reason and n % settings.check_every:
                 continue
-            if not self._watch.fit():
-                self._dropped += n - kept
-                measured_ms -= sum(taken[whole][kept:]) * self._clock.calls
-                for samples in taken.values():
-                    del samples[kept:]
-                continue
-            kept = n
+            if reason or self._now() - looked >= self._look_s:
+                fit, looked = self._watch.fit(), self._now()
+                if not fit:
+                    self._dropped += n - kept
+                    measured_ms -= sum(taken[whole][kept:]) * self._clock.calls
+                    for samples in taken.values():
+                        del samples[kept:]
+                    continue
+                kept = n
             if n % settings.check_every == 0:
                 on_check(part[-1], summarize(taken[wanted[-1]]))
             if reason:

@@ -62,9 +62,10 @@ class SleepKernel:
     A hiccup of the host now and then costs a sample each time, no more: only failures in a row lead to giving up.
     """
 
-    def __init__(self, settings: MeasureSettings, ms: float = 0.0) -> None:
-        self.ms = ms
-        self._least_ms = settings.backlog_s * 1e3
+    def __init__(self, settings: MeasureSettings, level: str, ms: float | None = None) -> None:
+        """ms: how long it is before anything is known; by default the least of the level."""
+        self._least_ms = settings.backlog(level) * 1e3
+        self.ms = self._least_ms if ms is None else ms
         self._factor = settings.backlog_factor
         self._allowed = settings.backlog_doublings
         self._doubled = 0

@@ -27,7 +27,7 @@ def stop_reason(
     n = len(series[0])
     if wall_s >= settings.wall_s and n >= settings.wall_min_samples:
         return "wall"
-    if n == 0 or n % settings.check_every or n < settings.min_samples or measured_s < settings.min_time_s:
+    if n == 0 or n % settings.check_every or n < settings.min_samples or measured_s < settings.least_time(level):
         return None
     # At two checks in a row: the first narrow interval out of many is narrow by luck too often. Simulated, under drift
     # (AR(1) 0.9 of 0.3 %, 600 trials) the interval then covers the truth in 0.90 of them; with one check, the normal

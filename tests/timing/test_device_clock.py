@@ -38,8 +38,10 @@ def test_the_sleep_follows_the_hosts_time_in_warm_up(cuda: FakeCuda) -> None:
     assert sleep_kernel.cycles_per_ms(cuda) == pytest.approx(1.9e6)
     assert sleep_kernel.percentile95([1.0] * 19 + [9.0]) == 1.0
     assert sleep_kernel.percentile95([1.0, 2.0, 9.0]) == 9.0
-    timed("device", FakeWork(cuda))
+    timed("device", FakeWork(cuda), level="block")
     assert cuda.sleeps[-1] == pytest.approx(1e-3), "at least a millisecond"
+    timed("device", FakeWork(cuda, host=1e-6))
+    assert cuda.sleeps[-1] == pytest.approx(2e-4), "less for a layer"
     timed("device", FakeWork(cuda, host=1e-4))
     assert cuda.sleeps[-1] == pytest.approx(4.5e-3, rel=0.01), "1.5 times the 3 ms that 30 launches take"
 
@@ -47,7 +49,7 @@ def test_the_sleep_follows_the_hosts_time_in_warm_up(cuda: FakeCuda) -> None:
 def test_a_sleep_that_is_too_short_is_doubled_and_its_sample_dropped(cuda: FakeCuda) -> None:
     work = FakeWork(cuda)
     clock = make_clock("device", CPU, False, SETTINGS, cuda)
-    clock.prepare(work, "linear")
+    clock.prepare(work, "block")
     for _ in range(5):
         assert clock.sample(work, False) is not None
     clock.settle()
@@ -61,7 +63,7 @@ def test_a_sleep_that_is_too_short_is_doubled_and_its_sample_dropped(cuda: FakeC
 def test_two_doublings_in_vain_are_unsupported(cuda: FakeCuda) -> None:
     work = FakeWork(cuda)
     clock = make_clock("device", CPU, False, SETTINGS, cuda)
-    clock.prepare(work, "linear")
+    clock.prepare(work, "block")
     for _ in range(5):
         clock.sample(work, False)
     clock.settle()
@@ -73,7 +75,7 @@ def test_two_doublings_in_vain_are_unsupported(cuda: FakeCuda) -> None:
 
 
 def test_a_hiccup_of_the_host_costs_one_sample_each_time(cuda: FakeCuda) -> None:
-    patient = sleep_kernel.SleepKernel(MeasureSettings(), 1.0)
+    patient = sleep_kernel.SleepKernel(MeasureSettings(), "block")
     judged = [patient.judge(i % 10 != 0) for i in range(100)]
     assert judged.count(False) == 10
     assert patient.ms == 4.0, "doubled twice, no more"

@@ -40,6 +40,31 @@ def test_a_fit_gpu_leaves_its_state_in_the_row() -> None:
     assert expected.items() <= row.items() and expected.keys() <= set(COLUMNS)
 
 
+@pytest.mark.parametrize(("forward_s", "each"), [(0.01, 8), (0.0001, 48)])
+def test_nvml_is_asked_every_50_ms_and_not_at_every_check(forward_s: float, each: int) -> None:
+    """Calls of 11 ms, where 8 samples take longer than that, and of 1.1 ms, where 48 do."""
+
+    class Counted(FakeNvml):
+        asked = 0
+
+        def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:
+            self.asked += 1
+            return 61
+
+    nvml = Counted()
+    found, work, _ = measured(GpuState(nvml, "GPU-1", pid=7), np.full(6000, forward_s))
+    samples = work.calls - 1  # one of warm-up at 11 ms
+    assert found.status is Status.ok and nvml.asked <= 2 + samples / each
+
+
+def test_what_was_sampled_since_the_last_look_is_dropped_with_it() -> None:
+    slow = np.full(6000, 0.0001)
+    found, work, _ = measured(fake_state(reasons=[0, 0, 0x8, 0]), slow)
+    assert found.status is Status.ok and found.dropped == 48
+    n = len(found.samples_ms["forward", "cpu-time"])
+    assert work.calls >= n + 48 and n % 8 == 0
+
+
 @pytest.mark.parametrize("bit", SLOWDOWNS)
 def test_a_throttled_block_is_dropped_and_taken_again(bit: int) -> None:
     # Looks: before the first block, after the first, after the second, which is throttled; then all is well.

@@ -15,7 +15,7 @@ from bench.sweeps.expand import make_plan
 from bench.timing import graph
 from bench.timing.clocks import make_clock
 from bench.timing.graph_nodes import count_nodes
-from tests.fakecuda import FakeCuda
+from tests.fakecuda import FakeCuda, FakeGraph
 from tests.timing.fake_work import CPU, SETTINGS, FakeWork, medians, timed
 
 
@@ -42,14 +42,33 @@ def test_short_calls_share_a_graph_where_the_cache_is_warm(cuda: FakeCuda, cold:
     assert found is not None and found["forward", "graph"] == pytest.approx(0.02, rel=0.01)
 
 
-def test_a_gap_between_forward_and_backward_is_not_timed(cuda: FakeCuda) -> None:
+def test_a_cold_forward_and_backward_are_one_graph_without_a_gap(cuda: FakeCuda) -> None:
     clock = make_clock("graph", CPU, True, SETTINGS, cuda)
+    work = FakeWork(cuda, forward=1, gpu=2e-6)
+    work.has_refresh = True
+    clock.prepare(work, "linear")
+    clock.settle()
+    cuda.sleeps.clear()
+    found = clock.sample(work, False)
+    ms = {("forward", "graph"): 0.002, ("backward", "graph"): 0.04, ("forward-backward", "graph"): 0.042}
+    assert found == pytest.approx(ms | {("refresh", "graph"): 0.003}), "the start of a graph is in none of them"
+    assert not cuda.sleeps, "nothing has to be queued in time"
+    assert clock.launches == {"forward": 1, "backward": 20, "forward-backward": 21}
+
+
+def test_a_gap_between_two_graphs_is_not_timed(cuda: FakeCuda) -> None:
+    """Warm: a graph of forwards and one of backwards, the second behind a sleep where it came too late."""
+    clock = make_clock("graph", CPU, False, SETTINGS, cuda)
     work = FakeWork(cuda, forward=1, gpu=2e-6)
     clock.prepare(work, "linear")
     clock.settle()
-    assert clock.sample(work, False) is None, "forward was done before backward was queued"
+    for graph in FakeGraph.made:
+        graph.replay_host = 0.6e-3
+    assert clock.calls == 256 and clock.sample(work, False) is None, "forward was done before backward was queued"
+    cuda.sleeps.clear()
     found = clock.sample(work, False)
     assert found is not None and found["forward-backward", "graph"] == pytest.approx(0.042), "behind a sleep it is not"
+    assert cuda.sleeps == pytest.approx([1e-3])
 
 
 def test_graph_times_pacas_refresh_and_leaves_the_step_out(cuda: FakeCuda) -> None:

@@ -13,6 +13,19 @@ from bench.timing.stop import stop_reason
 DEFAULTS = MeasureSettings()
 
 
+def test_a_layer_is_measured_for_less_time_than_a_model() -> None:
+    """60 us calls converge at once: a layer stops after 0.02 s of them, and anything larger after 0.1 s."""
+    counts = {}
+    for level in ("linear", "block", "model"):
+        work = Simulated(np.full(6000, 60e-6))
+        work.backward = lambda out: None  # type: ignore[method-assign]
+        found = measure(work, cpu(work), ("forward-backward",), level, DEFAULTS, now=work.now)
+        counts[level] = len(found.samples_ms["forward-backward", "cpu-time"])
+    assert counts == {"linear": 336, "block": 1672, "model": 1672}
+    longer = MeasureSettings(min_time_s=0.05)
+    assert {longer.least_time(level) for level in counts} == {0.05}, "a sweep's own word holds at every level"
+
+
 class Simulated:
     """Work whose forward takes what a random series says, on a clock that only it moves."""
 
@@ -128,7 +141,7 @@ def test_the_order_of_samples_matters_under_drift() -> None:
 def test_the_rules_for_stopping(n: int, spread: float, measured_s: float, wall_s: float, reason: str | None) -> None:
     rng = np.random.default_rng(1)
     samples = 1 + spread * rng.random(n)
-    assert stop_reason([samples], measured_s, wall_s, DEFAULTS, "linear") == reason
+    assert stop_reason([samples], measured_s, wall_s, DEFAULTS, "block") == reason
 
 
 def test_the_whole_model_has_a_longer_budget() -> None:
