@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from bench.errors import shell_line
 
 # Options without a value; what follows any other is its value, whatever that looks like.
-FLAGS = ("--fresh", "--strict", "--fail-on-slower")
+FLAGS = ("--fresh", "--strict", "--fail-on-slower", "--as-campaign")
 _BYTES = re.compile(r"(?<!\S)\$'((?:[^'\\]|\\x[0-9a-f]{2})*)'(?!\S)")  # a word as shell_line writes one that is no text
 
 
@@ -21,6 +21,11 @@ def command_line() -> str:
 def to_go_on() -> str:
     """The command that goes on where this one was cut off: without --fresh, which would start anew."""
     return _python(_without(sys.argv[1:], "--fresh"))
+
+
+def to_go_on_with(stages: Sequence[str]) -> str:
+    """The same for a campaign, with these stages."""
+    return _python([*_without(sys.argv[1:], "--fresh", "--stages"), "--stages", ",".join(stages)])
 
 
 def to_go_on_training() -> str:

@@ -208,6 +208,9 @@ def evaluate(
 @app.command()
 def precompile(
     sweeps: Annotated[list[str], name_argument(help="Names in bench/sweeps, or paths of sweep files.")],
+    as_campaign: Annotated[
+        bool, typer.Option("--as-campaign", help="Names are stages: only what the campaign measures of each sweep.")
+    ] = False,
 ) -> None:
     """Compile the Triton kernels of sweeps beforehand, in several processes. A run then does not wait for them.
 
@@ -215,7 +218,7 @@ def precompile(
     """
     from bench.commands.precompile import precompile as compile_sweeps
 
-    raise typer.Exit(compile_sweeps(sweeps))
+    raise typer.Exit(compile_sweeps(sweeps, as_campaign=as_campaign))
 
 
 @app.command()
@@ -226,7 +229,10 @@ def campaign(
     ] = None,
     stages: Annotated[
         str | None,
-        typer.Option(help="gpu-tests, precompile, tune, report or any sweeps, joined by commas. Default: all."),
+        typer.Option(
+            help="Joined by commas: gpu-tests, precompile, table1, tune, table1-tuned, table2, peers, lengths, report,"
+            " which is the default; of these sweeps it measures what matters most. Any other sweep is measured whole."
+        ),
     ] = None,
     out: Annotated[Path | None, path_option(help="Results folder. Default: results/<key>.")] = None,
     fresh: Annotated[
@@ -234,10 +240,15 @@ def campaign(
     ] = False,
     save: Annotated[
         Path | None,
-        path_option(help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s."),
+        path_option(
+            help="A folder that gets the results as <key>.tar.gz, after each stage and every 40 s: under 16 MiB, with"
+            " at most 200 raw samples of a series; what it has no room for is said, the largest logs first."
+        ),
     ] = None,
 ) -> None:
     """Everything worth measuring on a device, the most important first. The same command goes on where it stopped.
+
+    Tables are drawn after each stage. GPU tests that fail stop it: the last line says how to go on without them.
 
     Exit status: 0 all done; 1 a stage failed; 2 the request cannot be carried out; 3 the time is over, and the same
     command goes on.

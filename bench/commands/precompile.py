@@ -14,6 +14,7 @@ from multiprocessing import active_children, get_context
 from time import perf_counter
 
 from bench.case import Case
+from bench.commands.campaign.stages import Part, part_of
 from bench.devices import gpus
 from bench.errors import UserError
 from bench.process import output_failure, terminate_as_interrupt
@@ -62,12 +63,15 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def precompile(sweeps: list[str], device: str = "cuda") -> int:
-    """Compiles for all sweeps and prints how many layers that took. Raises UserError without a GPU to compile for."""
+def precompile(sweeps: list[str], device: str = "cuda", as_campaign: bool = False) -> int:
+    """Compiles for all sweeps and prints how many layers that took. Raises UserError without a GPU to compile for.
+
+    as_campaign: the names are stages of a campaign, which measures a part of each sweep."""
     if device == "cuda" and not gpus():
         raise UserError("precompile needs an NVIDIA GPU, since Triton compiles for one. None was found.")
     started = perf_counter()
-    layers = layers_of(c for sweep in sweeps for c in make_plan(sweep, on_cpu=False).cases)
+    parts = [part_of(name) if as_campaign else Part(name) for name in sweeps]
+    layers = layers_of(c for part in parts for c in make_plan(part.sweep, on_cpu=False, where=part.where).cases)
     jobs = max(1, min(len(layers), (os.cpu_count() or 2) - 1))
     failed = []
     with terminate_as_interrupt(), _pool(jobs) as pool:

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -22,15 +22,18 @@ def run_command(
     shutdown_s: float = AGAIN_S,
     meanwhile: Callable[[], None] | None = None,
     every_s: float = 40.0,
+    environment: Mapping[str, str] | None = None,
     **options: Any,
 ) -> int | None:
     """Runs a command that imports this suite from `root`; its exit status, or None where `seconds` were over.
 
     It gets a session of its own, so that Ctrl-C reaches it once, from here, and it can put its files in order: it is
     interrupted when the time is over or this process is, and then has shutdown_s before it is killed with whatever it
-    started. meanwhile: called every every_s while it runs. options: of subprocess.Popen. Raises KeyboardInterrupt.
+    started. meanwhile: called every every_s while it runs. environment: variables
+    beside those of this process. options: of subprocess.Popen. Raises KeyboardInterrupt.
     """
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    env = os.environ | dict(environment or {})
+    env |= {"PYTHONPATH": os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])}
     deadline = None if seconds is None else monotonic() + seconds
     process = subprocess.Popen(command, env=env, start_new_session=True, preexec_fn=_before_exec(), **options)
     try:

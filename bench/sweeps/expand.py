@@ -90,10 +90,11 @@ def _asked_for(file: SweepFile, conditions: list[Condition]) -> dict[str, list[A
 
 
 def _side_by_side(cases: list[Case]) -> list[Case]:
-    """Model by model, and within a model method by method: what is compared is measured within minutes of each other,
-    and what shares a worker stays together."""
-    models = list(dict.fromkeys(c.model for c in cases))
-    return sorted(cases, key=lambda c: models.index(c.model))
+    """Length by length and there model by model, so that a run that is cut off leaves whole columns of a table; within
+    a model method by method: what is compared is measured within minutes of each other."""
+    models, lengths = ({value: i for i, value in enumerate(dict.fromkeys(values))} for values in
+                       ((c.model for c in cases), (c.seq for c in cases)))  # fmt: skip
+    return sorted(cases, key=lambda c: (lengths[c.seq], models[c.model]))
 
 
 def _settings(file: SweepFile, on_cpu: bool) -> MeasureSettings:

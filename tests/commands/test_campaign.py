@@ -11,15 +11,10 @@ from typing import Any
 
 import pytest
 
-from bench.commands.campaign import STAGES, make_stages
-from bench.devices import Device
 from bench.errors import UserError
 from bench.runner.signals import run_command
 from bench.terminal import seconds_of
 from tests.conftest import ROOT, Bench, Cli, children_of, is_running, rows_of, wait_for
-
-H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.1", 132, 81559)
-CPU = Device("cpu", "a CPU")
 
 QUICK = """
 description: one case
@@ -43,7 +38,7 @@ def quick(tmp_path: Path) -> Path:
     return tmp_path / "quick.yaml"
 
 
-def told(out: Path) -> dict[str, Any]:
+def told_of(out: Path) -> dict[str, Any]:
     return json.loads((out / "campaign.json").read_text())["stages"]
 
 
@@ -56,7 +51,7 @@ def test_a_whole_campaign_on_the_cpu(bench: Bench, quick: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(out), "the folder alone, for scripts"
     assert len(rows_of(out / "quick")) == 3 * 2 and (out / "quick" / "report.html").is_file()
-    assert {n: p["status"] for n, p in told(out).items()} == {
+    assert {n: p["status"] for n, p in told_of(out).items()} == {
         "gpu-tests": "skipped", "precompile": "skipped", "tune": "skipped", str(quick): "done", "report": "done"
     }  # fmt: skip
     assert "CPU times are no GPU times" in done.stderr
@@ -100,7 +95,7 @@ def test_a_failed_stage_does_not_stop_the_rest_and_is_tried_again(bench: Bench, 
     flags = ("campaign", "--gpu", "cpu", "--stages", f"{bad},{quick}", "--out", out)
     done = bench(*flags)
     assert done.returncode == 1 and len(rows_of(out / "quick")) == 3 * 2
-    assert told(out)[str(bad)]["detail"] == "exit status 2" and told(out)[str(quick)]["status"] == "done"
+    assert told_of(out)[str(bad)]["detail"] == "exit status 2" and told_of(out)[str(quick)]["status"] == "done"
     bad.write_text(QUICK)
     done = bench(*flags)
     assert done.returncode == 0 and f"== {bad}" in done.stderr and f"== {quick}" not in done.stderr
@@ -159,20 +154,6 @@ def test_an_interrupted_command_is_interrupted_even_where_that_was_ignored(tmp_p
         signal.signal(signal.SIGINT, before)
     assert (tmp_path / "closed").exists()
     assert run_command(["sh", "-c", "exit 5"], ROOT, seconds=600) == 5
-
-
-def test_the_stages_are_those_of_the_device(tmp_path: Path) -> None:
-    on_gpu = {s.name: s for s in make_stages((), H100, tmp_path)}
-    assert (*on_gpu, "report") == STAGES and not any(s.skip for s in on_gpu.values())
-    assert on_gpu["table1"].command[1:] == (
-        "-m", "bench", "run", "table1", "--gpu", "h100", "--out", str(tmp_path / "table1")
-    )  # fmt: skip
-    assert any("test_on_gpu.py" in word for word in on_gpu["gpu-tests"].command)
-    assert on_gpu["precompile"].command[-4:] == ("table1", "peers", "lengths", "table2")
-    on_cpu = {s.name for s in make_stages((), CPU, tmp_path) if s.skip == "it needs an NVIDIA GPU"}
-    assert on_cpu == {"gpu-tests", "precompile", "tune"}
-    with pytest.raises(UserError, match=r"--stages: no stage 'tabel1'\. Did you mean 'table1'\? Stages: gpu-tests, "):
-        make_stages(("tabel1",), CPU, tmp_path)
 
 
 def test_what_cannot_be_carried_out_changes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_where_narrows_and_says_what_it_could_have_taken() -> None:
     assert count(f"case_id={chosen[0].case_id}") == 1
     assert make_plan("table1", False, ["pass=backward"]).passes == ("backward",)
     for bad, says in [
-        ("model=tinylama", "gpt2-xl, gpt2-medium, tinyllama"),
+        ("model=tinylama", "gpt2-medium, gpt2-xl, tinyllama"),
         ("modle=tinyllama", "model"),
         ("tinyllama", "axis=value"),
         ("pass=sideways", "forward, backward"),

@@ -62,8 +62,8 @@ def test_a_gap_between_two_graphs_is_not_timed(cuda: FakeCuda) -> None:
     work = FakeWork(cuda, forward=1, gpu=2e-6)
     clock.prepare(work, "linear")
     clock.settle()
-    for graph in FakeGraph.made:
-        graph.replay_host = 0.6e-3
+    for made in FakeGraph.made:
+        made.replay_host = 0.6e-3
     assert clock.calls == 256 and clock.sample(work, False) is None, "forward was done before backward was queued"
     cuda.sleeps.clear()
     found = clock.sample(work, False)
