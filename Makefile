@@ -33,7 +33,7 @@ bench: $(READY)  ## Measure SWEEP (Table 1) on this machine and draw its report
 	@dir=$$($(PY) -m bench run $(SWEEP) --gpu $(GPU) $(ARGS)); status=$$?; \
 	[ -z "$$dir" ] || $(PY) -m plots "$$dir" || status=$$?; exit $$status
 
-campaign: $(READY)  ## Everything worth measuring on this GPU, resumable; ARGS="--time 30m" stops in between
+campaign: $(READY)  ## Everything worth measuring on this GPU, resumable; ARGS="--time 25m --save DIR" stops in between
 	$(PY) -m bench campaign --gpu $(GPU) $(ARGS)
 
 test: $(READY)  ## The fast tests, without benchmarks (a few minutes)

@@ -23,20 +23,34 @@ from bench.terminal import output
 
 
 def layers_of(cases: Iterable[Case]) -> list[Case]:
-    """The single layers behind the cases whose impl is triton: those of a model or block one by one, each once."""
+    """The single layers behind the cases whose impl is triton, each once: those of a model or block one by one, at the
+    case's tokens and at those of its correctness check, which comes first and would compile them."""
     found: dict[tuple[object, ...], Case] = {}
     for case in cases:
         if case.impl != "triton":
             continue
         names = [case.layer] if case.level == "linear" else [p.name for p in case.target_projections]
         for name in names:
-            one = replace(
+            whole = replace(
                 case, level="linear", layer=name, trainable_layers="all", targets=None, accumulation=None, l2="cold"
             )
-            shapes = tuple((p.in_features, p.out_features, p.bias, p.conv1d) for p in one.projections)
-            how = (one.method, one.rank, one.dropout, one.adapter_dtype, one.precision, one.tokens)
-            found.setdefault((*how, shapes), one)
+            for one in (whole, *_checked(whole, case)):
+                shapes = tuple((p.in_features, p.out_features, p.bias, p.conv1d) for p in one.projections)
+                how = (one.method, one.rank, one.dropout, one.adapter_dtype, one.precision, one.tokens)
+                found.setdefault((*how, shapes), one)
     return list(found.values())
+
+
+def _checked(layer: Case, case: Case) -> list[Case]:
+    """A layer as the check of its case has it: without dropout, and for the masks with it."""
+    import torch
+
+    from bench.correctness.check import default_tokens, shrink
+
+    small = shrink(layer, default_tokens(case, torch.device("cuda")))
+    if not layer.dropout:
+        return [small]
+    return [replace(small, dropout=0.0), small]
 
 
 def launch(case: Case, device: str) -> str | None:

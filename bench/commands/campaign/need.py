@@ -26,7 +26,7 @@ from bench.timing.settings import MeasureSettings
 
 # Estimates, in seconds unless said otherwise.
 TESTS_S = 115.0  # 60 to 80 of the kernels' in 12 processes, and a few of the clocks
-COMPILED_PER_LAYER, COMPILE_S, COMPILERS = 10, 1.0, 12  # kernels of a layer and its check; processes
+COMPILED_PER_LAYER, COMPILE_S, COMPILERS = 4, 1.0, 12  # kernels of a layer at one number of tokens; processes
 COMMAND_S = 8.0  # python -m bench run before its first worker, and python -m plots after it
 IMPORT_S, CONTEXT_S, CEILINGS_S = 8.0, 1.5, 3.0  # workers import side by side and enter CUDA one after the other
 BUILD_S, BUILD_A_BYTE_S = {"linear": 0.05, "block": 0.3, "model": 0.5}, 0.1e-9  # random weights of a case
