@@ -77,6 +77,11 @@ _FOUND = (
     Column("optimizer_ms", "of a step: AdamW alone", "ms", "amount"),
     Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms", "amount"),
     Column("model_dropout", "the largest dropout of the model itself", kind="share"),
+    Column(
+        "attention",
+        "kernel that torch chose for the attention of a block or model: flash, efficient, cudnn, fused or math; empty"
+        " where it is not seen, as in a compiled model",
+    ),
     Column("tuned", "hash of the tuned tiles that our kernels ran under; empty for other impls and default tiles"),
     Column("threads", "threads that the CPU computed with; empty on a GPU", kind="count"),
     Column("process", "the worker process that measured the row"),

@@ -70,7 +70,7 @@ class RowMaker:
         self, case: Case, repeat: int, process: str, event: dict[str, Any], company: Company
     ) -> tuple[list[Row], list[Row]]:
         """(rows, sample lines) of a clock that was measured; a row whose status is not ok has no numbers."""
-        base = self._base(case, repeat, process) | {k: event[k] for k in ("peak_mib", "model_dropout")}
+        base = self._base(case, repeat, process) | {k: event[k] for k in ("peak_mib", "model_dropout", "attention")}
         rows, samples = [], []
         for series in event["series"]:
             key = {"pass": series["pass"], "clock": series["clock"]}

@@ -15,6 +15,7 @@ from bench.case import Case
 from bench.case.schema import Status
 from bench.correctness.check import check, default_tokens, finite, shrink
 from bench.methods.registry import impl_of, note
+from bench.models.attention_backend import attention_backend
 from bench.models.build import build
 from bench.models.work import Work
 from bench.record.stats import Summary
@@ -44,6 +45,7 @@ class Turns:
         self._work: Work | None = None
         self._sampler: Sampler | None = None
         self._peak: float | None = None
+        self._attention: str | None = None
         self._spoiled = False
         if device.type == "cuda":
             _listen_to_triton()
@@ -103,6 +105,7 @@ class Turns:
             return
         checking_s = checked - started + perf_counter() - built
         gc.collect()
+        self._attention = _attention(self._work)
         self._peak = peak_mib(self._work, self._device, "step" in self._passes)
         self._rest()
         self._emit("prepared", spent=_spent(built - checked, checking_s))
@@ -171,6 +174,7 @@ class Turns:
             series=m.series(self._passes),
             peak_mib=self._peak,
             model_dropout=self._work.model_dropout,
+            attention=self._attention,
             note=note(self._work.model, self._case),
             clocks_set=m.clocks_set,
             spoiled=m.spoiled,
@@ -182,6 +186,15 @@ class Turns:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
+
+
+def _attention(work: Work) -> str | None:
+    """Which attention kernel torch chooses for it, seen in one more forward; None at level linear."""
+    if work.case.level == "linear":
+        return None
+    out = work.forward()
+    assert isinstance(out, torch.Tensor)
+    return attention_backend(out)
 
 
 def _is_cpu_oom(e: BaseException) -> bool:

@@ -80,5 +80,5 @@ def measured(clock: str, status: str = "ok", detail: str | None = None, rounds: 
         for c in clocks_of(clock)
         for p in PASSES
     ]
-    return {"event": "measured", "series": series, "peak_mib": 5.0, "model_dropout": 0.0, "clocks_set": True,
-            "spoiled": False, "spent": {"measuring": 1.0}}  # fmt: skip
+    return {"event": "measured", "series": series, "peak_mib": 5.0, "model_dropout": 0.0, "attention": None,
+            "clocks_set": True, "spoiled": False, "spent": {"measuring": 1.0}}  # fmt: skip

@@ -20,6 +20,7 @@ def row_of(device: Device, clock: str, ms: float, **more: Any) -> dict[str, Any]
         **more,
         "peak_mib": 1.0,
         "model_dropout": 0.0,
+        "attention": None,
         "series": [
             {"pass": "forward", "clock": clock, "status": "ok", "stop": "converged", "refresh_ms": None,
              "samples_ms": [ms] * 24}
