@@ -47,7 +47,8 @@ USES: dict[str, tuple[Use, ...]] = {
     ),
     "gemm_tma": (
         Use("epilogue_tma/epilogue_tma"), Use("epilogue_tma/epilogue_tma", conv1d=True),
-        Use("epilogue_tma/epilogue_tma", wide=True),
+        Use("epilogue_tma/epilogue_tma", wide=True), Use("epilogue_tma/epilogue_tma", dropout=True),
+        Use("epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
     ),
     "single_pass": (
         Use("single_pass/cublas"), Use("single_pass/cublas", conv1d=True), Use("single_pass/cublas", wide=True),
@@ -114,7 +115,7 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
                 for position, use in enumerate(USES[kernel]):
                     if use.wide and dtype != torch.float16:
                         continue
-                    masked = use.dropout and kernel == "gemm"
+                    masked = use.dropout and kernel in ("gemm", "gemm_tma")
                     # Rank 64 is the hardest, so it is compiled in every use; rank 16 and, on sm_90, rank 8 and
                     # fp16, which differ in the loads alone, in the first.
                     plain = rank == 16 and dtype == torch.bfloat16

@@ -151,7 +151,7 @@ def _build_dx(spec: Spec, choice: Choice, dx_by: str, stride_dm: int, parts: int
     m, n, k, rank = case.m, case.n, case.k, case.rank
     masked = case.dropout
     cublas = dx_by == "cublas"
-    tma = dx_by == "epilogue_tma" and not masked
+    tma = dx_by == "epilogue_tma"
     gemm: Any = None
     # cuBLAS adds the branch itself, unless it comes in parts or under a mask: then our GEMM does, over no K at all.
     if not cublas or masked or parts > 1:

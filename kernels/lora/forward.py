@@ -130,14 +130,15 @@ def build_gemm(
     if tma:
         from .gemm_tma import gemm_tma_launch
 
+        chosen = tile or choose_tile("gemm_tma", case, m, n, masked)
         run_tma = gemm_tma_launch(
-            m, n, k, case.rank, tile or choose_tile("gemm_tma", case, m, n), stride_xm=stride_xm, stride_wk=stride_wk,
-            stride_wn=stride_wn, stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=case.sms,
-            parts=parts, bias=bias, pdl=pdl, dtype=dtype, keep=keep,
+            m, n, k, case.rank, chosen, stride_xm=stride_xm, stride_wk=stride_wk, stride_wn=stride_wn,
+            stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=case.sms, parts=parts, bias=bias,
+            masked=masked, pdl=pdl, dtype=dtype, keep=keep,
         )  # fmt: skip
 
         def gemm_tma(p_x, p_w, p_s, p_v, p_bias, p_mask, p_y):
-            run_tma(d_x=p_x, d_w=p_w, d_y=p_y, p_s=p_s, p_v=p_v, p_bias=p_bias)
+            run_tma(d_x=p_x, d_w=p_w, d_y=p_y, p_s=p_s, p_v=p_v, p_bias=p_bias, p_mask=p_mask)
 
         return gemm_tma
     from .gemm import gemm_launch

@@ -54,10 +54,15 @@ def gemm_kernel(
     if PDL:
         # The main product does not need S': it ran while the S kernel was finishing.
         tl.extra.cuda.gdc_wait()
-    b_y = add_branch(
-        b_y, p_s, p_v, p_mask, o_m, o_n, i_n * BN, M, N, stride_vr, BYTES,
-        R, RP, STRIDE_VN, STRIDE_SM, PARTS, MASKED, UP, RC, p_x.dtype.element_ty, BM, BN,
-    )  # fmt: skip
+    DTYPE: tl.constexpr = p_x.dtype.element_ty
+    b_branch = tl.zeros((BM, BN), dtype=tl.float32) if MASKED else b_y
+    b_branch = add_branch(
+        b_branch, p_s, p_v, o_m, o_n, M, N, stride_vr, R, RP, STRIDE_VN, STRIDE_SM, PARTS, UP, RC, DTYPE
+    )
+    if MASKED:
+        b_y += tl.where(load_keeps(p_mask, o_m, o_m < M, i_n * BN // 8, BYTES, BM, BN), b_branch, 0.0)
+    else:
+        b_y = b_branch
     if BIAS:
         b_y += tl.load(p_bias + o_n, mask=o_n < N, other=0.0).to(tl.float32)[None, :]
     p_out = p_y + o_m.to(tl.int64)[:, None] * N + o_n[None, :]
@@ -80,15 +85,13 @@ def grouped_tile(pid, M, N, BM: tl.constexpr, BN: tl.constexpr, GROUP: tl.conste
 
 @triton.jit
 def add_branch(
-    b_y, p_s, p_v, p_mask, o_m, o_n, n, M, N, stride_vr, BYTES,
+    b_y, p_s, p_v, o_m, o_n, M, N, stride_vr,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
-    MASKED: tl.constexpr, UP: tl.constexpr, RC: tl.constexpr, DTYPE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    UP: tl.constexpr, RC: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """b_y + S' V on one tile, under the keep-mask where MASKED; RC ranks at a time."""
+    """b_y + S' V on one tile, RC ranks at a time. Under a mask b_y is zero, and the sum is masked by the caller."""
     m_m = o_m < M
     m_n = o_n < N
-    if MASKED:
-        b_branch = tl.zeros((BM, BN), dtype=tl.float32)
     for r in tl.static_range(0, RP, RC):
         o_r = r + tl.arange(0, RC)
         m_r = o_r < R
@@ -99,12 +102,7 @@ def add_branch(
         # The sum with zero keeps S' in registers: read from shared memory, triton 3.6 hands ptxas a main loop on sm_90
         # that it serialises (C7515).
         b_s = up(down(b_s.to(tl.float32) + 0.0, DTYPE, UP), UP)
-        if MASKED:
-            b_branch = tl.dot(b_s, b_v, b_branch, input_precision="ieee")
-        else:
-            b_y = tl.dot(b_s, b_v, b_y, input_precision="ieee")
-    if MASKED:
-        b_y += tl.where(load_keeps(p_mask, o_m, m_m, n // 8, BYTES, BM, BN), b_branch, 0.0)
+        b_y = tl.dot(b_s, b_v, b_y, input_precision="ieee")
     return b_y
 
 

@@ -3,10 +3,9 @@
 Left out, since neither the compiler nor the roofline favours them anywhere:
 atomics for dB and dA (a launch to zero the buffers and one to cast them, against one reduction; and other bits each
 time); a single pass for dX, with dS in its loop (breaks the pipelining, and dB needs dS from a pass over dY anyway);
-single_pass with dropout (the mask once per column of tiles); TMA for dX under a mask (128x256 spills there, and at
-128x128 the pointer kernel is as good); a flattened persistent loop (serialised by one compiler version or the other); S
-in the norm before the layer and side streams (1 to 3 %). The gather inside dP's kernel is kept as PaCA's scheme
-'fused', to be measured; its loads are never asynchronous, so no table chooses it.
+single_pass with dropout (the mask once per column of tiles); a flattened persistent loop (serialised by one compiler
+version or the other); S in the norm before the layer and side streams (1 to 3 %). The gather inside dP's kernel is kept
+as PaCA's scheme 'fused', to be measured; its loads are never asynchronous, so no table chooses it.
 """
 
 from collections.abc import Iterator, Mapping

@@ -7,6 +7,7 @@ import torch
 
 from kernels import lora_linear, reference
 from kernels.lora import keep_mask
+from kernels.runtime import launch
 from tests.kernels.kernel_cases import DTYPES, F16, F32, leaves
 from tests.kernels.kernel_correctness import DEVICE, LoraCase, gate_lora
 
@@ -16,6 +17,16 @@ from tests.kernels.kernel_correctness import DEVICE, LoraCase, gate_lora
 @pytest.mark.parametrize("shape", [(37, 81, 75, 8), (50, 96, 64, 24)], ids=str)
 def test_lora_dropout(shape: tuple, dtype: torch.dtype, scheme: str) -> None:
     gate_lora(LoraCase(*shape, dtype, dropout=0.1, bias=True), scheme)
+
+
+@pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
+@pytest.mark.parametrize("rank", [5, 16, 32, 64])
+def test_lora_dropout_by_descriptors(rank: int, dtype: torch.dtype, conv1d: bool) -> None:
+    """dX's masked branch, half a tile at a time; 34 rows and 56 columns end within a tile, and within a half."""
+    scheme = "epilogue_tma/epilogue_tma" + ("_fused_da" if rank == 16 else "")
+    gate_lora(LoraCase(34, 56, 24, rank, dtype, dropout=0.1, bias=True, conv1d=conv1d), scheme)
+    assert launch.counts["gemm_tma_kernel"] == 2
 
 
 def test_dropout_mask() -> None:
@@ -31,6 +42,20 @@ def test_dropout_mask() -> None:
     assert not torch.equal(keep_mask(x[:20], 0.1, 2**40 + 3), keep[:20])
     halves = keep_mask(x, 0.5, 3)
     assert bool((keep | ~halves).all()), "one draw per element, whatever the rate"
+
+
+@pytest.mark.slow
+def test_dropout_masks_of_neighbours_are_independent() -> None:
+    """At a rate of 0.5 two independent bits agree half of the time: those of neighbouring rows, of neighbouring columns
+    (of one Philox call and of two), and of seeds that differ in one bit."""
+    x = torch.ones(64, 256, device=DEVICE, dtype=F16)
+    keep = keep_mask(x, 0.5, 3)
+    pairs = {f"rows {d} apart": (keep[d:], keep[:-d]) for d in (1, 2, 32)}
+    pairs |= {f"columns {d} apart": (keep[:, d:], keep[:, :-d]) for d in (1, 2, 4, 7, 8, 16, 128)}
+    pairs |= {f"seeds 3 and {seed}": (keep, keep_mask(x, 0.5, seed)) for seed in (2, 2**32 + 3)}
+    for what, (one, other) in pairs.items():
+        agreed = (one == other).double().mean().item()
+        assert abs(agreed - 0.5) < 4 * (0.25 / one.numel()) ** 0.5, f"{what}: {agreed:.4f} of the bits agree"
 
 
 def test_dropout_survivors_are_scaled_and_masks_agree() -> None:

@@ -44,7 +44,8 @@ def test_small_layers_take_one_kernel_and_large_ones_cublas() -> None:
     assert choose_forward(case(90, 4096, 4096, fits_tma=False)).scheme == "epilogue"
     assert choose_forward(case(90, 1600, 1600, bordered=True)).scheme == "bordered"
     assert choose_backward(case(90, 1024, 1024)).scheme == "epilogue_fused_da"
-    assert choose_backward(case(90, 4096, 4096, dropout=True)).scheme == "epilogue"
+    assert choose_backward(case(90, 4096, 4096, dropout=True)).scheme == "epilogue_tma"
+    assert choose_backward(case(90, 4096, 4096, rank=64, dropout=True)).scheme == "epilogue", "by TMA rank 64 spills"
 
 
 def test_override() -> None:
