@@ -19,7 +19,7 @@ def run_of(folder: Path, ratio: float, low: float, high: float, rounds: bool = T
             row, _ = sampled("r", 0, 0, [10.0] * 24)
             same = {"case_id": of.case_id, "pass": "forward-backward", "clock": clock, "ratio_to": FULL.case_id}
             row |= of.axes() | same | dict(zip(("ratio", "ratio_low", "ratio_high"), r, strict=True))
-            rows.append(row if rounds else row | {"ratio": None, "ratio_to": None})
+            rows.append(row if rounds else row | dict.fromkeys(("ratio", "ratio_low", "ratio_high", "ratio_to")))
     return write_run(folder, rows, [])
 
 
