@@ -60,10 +60,10 @@ def _sound(row: Row) -> Row:
         raise ValueError("median_ms is 0, and nothing takes no time")
     for names in _INTERVALS:
         known = [v for v in map(row.get, names) if v is not None]
-        if known != sorted(known) or (known and row.get(names[1]) is None):
-            raise ValueError(
-                f"{', '.join(names)} are {', '.join(str(row.get(n)) for n in names)}, which is no interval"
-            )
+        if known != sorted(known):
+            raise ValueError(f"{', '.join(names)} are {', '.join(map(str, known))}, which is no interval")
+        if known and row.get(names[1]) is None:  # the ends alone tell nothing
+            row = row | dict.fromkeys(names)
     return row
 
 
