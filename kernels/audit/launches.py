@@ -176,7 +176,7 @@ def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
 
     x = torch.empty(use.m, K, dtype=dtype, device="meta")
     index = torch.empty(rank, dtype=torch.int64, device="meta")
-    plan = Plan(x, N, rank, dtype, use.scheme.removeprefix("paca "), True)
-    plan.case = Case(use.m, N, K, rank, arch, SMS[arch])
+    case = Case(use.m, N, K, rank, arch, SMS[arch])
+    plan = Plan(x, N, rank, dtype, use.scheme.removeprefix("paca "), True, case)
     dy = torch.empty(use.m, N, dtype=dtype, device="meta")
     plan.grad_columns(dy, plan.selected(x, index), index, 2.0)

@@ -167,7 +167,7 @@ def _single_pass(spec: Spec) -> Run:
     stride_wn, stride_wk = spec.stride_w
     launch_y = single_pass_launch(
         m, n, k, rank, tile, stride_xm=spec.stride_xm, stride_wk=stride_wk, stride_wn=stride_wn, bias=spec.bias,
-        dtype=dtype, keep=spec.keep,
+        pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
     def run(x, weight, a, b, bias, scale, p, seed):

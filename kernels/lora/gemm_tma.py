@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
-from ..runtime.jit_helpers import down, load_keeps, up
+from ..runtime.jit_helpers import down, follow, load_keeps, up
 from ..runtime.sizes import mask_bytes, padded
 from ..runtime.tensor_maps import Layout
 from .gemm import add_branch, grouped_tile
@@ -31,7 +31,7 @@ def gemm_tma_kernel(
 
     Descriptors: d_x of X (M, K) in blocks (BM, BK); d_w of W (N, K) in blocks (BN, BK) where W_ROWS_ARE_N, else of its
     transpose in blocks (BK, BN); d_y of Y (M, N) in blocks (BM, BN // 2). The pointers are those of gemm_kernel, the
-    mask among them.
+    mask among them. PDL: the kernel ahead writes neither X nor W.
     """
     DTYPE: tl.constexpr = d_y.dtype
     tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN)
@@ -45,8 +45,7 @@ def gemm_tma_kernel(
             else:
                 b_w = d_w.load([i_k * BK, i_n * BN])
             b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
-        if PDL:
-            tl.extra.cuda.gdc_wait()
+        follow(PDL)
         if not MASKED:
             o_m = i_m * BM + tl.arange(0, BM)
             o_n = i_n * BN + tl.arange(0, BN)

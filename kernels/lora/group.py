@@ -53,9 +53,9 @@ class GroupPlan:
             build_gemm(
                 case, m, case.n, k, None, tma=False, stride_xm=x.stride(0), stride_wk=w.stride(1),
                 stride_wn=w.stride(0), stride_vr=1, stride_vn=case.rank, stride_sm=self.width, parts=self.parts,
-                bias=has_bias, masked=False, pdl=self.pdl and i == 0, dtype=x.dtype, keep=kept,
+                bias=has_bias, masked=False, pdl=self.pdl, dtype=x.dtype, keep=kept,
             )
-            for i, (case, w, has_bias, kept) in enumerate(zip(self.cases, weights, bias, self.kept, strict=True))
+            for case, w, has_bias, kept in zip(self.cases, weights, bias, self.kept, strict=True)
         ]  # fmt: skip
         self.backwards: dict[Any, Any] = {}
 
@@ -110,26 +110,25 @@ class GroupPlan:
         tile = choose_tile("branch_gradients", self.total, m, min(case.n for case in self.cases))
         blocks = -(-m // tile.bm)
         parts = parts_for(blocks, min(-(-case.n // tile.bn) for case in self.cases), self.total)
-        common: dict[str, Any] = {"dtype": self.dtype}
+        common: dict[str, Any] = {"pdl": self.pdl, "dtype": self.dtype}
         branches, gemms = [], []
         for i, (case, dy, w, kept) in enumerate(zip(self.cases, dys, weights, self.kept, strict=True)):
-            # The following GEMM may begin early only where it follows its own branch.
             branches.append(branch_gradients_launch(
                 m, case.n, k, case.rank, tile, stride_dm=dy.stride(0), stride_xm=x.stride(0), s_parts=self.parts,
-                stride_sm=self.width, stride_ds=self.width, parts=parts, wide=self.wide, pdl=self.pdl and need_x,
-                keep=keep and kept, **common,
+                stride_sm=self.width, stride_ds=self.width, parts=parts, wide=self.wide, keep=keep and kept, **common,
             ))  # fmt: skip
             gemms.append(build_gemm(
                 case, m, k, case.n, None, tma=False, stride_xm=dy.stride(0), stride_wk=w.stride(0),
                 stride_wn=w.stride(1), stride_vr=k, stride_vn=1, stride_sm=self.width, parts=parts, bias=False,
-                masked=masked, pdl=self.pdl, keep=keep and kept, add=i > 0, **common,
+                masked=masked, keep=keep and kept, add=i > 0, **common,
             ))  # fmt: skip
         skinny, da_parts = build_skinny(
             self.total, m, k, masked, l_parts=parts, stride_l=self.width, stride_tm=x.stride(0), wide=self.wide,
-            keep=keep, **common,
+            ahead=need_x, keep=keep, **common,
         )  # fmt: skip
-        reductions = [reduce_launch(case.rank, left=(case.n, blocks), dtype=self.adapter) for case in self.cases]
-        reductions.append(reduce_launch(self.total.rank, right=(k, da_parts), dtype=self.adapter))
+        reducing: dict[str, Any] = {"pdl": self.pdl, "dtype": self.adapter}
+        reductions = [reduce_launch(case.rank, left=(case.n, blocks), **reducing) for case in self.cases]
+        reductions.append(reduce_launch(self.total.rank, right=(k, da_parts), **reducing))
         return branches, gemms, skinny, reductions, parts, blocks, da_parts
 
 

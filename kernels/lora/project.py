@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
-from ..runtime.jit_helpers import down, draw_keeps, high_part, join_parts, low_part, spread_bits, up
+from ..runtime.jit_helpers import down, draw_keeps, follow, high_part, join_parts, low_part, spread_bits, up
 from ..runtime.sizes import mask_bytes, padded
 
 
@@ -29,8 +29,7 @@ def project_kernel(
     COPY: p_s is the buffer (M, stride_sm) of the bordered scheme, whose first K columns receive X.
     WIDE: p_a is fp32 beside an fp16 x, and keeps its range.
     """
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
+    follow(PDL)
     i_m = tl.program_id(0)
     i_part = tl.program_id(1)
     o_m = i_m * BM + tl.arange(0, BM)
@@ -92,5 +91,5 @@ def project_launch(
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm), parts, 1)
     return launch.Launch(
-        project_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+        project_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep
     )

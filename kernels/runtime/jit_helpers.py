@@ -1,7 +1,31 @@
-"""Pieces that several kernels share: casts that the interpreter gets right, dropout bits, the partial sums of S."""
+"""Pieces that several kernels share: their order on the stream, casts that the interpreter gets right, dropout bits,
+the partial sums of S."""
 
 import triton
 import triton.language as tl
+
+
+@triton.jit
+def follow(PDL: tl.constexpr):
+    """Waits for the kernel ahead on the stream, then lets the one behind begin; nothing where PDL is False.
+
+    Programmatic dependent launch (PTX ISA, griddepcontrol): a kernel that is launched with the attribute may begin when
+    every block of the kernel ahead has issued launch_dependents or has ended, and wait holds it until that kernel is
+    complete and what it wrote can be read. Every kernel here waits before it triggers. So one that begins early finds
+    all complete but the kernel directly ahead, which had waited for everything older; and before follow() a kernel
+
+    - reads only what the kernel ahead does not write,
+    - writes nothing: torch hands out memory that was freed a moment ago, which the kernel ahead may still be using.
+
+    Kernels of others (cuBLAS, torch) start when all is complete and let the next begin at their end. What was ahead of
+    a call is not known, so its first kernel calls follow() first. gemm_kernel and gemm_tma_kernel do so after their
+    main loop, since X and W are older than the launch of S' or dS' ahead of them; skinny_kernel where AHEAD.
+
+    The trigger comes at once: by then every block has its SM, and the next kernel's take only what is left free.
+    """
+    if PDL:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
 
 
 @triton.jit

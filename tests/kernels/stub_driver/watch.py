@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
+
 from kernels.runtime import launch
+from tests.kernels.dependent_launches import read_early, written
 from tests.kernels.stub_driver.pretended_gpus import launches
 
 
@@ -21,9 +24,12 @@ class Watch:
         self.differing: list[str] = []
         self.streams: set[str] = set()
         self.attributes: set[str] = set()
+        self.racing: list[str] = []
+        self.ahead: tuple[str, set[int]] = ("nothing", set())
         self.scales: list[tuple[str, float | None]] = []
 
     def __call__(self, run: launch.Launch, inputs: dict[str, Any]) -> None:
+        self._race(run, inputs)
         if run.compiled is None:
             own = self._handed(run.start, inputs)
             self.looked_up[run.name] += 1
@@ -43,6 +49,13 @@ class Watch:
         if "scale" in inputs:
             self.scales.append((run.name, _handed_float(run, inputs, own, "scale")))
 
+    def _race(self, run: launch.Launch, inputs: dict[str, Any]) -> None:
+        """Whether this launch may read what the one ahead of it is still writing."""
+        name, unfinished = self.ahead
+        if racing := unfinished & _memory(inputs, read_early(run)):
+            self.racing.append(f"{run.name} reads {len(racing)} outputs of {name} early")
+        self.ahead = (run.name, _memory(inputs, written(run)))
+
     def _handed(self, start: Any, inputs: dict[str, Any]) -> dict[str, str]:
         launches()
         launch.recorder = None
@@ -52,6 +65,12 @@ class Watch:
             launch.recorder = self
         (handed,) = launches()
         return handed
+
+
+def _memory(inputs: dict[str, Any], names: set[str]) -> set[int]:
+    """The addresses of what these inputs are slices of."""
+    tensors = (inputs[name] for name in names if isinstance(inputs.get(name), Tensor))
+    return {t.untyped_storage().data_ptr() for t in tensors}
 
 
 def _handed_float(run: launch.Launch, inputs: dict[str, Any], handed: dict[str, str], name: str) -> float | None:

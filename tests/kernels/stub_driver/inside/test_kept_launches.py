@@ -54,8 +54,14 @@ def launched_kernels() -> set[str]:
     return found
 
 
-def agree(watch: Watch) -> None:
+#: CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, by GPU: a launch may begin before the one ahead has ended.
+ATTRIBUTES = {SM_90: {"6:1"}, SM_80: {""}}
+
+
+def agree(watch: Watch, gpu: int | None = SM_90) -> None:
     assert not watch.differing, "\n".join(watch.differing)
+    assert not watch.racing, "\n".join(watch.racing)
+    assert gpu is None or watch.attributes == ATTRIBUTES[gpu]
     assert watch.kept, f"nothing was kept: {watch.looked_up}"
 
 
@@ -65,11 +71,8 @@ def every_kernel(gpu: int, without: set[str]) -> None:
         for call in calls:
             for _ in range(2):
                 call(gpu)
-    agree(watch)
+    agree(watch, gpu)
     assert set(watch.kept) == launched_kernels() - without
-    # Some launches on an sm_90 may begin before the one ahead has ended.
-    early = "6:1"  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-    assert watch.attributes == ({"", early} if gpu == SM_90 else {""})
 
 
 def test_every_kernel() -> None:
@@ -89,7 +92,7 @@ def test_variations(call: Call, gpu: int) -> None:
     with watching() as watch:
         for _ in range(2):
             call(gpu)
-    agree(watch)
+    agree(watch, gpu)
 
 
 def misaligned_between(aligned: Call, offs: tuple[str, ...]) -> None:
@@ -153,7 +156,7 @@ def test_the_stream_is_that_of_the_tensors_gpu() -> None:
     with watching() as watch:
         for gpu in (SM_90, SM_80, SM_90, SM_80):
             call(gpu)
-    agree(watch)
+    agree(watch, None)
     assert watch.streams == {f"{0x57AE0:#x}", f"{0x57AE1:#x}"}
 
 
