@@ -52,7 +52,10 @@ def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
     signature, constants, aligned = {}, dict(run.constants), []
     arguments = [*((name, inputs[name]) for name in run.inputs), *run.sizes.items()]
     for position, (name, value) in enumerate(arguments):
-        if value is None or (isinstance(value, int) and value == 1):
+        parameter = run.kernel.params[position]
+        if parameter.do_not_specialize:
+            signature[name] = parameter.annotation_type
+        elif value is None or (isinstance(value, int) and value == 1):
             constants[name] = value
         elif name in run.layouts:
             block = list(run.layouts[name].block)

@@ -11,6 +11,7 @@ from ..runtime.architectures import features
 from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward
 from ..runtime.schemes import TMA_FALLBACK, split_scheme
 from ..runtime.sizes import unpack_mask
+from .arguments import Seed
 from .backward import Needs, build_backward
 from .backward import Run as BackwardRun
 from .bordered_weight import border_of
@@ -108,7 +109,7 @@ def _tma_words(weight: Tensor) -> str:
 
 
 class LoraLinear(torch.autograd.Function):
-    """x is (..., K), rows of K with unit stride; weight the logical (N, K); seed an int64 tensor (1,) under dropout.
+    """x is (..., K), rows of K with unit stride; weight the logical (N, K); seed under dropout.
 
     The second output is S' as the kernels left it. The caller drops it: as an output it has a place in the graph, so
     that gradients of gradients flow through it, and dB is a function of x and A although x need not be kept.
@@ -117,7 +118,7 @@ class LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scale: float, dropout_p: float,
-        seed: Tensor | None, plan: Plan,
+        seed: Seed | None, plan: Plan,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         shape = x.shape
         flat = x if len(shape) == 2 else x.view(-1, shape[-1])

@@ -106,7 +106,7 @@ def build_backward(
                     p_dy=dy, p_b=b, p_s=s, p_x=x, p_mask=mask, p_ds=ds, p_db=db_sum, p_da=da_sum, scale=scale
                 )  # fmt: skip
             else:
-                launch_ds(p_x=dy, p_a=b, p_s=ds, p_mask=None, p_seed=None, scale=scale, threshold=0)
+                launch_ds(p_x=dy, p_a=b, p_s=ds, p_mask=None, p_seed=None, seed=0, scale=scale, threshold=0)
         if dx is not None:
             grad_x = dx(dy, weight, ds, a, mask)
         if launch_da is not None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..runtime import launch
 from ..runtime.dispatch import Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import mask_bytes, padded, threshold_of
+from .arguments import Seed
 from .bordered_weight import border_of
 
 
@@ -52,8 +53,8 @@ class Saved:
     copied: bool = False
 
 
-# x (M, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed (1,) int64
-Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Tensor | None], Saved]
+# x (M, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed
+Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Seed | None], Saved]
 
 
 def build_forward(spec: Spec) -> Run:
@@ -81,14 +82,15 @@ def build_project(spec: Spec, parts: int, copy: bool = False) -> Callable[..., t
         pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
-    def project(x: Tensor, a: Tensor, scale: float, p: float, seed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def project(x: Tensor, a: Tensor, scale: float, p: float, seed: Seed | None) -> tuple[Tensor, Tensor | None]:
         s = launch.empty(shape, s_dtype, device)
-        mask, threshold = None, 0
+        mask, threshold, at, value = None, 0, None, 0
         if p > 0.0:
             threshold = threshold_of(p)
             mask = launch.empty((m, bytes_), torch.uint8, device)
             scale = scale / (1.0 - p)
-        run(p_x=x, p_a=a, p_s=s, p_mask=mask, p_seed=seed, scale=scale, threshold=threshold)
+            at, value = seed if isinstance(seed, tuple) else (seed, 0)
+        run(p_x=x, p_a=a, p_s=s, p_mask=mask, p_seed=at, seed=value, scale=scale, threshold=threshold)
         return s, mask
 
     return project

@@ -17,7 +17,7 @@ from ..runtime.architectures import features
 from ..runtime.checks import check_lora
 from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import padded, unpack_mask
-from .arguments import prepared, seed_tensor
+from .arguments import Seed, draw_seed, prepared
 from .autograd import by_torch
 from .backward import build_skinny, keeps_range
 from .forward import Spec, build_gemm, build_project, project_parts
@@ -136,7 +136,7 @@ class LoraGroup(torch.autograd.Function):
     """x (M, K), then weights, A, B and biases of every sibling."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, p: float, seed: Tensor | None, plan: GroupPlan, *rest: Any) -> Any:
+    def forward(ctx: Any, x: Tensor, scale: float, p: float, seed: Seed | None, plan: GroupPlan, *rest: Any) -> Any:
         count = len(plan.ranks)
         weights, a, b, biases = (rest[i * count : (i + 1) * count] for i in range(4))
         ys, s, mask = plan.forward(x, weights, a, b, biases, scale, p, seed)
@@ -260,7 +260,7 @@ def lora_linear_group(
     plan = _plans.get(key)
     if plan is None:
         plan = _plans[key] = GroupPlan(flat, ws, as_, dropout_p > 0.0, [bias is not None for bias in biases], keep)
-    seeds = seed_tensor(seed, x.device) if dropout_p > 0.0 else None
+    seeds = draw_seed(seed, x.device) if dropout_p > 0.0 else None
     # float: Triton makes a constant of an int 1, and a kept kernel has it for ever.
     ys = LoraGroup.apply(flat, float(scale), float(dropout_p), seeds, plan, *ws, *as_, *bs, *given)
     return tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in ys)

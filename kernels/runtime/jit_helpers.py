@@ -72,7 +72,7 @@ def join_parts(b_high, b_low):
 
 
 @triton.jit
-def draw_keeps(p_seed, o_counter, threshold):
+def draw_keeps(seed, o_counter, threshold):
     """Eight keep-bits in a byte per counter: one Philox call gives four words, each two 16-bit draws.
 
     A bit is set with probability 1 - threshold / 65536; it depends on the seed and the counter only, so every tiling
@@ -82,7 +82,7 @@ def draw_keeps(p_seed, o_counter, threshold):
     2, 3", table 2), in place of Triton's 10: the loop of project_kernel has 722 instructions where it had 865, that is
     0.71 warp-instructions an element in place of 0.84 (tile 32x128, rank 16, bf16; SASS of sm_90, triton 3.7.1).
     """
-    b_r0, b_r1, b_r2, b_r3 = tl.randint4x(tl.load(p_seed), o_counter, 7)
+    b_r0, b_r1, b_r2, b_r3 = tl.randint4x(seed, o_counter, 7)
     b_byte = _two_keeps(b_r0, threshold)
     b_byte |= _two_keeps(b_r1, threshold) << 2
     b_byte |= _two_keeps(b_r2, threshold) << 4

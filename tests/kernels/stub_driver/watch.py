@@ -26,6 +26,8 @@ class Watch:
         self.attributes: set[str] = set()
         self.racing: list[str] = []
         self.ahead: tuple[str, set[int]] = ("nothing", set())
+        self.seeds: list[tuple[str, int]] = []  # the address of the part in memory, and the part from the host
+        self.functions: set[str] = set()
         self.scales: list[tuple[str, float | None]] = []
 
     def __call__(self, run: launch.Launch, inputs: dict[str, Any]) -> None:
@@ -46,6 +48,10 @@ class Watch:
             ]
         self.streams.add(own["stream"])
         self.attributes.add(own["attributes"])
+        if inputs.get("p_seed") is not None:
+            address, value = (bytes.fromhex(_handed_one(run, inputs, own, name)) for name in ("p_seed", "seed"))
+            self.functions.add(own["function"])
+            self.seeds.append((hex(int.from_bytes(address, "little")), struct.unpack("<q", value)[0]))
         if "scale" in inputs:
             self.scales.append((run.name, _handed_float(run, inputs, own, "scale")))
 
@@ -77,9 +83,13 @@ def _handed_float(run: launch.Launch, inputs: dict[str, Any], handed: dict[str, 
     """The fp32 argument of this name; None where the kernel has none such, because it was compiled into it."""
     if not isinstance(inputs[name], float):
         return None
-    before = run.inputs[: run.inputs.index(name)]  # pointers all; None is compiled in as well
-    position = sum(inputs[other] is not None for other in before)
-    return struct.unpack("<f", bytes.fromhex(handed["parameters"].split(",")[position]))[0]
+    return struct.unpack("<f", bytes.fromhex(_handed_one(run, inputs, handed, name)))[0]
+
+
+def _handed_one(run: launch.Launch, inputs: dict[str, Any], handed: dict[str, str], name: str) -> str:
+    """The bytes of this argument; those before it are pointers or a seed, of which None is compiled in."""
+    before = run.inputs[: run.inputs.index(name)]
+    return handed["parameters"].split(",")[sum(inputs[other] is not None for other in before)]
 
 
 @contextmanager
