@@ -8,7 +8,7 @@ computes all of them and keeps the others' outputs, each until its layer is call
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,33 +29,32 @@ LEFT_OVER, PICKED_UP, GIVE_UP = 2, 1, 4
 def group_siblings(model: nn.Module) -> None:
     """Lets the LoRALinear layers of model that read the same x run as groups: one pass over x for all of them.
 
-    Candidates are LoRALinear layers that stand in one parent and agree in in_features, dropout, scale and dtypes.
-    Which of them are siblings is found out in the first forward after this call, where each still runs alone.
+    Candidates stand in one parent and have the same in_features. Which of them are siblings is found out in the first
+    forward after this call, where each still runs alone: they get the same x, and agree in dropout, scale and dtypes.
     Parameters, names, state_dict and what the layers compute do not change, but for dropout: siblings share one mask,
     where layers alone draw one each. A call runs alone where anything differs between the siblings' calls (x, autocast,
     grad mode, a parameter, the CUDA stream), where a layer has hooks that see its input, under torch.compile, in
     inference mode, and with dropout under no_grad, which is how reentrant checkpointing calls. Layers inside
     non-reentrant checkpointing become groups after the first optimizer step. A copy of the model finds its own groups.
     """
-    for layers in candidates(model, LoRALinear, _kind):
-        share(layers, Siblings())
+    share_among(model, LoRALinear, Siblings)
 
 
-def _kind(layer: LoRALinear) -> Any:
-    return layer.in_features, layer.dropout, layer.scale, layer.stored_weight.dtype, layer.lora_a.dtype
-
-
-def candidates(model: nn.Module, kind: type[nn.Module], key: Callable[[Any], Any]) -> Iterable[list[nn.Module]]:
-    """Layers of that class that stand in one parent, agree in their key, and have no siblings yet."""
+def share_among(model: nn.Module, kind: Any, make: "type[Siblings]") -> None:
+    """Gives layers of class `kind` that stand in one parent, are as wide at their input and no group yet what they
+    need to find their siblings."""
     for parent in model.modules():
-        alike: dict[Any, list[nn.Module]] = defaultdict(list)
-        for child in parent.children():
-            if isinstance(child, kind) and child.siblings is None:
-                alike[key(child)].append(child)
-        yield from (layers for layers in alike.values() if len(layers) > 1)
+        alike: dict[int, list[Any]] = defaultdict(list)
+        children: Iterable[Any] = parent.children()
+        for child in children:
+            if isinstance(child, kind) and not (child.siblings and child.siblings.found):
+                alike[child.in_features].append(child)
+        for layers in alike.values():
+            if len(layers) > 1:
+                _share(layers, make())
 
 
-def share(layers: Sequence[nn.Module], siblings: "Siblings | None") -> None:
+def _share(layers: Sequence[nn.Module], siblings: "Siblings | None") -> None:
     """Each of the layers asks `siblings` from now on."""
     for layer in layers:
         layer.__dict__["siblings"] = siblings
@@ -76,12 +75,17 @@ class Siblings:
         self._members = tuple(map(weakref.ref, members))
         self._here = _Here()
         self._left_over = 0
-        self._found: _Adapters | None = None
+        self._then: _Adapters | None = None
         self._given_up: _Adapters | None = None
         self._settled = False
 
     def __reduce__(self) -> Any:
         return type(self), ()
+
+    @property
+    def found(self) -> bool:
+        """Whether it is a group's, not of layers that are watched."""
+        return bool(self._members)
 
     def parts(self, layer: Any, x: Tensor) -> Parts | None:
         """What the layer computes with now, or None where its call would compute something else than LoRA."""
@@ -141,11 +145,11 @@ class Siblings:
         return ys[0]
 
     def _is_group(self, hooked: bool, parts: Sequence[Parts]) -> bool:
-        if self._found is None:
-            self._found = _Adapters(parts)
+        if self._then is None:
+            self._then = _Adapters(parts)
         if not hooked:
             return self._given_up is None
-        self._settled = self._settled or self._found.have_changed(parts)
+        self._settled = self._settled or self._then.have_changed(parts)
         return self._settled and (self._given_up is None or not self._given_up.have_changed(parts))
 
     def _watch(self, layer: nn.Module, x: Tensor, parts: Parts) -> Tensor | None:
@@ -159,13 +163,15 @@ class Siblings:
                 for run in here.runs:
                     members = [found for ref in run.layers if (found := ref()) is not None]
                     members = [found for found in members if found.__dict__.get("siblings") is self]
-                    share(members, type(self)(members) if len(members) > 1 else None)
+                    _share(members, type(self)(members) if len(members) > 1 else None)
             here.runs = []
             known: Any = layer.__dict__.get("siblings")
             return None if known is None or known is self else known.output(layer, x, parts)
-        if not (here.runs and here.runs[-1].reads(x)):
-            here.runs.append(_Readers(x))
-        here.runs[-1].layers.append(weakref.ref(layer))
+        kind = (parts[0].dtype, parts[2].dtype, *parts[4:])
+        same = [run for run in here.runs if run.reads(x, kind)] or [_Readers(x, kind)]
+        same[0].layers.append(weakref.ref(layer))
+        if same[0] not in here.runs:
+            here.runs.append(same[0])
         return None
 
 
@@ -179,14 +185,14 @@ class _Here(threading.local):
 
 
 class _Readers:
-    """Layers that were called with the same x, one after the other."""
+    """Layers of one kind that were called with the same x."""
 
-    def __init__(self, x: Tensor) -> None:
-        self.x, self.version = weakref.ref(x), x._version
+    def __init__(self, x: Tensor, kind: tuple[Any, ...]) -> None:
+        self.x, self.version, self.kind = weakref.ref(x), x._version, kind
         self.layers: list[weakref.ref[nn.Module]] = []
 
-    def reads(self, x: Tensor) -> bool:
-        return self.x() is x and self.version == x._version
+    def reads(self, x: Tensor, kind: tuple[Any, ...]) -> bool:
+        return self.x() is x and self.version == x._version and self.kind == kind
 
 
 class _Kept:

@@ -119,9 +119,15 @@ def test_cross_attention_is_found() -> None:
     assert passes() == 2
     expected = torch.cat([alone(model.q, x), alone(model.k, context), alone(model.v, context)], dim=-1)
     assert error(found, expected) < CLOSE
-    model.out(x)
+    model.out(inputs(3))
     model.out(x)
     assert passes() == 2 and model.out.siblings is None
+    model.v.scale = 0.5  # of another scale than q's and k's
+    other = copy.deepcopy(model)
+    group_siblings(other)
+    for expected in (3, 2):
+        assert error(other(x), torch.cat([alone(other.get_submodule(name), x) for name in SIZES], -1)) < CLOSE
+        assert passes() == expected
 
 
 def changed(what: str, model: Attention, x: Tensor) -> None:
