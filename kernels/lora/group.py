@@ -8,11 +8,12 @@ from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.checks import check_lora
-from ..runtime.dispatch import MOST_RANK
+from ..runtime.dispatch import MOST_RANK, Case
+from ..runtime.schemes import split_scheme
 from ..runtime.sizes import padded, unpack_mask
 from .arguments import cast, prepared, seed_tensor
-from .autograd import by_torch
-from .group_plan import GroupPlan
+from .autograd import by_torch, fits_tma
+from .group_plan import OF_ONE, GroupPlan
 from .linear import lora_linear
 
 Member = tuple[Tensor, Tensor, Tensor, Tensor | None]  # weight (N, K), A (r, K), B (N, r), bias (N,)
@@ -30,12 +31,12 @@ class LoraGroup(torch.autograd.Function):
     ) -> Any:
         count = len(plan.ranks)
         weights, a, b, biases = (rest[i * count : (i + 1) * count] for i in range(4))
-        shape = x.shape
-        ys, s, mask = plan.forward(x.view(plan.m, plan.k), weights, a, b, biases, scale, p, seed)
+        shape, every_a = x.shape, torch.cat(a)
+        ys, s, mask = plan.forward(x.view(plan.m, plan.k), weights, every_a, b, biases, scale, p, seed)
         ctx.set_materialize_grads(False)
         ctx.plan, ctx.scale, ctx.shape, ctx.begun = plan, scale / (1.0 - p), shape, begun
         ctx.served, ctx.left = frozenset(), None
-        ctx.save_for_backward(x, s, mask, *weights, *a, *b)
+        ctx.save_for_backward(x, s, mask, every_a, *weights, *a, *b)
         if len(shape) != 2:
             for y in ys:
                 y.resize_(*shape[:-1], y.shape[1])  # not view(): autograd lets nobody write into a view made here
@@ -46,7 +47,7 @@ class LoraGroup(torch.autograd.Function):
         plan, count = ctx.plan, len(grads)
         if ctx.begun is not None and (told := ctx.begun()) is not None:
             told()
-        x, s, mask, *rest = _saved(ctx, grads)
+        x, s, mask, every_a, *rest = _saved(ctx, grads)
         x = x.reshape(plan.m, plan.k)
         weights, a, b = (rest[i * count : (i + 1) * count] for i in range(3))
         # A sibling without a gradient here has none, not a gradient of zeros.
@@ -66,8 +67,8 @@ class LoraGroup(torch.autograd.Function):
         grad_x, grad_a, grad_b = None, [None] * count, [None] * count
         if need_x or any(needs[count : 3 * count]):
             x, s, mask = launch.rows(x, x.shape[1]), launch.dense(s), launch.dense(mask)
-            a, b = ([launch.dense(t) for t in row] for row in (a, b))
-            grad_x, grad_a, grad_b = plan.backward(dys, x, weights, a, b, s, mask, ctx.scale, need_x)
+            every_a, b = launch.dense(every_a), [launch.dense(t) for t in b]
+            grad_x, grad_a, grad_b = plan.backward(dys, x, weights, every_a, b, s, mask, ctx.scale, need_x)
             grad_x = None if grad_x is None else grad_x.view(ctx.shape)
         grad_bias = [dy.sum(0) if need else None for dy, need in zip(dys, needs[3 * count :], strict=True)]
         grad_w = [dy.t() @ x if need else None for dy, need in zip(dys, needs[:count], strict=True)]
@@ -83,7 +84,7 @@ def _saved(ctx: Any, grads: Sequence[Tensor | None]) -> Sequence[Any]:
     saved = None
     if ctx.left is not None and not asked & ctx.served:
         held, versions = ctx.left
-        read = [i for i in range(len(held)) if i < 3 or (i - 3) % count in asked]
+        read = [i for i in range(len(held)) if i < 4 or (i - 4) % count in asked]
         if all(held[i] is None or held[i]._version == versions[i] for i in read):
             saved = held
     if saved is None:
@@ -118,7 +119,13 @@ _plans = launch.PlanCache()
 
 
 def together(
-    x: Tensor, members: Sequence[Member], scale: float, p: float, seed: int | None, begun: Any = None
+    x: Tensor,
+    members: Sequence[Member],
+    scale: float,
+    p: float,
+    seed: int | None,
+    begun: Any = None,
+    scheme: str | None = None,
 ) -> tuple[Tensor, ...] | None:
     """The members' outputs for x by a group's kernels, or None where these do not apply: lora_linear has the answer,
     or the words for what is wrong, of each. begun: a weak reference to what a backward calls when it begins."""
@@ -135,8 +142,8 @@ def together(
         return None
     if launch.elsewhere(x):
         with torch.cuda.device(x.device):
-            return together(x, members, scale, p, seed, begun)
-    key = (*((t.shape, t.stride(), t.dtype, t.device) for t in tensors), dtype, p, type(scale), type(seed),
+            return together(x, members, scale, p, seed, begun, scheme)
+    key = (*((t.shape, t.stride(), t.dtype, t.device) for t in tensors), dtype, p, type(scale), type(seed), scheme,
            tuple(member[3] is None for member in members))  # fmt: skip
     plans = _plans.get(key)
     if plans is None:
@@ -158,11 +165,26 @@ def together(
     keep = all(t is None or t.data_ptr() % 16 == 0 for t in (flat, *ws, *as_, *bs, *biases))
     plan = plans.get(keep)
     if plan is None:
-        given = [bias is not None for bias in biases]
-        plan = plans[keep] = GroupPlan(flat, list(ws), list(as_), p > 0.0, given, keep)
+        plan = plans[keep] = _plan(flat, ws, as_, biases, p > 0.0, keep, scheme)
     seeds = seed_tensor(seed, x.device) if p > 0.0 else None
     # float: Triton makes a constant of an int 1, and a kept kernel has it for ever.
     return LoraGroup.apply(x, float(scale), float(p), seeds, plan, begun, *ws, *as_, *bs, *biases)
+
+
+def _plan(x: Tensor, weights: Any, a: Any, biases: Any, dropout: bool, keep: bool, scheme: str | None) -> GroupPlan:
+    m, k = x.shape
+    adapter = a[0].dtype
+    cases = [
+        Case(
+            m=m, n=w.shape[0], k=k, rank=one.shape[0], arch=launch.architecture(x.device),
+            sms=launch.multiprocessors(x.device), dropout=dropout, fits_tma=keep and fits_tma(x, w, w.shape[0]),
+            interpreted=launch.interpreting(), device=launch.device_name(x.device),
+            fp32_adapters=adapter == torch.float32 != x.dtype, conv1d=w.stride(1) != 1, bias=bias is not None,
+        )
+        for w, one, bias in zip(weights, a, biases, strict=True)
+    ]  # fmt: skip
+    strides = [(w.stride(0), w.stride(1)) for w in weights]
+    return GroupPlan(cases, strides, x.stride(0), x.dtype, adapter, x.device, keep, *split_scheme(scheme))
 
 
 def lora_linear_group(
@@ -175,12 +197,15 @@ def lora_linear_group(
     biases: Sequence[Tensor | None] | None = None,
     dropout_p: float = 0.0,
     seed: int | None = None,
+    scheme: str | None = None,
 ) -> tuple[Tensor, ...]:
     """lora_linear of one x with several weights: y_i = x W_i^T + bias_i + scale * drop(x) A_i^T B_i^T.
 
     x (..., K), weights (N_i, K), lora_as (r_i, K), lora_bs (N_i, r_i), biases (N_i,) or None; returns the y_i
-    (..., N_i). The dropout mask is drawn once and shared. Where the kernels do not apply (a CPU without the
-    interpreter, fp32 on a GPU, torch.compile, ranks that add up to more than 64) each is a lora_linear.
+    (..., N_i). The dropout mask is drawn once and shared. scheme overrides the dispatcher as lora_linear's does, with
+    'cublas', 'epilogue' or 'epilogue_tma' forward, and how the dX are summed backward. Where the kernels do not apply
+    (a CPU without the interpreter, fp32 on a GPU, torch.compile, ranks that add up to more than 64) each is a
+    lora_linear, and scheme without effect.
     Errors are those of lora_linear, and a ValueError where the sequences differ in length.
     """
     count = len(weights)
@@ -191,8 +216,10 @@ def lora_linear_group(
         raise ValueError(
             f"weights, lora_as, lora_bs and biases have lengths {words}, expected one length of at least 1"
         )
+    if split_scheme(scheme)[0] in OF_ONE:
+        raise ValueError(f"scheme is {scheme!r}, expected cublas, epilogue or epilogue_tma: a group has one S for all")
     members = list(zip(weights, lora_as, lora_bs, biases, strict=True))
-    ys = None if torch.compiler.is_compiling() else together(x, members, scale, dropout_p, seed)
+    ys = None if torch.compiler.is_compiling() else together(x, members, scale, dropout_p, seed, None, scheme)
     if ys is not None:
         return ys
     if dropout_p > 0.0 and seed is None:
