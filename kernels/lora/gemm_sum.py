@@ -16,7 +16,7 @@ from ..runtime.jit_helpers import down, load_keeps, up
 from ..runtime.sizes import mask_bytes, padded
 from ..runtime.tensor_maps import Layout
 from .gemm import add_branch, grouped_tile, rank_chunk
-from .gemm_tma import _finish_half
+from .gemm_tma import finish_half
 
 #: Products that one launch can sum.
 MOST = 3
@@ -111,11 +111,11 @@ def gemm_sum_tma_kernel(
             o_n = i_n * BN + tl.arange(0, BN)
             b_y = add_branch(b_y, p_s, p_v, o_m, o_n, M, N, stride_vr, R, RP, 1, STRIDE_SM, PARTS, UP, RP, DTYPE)
         b_left, b_right = tl.split(tl.permute(tl.reshape(b_y, (BM, 2, BN // 2)), (0, 2, 1)))
-        _finish_half(
+        finish_half(
             b_left, d_y, p_s, p_v, None, p_mask, i_m * BM, i_n * BN, M, N, stride_vr, BYTES,
             R, RP, 1, STRIDE_SM, PARTS, False, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip
-        _finish_half(
+        finish_half(
             b_right, d_y, p_s, p_v, None, p_mask, i_m * BM, i_n * BN + BN // 2, M, N, stride_vr, BYTES,
             R, RP, 1, STRIDE_SM, PARTS, False, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip

@@ -8,7 +8,7 @@ computes all of them and keeps the others' outputs, each until its layer is call
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,8 @@ from torch import Tensor, nn
 
 from ..runtime import launch
 from .group import together
+from .kept_outputs import Kept, Parts, saving_hooks, watched
 from .module import LoRALinear
-
-# weight (N, K), bias, A (r, K), B (N, r), scale, dropout_p
-Parts = tuple[Tensor, Tensor | None, Tensor, Tensor, float, float]
 
 #: A group whose outputs were left over is one whose layers are called otherwise by now. Two in a row give it up, as
 #: does every other one; an exception now and then does not.
@@ -34,8 +32,8 @@ def group_siblings(model: nn.Module) -> None:
     Parameters, names, state_dict and what the layers compute do not change, but for dropout: siblings share one mask,
     where layers alone draw one each. A call runs alone where anything differs between the siblings' calls (x, autocast,
     grad mode, a parameter, the CUDA stream), where a layer has hooks that see its input, under torch.compile, in
-    inference mode, and with dropout under no_grad, which is how reentrant checkpointing calls. Layers inside
-    non-reentrant checkpointing become groups after the first optimizer step. A copy of the model finds its own groups.
+    inference mode, and with dropout under no_grad, which is how reentrant checkpointing calls. Under non-reentrant
+    checkpointing groups begin when no earlier forward waits for its backward. A copy of the model finds its own groups.
     """
     share_among(model, LoRALinear, Siblings)
 
@@ -66,18 +64,18 @@ class Siblings:
     A layer asks output() at each call. What is kept between the calls belongs to a thread. Layers are held weakly, and
     a copy or a pickle is empty: the copied layers are watched anew.
 
-    Checkpointing that recomputes must find what forward had: as many saved tensors, and the same masks. So a call whose
-    saved tensors go to hooks, as in non-reentrant checkpointing, takes up what was found out only once the adapters
-    have changed since: no backward of an earlier forward is to come then.
+    Checkpointing that recomputes must find what forward had: as many saved tensors, and the same masks. So calls whose
+    saved tensors go to hooks, as in non-reentrant checkpointing, take up what was found out once none of those before
+    can be recomputed any more, that is when their hooks are gone: autograd holds them until backward has been.
     """
 
-    def __init__(self, members: Sequence[nn.Module] = ()) -> None:
+    def __init__(self, members: Sequence[nn.Module] = (), owed: Sequence[Callable[[], Any]] = ()) -> None:
         self._members = tuple(map(weakref.ref, members))
         self._here = _Here()
         self._left_over = 0
-        self._then: _Adapters | None = None
-        self._given_up: _Adapters | None = None
-        self._settled = False
+        self._given_up = False
+        self._owed = list(owed)  # weak references to the hooks of earlier calls
+        self._grouped_under_hooks = False
 
     def __reduce__(self) -> Any:
         return type(self), ()
@@ -119,43 +117,46 @@ class Siblings:
             here.kept = None
         recomputes = torch._C._current_graph_task_id() != -1
         layers = [member() for member in self._members]
-        every = [None if layer is None or _watched(layer) else self.parts(layer, x) for layer in layers]
+        every = [None if layer is None or watched(layer) else self.parts(layer, x) for layer in layers]
         parts = [one for one in every if one is not None]
         if len(parts) < len(layers) or not _alike(x, parts):
             return None
         if left_over:
             self._left_over += LEFT_OVER
-            if self._left_over >= GIVE_UP and self._given_up is None:
-                self._given_up = _Adapters(parts)
-        hooked = torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
+            self._given_up = self._given_up or self._left_over >= GIVE_UP
+        hooked = saving_hooks() is not None
         # Reentrant checkpointing recomputes each of its regions by itself: they cannot share a mask.
         drawn_again = parts[0][5] > 0.0 and not hooked and (recomputes or not torch.is_grad_enabled())
-        if drawn_again or not self._is_group(hooked, parts):
+        if drawn_again or not (self._is_group_under_hooks(recomputes) if hooked else not self._given_up):
             return None
-        kept = _Kept(x, recomputes)
+        kept = Kept(x, recomputes)
         scale, p = parts[0][4:]
         members = [(weight, a, b, bias) for weight, bias, a, b, _, _ in parts]
         ys = together(x, members, scale, p, None, weakref.WeakMethod(kept.drop))
         if ys is None:
             return None
-        kept.outputs = {
-            id(layer): (y, _State(one)) for layer, y, one in zip(layers[1:], ys[1:], parts[1:], strict=True)
-        }
+        kept.keep(layers[1:], ys[1:], parts[1:])
         here.kept = kept
         return ys[0]
 
-    def _is_group(self, hooked: bool, parts: Sequence[Parts]) -> bool:
-        if self._then is None:
-            self._then = _Adapters(parts)
-        if not hooked:
-            return self._given_up is None
-        self._settled = self._settled or self._then.have_changed(parts)
-        return self._settled and (self._given_up is None or not self._given_up.have_changed(parts))
+    def _is_group_under_hooks(self, recomputes: bool) -> bool:
+        if not recomputes:
+            if all(ref() is None for ref in self._owed):
+                self._grouped_under_hooks = not self._given_up
+            self._owe()
+        return self._grouped_under_hooks
+
+    def _owe(self) -> None:
+        """Notes the hooks that are in place, if there are some, beside those of earlier calls that live."""
+        hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
+        if hooks is not None:
+            self._owed = [*(ref for ref in self._owed if ref() not in (None, hooks[1])), _weakly(hooks[1])]
 
     def _watch(self, layer: nn.Module, x: Tensor, parts: Parts) -> Tensor | None:
         """Notes who gets which x; when a layer is called again, the groups are known."""
         if torch._C._current_graph_task_id() != -1 or "_is_replica" in layer.__dict__:
             return None
+        self._owe()
         here = self._here
         here.runs = [run for run in here.runs if all(ref() is not None for ref in run.layers)]
         if any(ref() is layer for run in here.runs for ref in run.layers):
@@ -163,7 +164,7 @@ class Siblings:
                 for run in here.runs:
                     members = [found for ref in run.layers if (found := ref()) is not None]
                     members = [found for found in members if found.__dict__.get("siblings") is self]
-                    _share(members, type(self)(members) if len(members) > 1 else None)
+                    _share(members, type(self)(members, self._owed) if len(members) > 1 else None)
             here.runs = []
             known: Any = layer.__dict__.get("siblings")
             return None if known is None or known is self else known.output(layer, x, parts)
@@ -180,7 +181,7 @@ _settling = threading.Lock()
 
 class _Here(threading.local):
     def __init__(self) -> None:
-        self.kept: _Kept | None = None
+        self.kept: Kept | None = None
         self.runs: list[_Readers] = []
 
 
@@ -195,80 +196,11 @@ class _Readers:
         return self.x() is x and self.version == x._version and self.kind == kind
 
 
-class _Kept:
-    """Outputs that wait for their layers' calls. They go when x does, and when a backward through them begins: it frees
-    what the others' would need."""
-
-    def __init__(self, x: Tensor, recomputed: bool) -> None:
-        self.x: weakref.ref[Tensor] | None = weakref.ref(x, self.drop)
-        self.around = _around(x)
-        self.recomputed = recomputed  # in a backward: checkpointing may stop between the calls
-        self.left_over = False
-        self.outputs: dict[int, tuple[Tensor, _State]] = {}
-
-    def take(self, layer: nn.Module, x: Tensor, parts: Parts) -> Tensor | None:
-        """The layer's output, once, if all is as it was when it was computed."""
-        waiting = self.outputs.get(id(layer))
-        if waiting is None or self.x is None or self.x() is not x or self.around != _around(x):
-            return None
-        y, state = waiting
-        if _watched(layer) or not state.is_that_of(parts):
-            return None
-        self.outputs.pop(id(layer), None)
-        return y
-
-    def drop(self, _: Any = None) -> None:
-        """Nothing is handed out from now on; left_over tells whether something would have been."""
-        self.left_over = self.left_over or bool(self.outputs)
-        self.outputs = {}
-        self.x = None
-
-
-class _State:
-    """A layer's parts as they were when its output was computed: tensors by identity and version."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.tensors = [None if t is None else (_itself(t), *_version(t)) for t in parts[:4]]
-        self.numbers = parts[4:]
-
-    def is_that_of(self, parts: Parts) -> bool:
-        if parts[4:] != self.numbers:
-            return False
-        return all(
-            then is None if t is None else then is not None and _itself(t) is then[0] and _version(t) == then[1:]
-            for t, then in zip(parts[:4], self.tensors, strict=True)
-        )
-
-
-class _Adapters:
-    """A and B of some layers with their versions at one time."""
-
-    def __init__(self, parts: Sequence[Parts]) -> None:
-        self.then = [(t, t._version) for one in parts for t in one[2:4]]
-
-    def have_changed(self, parts: Sequence[Parts]) -> bool:
-        """Whether these are the same tensors with other values; other adapters tell nothing."""
-        now = [t for one in parts for t in one[2:4]]
-        return all(t is before for t, (before, _) in zip(now, self.then, strict=True)) and any(
-            t._version != version for t, (_, version) in zip(now, self.then, strict=True)
-        )
-
-
-def _around(x: Tensor) -> tuple[Any, ...]:
-    """What must not differ between the siblings' calls, beside the layers' own parts."""
-    kind = x.device.type
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    stream = (launch.raw_stream(x.device.index), torch.cuda.is_current_stream_capturing()) if x.is_cuda else None
-    return x._version, x.requires_grad, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast, stream
-
-
-def _itself(t: Tensor) -> Tensor:
-    """The parameter whose transpose t may be: each call makes that one anew."""
-    return t if t._base is None else t._base
-
-
-def _version(t: Tensor) -> tuple[Any, ...]:
-    return t._version, t.data_ptr(), t.requires_grad  # .data is set without a new version
+def _weakly(hook: Any) -> Callable[[], Any]:
+    try:
+        return weakref.ref(hook)
+    except TypeError:  # of a kind without weak references: it counts for ever
+        return lambda: hook
 
 
 def _alike(x: Tensor, parts: Sequence[Parts]) -> bool:
@@ -280,8 +212,3 @@ def _alike(x: Tensor, parts: Sequence[Parts]) -> bool:
                               and t.untyped_storage().nbytes() > 0) for t in one[:4])
         for one in parts
     )  # fmt: skip
-
-
-def _watched(layer: nn.Module) -> bool:
-    """Whether hooks see or change the layer's input, or bring its parameters only when it is called."""
-    return bool(layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)

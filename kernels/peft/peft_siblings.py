@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..lora.siblings import Parts, Siblings
+from ..lora.kept_outputs import Parts
+from ..lora.siblings import Siblings
 from .fused_linear import Linear
 from .layer_parts import parts_of
 from .servable_call import dtypes_fit

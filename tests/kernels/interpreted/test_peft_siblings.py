@@ -140,6 +140,7 @@ def test_adapters_that_come_later_have_siblings() -> None:
     assert passes() == 1
 
 
+@pytest.mark.slow
 def test_copies_and_pickles() -> None:
     """A copy finds its own siblings; a pickle is PEFT's, and finds them once it is accelerated."""
     model, x = attention(True), inputs()
