@@ -318,7 +318,7 @@ def test_a_region_may_hold_some_of_the_siblings() -> None:
 @pytest.mark.slow
 def test_a_region_may_call_the_siblings_twice() -> None:
     """Whatever is found out within a region, it is recomputed as it was computed."""
-    model = attention(found=False)
+    model = attention()
 
     def region(leaf: Tensor) -> Tensor:
         left = model.q(leaf * 1)  # another x than that of k and v: what is computed for them is left over
@@ -440,3 +440,17 @@ def test_nothing_is_kept_without_x() -> None:
     assert gone() is None
     x = inputs()
     assert error(model.q(x), alone(model.q, x)) < CLOSE
+
+
+@pytest.mark.slow
+def test_compiled_layers_run_alone() -> None:
+    """torch.compile finds no group in its way: one graph, the same results, and groups again in eager mode."""
+    model, x = attention(), inputs()
+    expected = observed(model, x)
+    passes()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    leaf = x.clone().requires_grad_()
+    y = compiled(leaf)
+    assert passes() == 3 and error(y, expected["y"]) < CLOSE
+    model(x)
+    assert passes() == 1
