@@ -2,7 +2,10 @@
 
 import pytest
 
-SHARED = ("kernel_correctness", "kernel_cases", "dropout_cases", "group_cases", "sibling_cases", "misuse_cases")
+SHARED = (
+    "kernel_correctness", "kernel_cases", "dropout_cases", "group_cases", "sibling_cases", "sibling_gradient_cases",
+    "misuse_cases",
+)  # fmt: skip
 pytest.register_assert_rewrite(*(f"tests.kernels.{name}" for name in SHARED))
 
 

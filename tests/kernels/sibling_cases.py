@@ -11,87 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from kernels import LoRALinear, group_siblings, reference
+from kernels import group_siblings
 from kernels.lora import keep_mask
 from kernels.lora.arguments import seed_tensor
 from kernels.runtime import launch
-from tests.kernels.kernel_cases import DTYPES, F32
 from tests.kernels.kernel_correctness import DEVICE, compare, error
-
-DTYPE = DTYPES[0]
-CLOSE = 1e-5 if DTYPE == F32 else 2e-2
-SIZES = {"q": 24, "k": 16, "v": 16}
-
-
-class Attention(nn.Module):
-    """q, k, v that read the same x; out, as wide at its input, reads another."""
-
-    def __init__(self, dropout: float = 0.0) -> None:
-        super().__init__()
-        for name, n in SIZES.items():
-            self.add_module(name, LoRALinear(nn.Linear(32, n, bias=name == "k"), 4, 6, dropout))
-        self.out = LoRALinear(nn.Linear(32, 16), 4, 6, dropout)
-
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        other = x if context is None else context
-        return torch.cat([self.q(x), self.k(other), self.v(other)], dim=-1)
-
-
-def attention(dropout: float = 0.0, found: bool = True) -> Attention:
-    """Drawn from one seed; found: the forward that finds the siblings has been."""
-    torch.manual_seed(0)
-    model = Attention(dropout).to(DEVICE, DTYPE)
-    for name, parameter in model.named_parameters():
-        if name.endswith("lora_b"):
-            nn.init.normal_(parameter)
-    group_siblings(model)
-    if found:
-        with torch.no_grad():
-            model(inputs())
-    launch.counts.clear()
-    return model
-
-
-def inputs(seed: int = 1) -> Tensor:
-    return torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(seed)).to(DEVICE, DTYPE)
-
-
-def passes() -> int:
-    """Passes over x since the last call: one of a group, one of each layer that ran alone."""
-    count = launch.counts["project_kernel"] + launch.counts["single_pass_kernel"]
-    launch.counts.clear()
-    return count
-
-
-def alone(layer: LoRALinear, x: Tensor) -> Tensor:
-    """What the layer computes without dropout, in eager PyTorch."""
-    options = {"scale": layer.scale, "bias": layer.bias}
-    return reference.lora_linear(x, layer.weight, layer.lora_a, layer.lora_b, **options)
-
-
-def observed(model: Attention, x: Tensor, keep: Tensor | None = None, cast=None, **options) -> dict[str, Tensor]:
-    """Output and gradients by name: of the model, or of the reference in `cast` of everything under the mask `keep`."""
-    turn = cast or (lambda t: t)
-    leaf = turn(x).detach().requires_grad_()
-    names = [f"{layer}.{part}" for layer in SIZES for part in ("lora_a", "lora_b")]
-    leaves = [model.get_parameter(name) for name in names]
-    if cast is None:
-        y = model(leaf, **options)
-    else:
-        leaves = [turn(t).detach().requires_grad_() for t in leaves]
-        ys = []
-        for i, layer in enumerate(map(model.get_submodule, SIZES)):
-            bias = None if layer.bias is None else turn(layer.bias).detach()
-            masked = {"dropout_p": layer.dropout, "keep": None if keep is None else keep.to(leaf.device)}
-            a, b = leaves[2 * i : 2 * i + 2]
-            ys.append(
-                reference.lora_linear(leaf, turn(layer.weight).detach(), a, b, scale=layer.scale, bias=bias, **masked)
-            )
-        y = torch.cat(ys, dim=-1)
-    dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(y.device, y.dtype)
-    return {"y": y, **dict(zip(["dx", *names], torch.autograd.grad(y, [leaf, *leaves], dy), strict=True))}
+from tests.kernels.sibling_models import CLOSE, DTYPE, SIZES, Attention, alone, attention, inputs, observed, passes
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
@@ -235,117 +161,6 @@ def test_hooks() -> None:
     assert passes() == 1
 
 
-def test_each_output_may_have_a_backward_of_its_own() -> None:
-    """As layers alone have: what one backward frees, another still needs; a sibling without one gets no gradient."""
-    model, x = attention(), inputs()
-    expected = observed(model, x)
-    dy = torch.randn((2, 5, 56), generator=torch.Generator().manual_seed(7), dtype=torch.float64).to(DEVICE, DTYPE)
-    leaf = x.requires_grad_()
-    passes()
-    q, k, v = model.q(leaf), model.k(leaf), model.v(leaf)
-    assert passes() == 1
-    q.backward(dy[..., :24])
-    assert model.k.lora_a.grad is None and model.v.lora_b.grad is None
-    with pytest.raises(RuntimeError, match="second time"):
-        q.backward(dy[..., :24])
-    torch.autograd.backward([k, v], [dy[..., 24:40], dy[..., 40:]])
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None} | {"dx": leaf.grad}
-    assert all(error(found[name], expected[name]) < CLOSE for name in expected if name != "y")
-    model.q(leaf).sum().backward()  # frees what v's output of this group would need
-    model.v(leaf).sum().backward()
-    q, v = model.q(leaf), (model.k(leaf), model.v(leaf))[1]
-    q.sum().backward()
-    with torch.no_grad():
-        model.v.lora_b.mul_(2)
-    with pytest.raises(RuntimeError):
-        v.sum().backward()
-
-
-def linear_in_x(model: Attention, forward, x: Tensor) -> float:
-    """Without bias y is linear in x where both passes have the same mask: then <x, dX> = <y, dY>."""
-    model.k.base.bias = None
-    leaf = x.clone().requires_grad_()
-    y = forward(leaf)
-    dy = torch.randn_like(y)
-    y.backward(dy)
-    found, expected = ((p.double() * q.double()).sum().item() for p, q in ((leaf, leaf.grad), (y, dy)))
-    return abs(found - expected) / (y.double().norm() * dy.double().norm()).item()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("reentrant", [False, True], ids=["", "reentrant"])
-def test_checkpointing(reentrant: bool) -> None:
-    """Recomputation finds the masks and the saved tensors of its forward, before the groups are found and after."""
-    model, x = attention(0.5, found=False), inputs()
-
-    def region(leaf: Tensor) -> Tensor:
-        return model(leaf * 1)  # the recomputed x is another tensor
-
-    def forward(leaf: Tensor) -> Tensor:
-        return checkpoint(region, leaf, use_reentrant=reentrant)
-
-    def each(leaf: Tensor) -> Tensor:
-        layers = map(model.get_submodule, SIZES)
-        return torch.cat([checkpoint(layer, leaf, use_reentrant=reentrant) for layer in layers], dim=-1)
-
-    for step in range(2):
-        passes()
-        first = x.clone().requires_grad_()
-        y = forward(first)
-        assert linear_in_x(model, forward, x) < CLOSE
-        y.sum().backward()  # of a forward before another's backward
-        assert passes() == (4 if step and not reentrant else 12)
-    assert linear_in_x(model, each, x) < CLOSE
-
-
-@pytest.mark.slow
-def test_a_region_may_hold_some_of_the_siblings() -> None:
-    """q outside of what is recomputed and k and v within, of the same x: the region recomputes what it had."""
-    model, x = attention(), inputs()
-    expected = observed(model, x)
-
-    def region(leaf: Tensor) -> Tensor:
-        return torch.cat([model.k(leaf).tanh(), model.v(leaf)], dim=-1)
-
-    for _ in range(2):
-        leaf = x.clone().requires_grad_()
-        y = torch.cat([model.q(leaf), checkpoint(region, leaf, use_reentrant=False)], dim=-1)
-        y.sum().backward()
-    again = observed(model, x)
-    assert all(error(again[name], expected[name]) < CLOSE for name in expected)
-
-
-@pytest.mark.slow
-def test_a_region_may_call_the_siblings_twice() -> None:
-    """Whatever is found out within a region, it is recomputed as it was computed."""
-    model = attention()
-
-    def region(leaf: Tensor) -> Tensor:
-        left = model.q(leaf * 1)  # another x than that of k and v: what is computed for them is left over
-        return torch.cat([left, model(leaf * 2)], dim=-1)
-
-    for _ in range(6):
-        checkpoint(region, inputs().requires_grad_(), use_reentrant=False).sum().backward()
-
-
-@pytest.mark.slow
-def test_recomputation_may_stop_between_the_siblings() -> None:
-    """Non-reentrant checkpointing ends a recomputation at the last tensor it needs: k and v are not asked there."""
-    model, x = attention(), inputs()
-
-    def region(leaf: Tensor) -> Tensor:
-        leaf = leaf * 1
-        q = model.q(leaf)
-        squared = q * q
-        return torch.cat([squared, model.k(leaf), model.v(leaf)], dim=-1)
-
-    for _ in range(4):
-        checkpoint(region, x.clone().requires_grad_(), use_reentrant=False).sum().backward()
-    passes()
-    region(x)
-    assert passes() == 1
-
-
 def test_copies_have_groups_of_their_own() -> None:
     """A deepcopy and a pickle find their siblings anew, and the state_dict has no new names."""
     model, x = attention(), inputs()
@@ -407,19 +222,6 @@ def test_parts_of_a_group_may_be_frozen_or_absent() -> None:
 
 
 @pytest.mark.slow
-def test_second_derivatives() -> None:
-    """Torch's own operations compute gradients that are to be differentiated again, as of layers alone."""
-    model, x = attention(), inputs()
-    plain = copy.deepcopy(model)
-    found = []
-    for one in (model, plain):
-        leaf = x.clone().requires_grad_()
-        (dx,) = torch.autograd.grad(one(leaf).square().sum(), leaf, create_graph=True)
-        found.append(torch.autograd.grad(dx.square().sum(), one.k.lora_a)[0])
-    assert error(found[0], found[1]) < 10 * CLOSE
-
-
-@pytest.mark.slow
 def test_nothing_is_kept_without_x() -> None:
     """Outputs that no call can ask for any more are freed with x; no layer is kept alive by its siblings."""
     model, x = attention(), inputs()
@@ -440,17 +242,3 @@ def test_nothing_is_kept_without_x() -> None:
     assert gone() is None
     x = inputs()
     assert error(model.q(x), alone(model.q, x)) < CLOSE
-
-
-@pytest.mark.slow
-def test_compiled_layers_run_alone() -> None:
-    """torch.compile finds no group in its way: one graph, the same results, and groups again in eager mode."""
-    model, x = attention(), inputs()
-    expected = observed(model, x)
-    passes()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    leaf = x.clone().requires_grad_()
-    y = compiled(leaf)
-    assert passes() == 3 and error(y, expected["y"]) < CLOSE
-    model(x)
-    assert passes() == 1
