@@ -22,7 +22,8 @@ Calls = list[tuple[launch.Launch, dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Use:
-    """A call that launches a kernel: a scheme of lora_linear, or of paca_linear where it begins with 'paca '."""
+    """A call that launches a kernel: a scheme of lora_linear, of lora_linear_group where it begins with 'group ', or of
+    paca_linear where it begins with 'paca '."""
 
     scheme: str
     m: int = M
@@ -44,11 +45,19 @@ USES: dict[str, tuple[Use, ...]] = {
     "gemm": (
         Use("epilogue/epilogue"), Use("epilogue/epilogue", conv1d=True), Use("epilogue/epilogue", dropout=True),
         Use("epilogue/cublas", FEW, dropout=True), Use("epilogue/epilogue", dropout=True, wide=True),
+        Use("group epilogue/epilogue"),
+    ),
+    "gemm_sum": (
+        Use("group epilogue/epilogue"), Use("group epilogue/epilogue", conv1d=True),
+        Use("group epilogue/epilogue", dropout=True), Use("group epilogue/epilogue", dropout=True, wide=True),
     ),
     "gemm_tma": (
         Use("epilogue_tma/epilogue_tma"), Use("epilogue_tma/epilogue_tma", conv1d=True),
         Use("epilogue_tma/epilogue_tma", wide=True), Use("epilogue_tma/epilogue_tma", dropout=True),
         Use("epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
+        Use("group epilogue_tma/epilogue_tma"), Use("group epilogue_tma/epilogue_tma", conv1d=True),
+        Use("group epilogue_tma/epilogue_tma", dropout=True),
+        Use("group epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
     ),
     "single_pass": (
         Use("single_pass/cublas"), Use("single_pass/cublas", conv1d=True), Use("single_pass/cublas", wide=True),
@@ -85,6 +94,7 @@ VARIANTS = (
 
 #: The kernels that a list of tiles is for, where they are not its own name, or where one without a tile is read too.
 KERNELS = {
+    "gemm_tma": ("gemm_tma_kernel", "gemm_sum_tma_kernel"),
     "branch_gradients_da": ("branch_gradients_kernel", "reduce_kernel"),
     "skinny": ("skinny_kernel", "reduce_kernel"),
     "skinny_parts": ("skinny_kernel",),
@@ -115,7 +125,7 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
                 for position, use in enumerate(USES[kernel]):
                     if use.wide and dtype != torch.float16:
                         continue
-                    masked = use.dropout and kernel in ("gemm", "gemm_tma")
+                    masked = use.dropout and kernel.startswith("gemm")
                     # Rank 64 is the hardest, so it is compiled in every use; rank 16 and, on sm_90, rank 8 and
                     # fp16, which differ in the loads alone, in the first.
                     plain = rank == 16 and dtype == torch.bfloat16
@@ -137,7 +147,8 @@ def _record(arch: int, rank: int, dtype: torch.dtype, use: Use, kernel: str, til
     launch.recorder = lambda run, inputs: calls.append((run, inputs))
     try:
         with using_tiles({kernel: tile}):
-            (_run_paca if use.scheme.startswith("paca ") else _run_lora)(arch, rank, dtype, use)
+            run = {"paca": _run_paca, "group": _run_group}.get(use.scheme.partition(" ")[0], _run_lora)
+            run(arch, rank, dtype, use)
     finally:
         launch.recorder = None
     return calls
@@ -169,6 +180,27 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     kept, s = (saved.s[0, :, :K], saved.s[:, :, K:]) if saved.copied else (x, saved.s)
     run = build_backward(spec, Choice(backward, ""), needs, adapter, N, kept.stride(0), s, True)
     run(dy, kept, weight, a, b, s, saved.mask, 2.0)
+
+
+def _run_group(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
+    """Three members whose ranks add up to `rank`: what bounds a tile is the branch over all of them."""
+    from ..lora.group_plan import GroupPlan
+
+    def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    forward, backward = split_scheme(use.scheme.removeprefix("group "))
+    adapter = torch.float32 if use.wide else dtype
+    ranks = (rank // 2, rank // 4, rank // 4)
+    weights = [meta(K, N).t() if use.conv1d else meta(N, K) for _ in ranks]
+    cases = [Case(use.m, N, K, r, arch, SMS[arch], use.dropout, fp32_adapters=use.wide, bias=True) for r in ranks]
+    strides = [(w.stride(0), w.stride(1)) for w in weights]
+    x = meta(use.m, K)
+    plan = GroupPlan(cases, strides, K, dtype, adapter, x.device, True, forward, backward)
+    a, b = meta(rank, K, dtype=adapter), [meta(N, r, dtype=adapter) for r in ranks]
+    p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
+    ys, s, mask = plan.forward(x, weights, a, b, [meta(N) for _ in ranks], 2.0, p, seed)
+    plan.backward(ys, x, weights, a, b, s, mask, 2.0, True)
 
 
 def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:

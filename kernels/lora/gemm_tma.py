@@ -53,18 +53,18 @@ def gemm_tma_kernel(
                 b_y, p_s, p_v, o_m, o_n, M, N, stride_vr, R, RP, STRIDE_VN, STRIDE_SM, PARTS, UP, RP, DTYPE
             )
         b_left, b_right = tl.split(tl.permute(tl.reshape(b_y, (BM, 2, BN // 2)), (0, 2, 1)))
-        _finish_half(
+        finish_half(
             b_left, d_y, p_s, p_v, p_bias, p_mask, i_m * BM, i_n * BN, M, N, stride_vr, BYTES,
             R, RP, STRIDE_VN, STRIDE_SM, PARTS, BIAS, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip
-        _finish_half(
+        finish_half(
             b_right, d_y, p_s, p_v, p_bias, p_mask, i_m * BM, i_n * BN + BN // 2, M, N, stride_vr, BYTES,
             R, RP, STRIDE_VN, STRIDE_SM, PARTS, BIAS, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip
 
 
 @triton.jit
-def _finish_half(
+def finish_half(
     b_y, d_y, p_s, p_v, p_bias, p_mask, m, n, M, N, stride_vr, BYTES,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
     BIAS: tl.constexpr, MASKED: tl.constexpr, UP: tl.constexpr, DTYPE: tl.constexpr, BM: tl.constexpr,

@@ -20,6 +20,7 @@ class LoRALinear(WrappedLinear):
     """
 
     pretrained: Tensor | None
+    siblings: Any = None  # a kernels.lora.siblings.Siblings, which group_siblings() gives
 
     def __init__(
         self,
@@ -59,17 +60,22 @@ class LoRALinear(WrappedLinear):
         return self.pretrained is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.pretrained is not None:
+        parts = self.parts()
+        if parts is None:
             return torch.nn.functional.linear(x, self.weight, self.bias)
-        return lora_linear(
-            x,
-            self.weight,
-            self.lora_a,
-            self.lora_b,
-            scale=self.scale,
-            bias=self.bias,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        if not torch.compiler.is_compiling() and self.siblings is not None:
+            y = self.siblings.output(self, x, parts)
+            if y is not None:
+                return y
+        weight, bias, a, b, scale, p = parts
+        return lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p)
+
+    def parts(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float, float] | None:
+        """weight (N, K), bias, A, B, scale and dropout_p as a call computes with them; None while merged."""
+        if self.pretrained is not None:
+            return None
+        p = self.dropout if self.training else 0.0
+        return self.weight, self.bias, self.lora_a, self.lora_b, self.scale, p
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -8,7 +8,7 @@ from kernels.runtime.launch import Launch
 
 _WRITTEN = {
     "project_kernel": ("p_s", "p_mask"), "gemm_kernel": ("p_y",), "gemm_tma_kernel": ("d_y",),
-    "single_pass_kernel": ("p_s", "p_y"), "branch_gradients_kernel": ("p_ds", "p_db", "p_da"),
+    "gemm_sum_kernel": ("p_y",), "gemm_sum_tma_kernel": ("d_y",), "single_pass_kernel": ("p_s", "p_y"), "branch_gradients_kernel": ("p_ds", "p_db", "p_da"),
     "skinny_kernel": ("p_out",), "reduce_kernel": ("p_left_out", "p_right_out"), "gather_kernel": ("p_out",),
 }  # fmt: skip
 
@@ -21,6 +21,10 @@ def read_early(run: Launch) -> set[str]:
         return {"p_x", "p_w"}
     if run.name == "gemm_tma_kernel":
         return {"d_x", "d_w"}
+    if run.name == "gemm_sum_kernel":
+        return {"p_x0", "p_x1", "p_x2", "p_w0", "p_w1", "p_w2"}
+    if run.name == "gemm_sum_tma_kernel":
+        return {"d_x0", "d_x1", "d_x2", "d_w0", "d_w1", "d_w2"}
     if run.constants.get("AHEAD"):
         return {"p_l", "p_index", "p_t", "p_mask"}
     return set()

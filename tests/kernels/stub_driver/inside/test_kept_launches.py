@@ -20,7 +20,8 @@ EVERY_KERNEL = (
     Call(scheme="epilogue_tma/epilogue_tma"),
     Call(scheme="single_pass/cublas_fused_da"),
     Call("paca"),
-    Call("group", bias=False),
+    Call("group", scheme="epilogue/epilogue", bias=False),
+    Call("group", scheme="epilogue_tma/epilogue_tma"),
 )
 
 VARIATIONS = (
@@ -41,6 +42,10 @@ VARIATIONS = (
     Call("group", dropout=0.25, conv1d=True, bias=False),
     Call("group", dtype=torch.float16, trained=torch.float32, rank=5, dropout=0.1, x="lead"),
     Call("group", m=16, n=1024, k=1024, dy="wide"),
+    Call("group", members=3, rank=16, dropout=0.1),
+    Call("group", members=4, scheme="cublas/cublas", dropout=0.1),
+    *(Call("group", scheme="epilogue_tma/epilogue_tma", members=members, dropout=dropout, conv1d=conv1d)
+      for members, dropout, conv1d in ((3, 0.0, False), (3, 0.1, True), (2, 0.1, False))),
 )  # fmt: skip
 
 
@@ -82,13 +87,15 @@ def test_every_kernel() -> None:
 
 @pytest.mark.slow
 def test_every_kernel_of_sm_80() -> None:
-    every_kernel(SM_80, {"gemm_tma_kernel"})
+    every_kernel(SM_80, {"gemm_tma_kernel", "gemm_sum_tma_kernel"})
 
 
 @pytest.mark.slow
 @GPUS
 @pytest.mark.parametrize("call", VARIATIONS, ids=lambda call: f"{call.kind}-{call.scheme}")
 def test_variations(call: Call, gpu: int) -> None:
+    if gpu == SM_80 and "tma" in (call.scheme or ""):
+        pytest.skip("TMA is of sm_90")
     with watching() as watch:
         for _ in range(2):
             call(gpu)
