@@ -242,10 +242,10 @@ def _narrowed(kernel: str, tile: Tile, case: Case) -> Tile:
 def parts_for(blocks: int, steps: int, case: Case, most: int = 4) -> int:
     """Into how many parts a long loop of `steps` is split so that blocks * parts fill most SMs: a power of two.
 
-    Whoever reads S or dS in parts loads each of them: four at most; two above rank 32 where the accumulator lies in the
-    registers of its warps (four fp32 parts of rank 64 beside it spilled 1400 bytes on sm_120).
+    Whoever reads S or dS in parts loads each of them: four at most, two above rank 32. Four fp32 parts of rank 64
+    beside an accumulator spilled 208 bytes on sm_90 (128x256 by TMA), and 1400 on sm_120.
     """
-    if padded(case.rank) > 32 and features(case.arch).mma == "mma":
+    if padded(case.rank) > 32:
         most = min(most, 2)
     parts = 1
     while parts < most and blocks * parts < 0.75 * case.sms and steps >= 4 * parts:
