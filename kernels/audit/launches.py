@@ -15,7 +15,7 @@ from .compilation import Compilation, compilation
 
 #: Tokens and widths divisible by every tile, and larger than any; FEW tokens are so few that long loops are split.
 M, N, K, FEW = 4096, 3072, 2048, 256
-SMS = {80: 108, 86: 84, 89: 142, 90: 132}
+SMS = {80: 108, 86: 84, 89: 142, 90: 132, 100: 148, 120: 188}
 
 Calls = list[tuple[launch.Launch, dict[str, Any]]]
 
@@ -54,7 +54,8 @@ USES: dict[str, tuple[Use, ...]] = {
     "gemm_tma": (
         Use("epilogue_tma/epilogue_tma"), Use("epilogue_tma/epilogue_tma", conv1d=True),
         Use("epilogue_tma/epilogue_tma", wide=True), Use("epilogue_tma/epilogue_tma", dropout=True),
-        Use("epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
+        Use("epilogue_tma/epilogue_tma", dropout=True, conv1d=True), Use("epilogue_tma/epilogue_tma", FEW),
+        Use("epilogue_tma/epilogue_tma", FEW, dropout=True),
         Use("group epilogue_tma/epilogue_tma"), Use("group epilogue_tma/epilogue_tma", conv1d=True),
         Use("group epilogue_tma/epilogue_tma", dropout=True),
         Use("group epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
@@ -89,7 +90,8 @@ USES: dict[str, tuple[Use, ...]] = {
 
 #: Rank and dtype of x.
 VARIANTS = (
-    (16, torch.bfloat16), (64, torch.bfloat16), (8, torch.bfloat16), (16, torch.float16), (64, torch.float16),
+    (16, torch.bfloat16), (64, torch.bfloat16), (8, torch.bfloat16), (32, torch.bfloat16), (16, torch.float16),
+    (64, torch.float16),
 )  # fmt: skip
 
 #: The kernels that a list of tiles is for, where they are not its own name, or where one without a tile is read too.
@@ -126,15 +128,13 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
                     if use.wide and dtype != torch.float16:
                         continue
                     masked = use.dropout and kernel.startswith("gemm")
-                    # Rank 64 is the hardest, so it is compiled in every use; rank 16 and, on sm_90, rank 8 and
-                    # fp16, which differ in the loads alone, in the first.
+                    # The tile's largest rank is the hardest, so it is compiled in every use; rank 16 and, with wgmma,
+                    # rank 8 and fp16, which differ in the loads alone, in the first.
                     plain = rank == 16 and dtype == torch.bfloat16
                     first = position == 0 and (plain or (number == 0 and features(arch).mma == "wgmma"))
-                    hardest = rank == 64 or not allows(tile, 64, masked)
-                    hardest = hardest and rank != 8 and (use.wide or dtype == torch.bfloat16)
-                    if not (full or first or hardest):
-                        continue
-                    if not allows(tile, rank, masked) and tile is not tiles[-1]:
+                    hardest = rank == (64 if allows(tile, 64, masked) else tile.max_rank)
+                    hardest = hardest and (use.wide or dtype == torch.bfloat16)
+                    if not allows(tile, rank, masked) or not (full or first or hardest):
                         continue
                     names = KERNELS.get(kernel, (f"{kernel}_kernel",))
                     calls = [call for call in _record(arch, rank, dtype, use, kernel, tile) if call[0].name in names]

@@ -89,6 +89,24 @@ def make_plan(
     return Plan(spec, a.dtype, backward_scheme)
 
 
+def preferred_forward(weight: Tensor, a: Tensor, bias: Tensor | None, tokens: int, dropout: bool) -> Choice:
+    """What a call with `tokens` rows of the weight's dtype would run, were there room for the branch beside the weight
+    (N, K); a (rank, K)."""
+    n, k = weight.shape
+    if not launch.runs_triton(weight):
+        return Choice("torch", f"no kernel runs on {weight.device}")
+    if weight.dtype not in (torch.bfloat16, torch.float16) and weight.is_cuda:
+        return Choice("torch", f"{weight.dtype} runs in cuBLAS")
+    x = torch.empty(tokens, k, dtype=weight.dtype, device="meta")
+    case = Case(
+        m=tokens, n=n, k=k, rank=a.shape[0], arch=launch.architecture(weight.device),
+        sms=launch.multiprocessors(weight.device), dropout=dropout, bordered=True, fits_tma=fits_tma(x, weight, n),
+        interpreted=launch.interpreting(), device=launch.device_name(weight.device),
+        fp32_adapters=a.dtype == torch.float32 != weight.dtype, conv1d=weight.stride(1) != 1, bias=bias is not None,
+    )  # fmt: skip
+    return choose_forward(case)
+
+
 def fits_tma(x: Tensor, weight: Tensor, columns: int) -> bool:
     """Descriptors want 16-byte aligned bases and rows, and a unit stride."""
     stored = weight if weight.stride(1) == 1 else weight.t()

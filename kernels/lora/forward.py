@@ -1,7 +1,7 @@
 """The forward schemes: each builds its launches once per case and returns a function that runs them.
 
 cublas        S kernel, cuBLAS, addmm_: three launches, the strong baseline.
-epilogue      S kernel, then a GEMM whose tiles end with the branch; epilogue_tma the same by TMA on sm_90.
+epilogue      S kernel, then a GEMM whose tiles end with the branch; epilogue_tma the same by TMA.
 single_pass   one kernel.
 bordered      the S kernel copies X beside S', one cuBLAS GEMM on the bordered weight [W | B].
 torch         cuBLAS throughout: fp32, ranks above the tables, old architectures.
@@ -20,6 +20,7 @@ from torch import Tensor
 from ..runtime import launch
 from ..runtime.dispatch import Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import mask_bytes, padded, threshold_of
+from ..runtime.tile_model import blocks_per_sm
 from .arguments import Seed
 from .bordered_weight import border_of
 
@@ -133,10 +134,11 @@ def build_gemm(
         from .gemm_tma import gemm_tma_launch
 
         chosen = tile or choose_tile("gemm_tma", case, m, n, masked)
+        blocks = blocks_per_sm(chosen, case.arch, tma=True, heavy=masked or padded(case.rank) > 32)
         run_tma = gemm_tma_launch(
             m, n, k, case.rank, chosen, stride_xm=stride_xm, stride_wk=stride_wk, stride_wn=stride_wn,
-            stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=case.sms, parts=parts, bias=bias,
-            masked=masked, pdl=pdl, dtype=dtype, keep=keep,
+            stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=blocks * case.sms, parts=parts,
+            bias=bias, masked=masked, pdl=pdl, dtype=dtype, keep=keep,
         )  # fmt: skip
 
         def gemm_tma(p_x, p_w, p_s, p_v, p_bias, p_mask, p_y):

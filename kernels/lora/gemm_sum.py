@@ -89,7 +89,7 @@ def gemm_sum_tma_kernel(
     COUNT: tl.constexpr, W_ROWS_ARE_N: tl.constexpr, PDL: tl.constexpr, UP: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (PROGRAMS,), at most one program an SM.
+    """Grid (PROGRAMS,), as many as the SMs hold at a time.
 
     Descriptors: d_xi of X_i (M, Ki) in blocks (BM, BK); d_wi of W_i (N, Ki) in blocks (BN, BK) where W_ROWS_ARE_N, else
     of its transpose in blocks (BK, BN); d_y of Y (M, N) in blocks (BM, BN // 2). The pointers are gemm_sum_kernel's.

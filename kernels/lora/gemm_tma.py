@@ -1,4 +1,4 @@
-"""The GEMM of the epilogue_tma schemes, for sm_90: persistent programs, whose tiles TMA moves.
+"""The GEMM of the epilogue_tma schemes: persistent programs, whose tiles TMA moves.
 
 The branch comes last and the tile loop is not flattened: flattened, with the branch first, every step waits for its own
 copy, and under triton 3.6 so does the other order. The accumulator leaves in two halves, each by a store of its own,
@@ -27,7 +27,7 @@ def gemm_tma_kernel(
     BIAS: tl.constexpr, MASKED: tl.constexpr, W_ROWS_ARE_N: tl.constexpr, PDL: tl.constexpr, UP: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (PROGRAMS,), at most one program an SM.
+    """Grid (PROGRAMS,), as many as the SMs hold at a time.
 
     Descriptors: d_x of X (M, K) in blocks (BM, BK); d_w of W (N, K) in blocks (BN, BK) where W_ROWS_ARE_N, else of its
     transpose in blocks (BK, BN); d_y of Y (M, N) in blocks (BM, BN // 2). The pointers are those of gemm_kernel, the

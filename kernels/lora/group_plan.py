@@ -18,6 +18,7 @@ from ..runtime.architectures import features
 from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward, choose_tile, parts_for
 from ..runtime.schemes import BACKWARD_SCHEMES, TMA_FALLBACK
 from ..runtime.sizes import padded
+from ..runtime.tile_model import blocks_per_sm
 from .backward import build_skinny, keeps_range
 from .forward import Spec, build_gemm, build_project, project_parts
 
@@ -151,12 +152,13 @@ class GroupPlan:
             return self._dx_by_cublas(parts, keep)
         aligned = keep and all(row * dtype.itemsize % 16 == 0 for row in (k, *(dy.stride(0) for dy in dys)))
         tma = self.dx_by == "epilogue_tma" and aligned and total.fits_tma
+        tile = choose_tile("gemm_tma" if tma else "gemm_sum", total, m, k, masked)
+        blocks = blocks_per_sm(tile, total.arch, tma=tma, heavy=masked or self.width > 32)
         run = gemm_sum_launch(
-            m, k, [case.n for case in self.cases], total.rank,
-            choose_tile("gemm_tma" if tma else "gemm_sum", total, m, k, masked), tma=tma,
+            m, k, [case.n for case in self.cases], total.rank, tile, tma=tma,
             strides_xm=[dy.stride(0) for dy in dys], strides_wk=[w.stride(0) for w in weights],
             strides_wn=[w.stride(1) for w in weights], stride_sm=self.width, parts=parts, masked=masked, pdl=self.pdl,
-            arch=total.arch, programs=total.sms, dtype=dtype, keep=keep,
+            arch=total.arch, programs=blocks * total.sms, dtype=dtype, keep=keep,
         )  # fmt: skip
 
         def dx(dys: Any, weights: Any, ds: Tensor, every_a: Tensor, mask: Tensor | None) -> Tensor:

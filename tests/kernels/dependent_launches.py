@@ -8,8 +8,9 @@ from kernels.runtime.launch import Launch
 
 _WRITTEN = {
     "project_kernel": ("p_s", "p_mask"), "gemm_kernel": ("p_y",), "gemm_tma_kernel": ("d_y",),
-    "gemm_sum_kernel": ("p_y",), "gemm_sum_tma_kernel": ("d_y",), "single_pass_kernel": ("p_s", "p_y"), "branch_gradients_kernel": ("p_ds", "p_db", "p_da"),
-    "skinny_kernel": ("p_out",), "reduce_kernel": ("p_left_out", "p_right_out"), "gather_kernel": ("p_out",),
+    "gemm_sum_kernel": ("p_y",), "gemm_sum_tma_kernel": ("d_y",), "single_pass_kernel": ("p_s", "p_y"),
+    "branch_gradients_kernel": ("p_ds", "p_db", "p_da"), "skinny_kernel": ("p_out",),
+    "reduce_kernel": ("p_left_out", "p_right_out"), "gather_kernel": ("p_out",),
 }  # fmt: skip
 
 

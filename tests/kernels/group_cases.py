@@ -103,14 +103,14 @@ def test_group_under_autocast() -> None:
 @pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
 def test_bordered_weight(conv1d: bool, dropout: float) -> None:
-    """bordered: the layer in one GEMM on [W | B]; the dispatcher takes it for bordered weights."""
+    """bordered: the layer in one GEMM on [W | B]."""
     case = LoraCase(37, 80, 72, 8, DTYPES[0], bias=True, conv1d=conv1d, dropout=dropout)
     t = case.tensors()
     t["weight"], buffer = bordered(t["weight"], 8)
     assert torch.equal(t["weight"], buffer[:, :80])
     keep = keep_mask(t["x"], dropout, 11) if dropout else None
     launch.counts.clear()
-    options = {"seed": 11} if dropout else {}
+    options = {"scheme": "bordered"} | ({"seed": 11} if dropout else {})
     ours = lora_results(lora_linear, t, case, **options)
     assert launch.counts["project_kernel"] == 1 and launch.counts["single_pass_kernel"] == 0
     eager = lora_results(reference.lora_linear, t, case, keep=keep)
@@ -124,7 +124,7 @@ def test_bordered_weight(conv1d: bool, dropout: float) -> None:
 
 @pytest.mark.parametrize("conv1d", [False, True], ids=["linear", "conv1d"])
 def test_bordered_module(conv1d: bool) -> None:
-    """LoRALinear.border() keeps the values, the state and the result, and takes the one-GEMM scheme."""
+    """LoRALinear.border() keeps the values, the state and the result, and gives the one-GEMM scheme its weight."""
     torch.manual_seed(0)
     base = torch.nn.Linear(80, 72)
     if conv1d:
@@ -136,8 +136,11 @@ def test_bordered_module(conv1d: bool) -> None:
     x = torch.randn(37, 80, device=DEVICE, dtype=DTYPES[0])
     before, weight = layer(x), layer.weight.clone()
     layer.border()
+    assert error(layer(x), before) < (1e-6 if DTYPES[0] == F32 else 1e-3)
     launch.counts.clear()
-    after = layer(x)
+    after = lora_linear(
+        x, layer.weight, layer.lora_a, layer.lora_b, scale=layer.scale, bias=layer.bias, scheme="bordered"
+    )
     assert dict(launch.counts) == {"project_kernel": 1}
     assert error(after, before) < (1e-6 if DTYPES[0] == F32 else 1e-3)
     assert torch.equal(layer.weight, weight) and layer.state_dict()["base.weight"].shape == base.weight.shape

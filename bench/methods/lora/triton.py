@@ -27,11 +27,17 @@ class LoRASiblings(nn.ModuleDict):
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
-    """Trains A (r, K) and B (N, r) of every target layer; siblings (q, k, v; gate, up) run as one group."""
+    """Trains A (r, K) and B (N, r) of every target layer; siblings (q, k, v; gate, up) run as one group.
+
+    A weight whose layer alone is fastest as one cuBLAS GEMM, as far as is known, gets room for B beside it.
+    """
     adapt_lora(model, case, LoRALinear)
     if len(case.linear_layers) > 1:
         siblings = model.get_submodule("layer")
         replace(model, "layer", LoRASiblings(dict(siblings.named_children())).train(siblings.training))
     else:
+        for layer in model.modules():
+            if isinstance(layer, LoRALinear):
+                layer.prepare(case.tokens)
         group_siblings(model)
     return trained(model)

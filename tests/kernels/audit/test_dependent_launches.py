@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(launch.interpreting(), reason="interpreted kerne
 #: Few calls that launch every kernel, skinny_kernel by either order; the kernel whose tile is given.
 EVERY_KERNEL = {
     "gemm_tma": Use("epilogue_tma/epilogue_tma", dropout=True), "gemm": Use("single_pass/epilogue"),
-    "gather": Use("paca gather"),
+    "gather": Use("paca gather"), "gemm_sum": Use("group epilogue/epilogue"),
 }  # fmt: skip
 
 
