@@ -149,7 +149,7 @@ def test_a_linear_loss_has_the_curvature_of_the_product(name: str) -> None:
     equal(*found)
 
 
-@pytest.mark.parametrize("name", ["lora", "group", "paca"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("group", marks=pytest.mark.slow), "paca"])
 def test_hessian_hvp_and_jvp(name: str) -> None:
     found = []
     for call, leaves in called(name):

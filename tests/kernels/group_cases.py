@@ -20,7 +20,7 @@ GROUPS = {
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d)[6:])
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", ["odd", *(pytest.param(g, marks=pytest.mark.slow) for g in GROUPS if g != "odd")])
 def test_group(group: str, dtype: torch.dtype, dropout: float) -> None:
     gate_group(group, dtype, dropout)
 

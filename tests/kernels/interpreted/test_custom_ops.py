@@ -38,6 +38,7 @@ def test_opcheck_of_lora(dropout: float) -> None:
     torch.library.opcheck(lora_ops.lora_backward, tuple(v.detach() if isinstance(v, torch.Tensor) else v for v in args))
 
 
+@pytest.mark.slow
 def test_opcheck_of_paca() -> None:
     x, weight, _, _, bias = tensors(LoraCase(20, 40, 24, 8, bias=True))
     index = torch.arange(8)
@@ -47,6 +48,7 @@ def test_opcheck_of_paca() -> None:
     torch.library.opcheck(paca_ops.paca_product, (dy, x_idx, index, 0.5, False))
 
 
+@pytest.mark.slow
 def test_a_scheme_of_paca_is_refused_while_compiling() -> None:
     x, weight, *_ = tensors(LoraCase(20, 40, 24, 8))
     index = torch.arange(4)
@@ -56,7 +58,7 @@ def test_a_scheme_of_paca_is_refused_while_compiling() -> None:
         compiled(x)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2], ids=["", "dropout"])
+@pytest.mark.parametrize("dropout", [0.0, pytest.param(0.2, marks=pytest.mark.slow)], ids=["", "dropout"])
 def test_compiled_equals_eager(dropout: float) -> None:
     x, weight, a, b, bias = tensors(LoraCase(20, 40, 24, 8, bias=True, lead=True))
     index = torch.arange(4)

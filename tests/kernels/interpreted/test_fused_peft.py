@@ -83,6 +83,7 @@ def test_fp32_adapter_over_bf16() -> None:
         assert (seen[1][name].float() - value.float()).norm() < 0.03 * value.float().norm(), name
 
 
+@pytest.mark.slow
 def test_autocast_again_and_in_another_dtype() -> None:
     """A plan remembered for one autocast dtype serves that one, and the same call outside autocast has its own."""
     theirs, ours = stack("conv1d", False), stack("conv1d", True)
@@ -100,7 +101,7 @@ def test_autocast_again_and_in_another_dtype() -> None:
             assert (seen[1][name].float() - value.float()).norm() < tolerance * value.float().norm(), (dtype, name)
 
 
-@pytest.mark.parametrize("reentrant", [False, True], ids=["", "reentrant"])
+@pytest.mark.parametrize("reentrant", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "reentrant"])
 def test_checkpointing_drops_the_same_elements(reentrant: bool) -> None:
     torch.manual_seed(0)
     model = tune(gpt2(), True, config(target_modules=["c_attn", "c_fc"], lora_dropout=0.4, fan_in_fan_out=True))
