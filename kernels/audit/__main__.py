@@ -4,6 +4,8 @@ without a GPU, and says what is wrong with them.
 The host code itself is run, on tensors without data, with every tile of the tables in turn; what it would launch is
 compiled. Exit status 1 on spills over 64 bytes, shared memory over the limit, a product without tensor cores, a
 serialised loop, or a compiler error; 2 on bad arguments.
+
+With --estimate it prints how long each might take on a GPU instead, from its machine code: estimates, not times.
 """
 
 import argparse
@@ -20,6 +22,8 @@ from typing import Any
 from ..runtime import launch
 from ..runtime.tile_tables import KNOWN
 from .compilation import compile_one
+from .estimate import PROJECTIONS, TOKENS, estimates, gpu_names, report, shape
+from .estimate_machine import MACHINES
 from .launches import launches
 
 
@@ -41,13 +45,30 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--full", action="store_true", help="every rank and dtype in every use, not the hardest alone")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--estimate", action="store_true", help="estimate times in place of the audit's checks")
+    parser.add_argument(
+        "--gpu", type=gpu_names, metavar="NAMES", help=f"for --estimate: some of {','.join(MACHINES)} (default: h100)"
+    )
+    parser.add_argument(
+        "--shape", type=shape, action="append", metavar="TOKENSxOUTxIN",
+        help="for --estimate: a layer, repeatable (default: those of four models at 4096 tokens)",
+    )  # fmt: skip
     options = parser.parse_args(argv)
+    if not options.estimate and (options.gpu or options.shape):
+        parser.error(f"{'--gpu' if options.gpu else '--shape'} is of no use without --estimate")
     known = {f"sm_{arch}": arch for arch in KNOWN}
     names = options.arch.split(",")
     if unknown := [name for name in names if name not in known]:
         parser.error(f"--arch: {unknown[0]!r} is unknown, expected some of {', '.join(known)}")
     if launch.interpreting():
         parser.error("TRITON_INTERPRET is set: interpreted kernels cannot be compiled, run without it")
+    if options.estimate:
+        shapes = options.shape or [(TOKENS, n, k) for n, k in PROJECTIONS]
+        rows = estimates(options.gpu or ["h100"], shapes, options.kernel, options.jobs)
+        if options.json:
+            options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        print(report(rows))
+        return 0
     import triton
 
     begin = time.perf_counter()

@@ -1,6 +1,6 @@
 """Everything that the host code can launch on an architecture, found by running it on tensors without data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ class Use:
     conv1d: bool = False
     needs: str = "xab"  # the gradients that are asked for
     wide: bool = False  # fp32 adapters over fp16: B and dS' keep fp32's range in backward
+    n: int = N
+    k: int = K
 
     def __str__(self) -> str:
         words = (
@@ -127,16 +129,16 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
                     if not allows(tile, rank, masked) and tile is not tiles[-1]:
                         continue
                     names = KERNELS.get(kernel, (f"{kernel}_kernel",))
-                    calls = [call for call in _record(arch, rank, dtype, use, kernel, tile) if call[0].name in names]
+                    calls = [call for call in record(arch, rank, dtype, use, {kernel: tile}) if call[0].name in names]
                     yield f"{use} {str(dtype)[6:]}", calls
 
 
-def _record(arch: int, rank: int, dtype: torch.dtype, use: Use, kernel: str, tile: Tile) -> Calls:
-    """The launches of one forward and backward with this tile."""
+def record(arch: int, rank: int, dtype: torch.dtype, use: Use, tiles: Mapping[str, Tile]) -> Calls:
+    """The launches of one forward and backward with these tiles, by kernel; else with the dispatcher's."""
     calls: Calls = []
     launch.recorder = lambda run, inputs: calls.append((run, inputs))
     try:
-        with using_tiles({kernel: tile}):
+        with using_tiles(tiles):
             (_run_paca if use.scheme.startswith("paca ") else _run_lora)(arch, rank, dtype, use)
     finally:
         launch.recorder = None
@@ -148,35 +150,38 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..lora.bordered_weight import bordered
     from ..lora.forward import Spec, build_forward
 
+    m, n, k = use.m, use.n, use.k
+
     def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
     forward, backward = split_scheme(use.scheme)
     assert forward is not None and backward is not None
-    weight = meta(K, N).t() if use.conv1d else meta(N, K)
+    weight = meta(k, n).t() if use.conv1d else meta(n, k)
     buffer = None
     if forward == "bordered":
         weight, buffer = bordered(weight, rank)
     adapter = torch.float32 if use.wide else dtype
-    x, bias, dy = meta(use.m, K), meta(N), meta(use.m, N)
-    a, b = meta(rank, K, dtype=adapter), meta(N, rank, dtype=adapter)
-    case = Case(use.m, N, K, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
+    x, bias, dy = meta(m, k), meta(n), meta(m, n)
+    a, b = meta(rank, k, dtype=adapter), meta(n, rank, dtype=adapter)
+    case = Case(m, n, k, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
     stride_w = (weight.stride(0), weight.stride(1))
-    spec = Spec(case, Choice(forward, ""), dtype, x.device, K, stride_w, bias=True, keep=True, pdl=features(arch).pdl)
+    spec = Spec(case, Choice(forward, ""), dtype, x.device, k, stride_w, bias=True, keep=True, pdl=features(arch).pdl)
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
     saved = build_forward(spec)(x, weight, a, b, bias, 2.0, p, seed)
     needs = ("x" in use.needs, "a" in use.needs, "b" in use.needs)
-    kept, s = (saved.s[0, :, :K], saved.s[:, :, K:]) if saved.copied else (x, saved.s)
-    run = build_backward(spec, Choice(backward, ""), needs, adapter, N, kept.stride(0), s, True)
+    kept, s = (saved.s[0, :, :k], saved.s[:, :, k:]) if saved.copied else (x, saved.s)
+    run = build_backward(spec, Choice(backward, ""), needs, adapter, n, kept.stride(0), s, True)
     run(dy, kept, weight, a, b, s, saved.mask, 2.0)
 
 
 def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..paca.autograd import Plan
 
-    x = torch.empty(use.m, K, dtype=dtype, device="meta")
+    m, n, k = use.m, use.n, use.k
+    x = torch.empty(m, k, dtype=dtype, device="meta")
     index = torch.empty(rank, dtype=torch.int64, device="meta")
-    plan = Plan(x, N, rank, dtype, use.scheme.removeprefix("paca "), True)
-    plan.case = Case(use.m, N, K, rank, arch, SMS[arch])
-    dy = torch.empty(use.m, N, dtype=dtype, device="meta")
+    plan = Plan(x, n, rank, dtype, use.scheme.removeprefix("paca "), True)
+    plan.case = Case(m, n, k, rank, arch, SMS[arch])
+    dy = torch.empty(m, n, dtype=dtype, device="meta")
     plan.grad_columns(dy, plan.selected(x, index), index, 2.0)

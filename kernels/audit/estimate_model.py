@@ -1,0 +1,104 @@
+"""From a program's counts to microseconds: arithmetic, on the stated rates of a GPU. Nothing here is measured."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from .estimate_machine import Machine
+from .sass import Program, Work
+
+#: Clocks until a load from memory or a far part of L2 is there: 570 to 850 on GA100 and GH100 in published latency
+#: benchmarks (pointer chasing, 4 to 80 MB).
+LATENCY = 700
+
+#: Clocks that a step of mma.sync adds where no other block fills them: a barrier (30), then the first LDSM (33), then
+#: the first HMMA (33), each of which waits for the one before; published latencies of GA100.
+STEP_LATENCY = 100
+
+#: The rest of a tile waits for memory twice: S' and the factor beside it are read, and the store is drained.
+ROUND_TRIPS = 2
+
+SHARED_BYTES_PER_CLOCK = 128  # an SM, since compute capability 7.0
+SCHEDULERS = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is launched. tiles: pieces of output, each by one block, or in turn by `programs` of them. steps: of the
+    main loop, for each tile. copied_bytes: what a step brings to shared memory. stored_bytes: what a tile stores.
+    unique_bytes: every operand and result once."""
+
+    tiles: int
+    steps: int
+    copied_bytes: int
+    stored_bytes: int
+    unique_bytes: int
+    programs: int | None = None
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """us: microseconds. bound: tensor cores, shared memory, issue, integer, L2 or memory. blocks: on an SM at once.
+    waves: tiles that the busiest SM computes. share_outside: of the SM's time outside of main loops."""
+
+    us: float
+    bound: str
+    blocks: int
+    waves: int
+    outside: float
+
+
+def estimate(program: Program, run: Run, machine: Machine) -> Estimate:
+    """The time of one launch.
+
+    An SM computes its tiles one after another, each as long as its steps (the scarcest resource decides), the filling
+    of its pipeline and what comes before and after the loop. Where several blocks share an SM, they fill each other's
+    waits, and only the scarcest resource counts. L2 and memory bound the whole launch.
+    """
+    blocks = blocks_per_sm(program, machine)
+    in_turn = run.tiles if run.programs is None else run.programs
+    blocks = max(1, min(blocks, ceil(in_turn / machine.sms)))
+    waves = ceil(run.tiles / min(in_turn, machine.sms))
+    step = clocks(program.step, machine, run.copied_bytes)
+    rest = clocks(program.rest, machine, run.stored_bytes)
+    bound = max(step, key=lambda name: step[name])
+    per_step = step[bound] + (STEP_LATENCY if program.waits else 0)
+    busy = run.steps * step[bound] + max(rest.values())
+    alone = LATENCY + run.steps * per_step + max(rest.values()) + ROUND_TRIPS * LATENCY
+    if blocks == 1:
+        total = waves * alone
+    else:
+        # The first fill and the last drain have nothing beside them.
+        total = (1 + ROUND_TRIPS) * LATENCY + max(waves * busy, ceil(waves / blocks) * alone)
+    in_loop = waves * run.steps * step[bound]
+    clock = machine.ghz * machine.fit.held * 1e3  # a microsecond
+    times = {
+        bound: total / clock,
+        "memory": run.unique_bytes / (machine.memory * 1e3 * machine.fit.memory_held),
+    }
+    if bound == "memory":
+        times = {bound: max(total / clock, run.unique_bytes / (machine.memory * 1e3 * machine.fit.memory_held))}
+    binding = max(times, key=lambda name: times[name])
+    return Estimate(machine.fit.launch_us + times[binding], binding, blocks, waves, 1 - in_loop / total)
+
+
+def clocks(work: Work, machine: Machine, moved_bytes: int) -> dict[str, float]:
+    """The clocks that each resource of an SM needs for a block's work, and its share of L2 for the bytes it moves.
+
+    The copies' bytes pass through shared memory as well, whoever brings them.
+    """
+    l2 = machine.l2 / (machine.ghz * machine.sms)  # bytes a clock and SM
+    return {
+        "tensor cores": work.macs / machine.macs,
+        "shared memory": (work.shared_bytes + max(work.copied_bytes, moved_bytes)) / SHARED_BYTES_PER_CLOCK,
+        "issue": work.issued / SCHEDULERS,
+        "integer": 2 * max(work.integer, work.multiplied) / SCHEDULERS,
+        "L2": moved_bytes / l2,
+    }
+
+
+def blocks_per_sm(program: Program, machine: Machine) -> int:
+    """Blocks that an SM holds at once, by registers (65,536, given in eights a thread), shared memory (1 KiB of each
+    block's is the system's) and threads."""
+    threads = 32 * program.warps
+    registers = threads * 8 * ceil(max(program.registers, 1) / 8)
+    return min(65536 // registers, machine.shared // (program.shared_bytes + 1024), machine.threads // threads, 32)
