@@ -22,7 +22,7 @@ from typing import Any
 from ..runtime import launch
 from ..runtime.tile_tables import KNOWN
 from .compilation import compile_one
-from .estimate import PROJECTIONS, TOKENS, estimates, gpu_names, report, shape
+from .estimate import PROJECTIONS, TOKENS, estimates, gpu_names, kernel_names, report, shape
 from .estimate_machine import MACHINES
 from .launches import launches
 
@@ -63,6 +63,10 @@ def main(argv: list[str] | None = None) -> int:
     if launch.interpreting():
         parser.error("TRITON_INTERPRET is set: interpreted kernels cannot be compiled, run without it")
     if options.estimate:
+        try:
+            kernel_names(options.kernel)
+        except ValueError as error:
+            parser.error(str(error))
         shapes = options.shape or [(TOKENS, n, k) for n, k in PROJECTIONS]
         rows = estimates(options.gpu or ["h100"], shapes, options.kernel, options.jobs)
         if options.json:

@@ -18,7 +18,7 @@ from typing import Any
 from .compilation import Compilation, build, facts
 from .estimate_machine import MACHINES
 from .estimate_model import estimate
-from .estimate_runs import Subject, product, run_of, subjects
+from .estimate_runs import ESTIMATED, Subject, product, run_of, subjects
 from .sass import Program, disassemble, work_of
 
 HEADLINE = "Estimates from machine code and shapes; nothing here was measured."
@@ -41,13 +41,21 @@ def gpu_names(text: str) -> list[str]:
     return names
 
 
+def kernel_names(names: list[str] | None) -> None:
+    """ValueError where --kernel names one that cannot be estimated."""
+    if unknown := [name for name in names or () if name not in ESTIMATED]:
+        raise ValueError(f"--kernel: {unknown[0]!r} cannot be estimated, expected some of {', '.join(ESTIMATED)}")
+
+
 def shape(text: str) -> tuple[int, int, int]:
-    """The tokens, out_features and in_features of --shape; TMA and 16-byte loads want multiples of 8."""
+    """The tokens, out_features and in_features of --shape; every kernel can run multiples of 16."""
     if not re.fullmatch(r"[1-9]\d{0,6}x[1-9]\d{0,6}x[1-9]\d{0,6}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no shape, expected TOKENSxOUTxIN, as 4096x3072x1024")
     m, n, k = map(int, text.split("x"))
     if n % 16 or k % 16:
-        raise argparse.ArgumentTypeError(f"{text!r} has a side that is no multiple of 16, which all kernels can run")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has features that are no multiple of 16; expected ones that are, which all kernels can run"
+        )
     return m, n, k
 
 
@@ -87,11 +95,12 @@ def estimates(
             found = list(subjects(arch, kernels))
             programs[arch] = found, compiled(found, arch, jobs)
         for subject, program in zip(*programs[arch], strict=True):
-            rows += [_row(subject, program, name, shape) for shape in shapes]
+            rows += [row_of(subject, program, name, shape) for shape in shapes]
     return rows
 
 
-def _row(subject: Subject, program: Program | str, gpu: str, layer: tuple[int, int, int]) -> dict[str, Any]:
+def row_of(subject: Subject, program: Program | str, gpu: str, layer: tuple[int, int, int]) -> dict[str, Any]:
+    """One row; layer: tokens, out_features, in_features."""
     machine = MACHINES[gpu]
     t = subject.tile
     row: dict[str, Any] = {
@@ -118,11 +127,11 @@ def report(rows: list[dict[str, Any]]) -> str:
     lines = [
         HEADLINE,
         "Rank 16, bf16. Shapes: tokens x out_features x in_features of the layer. *: what the dispatcher takes there.",
-        f"{'kernel':25}{'computes':21}{'tile':20}{'shape':18}{'gpu':9}{'bound':15}{'us':>8}  share of",
+        f"{'kernel':25}{'computes':28}{'tile':20}{'shape':18}{'gpu':9}{'bound':15}{'us':>8}  share of",
     ]
     ranges = defaultdict(list)
     for row in rows:
-        named = f"{row['kernel']:25}{row['computes']:21}{row['tile']:20}{row['shape']:18}{row['gpu']:9}"
+        named = f"{row['kernel']:25}{row['computes']:28}{row['tile']:20}{row['shape']:18}{row['gpu']:9}"
         if "error" in row:
             lines.append(named + row["error"])
             continue
@@ -133,6 +142,6 @@ def report(rows: list[dict[str, Any]]) -> str:
     lines.append("What the dispatcher takes: lowest, median and highest estimated share.")
     for (gpu, kernel, computes, of), shares in ranges.items():
         low, middle, high = min(shares), median(shares), max(shares)
-        lines.append(f"{gpu:9}{kernel:25}{computes:21}{low:.2f} {middle:.2f} {high:.2f} of {of}, {len(shares)} shapes")
+        lines.append(f"{gpu:9}{kernel:25}{computes:28}{low:.2f} {middle:.2f} {high:.2f} of {of}, {len(shares)} shapes")
     lines.append("cuBLAS: by a formula fitted to published times. memory: the bytes at the data sheet's bandwidth.")
     return "\n".join(lines)

@@ -9,8 +9,8 @@ CUBLAS_TILES = ((128, 256), (256, 128), (128, 128), (64, 128), (128, 64), (64, 6
 
 @dataclass(frozen=True)
 class Fit:
-    """cuBLAS in 16 bits on one GPU, four serving stacks' published times of up to 14,000 shapes each reduced to five
-    numbers (ai-dynamo/aiconfigurator, Apache-2.0; M >= 512, N and K >= 256), that miss them by 5 to 11 % in the mean:
+    """cuBLAS in 16 bits on one GPU, three serving stacks' published times reduced to five numbers, which miss them by 5
+    to 11 % in the mean (ai-dynamo/aiconfigurator, Apache-2.0: bf16, M of 512 and more, N and K of 256 and more).
 
     launch_us: before and after a kernel. held: share of the tensor cores' peak that they hold under load, where the
     clock falls below the rated one. fill: what a tile waits at its beginning and end, in columns of K. memory_held:
@@ -59,8 +59,8 @@ KIB = 1024
 # apart (312e12 = 2 x 108 x 1024 x 1.41e9). L2: read bandwidth at 8 MB, te42kyfo/gpu-benches@1c36d50:gpu-l2-cache
 # (A100 80 GB, H200; the H100 has the H200's chip; L40S, RTX 4090 and A6000 by SM and clock as its L40). Shared memory
 # and threads of an SM: "CUDA C++ Programming Guide", technical specifications by compute capability.
-# The fits of A6000 and RTX 4090 are not their own: A100's and L40S's, with held from torch.matmul's best square
-# (0.80 and 1.0 of the rated peak) in place of theirs.
+# The fits of A6000 and RTX 4090 are not their own: they are A100's and L40S's, but held is such that the best square
+# of torch.matmul comes out as published (0.80 and 1.0 of the rated peak), and their share of the memory is assumed.
 MACHINES = {
     "a100": Machine(80, 108, 1.41, 1024, 2039, 5430, 164 * KIB, 2048, Fit(3.78, 0.902, 151, 0.61, 0.28)),
     "a6000": Machine(86, 84, 1.80, 512, 768, 2200, 100 * KIB, 1536, Fit(3.78, 0.85, 151, 0.8, 0.28)),

@@ -17,6 +17,10 @@ STEP_LATENCY = 100
 #: The rest of a tile waits for memory twice: S' and the factor beside it are read, and the store is drained.
 ROUND_TRIPS = 2
 
+#: Share of its scarcest resource that a loop of mma.sync reaches, as its warps issue everything that it does: the one
+#: number here that is fitted, to published shares of cuBLAS (tests/kernels/audit/test_estimate_is_honest.py).
+SYNCHRONOUS = 0.93
+
 SHARED_BYTES_PER_CLOCK = 128  # an SM, since compute capability 7.0
 SCHEDULERS = 4
 
@@ -38,7 +42,7 @@ class Run:
 @dataclass(frozen=True)
 class Estimate:
     """us: microseconds. bound: tensor cores, shared memory, issue, integer, L2 or memory. blocks: on an SM at once.
-    waves: tiles that the busiest SM computes. share_outside: of the SM's time outside of main loops."""
+    waves: tiles that the busiest SM computes. outside: share of the SM's time outside of main loops."""
 
     us: float
     bound: str
@@ -58,27 +62,22 @@ def estimate(program: Program, run: Run, machine: Machine) -> Estimate:
     in_turn = run.tiles if run.programs is None else run.programs
     blocks = max(1, min(blocks, ceil(in_turn / machine.sms)))
     waves = ceil(run.tiles / min(in_turn, machine.sms))
-    step = clocks(program.step, machine, run.copied_bytes)
-    rest = clocks(program.rest, machine, run.stored_bytes)
-    bound = max(step, key=lambda name: step[name])
-    per_step = step[bound] + (STEP_LATENCY if program.waits else 0)
-    busy = run.steps * step[bound] + max(rest.values())
-    alone = LATENCY + run.steps * per_step + max(rest.values()) + ROUND_TRIPS * LATENCY
-    if blocks == 1:
-        total = waves * alone
-    else:
-        # The first fill and the last drain have nothing beside them.
-        total = (1 + ROUND_TRIPS) * LATENCY + max(waves * busy, ceil(waves / blocks) * alone)
-    in_loop = waves * run.steps * step[bound]
-    clock = machine.ghz * machine.fit.held * 1e3  # a microsecond
-    times = {
-        bound: total / clock,
-        "memory": run.unique_bytes / (machine.memory * 1e3 * machine.fit.memory_held),
-    }
-    if bound == "memory":
-        times = {bound: max(total / clock, run.unique_bytes / (machine.memory * 1e3 * machine.fit.memory_held))}
-    binding = max(times, key=lambda name: times[name])
-    return Estimate(machine.fit.launch_us + times[binding], binding, blocks, waves, 1 - in_loop / total)
+    needs = clocks(program.step, machine, run.copied_bytes)
+    rest = max(clocks(program.rest, machine, run.stored_bytes).values())
+    bound = max(needs, key=lambda name: needs[name])
+    step = needs[bound] / (SYNCHRONOUS if program.waits else 1)
+    waiting = run.steps * STEP_LATENCY if program.waits else 0
+    alone = (1 + ROUND_TRIPS) * LATENCY + run.steps * step + waiting + rest
+    total = waves * alone
+    if blocks > 1:
+        # The first block's fill and the last one's drain have nothing beside them.
+        total = (1 + ROUND_TRIPS) * LATENCY + max(waves * (run.steps * step + rest), ceil(waves / blocks) * alone)
+    us = total / (machine.ghz * machine.fit.held * 1e3)
+    memory_us = run.unique_bytes / (machine.memory * 1e3 * machine.fit.memory_held)
+    outside = 1 - waves * run.steps * step / total
+    return Estimate(
+        machine.fit.launch_us + max(us, memory_us), bound if us >= memory_us else "memory", blocks, waves, outside
+    )
 
 
 def clocks(work: Work, machine: Machine, moved_bytes: int) -> dict[str, float]:
@@ -86,7 +85,7 @@ def clocks(work: Work, machine: Machine, moved_bytes: int) -> dict[str, float]:
 
     The copies' bytes pass through shared memory as well, whoever brings them.
     """
-    l2 = machine.l2 / (machine.ghz * machine.sms)  # bytes a clock and SM
+    l2 = machine.l2 / (machine.ghz * machine.fit.held * machine.sms)  # bytes a clock and SM
     return {
         "tensor cores": work.macs / machine.macs,
         "shared memory": (work.shared_bytes + max(work.copied_bytes, moved_bytes)) / SHARED_BYTES_PER_CLOCK,

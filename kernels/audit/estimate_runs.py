@@ -11,7 +11,7 @@ from ..runtime.dispatch import Case, allows, choose_backward, choose_forward, ti
 from ..runtime.launch import Launch
 from ..runtime.schemes import TILED
 from ..runtime.tile_tables import TILES, Tile
-from .compilation import COPIES, Compilation, compilation
+from .compilation import Compilation, compilation
 from .estimate_model import Run
 from .launches import KERNELS, SMS, USES, M, Use, record
 
@@ -60,7 +60,7 @@ def subjects(arch: int, kernels: list[str] | None = None) -> Iterator[Subject]:
     Conv1D's layout, in which forward's product is dX's, and without fp32 adapters."""
     seen = set()
     for tiles in TILES:
-        names = [name for name in KERNELS.get(tiles, (f"{tiles}_kernel",)) if name not in COPIES]
+        names = [name for name in KERNELS.get(tiles, (f"{tiles}_kernel",)) if name in ESTIMATED]
         for tile in tiles_of(tiles, arch):
             for use in USES[tiles]:
                 if use.wide or use.conv1d or use.m != M or use.needs != "xab" or "bordered" in use.scheme:
@@ -83,7 +83,7 @@ def _computes(run: Launch, position: int, use: Use) -> str:
         "project_kernel": "S'", "branch_gradients_kernel": "dS', dB", "skinny_kernel": "dA",
     }.get(run.name, ("forward", "dX")[position] if position < 2 else "")  # fmt: skip
     if use.scheme.startswith("paca "):
-        what = "dP"
+        what = "dP, gathering" if run.constants.get("GATHER") else "dP"
     elif run.constants.get("WITH_DA"):
         what += ", dA"
     masked = run.constants.get("MASKED") or run.constants.get("DROPOUT")
@@ -96,7 +96,7 @@ def product(computes: str, m: int, n: int, k: int) -> tuple[int, int, int]:
 
 
 def run_of(launched: Launch) -> Run:
-    """How often the loop of a launch runs, and the bytes it moves; KeyError for a kernel that is not known here."""
+    """How often the loop of a launch runs, and the bytes it moves."""
     return _RUNS[launched.name](launched.sizes, launched.constants, launched.grid)
 
 
@@ -143,3 +143,6 @@ _RUNS: dict[str, Callable[[dict[str, int], dict[str, Any], tuple[int, ...]], Run
     "gemm_kernel": _gemm, "gemm_tma_kernel": _gemm, "single_pass_kernel": _single_pass, "project_kernel": _project,
     "branch_gradients_kernel": _branch_gradients, "skinny_kernel": _skinny,
 }  # fmt: skip
+
+#: The kernels that have a product and can be estimated; the others copy or add.
+ESTIMATED = tuple(_RUNS)
