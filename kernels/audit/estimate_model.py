@@ -67,11 +67,12 @@ def estimate(program: Program, run: Run, machine: Machine) -> Estimate:
     bound = max(needs, key=lambda name: needs[name])
     step = needs[bound] / (SYNCHRONOUS if program.waits else 1)
     waiting = run.steps * STEP_LATENCY if program.waits else 0
-    alone = (1 + ROUND_TRIPS) * LATENCY + run.steps * step + waiting + rest
+    ends = (1 + ROUND_TRIPS) * LATENCY  # the first step's fill, and what the rest waits for
+    alone = ends + run.steps * step + waiting + rest
     total = waves * alone
     if blocks > 1:
         # The first block's fill and the last one's drain have nothing beside them.
-        total = (1 + ROUND_TRIPS) * LATENCY + max(waves * (run.steps * step + rest), ceil(waves / blocks) * alone)
+        total = max(ends + waves * (run.steps * step + rest), ceil(waves / blocks) * alone)
     us = total / (machine.ghz * machine.fit.held * 1e3)
     memory_us = run.unique_bytes / (machine.memory * 1e3 * machine.fit.memory_held)
     outside = 1 - waves * run.steps * step / total
