@@ -12,7 +12,9 @@ from bench.errors import UserError, did_you_mean
 from bench.yamlfile import load_yaml
 
 # CUDA cores of a streaming multiprocessor by compute capability (CUDA C++ Programming Guide, 'Compute Capabilities').
-CORES_PER_SM = {(7, 0): 64, (7, 5): 64, (8, 0): 64, (8, 6): 128, (8, 7): 128, (8, 9): 128, (9, 0): 128, (10, 0): 128}
+CORES_PER_SM = {(7, 0): 64, (7, 5): 64, (8, 0): 64} | dict.fromkeys(
+    [(8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1)], 128
+)
 
 
 ELSEWHERE = -1

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .lora import LoRALinear, lora_linear, lora_linear_group
+    from .lora import LoRALinear, group_siblings, lora_linear, lora_linear_group
     from .paca import (
         PaCALinear,
         load_paca,
@@ -30,6 +30,7 @@ _HOME = {
     "lora_linear": ".lora",
     "lora_linear_group": ".lora",
     "LoRALinear": ".lora",
+    "group_siblings": ".lora",
     "paca_linear": ".paca",
     "PaCALinear": ".paca",
     "load_paca": ".paca",
@@ -43,6 +44,7 @@ _HOME = {
 __all__ = [
     "LoRALinear",
     "PaCALinear",
+    "group_siblings",
     "load_paca",
     "lora_linear",
     "lora_linear_group",

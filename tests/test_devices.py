@@ -4,6 +4,7 @@ import pytest
 
 from bench.devices import ELSEWHERE, choose, choose_any, cpu_device, device_key, gpus, known_devices
 from bench.errors import UserError
+from bench.roofline.peaks import peaks_of
 from tests.fake_nvml import FakeNvml
 
 A100 = ("NVIDIA A100-SXM4-80GB", (8, 0), 6912, "GPU-aaaa")
@@ -36,6 +37,12 @@ def test_boards_are_described() -> None:
         ("NVIDIA H200", None, "h200"),
         ("NVIDIA L40S", 142, "l40s"),
         ("NVIDIA GeForce RTX 4090", 128, "rtx4090"),
+        ("NVIDIA B200", 148, "b200"),
+        ("NVIDIA GeForce RTX 5090", 170, "rtx5090"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 188, "rtxpro6000"),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 188, "rtxpro6000"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 188, "rtxpro6000"),
+        ("NVIDIA GeForce RTX 5090 Laptop GPU", 82, "rtx-5090-laptop"),
         ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", 14, "a100-sxm4-80gb-mig-1g-10gb"),
         ("NVIDIA GeForce RTX 3060 Ti", 38, "rtx-3060-ti"),
         ("NVIDIA GH200 480GB", 132, "gh200-480gb"),
@@ -44,6 +51,21 @@ def test_boards_are_described() -> None:
 )
 def test_a_board_has_a_key(name: str, sm_count: int | None, key: str) -> None:
     assert device_key(name, sm_count) == key
+
+
+@pytest.mark.parametrize(
+    ("name", "bf16", "memory_tbs"),
+    [
+        ("NVIDIA GeForce RTX 5090", 209.5, 1.792),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 503.8, 1.792),
+        ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 438.9, 1.792),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 480, 1.597),
+    ],
+)
+def test_editions_of_one_chip_have_peaks_of_their_own(name: str, bf16: float, memory_tbs: float) -> None:
+    (device,) = gpus(FakeNvml((name, (12, 0), 128 * (170 if "5090" in name else 188), "GPU-bbbb")))
+    found = peaks_of(device.name, device.sm_count)
+    assert found is not None and (found.bf16_tflops, found.memory_tbs) == (bf16, memory_tbs)
 
 
 def test_no_driver_and_old_drivers() -> None:

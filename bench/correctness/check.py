@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.case.schema import BASELINE
 from bench.case.shapes import ModelShape, model_shape
+from bench.correctness.at_linear import smallest_group, smallest_layer
 from bench.correctness.bounds import CheckResult, Finding, all_finite, good, judge, near, relative_errors, result
 from bench.correctness.dropout_mask import check_masks
 from bench.correctness.prepare import canonical, draw_biases, leaf_values, no_dropout
@@ -95,13 +96,15 @@ def _findings(case: Case, device: torch.device, seed: int) -> list[Finding]:
     found = _compare(_undropped(case), device, seed)
     if not method_of(case).adapts or not good(found):
         return found
-    alone = _alone(case)
+    alone = smallest_layer(case)
     assert case.rank is not None
     if case.level != "linear" or not math.isclose(case.scale, THIRD):
         third = replace(_undropped(alone), alpha=THIRD * case.rank)
         found += _compare(third, device, seed, "in one layer at scale 1/3", after_step=False)
     if case.dropout and good(found):
         found += check_masks(alone, device, seed)
+        if good(found) and (siblings := smallest_group(case)) is not None:
+            found += check_masks(siblings, device, seed)
     return found
 
 
@@ -278,12 +281,3 @@ def _two_blocks(model: str) -> ModelShape:
 
 def _undropped(case: Case) -> Case:
     return replace(case, dropout=None if case.dropout is None else 0.0)
-
-
-def _alone(case: Case) -> Case:
-    """The smallest layer that the case adapts, at level linear; the case itself where it is at that level."""
-    if case.level == "linear":
-        return case
-    layer = min(case.target_projections, key=lambda p: p.params)
-    axes = asdict(case)
-    return Case(**axes | {"level": "linear", "layer": layer.name, "trainable_layers": "all", "targets": "all-linear"})

@@ -44,13 +44,16 @@ class Mask:
 def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     """Findings on the masks of a linear case with adapter dropout, then its errors by name under the mask read.
 
-    Of a group layer by layer, with dY zero for the others: siblings may have one mask or one each.
+    Of a group layer by layer, with dY zero for the others: siblings may have one mask or one each. Which layers are
+    siblings an impl may find out in a first forward.
     """
     assert case.level == "linear" and case.dropout
     work = build(case, str(device), seed)
     draw_biases(work.model, seed)
     plain = baseline(case, str(device), seed)
     exact = plain.exact
+    if len(exact.layers) > 1:
+        work.forward()
     findings: list[Finding] = []
     for name in exact.layers:
         if good(findings):

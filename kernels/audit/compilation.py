@@ -2,8 +2,10 @@
 
 Registers and spills come from ptxas' log (nothing is printed on a cache hit, so nothing may hit), shared memory from
 the metadata, the matrix instruction and the kind of copies from the PTX, pipelining from the last Triton IR: a plain
-load inside a loop is not pipelined, `pendings = 0` inside a loop is a product that waits for itself. On sm_90 the
-machine code is read too: ptxas may serialise wgmma on its own (warning C7515, or gsb0 on every HGMMA).
+load inside a loop is not pipelined, `pendings = 0` inside a loop is a product that waits for itself. With wgmma the
+machine code is read too: ptxas may serialise it on its own (warning C7515, or gsb0 on every HGMMA). With tcgen05 the
+product is a `ttng.tc_gen5_mma`, which announces its end on a barrier: a loop that waits for the barrier of its own
+step, or moves the accumulator between tensor memory and registers, is serialised.
 """
 
 import contextlib
@@ -26,6 +28,9 @@ _NAMES = {
 
 #: Kernels whose every load in the loop must be asynchronous; the others stream one operand and may load small ones.
 GEMMS = ("gemm_kernel", "single_pass_kernel", "gemm_tma_kernel")
+
+#: The matrix instructions by what the PTX calls them, widest first: a kernel may use a second one for a small product.
+INSTRUCTIONS = {"tcgen05": "tcgen05.mma", "wgmma": "wgmma.mma_async", "mma": "mma.sync"}
 
 #: Kernels without a product.
 COPIES = ("gather_kernel", "reduce_kernel")
@@ -50,7 +55,10 @@ def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
     signature, constants, aligned = {}, dict(run.constants), []
     arguments = [*((name, inputs[name]) for name in run.inputs), *run.sizes.items()]
     for position, (name, value) in enumerate(arguments):
-        if value is None or (isinstance(value, int) and value == 1):
+        parameter = run.kernel.params[position]
+        if parameter.do_not_specialize:
+            signature[name] = parameter.annotation_type
+        elif value is None or (isinstance(value, int) and value == 1):
             constants[name] = value
         elif name in run.layouts:
             block = list(run.layouts[name].block)
@@ -111,7 +119,7 @@ def facts(kernel: str, arch: int, built: Any, log: str) -> dict[str, Any]:
     if registers is None or stores is None or loads is None:
         raise RuntimeError(f"ptxas printed no resources for {kernel}")
     ptx, limit = built.asm["ptx"], features(arch).shared_limit
-    mma = "wgmma" if "wgmma.mma_async" in ptx else "mma" if "mma.sync" in ptx else "none"
+    mma = next((name for name, instruction in INSTRUCTIONS.items() if instruction in ptx), "none")
     copies, plain, waits = loop_loads(built.asm["ttgir"])
     serialised = "C7515" in log or (waits != [] and max(waits) == 0)
     if features(arch).mma == "wgmma" and kernel in GEMMS:
@@ -146,16 +154,28 @@ def verdict(kernel: str, row: dict[str, Any]) -> str:
 
 
 def loop_loads(ttgir: str) -> tuple[int, int, list[int]]:
-    """In the innermost loops that hold a product: asynchronous copies, plain loads, and the waits' pending counts."""
+    """In the innermost loops that hold a product: asynchronous copies, plain loads, and the waits' pending counts.
+    A product of tcgen05 counts as a wait: 1 where the next step waits for it, 0 where its own does."""
     copies = plain = 0
     waits: list[int] = []
     for body in _loops(ttgir):
-        if "dot" not in body:
+        products = TCGEN05.findall(body)
+        if "dot" not in body and not products:
             continue
         copies += len(re.findall(r"ttg\.async_copy_global_to_local|ttng\.async_tma_copy_global_to_local", body))
         plain += len(re.findall(r"\btt\.load\b", body))
         waits += [int(n) for n in re.findall(r"warp_group_dot_wait.*?pendings = (\d+)", body)]
+        for operands, barrier, attributes in products:
+            _, _, accumulator = operands.split(", ")[:3]
+            held = "is_async" not in attributes or re.search(rf"wait_barrier {barrier}\b", body)
+            moved = re.search(rf"tmem_(?:load|store)\b[^:]*{accumulator}\b", body)
+            waits.append(0 if held or moved else 1)
     return copies, plain, waits
+
+
+#: A product of tcgen05: its operands up to the barrier that it signals, that barrier, and its attributes. One without
+#: a barrier is waited for where it stands.
+TCGEN05 = re.compile(r"tc_gen5_mma ((?:%[\w#]+, )+)(%[\w#]+)(?:\[[^\]]*\])? ?(\{[^}]*\})?")
 
 
 def _loops(ttgir: str) -> list[str]:

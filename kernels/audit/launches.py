@@ -15,14 +15,15 @@ from .compilation import Compilation, compilation
 
 #: Tokens and widths divisible by every tile, and larger than any; FEW tokens are so few that long loops are split.
 M, N, K, FEW = 4096, 3072, 2048, 256
-SMS = {80: 108, 86: 84, 89: 142, 90: 132}
+SMS = {80: 108, 86: 84, 89: 142, 90: 132, 100: 148, 120: 188}
 
 Calls = list[tuple[launch.Launch, dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Use:
-    """A call that launches a kernel: a scheme of lora_linear, or of paca_linear where it begins with 'paca '."""
+    """A call that launches a kernel: a scheme of lora_linear, of lora_linear_group where it begins with 'group ', or of
+    paca_linear where it begins with 'paca '."""
 
     scheme: str
     m: int = M
@@ -46,11 +47,20 @@ USES: dict[str, tuple[Use, ...]] = {
     "gemm": (
         Use("epilogue/epilogue"), Use("epilogue/epilogue", conv1d=True), Use("epilogue/epilogue", dropout=True),
         Use("epilogue/cublas", FEW, dropout=True), Use("epilogue/epilogue", dropout=True, wide=True),
+        Use("group epilogue/epilogue"),
+    ),
+    "gemm_sum": (
+        Use("group epilogue/epilogue"), Use("group epilogue/epilogue", conv1d=True),
+        Use("group epilogue/epilogue", dropout=True), Use("group epilogue/epilogue", dropout=True, wide=True),
     ),
     "gemm_tma": (
         Use("epilogue_tma/epilogue_tma"), Use("epilogue_tma/epilogue_tma", conv1d=True),
         Use("epilogue_tma/epilogue_tma", wide=True), Use("epilogue_tma/epilogue_tma", dropout=True),
-        Use("epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
+        Use("epilogue_tma/epilogue_tma", dropout=True, conv1d=True), Use("epilogue_tma/epilogue_tma", FEW),
+        Use("epilogue_tma/epilogue_tma", FEW, dropout=True),
+        Use("group epilogue_tma/epilogue_tma"), Use("group epilogue_tma/epilogue_tma", conv1d=True),
+        Use("group epilogue_tma/epilogue_tma", dropout=True),
+        Use("group epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
     ),
     "single_pass": (
         Use("single_pass/cublas"), Use("single_pass/cublas", conv1d=True), Use("single_pass/cublas", wide=True),
@@ -82,11 +92,13 @@ USES: dict[str, tuple[Use, ...]] = {
 
 #: Rank and dtype of x.
 VARIANTS = (
-    (16, torch.bfloat16), (64, torch.bfloat16), (8, torch.bfloat16), (16, torch.float16), (64, torch.float16),
+    (16, torch.bfloat16), (64, torch.bfloat16), (8, torch.bfloat16), (32, torch.bfloat16), (16, torch.float16),
+    (64, torch.float16),
 )  # fmt: skip
 
 #: The kernels that a list of tiles is for, where they are not its own name, or where one without a tile is read too.
 KERNELS = {
+    "gemm_tma": ("gemm_tma_kernel", "gemm_sum_tma_kernel"),
     "branch_gradients_da": ("branch_gradients_kernel", "reduce_kernel"),
     "skinny": ("skinny_kernel", "reduce_kernel"),
     "skinny_parts": ("skinny_kernel",),
@@ -117,16 +129,14 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
                 for position, use in enumerate(USES[kernel]):
                     if use.wide and dtype != torch.float16:
                         continue
-                    masked = use.dropout and kernel in ("gemm", "gemm_tma")
-                    # Rank 64 is the hardest, so it is compiled in every use; rank 16 and, on sm_90, rank 8 and
-                    # fp16, which differ in the loads alone, in the first.
+                    masked = use.dropout and kernel.startswith("gemm")
+                    # The tile's largest rank is the hardest, so it is compiled in every use; rank 16 and, with wgmma,
+                    # rank 8 and fp16, which differ in the loads alone, in the first.
                     plain = rank == 16 and dtype == torch.bfloat16
                     first = position == 0 and (plain or (number == 0 and features(arch).mma == "wgmma"))
-                    hardest = rank == 64 or not allows(tile, 64, masked)
-                    hardest = hardest and rank != 8 and (use.wide or dtype == torch.bfloat16)
-                    if not (full or first or hardest):
-                        continue
-                    if not allows(tile, rank, masked) and tile is not tiles[-1]:
+                    hardest = rank == (64 if allows(tile, 64, masked) else tile.max_rank)
+                    hardest = hardest and (use.wide or dtype == torch.bfloat16)
+                    if not allows(tile, rank, masked) or not (full or first or hardest):
                         continue
                     names = KERNELS.get(kernel, (f"{kernel}_kernel",))
                     calls = [call for call in record(arch, rank, dtype, use, {kernel: tile}) if call[0].name in names]
@@ -139,7 +149,8 @@ def record(arch: int, rank: int, dtype: torch.dtype, use: Use, tiles: Mapping[st
     launch.recorder = lambda run, inputs: calls.append((run, inputs))
     try:
         with using_tiles(tiles):
-            (_run_paca if use.scheme.startswith("paca ") else _run_lora)(arch, rank, dtype, use)
+            run = {"paca": _run_paca, "group": _run_group}.get(use.scheme.partition(" ")[0], _run_lora)
+            run(arch, rank, dtype, use)
     finally:
         launch.recorder = None
     return calls
@@ -175,13 +186,35 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     run(dy, kept, weight, a, b, s, saved.mask, 2.0)
 
 
+def _run_group(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
+    """Three members whose ranks add up to `rank`: what bounds a tile is the branch over all of them."""
+    from ..lora.group_plan import GroupPlan
+
+    def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    m, n, k = use.m, use.n, use.k
+    forward, backward = split_scheme(use.scheme.removeprefix("group "))
+    adapter = torch.float32 if use.wide else dtype
+    ranks = (rank // 2, rank // 4, rank // 4)
+    weights = [meta(k, n).t() if use.conv1d else meta(n, k) for _ in ranks]
+    cases = [Case(m, n, k, r, arch, SMS[arch], use.dropout, fp32_adapters=use.wide, bias=True) for r in ranks]
+    strides = [(w.stride(0), w.stride(1)) for w in weights]
+    x = meta(m, k)
+    plan = GroupPlan(cases, strides, k, dtype, adapter, x.device, True, forward, backward)
+    a, b = meta(rank, k, dtype=adapter), [meta(n, r, dtype=adapter) for r in ranks]
+    p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
+    ys, s, mask = plan.forward(x, weights, a, b, [meta(n) for _ in ranks], 2.0, p, seed)
+    plan.backward(ys, x, weights, a, b, s, mask, 2.0, True)
+
+
 def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..paca.autograd import Plan
 
     m, n, k = use.m, use.n, use.k
     x = torch.empty(m, k, dtype=dtype, device="meta")
     index = torch.empty(rank, dtype=torch.int64, device="meta")
-    plan = Plan(x, n, rank, dtype, use.scheme.removeprefix("paca "), True)
-    plan.case = Case(m, n, k, rank, arch, SMS[arch])
+    case = Case(m, n, k, rank, arch, SMS[arch])
+    plan = Plan(x, n, rank, dtype, use.scheme.removeprefix("paca "), True, case)
     dy = torch.empty(m, n, dtype=dtype, device="meta")
     plan.grad_columns(dy, plan.selected(x, index), index, 2.0)

@@ -11,6 +11,7 @@ from ..runtime.architectures import features
 from ..runtime.dispatch import Case, Choice, choose_backward, choose_forward
 from ..runtime.schemes import TMA_FALLBACK, split_scheme
 from ..runtime.sizes import unpack_mask
+from .arguments import Seed
 from .backward import Needs, build_backward
 from .backward import Run as BackwardRun
 from .bordered_weight import border_of
@@ -45,7 +46,7 @@ class Plan:
         run = self.backwards.get(key)
         if run is None:
             spec = replace(self.spec, stride_w=(weight.stride(0), weight.stride(1)))
-            fits = _fits_tma(dy, weight.t(), spec.case.k) and spec.case.fits_tma
+            fits = fits_tma(dy, weight.t(), spec.case.k) and spec.case.fits_tma
             case = replace(spec.case, fits_tma=fits)
             # What forward computed without kernels (fp32), backward does too, unless it was asked for.
             default = "torch" if spec.choice.scheme == "torch" and spec.choice.reason != "asked for" else None
@@ -71,7 +72,7 @@ def make_plan(
     arch = launch.architecture(x.device)
     case = Case(
         m=m, n=n, k=k, rank=rank, arch=arch, sms=launch.multiprocessors(x.device), dropout=dropout,
-        bordered=not whole and border_of(weight, rank) is not None, fits_tma=_fits_tma(x, weight, n),
+        bordered=not whole and border_of(weight, rank) is not None, fits_tma=fits_tma(x, weight, n),
         interpreted=launch.interpreting(), device=launch.device_name(x.device),
         fp32_adapters=a.dtype == torch.float32 != x.dtype, conv1d=weight.stride(1) != 1, bias=bias is not None,
     )  # fmt: skip
@@ -88,7 +89,25 @@ def make_plan(
     return Plan(spec, a.dtype, backward_scheme)
 
 
-def _fits_tma(x: Tensor, weight: Tensor, columns: int) -> bool:
+def preferred_forward(weight: Tensor, a: Tensor, bias: Tensor | None, tokens: int, dropout: bool) -> Choice:
+    """What a call with `tokens` rows of the weight's dtype would run, were there room for the branch beside the weight
+    (N, K); a (rank, K)."""
+    n, k = weight.shape
+    if not launch.runs_triton(weight):
+        return Choice("torch", f"no kernel runs on {weight.device}")
+    if weight.dtype not in (torch.bfloat16, torch.float16) and weight.is_cuda:
+        return Choice("torch", f"{weight.dtype} runs in cuBLAS")
+    x = torch.empty(tokens, k, dtype=weight.dtype, device="meta")
+    case = Case(
+        m=tokens, n=n, k=k, rank=a.shape[0], arch=launch.architecture(weight.device),
+        sms=launch.multiprocessors(weight.device), dropout=dropout, bordered=True, fits_tma=fits_tma(x, weight, n),
+        interpreted=launch.interpreting(), device=launch.device_name(weight.device),
+        fp32_adapters=a.dtype == torch.float32 != weight.dtype, conv1d=weight.stride(1) != 1, bias=bias is not None,
+    )  # fmt: skip
+    return choose_forward(case)
+
+
+def fits_tma(x: Tensor, weight: Tensor, columns: int) -> bool:
     """Descriptors want 16-byte aligned bases and rows, and a unit stride."""
     stored = weight if weight.stride(1) == 1 else weight.t()
     size = x.element_size()
@@ -108,7 +127,7 @@ def _tma_words(weight: Tensor) -> str:
 
 
 class LoraLinear(torch.autograd.Function):
-    """x is (..., K), rows of K with unit stride; weight the logical (N, K); seed an int64 tensor (1,) under dropout.
+    """x is (..., K), rows of K with unit stride; weight the logical (N, K); seed under dropout.
 
     The second output is S' as the kernels left it. The caller drops it: as an output it has a place in the graph, so
     that gradients of gradients flow through it, and dB is a function of x and A although x need not be kept.
@@ -117,7 +136,7 @@ class LoraLinear(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scale: float, dropout_p: float,
-        seed: Tensor | None, plan: Plan,
+        seed: Seed | None, plan: Plan,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         shape = x.shape
         flat = x if len(shape) == 2 else x.view(-1, shape[-1])

@@ -43,7 +43,7 @@ def build_backward(
     # Seen from dX the reduction is N and the width K.
     need_x, need_a, need_b = needs
     s_parts, stride_sm = s.shape[0], s.stride(1)
-    common: dict[str, Any] = {"dtype": dtype, "keep": keep}
+    common: dict[str, Any] = {"pdl": spec.pdl, "dtype": dtype, "keep": keep}
     wide = keeps_range(dtype, adapter)
     masked, width = case.dropout, padded(rank)
     fused_da = fused_da and need_a and need_b
@@ -60,7 +60,7 @@ def build_backward(
         da_blocks = db_blocks if fused_da else 0
         launch_ds = branch_gradients_launch(
             m, n, k, rank, tile, stride_dm=stride_dm, stride_xm=stride_xm, s_parts=s_parts, stride_sm=stride_sm,
-            parts=ds_parts, with_da=fused_da, masked=masked and fused_da, wide=wide, pdl=spec.pdl, **common,
+            parts=ds_parts, with_da=fused_da, masked=masked and fused_da, wide=wide, **common,
         )  # fmt: skip
     elif need_x or need_a:
         from .project import project_launch
@@ -69,13 +69,15 @@ def build_backward(
         ds_parts = parts_for(-(-m // tile.bm), -(-n // tile.bk), case)
         launch_ds = project_launch(
             m, n, rank, tile, stride_xm=stride_dm, stride_ar=1, stride_ak=rank, parts=ds_parts, wide=wide,
-            pdl=spec.pdl, **common,
+            **common,
         )  # fmt: skip
+    dx, by_gemm = _build_dx(spec, choice, dx_by, stride_dm, ds_parts, keep) if need_x else (None, False)
     launch_da: Any = None
     if need_a and not fused_da:
         launch_da, da_blocks = build_skinny(
-            case, m, k, masked, l_parts=ds_parts, stride_l=width, stride_tm=stride_xm, wide=wide, **common
-        )
+            case, m, k, masked, l_parts=ds_parts, stride_l=width, stride_tm=stride_xm, wide=wide, ahead=by_gemm,
+            **common,
+        )  # fmt: skip
     launch_db: Any = None
     if need_b and not (need_x or need_a):
         launch_db, db_blocks = build_skinny(
@@ -86,9 +88,9 @@ def build_backward(
         from ..runtime.skinny_product import reduce_launch
 
         launch_reduce = reduce_launch(
-            rank, left=(n if need_b else 0, db_blocks), right=(k if need_a else 0, da_blocks), dtype=adapter
-        )
-    dx = _build_dx(spec, choice, dx_by, stride_dm, ds_parts, keep) if need_x else None
+            rank, left=(n if need_b else 0, db_blocks), right=(k if need_a else 0, da_blocks), pdl=spec.pdl,
+            dtype=adapter,
+        )  # fmt: skip
     ds_dtype = dtype if ds_parts == 1 and not wide else torch.float32
 
     def run(dy, x, weight, a, b, s, mask, scale):
@@ -104,7 +106,7 @@ def build_backward(
                     p_dy=dy, p_b=b, p_s=s, p_x=x, p_mask=mask, p_ds=ds, p_db=db_sum, p_da=da_sum, scale=scale
                 )  # fmt: skip
             else:
-                launch_ds(p_x=dy, p_a=b, p_s=ds, p_mask=None, p_seed=None, scale=scale, threshold=0)
+                launch_ds(p_x=dy, p_a=b, p_s=ds, p_mask=None, p_seed=None, seed=0, scale=scale, threshold=0)
         if dx is not None:
             grad_x = dx(dy, weight, ds, a, mask)
         if launch_da is not None:
@@ -131,22 +133,25 @@ def keeps_range(dtype: torch.dtype, adapter: torch.dtype) -> bool:
 
 def build_skinny(
     case: Case, m: int, c: int, masked: bool, *,
-    l_parts: int, stride_l: int, stride_tm: int, wide: bool = False, dtype: torch.dtype, keep: bool,
+    l_parts: int, stride_l: int, stride_tm: int, wide: bool = False, pdl: bool = False, ahead: bool = False,
+    dtype: torch.dtype, keep: bool,
 ) -> tuple[Any, int]:  # fmt: skip
-    """The launch of L^T R with addends, and how many sets of them."""
+    """The launch of L^T R with addends, and how many sets of them. ahead: as skinny_kernel's AHEAD."""
     from ..runtime.skinny_product import skinny_launch
 
     tile = choose_tile("skinny" if l_parts == 1 else "skinny_parts", case, m, c)
     parts = parts_for(-(-c // tile.bn), -(-m // tile.bm), case, most=16)
     run = skinny_launch(
         m, c, case.rank, tile, l_parts=l_parts, stride_l=stride_l, stride_tm=stride_tm, masked=masked, wide=wide,
-        parts=parts, dtype=dtype, keep=keep,
+        parts=parts, pdl=pdl, ahead=ahead, dtype=dtype, keep=keep,
     )  # fmt: skip
     return run, parts
 
 
-def _build_dx(spec: Spec, choice: Choice, dx_by: str, stride_dm: int, parts: int, keep: bool) -> Callable[..., Tensor]:
-    """run(dy, weight, ds, a, mask) -> dX (M, K)."""
+def _build_dx(
+    spec: Spec, choice: Choice, dx_by: str, stride_dm: int, parts: int, keep: bool
+) -> tuple[Callable[..., Tensor], bool]:
+    """run(dy, weight, ds, a, mask) -> dX (M, K), and whether its last launch is our GEMM."""
     case, dtype, device = spec.case, spec.dtype, spec.device
     m, n, k, rank = case.m, case.n, case.k, case.rank
     masked = case.dropout
@@ -158,7 +163,7 @@ def _build_dx(spec: Spec, choice: Choice, dx_by: str, stride_dm: int, parts: int
         gemm = build_gemm(
             case, m, k, 0 if cublas else n, choice.tile, tma=tma, stride_xm=stride_dm, stride_wk=spec.stride_w[0],
             stride_wn=spec.stride_w[1], stride_vr=k, stride_vn=1, stride_sm=padded(rank), parts=parts, bias=False,
-            masked=masked, pdl=spec.pdl and not cublas, dtype=dtype, keep=keep, add=cublas,
+            masked=masked, pdl=spec.pdl, dtype=dtype, keep=keep, add=cublas,
         )  # fmt: skip
 
     def run(dy: Tensor, weight: Tensor, ds: Tensor, a: Tensor, mask: Tensor | None) -> Tensor:
@@ -171,7 +176,7 @@ def _build_dx(spec: Spec, choice: Choice, dx_by: str, stride_dm: int, parts: int
         gemm(p_x=dy, p_w=weight, p_s=ds, p_v=a, p_bias=None, p_mask=mask, p_y=grad_x)
         return grad_x
 
-    return run
+    return run, gemm is not None
 
 
 def _torch(spec: Spec, needs: Needs, adapter: torch.dtype) -> Run:

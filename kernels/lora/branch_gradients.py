@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
-from ..runtime.jit_helpers import down, high_part, join_parts, load_keeps, load_sum, low_part, up
+from ..runtime.jit_helpers import down, follow, high_part, join_parts, load_keeps, load_sum, low_part, up
 from ..runtime.sizes import mask_bytes, padded
 
 
@@ -31,8 +31,7 @@ def branch_gradients_kernel(
     WITH_DA (PARTS is 1): also p_da (cdiv(M, BM), RP, K) fp32 = dS'^T drop(X), from p_x (M, K) and p_mask (M, BYTES).
     WIDE: p_b is fp32 beside an fp16 dY, and with dS' keeps its range in both products; p_ds is fp32.
     """
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
+    follow(PDL)
     i_m = tl.program_id(0)
     i_part = tl.program_id(1)
     o_m = i_m * BM + tl.arange(0, BM)
@@ -115,5 +114,12 @@ def branch_gradients_launch(
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm), parts, 1)
     return launch.Launch(
-        branch_gradients_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+        branch_gradients_kernel,
+        grid,
+        sizes=sizes,
+        constants=constants,
+        warps=tile.warps,
+        stages=tile.stages,
+        pdl=pdl,
+        keep=keep,
     )

@@ -1,7 +1,7 @@
 """The forward schemes: each builds its launches once per case and returns a function that runs them.
 
 cublas        S kernel, cuBLAS, addmm_: three launches, the strong baseline.
-epilogue      S kernel, then a GEMM whose tiles end with the branch; epilogue_tma the same by TMA on sm_90.
+epilogue      S kernel, then a GEMM whose tiles end with the branch; epilogue_tma the same by TMA.
 single_pass   one kernel.
 bordered      the S kernel copies X beside S', one cuBLAS GEMM on the bordered weight [W | B].
 torch         cuBLAS throughout: fp32, ranks above the tables, old architectures.
@@ -20,6 +20,8 @@ from torch import Tensor
 from ..runtime import launch
 from ..runtime.dispatch import Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import mask_bytes, padded, threshold_of
+from ..runtime.tile_model import blocks_per_sm
+from .arguments import Seed
 from .bordered_weight import border_of
 
 
@@ -52,8 +54,8 @@ class Saved:
     copied: bool = False
 
 
-# x (M, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed (1,) int64
-Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Tensor | None], Saved]
+# x (M, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed
+Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Seed | None], Saved]
 
 
 def build_forward(spec: Spec) -> Run:
@@ -81,14 +83,15 @@ def build_project(spec: Spec, parts: int, copy: bool = False) -> Callable[..., t
         pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
-    def project(x: Tensor, a: Tensor, scale: float, p: float, seed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def project(x: Tensor, a: Tensor, scale: float, p: float, seed: Seed | None) -> tuple[Tensor, Tensor | None]:
         s = launch.empty(shape, s_dtype, device)
-        mask, threshold = None, 0
+        mask, threshold, at, value = None, 0, None, 0
         if p > 0.0:
             threshold = threshold_of(p)
             mask = launch.empty((m, bytes_), torch.uint8, device)
             scale = scale / (1.0 - p)
-        run(p_x=x, p_a=a, p_s=s, p_mask=mask, p_seed=seed, scale=scale, threshold=threshold)
+            at, value = seed if isinstance(seed, tuple) else (seed, 0)
+        run(p_x=x, p_a=a, p_s=s, p_mask=mask, p_seed=at, seed=value, scale=scale, threshold=threshold)
         return s, mask
 
     return project
@@ -131,10 +134,11 @@ def build_gemm(
         from .gemm_tma import gemm_tma_launch
 
         chosen = tile or choose_tile("gemm_tma", case, m, n, masked)
+        blocks = blocks_per_sm(chosen, case.arch, tma=True, heavy=masked or padded(case.rank) > 32)
         run_tma = gemm_tma_launch(
             m, n, k, case.rank, chosen, stride_xm=stride_xm, stride_wk=stride_wk, stride_wn=stride_wn,
-            stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=case.sms, parts=parts, bias=bias,
-            masked=masked, pdl=pdl, dtype=dtype, keep=keep,
+            stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=blocks * case.sms, parts=parts,
+            bias=bias, masked=masked, pdl=pdl, dtype=dtype, keep=keep,
         )  # fmt: skip
 
         def gemm_tma(p_x, p_w, p_s, p_v, p_bias, p_mask, p_y):
@@ -167,7 +171,7 @@ def _single_pass(spec: Spec) -> Run:
     stride_wn, stride_wk = spec.stride_w
     launch_y = single_pass_launch(
         m, n, k, rank, tile, stride_xm=spec.stride_xm, stride_wk=stride_wk, stride_wn=stride_wn, bias=spec.bias,
-        dtype=dtype, keep=spec.keep,
+        pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
     def run(x, weight, a, b, bias, scale, p, seed):

@@ -13,7 +13,7 @@ import triton.language as tl
 
 from ..runtime import launch
 from ..runtime.architectures import features
-from ..runtime.jit_helpers import down, load_keeps, load_sum, up
+from ..runtime.jit_helpers import down, follow, load_keeps, load_sum, up
 from ..runtime.sizes import mask_bytes, padded
 
 
@@ -29,7 +29,8 @@ def gemm_kernel(
 
     p_x (M, K) with unit stride in k; p_w element (k, n) at k * stride_wk + n * stride_wn; p_s (PARTS, M, STRIDE_SM);
     p_v element (r, n) at r * stride_vr + n * STRIDE_VN; p_bias (N,); p_mask (M, BYTES) keeps of the branch, packed;
-    p_y (M, N). ADD: Y is added to, not overwritten.
+    p_y (M, N). ADD: Y is added to, not overwritten. PDL: the kernel ahead writes neither X
+    nor W.
     """
     i_m, i_n = grouped_tile(tl.program_id(0), M, N, BM, BN, GROUP)
     o_m = i_m * BM + tl.arange(0, BM)
@@ -51,9 +52,8 @@ def gemm_kernel(
         b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
         p_xt += BK
         p_wt += BK * stride_wk
-    if PDL:
-        # The main product does not need S': it ran while the S kernel was finishing.
-        tl.extra.cuda.gdc_wait()
+    # The main product does not need S': it ran while the S kernel was finishing.
+    follow(PDL)
     DTYPE: tl.constexpr = p_x.dtype.element_ty
     b_branch = tl.zeros((BM, BN), dtype=tl.float32) if MASKED else b_y
     b_branch = add_branch(

@@ -1,4 +1,4 @@
-"""The GEMM of the epilogue_tma schemes, for sm_90: persistent programs, whose tiles TMA moves.
+"""The GEMM of the epilogue_tma schemes: persistent programs, whose tiles TMA moves.
 
 The branch comes last and the tile loop is not flattened: flattened, with the branch first, every step waits for its own
 copy, and under triton 3.6 so does the other order. The accumulator leaves in two halves, each by a store of its own,
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
-from ..runtime.jit_helpers import down, load_keeps, up
+from ..runtime.jit_helpers import down, follow, load_keeps, up
 from ..runtime.sizes import mask_bytes, padded
 from ..runtime.tensor_maps import Layout
 from .gemm import add_branch, grouped_tile
@@ -27,11 +27,11 @@ def gemm_tma_kernel(
     BIAS: tl.constexpr, MASKED: tl.constexpr, W_ROWS_ARE_N: tl.constexpr, PDL: tl.constexpr, UP: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (PROGRAMS,), at most one program an SM.
+    """Grid (PROGRAMS,), as many as the SMs hold at a time.
 
     Descriptors: d_x of X (M, K) in blocks (BM, BK); d_w of W (N, K) in blocks (BN, BK) where W_ROWS_ARE_N, else of its
     transpose in blocks (BK, BN); d_y of Y (M, N) in blocks (BM, BN // 2). The pointers are those of gemm_kernel, the
-    mask among them.
+    mask among them. PDL: the kernel ahead writes neither X nor W.
     """
     DTYPE: tl.constexpr = d_y.dtype
     tiles = tl.cdiv(M, BM) * tl.cdiv(N, BN)
@@ -45,8 +45,7 @@ def gemm_tma_kernel(
             else:
                 b_w = d_w.load([i_k * BK, i_n * BN])
             b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
-        if PDL:
-            tl.extra.cuda.gdc_wait()
+        follow(PDL)
         if not MASKED:
             o_m = i_m * BM + tl.arange(0, BM)
             o_n = i_n * BN + tl.arange(0, BN)
@@ -54,18 +53,18 @@ def gemm_tma_kernel(
                 b_y, p_s, p_v, o_m, o_n, M, N, stride_vr, R, RP, STRIDE_VN, STRIDE_SM, PARTS, UP, RP, DTYPE
             )
         b_left, b_right = tl.split(tl.permute(tl.reshape(b_y, (BM, 2, BN // 2)), (0, 2, 1)))
-        _finish_half(
+        finish_half(
             b_left, d_y, p_s, p_v, p_bias, p_mask, i_m * BM, i_n * BN, M, N, stride_vr, BYTES,
             R, RP, STRIDE_VN, STRIDE_SM, PARTS, BIAS, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip
-        _finish_half(
+        finish_half(
             b_right, d_y, p_s, p_v, p_bias, p_mask, i_m * BM, i_n * BN + BN // 2, M, N, stride_vr, BYTES,
             R, RP, STRIDE_VN, STRIDE_SM, PARTS, BIAS, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip
 
 
 @triton.jit
-def _finish_half(
+def finish_half(
     b_y, d_y, p_s, p_v, p_bias, p_mask, m, n, M, N, stride_vr, BYTES,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
     BIAS: tl.constexpr, MASKED: tl.constexpr, UP: tl.constexpr, DTYPE: tl.constexpr, BM: tl.constexpr,

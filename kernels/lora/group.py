@@ -1,190 +1,190 @@
-"""Projections that read the same x (q, k, v; gate, up), together.
-
-Forward: one S kernel over the concatenated A, so x is read once for all branches, then a GEMM each. Backward: dS' and
-dB of each into slices of one buffer, dX accumulated by GEMMs that add to it, and one dA for all, which reads x once.
-Dropout draws one mask, shared: the siblings drop the same elements of x, where separate calls draw one each.
-"""
+"""lora_linear_group: projections that read the same x (q, k, v; gate, up) in one call, and its autograd.Function."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..runtime import launch
-from ..runtime.architectures import features
 from ..runtime.checks import check_lora
-from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
+from ..runtime.dispatch import MOST_RANK, Case
+from ..runtime.schemes import split_scheme
 from ..runtime.sizes import padded, unpack_mask
-from .arguments import prepared, seed_tensor
-from .autograd import by_torch
-from .backward import build_skinny, keeps_range
-from .forward import Spec, build_gemm, build_project, project_parts
+from .arguments import Seed, cast, draw_seed, prepared
+from .autograd import by_torch, fits_tma
+from .group_plan import OF_ONE, GroupPlan
 from .linear import lora_linear
 
-
-class GroupPlan:
-    """The launches of a group; x (M, K), weights (N_i, K), ranks r_i."""
-
-    def __init__(
-        self, x: Tensor, weights: list[Tensor], a: list[Tensor], dropout: bool, bias: list[bool], keep: bool
-    ) -> None:
-        m, k = x.shape
-        self.m, self.k = m, k
-        self.ranks = [t.shape[0] for t in a]
-        self.starts = [sum(self.ranks[:i]) for i in range(len(a))]
-        self.adapter = a[0].dtype
-        self.dtype, self.device, self.keep = x.dtype, x.device, keep
-        self.wide = keeps_range(self.dtype, self.adapter)
-        arch, sms = launch.architecture(x.device), launch.multiprocessors(x.device)
-        self.pdl = features(arch).pdl and x.is_cuda
-        total = Case(m, max(w.shape[0] for w in weights), k, sum(self.ranks), arch, sms, dropout,
-                     interpreted=launch.interpreting(),
-                     fp32_adapters=self.adapter == torch.float32 != x.dtype)  # fmt: skip
-        self.total, self.width = total, padded(total.rank)
-        self.cases = [replace(total, n=w.shape[0], rank=rank) for w, rank in zip(weights, self.ranks, strict=True)]
-        self.parts = project_parts(total)
-        spec = Spec(total, Choice("epilogue", "grouped"), x.dtype, x.device, x.stride(0), (k, 1), False, keep, self.pdl)
-        self.project = build_project(spec, self.parts)
-        # A slice of S' that begins at an odd rank is not aligned: no kept kernels then.
-        self.kept = [keep and start * x.element_size() % 16 == 0 for start in self.starts]
-        self.gemms = [
-            build_gemm(
-                case, m, case.n, k, None, tma=False, stride_xm=x.stride(0), stride_wk=w.stride(1),
-                stride_wn=w.stride(0), stride_vr=1, stride_vn=case.rank, stride_sm=self.width, parts=self.parts,
-                bias=has_bias, masked=False, pdl=self.pdl and i == 0, dtype=x.dtype, keep=kept,
-            )
-            for i, (case, w, has_bias, kept) in enumerate(zip(self.cases, weights, bias, self.kept, strict=True))
-        ]  # fmt: skip
-        self.backwards: dict[Any, Any] = {}
-
-    def forward(self, x: Tensor, weights: Any, a: Any, b: Any, biases: Any, scale: float, p: float, seed: Any) -> Any:
-        s, mask = self.project(x, torch.cat(a), scale, p, seed)
-        ys = []
-        for gemm, case, w, v, bias, start in zip(self.gemms, self.cases, weights, b, biases, self.starts, strict=True):
-            y = launch.empty((self.m, case.n), self.dtype, self.device)
-            gemm(p_x=x, p_w=w, p_s=s[:, :, start:], p_v=v, p_bias=bias, p_mask=None, p_y=y)
-            ys.append(y)
-        return ys, s, mask
-
-    def backward(self, dys: list[Tensor], x: Tensor, weights: Any, a: Any, b: Any, s: Tensor, mask: Any, scale: float,
-                 need_x: bool) -> Any:  # fmt: skip
-        """dX or None, the dA, the dB."""
-        # What was saved may come back in another layout or at another address: hooks on saved tensors hand out copies.
-        read = (x, s, *dys, *weights, *a, *b, *(() if mask is None else (mask,)))
-        keep = self.keep and all(t.data_ptr() % 16 == 0 for t in read)
-        key = (need_x, x.stride(0), tuple(t.stride() for t in (*dys, *weights)), keep)
-        launches = self.backwards.get(key)
-        if launches is None:
-            launches = self.backwards[key] = self._build(dys, x, weights, need_x, keep)
-        branches, gemms, skinny, reductions, parts, tile_blocks, da_parts = launches
-        m, k, width = self.m, self.k, self.width
-        ds = launch.empty((parts, m, width), self.dtype if parts == 1 and not self.wide else torch.float32, self.device)
-        grad_x = launch.empty((m, k), self.dtype, self.device) if need_x else None
-        grad_a = launch.empty((sum(self.ranks), k), self.adapter, self.device)
-        da_sum = launch.empty((da_parts, width, k), torch.float32, self.device)
-        db_sums, grad_b = [], []
-        for i, (case, dy, start) in enumerate(zip(self.cases, dys, self.starts, strict=True)):
-            db_sum = launch.empty((tile_blocks, padded(case.rank), case.n), torch.float32, self.device)
-            sliced = ds[:, :, start:]
-            branches[i](
-                p_dy=dy, p_b=b[i], p_s=s[:, :, start:], p_x=x, p_mask=None, p_ds=sliced, p_db=db_sum, p_da=None,
-                scale=scale,
-            )  # fmt: skip
-            if need_x:
-                gemms[i](p_x=dy, p_w=weights[i], p_s=sliced, p_v=a[i], p_bias=None, p_mask=mask, p_y=grad_x)
-            db_sums.append(db_sum)
-            grad_b.append(launch.empty((case.n, case.rank), self.adapter, self.device))
-        skinny(p_l=ds, p_index=None, p_t=x, p_mask=mask, p_out=da_sum, scale=1.0)
-        for db_sum, grad, reduce in zip(db_sums, grad_b, reductions[:-1], strict=True):
-            reduce(p_left=db_sum, p_left_out=grad, p_right=None, p_right_out=None, scale=1.0)
-        reductions[-1](p_left=None, p_left_out=None, p_right=da_sum, p_right_out=grad_a, scale=1.0)
-        return grad_x, [grad_a[i : i + r] for i, r in zip(self.starts, self.ranks, strict=True)], grad_b
-
-    def _build(self, dys: list[Tensor], x: Tensor, weights: Any, need_x: bool, keep: bool) -> Any:
-        from ..runtime.skinny_product import reduce_launch
-        from .branch_gradients import branch_gradients_launch
-
-        m, k, masked = self.m, self.k, self.total.dropout
-        tile = choose_tile("branch_gradients", self.total, m, min(case.n for case in self.cases))
-        blocks = -(-m // tile.bm)
-        parts = parts_for(blocks, min(-(-case.n // tile.bn) for case in self.cases), self.total)
-        common: dict[str, Any] = {"dtype": self.dtype}
-        branches, gemms = [], []
-        for i, (case, dy, w, kept) in enumerate(zip(self.cases, dys, weights, self.kept, strict=True)):
-            # The following GEMM may begin early only where it follows its own branch.
-            branches.append(branch_gradients_launch(
-                m, case.n, k, case.rank, tile, stride_dm=dy.stride(0), stride_xm=x.stride(0), s_parts=self.parts,
-                stride_sm=self.width, stride_ds=self.width, parts=parts, wide=self.wide, pdl=self.pdl and need_x,
-                keep=keep and kept, **common,
-            ))  # fmt: skip
-            gemms.append(build_gemm(
-                case, m, k, case.n, None, tma=False, stride_xm=dy.stride(0), stride_wk=w.stride(0),
-                stride_wn=w.stride(1), stride_vr=k, stride_vn=1, stride_sm=self.width, parts=parts, bias=False,
-                masked=masked, pdl=self.pdl, keep=keep and kept, add=i > 0, **common,
-            ))  # fmt: skip
-        skinny, da_parts = build_skinny(
-            self.total, m, k, masked, l_parts=parts, stride_l=self.width, stride_tm=x.stride(0), wide=self.wide,
-            keep=keep, **common,
-        )  # fmt: skip
-        reductions = [reduce_launch(case.rank, left=(case.n, blocks), dtype=self.adapter) for case in self.cases]
-        reductions.append(reduce_launch(self.total.rank, right=(k, da_parts), dtype=self.adapter))
-        return branches, gemms, skinny, reductions, parts, blocks, da_parts
+Member = tuple[Tensor, Tensor, Tensor, Tensor | None]  # weight (N, K), A (r, K), B (N, r), bias (N,)
 
 
 class LoraGroup(torch.autograd.Function):
-    """x (M, K), then weights, A, B and biases of every sibling."""
+    """x (..., K), rows of K with unit stride, then weights, A, B and biases of every sibling.
+
+    begun: what wants to know when a backward begins, which frees what is saved here; it is called if it still lives.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, p: float, seed: Tensor | None, plan: GroupPlan, *rest: Any) -> Any:
+    def forward(
+        ctx: Any, x: Tensor, scale: float, p: float, seed: Seed | None, plan: GroupPlan, begun: Any, *rest: Any
+    ) -> Any:
         count = len(plan.ranks)
         weights, a, b, biases = (rest[i * count : (i + 1) * count] for i in range(4))
-        ys, s, mask = plan.forward(x, weights, a, b, biases, scale, p, seed)
-        ctx.plan, ctx.scale = plan, scale / (1.0 - p)
-        ctx.save_for_backward(x, s, mask, *weights, *a, *b)
+        shape, every_a = x.shape, torch.cat(a)
+        ys, s, mask = plan.forward(x.view(plan.m, plan.k), weights, every_a, b, biases, scale, p, seed)
+        ctx.set_materialize_grads(False)
+        ctx.plan, ctx.scale, ctx.shape, ctx.begun = plan, scale / (1.0 - p), shape, begun
+        ctx.served, ctx.left = frozenset(), None
+        ctx.save_for_backward(x, s, mask, every_a, *weights, *a, *b)
+        if len(shape) != 2:
+            for y in ys:
+                y.resize_(*shape[:-1], y.shape[1])  # not view(): autograd lets nobody write into a view made here
         return tuple(ys)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
         plan, count = ctx.plan, len(grads)
-        x, s, mask, *rest = ctx.saved_tensors
+        if ctx.begun is not None and (told := ctx.begun()) is not None:
+            told()
+        x, s, mask, every_a, *rest = _saved(ctx, grads)
+        x = x.reshape(plan.m, plan.k)
         weights, a, b = (rest[i * count : (i + 1) * count] for i in range(3))
-        needs = ctx.needs_input_grad[5:]
-        if not all(map(launch.launches_backward, grads)):
-            return _by_torch(ctx, grads, x, mask, weights, a, b)
-        dys = [launch.rows(dy, dy.shape[-1]) for dy in grads]
+        # A sibling without a gradient here has none, not a gradient of zeros.
+        needs = [need and grads[i % count] is not None for i, need in enumerate(ctx.needs_input_grad[6:])]
+        given = next((dy for dy in grads if dy is not None), None)
+        if given is None:
+            return (None,) * len(ctx.needs_input_grad)
+        dys = [
+            x.new_zeros(plan.m, case.n) if dy is None else dy.reshape(plan.m, case.n)
+            for dy, case in zip(grads, plan.cases, strict=True)
+        ]
+        need_x = ctx.needs_input_grad[0]
+        if not launch.launches_backward(given):
+            grad_x, of_members = _by_torch(plan, ctx.scale, need_x, needs, dys, x, mask, weights, a, b)
+            return None if grad_x is None else grad_x.reshape(ctx.shape), *(None,) * 5, *of_members
+        dys = [launch.rows(dy, dy.shape[1]) for dy in dys]
         grad_x, grad_a, grad_b = None, [None] * count, [None] * count
-        if ctx.needs_input_grad[0] or any(needs[count : 3 * count]):
+        if need_x or any(needs[count : 3 * count]):
             x, s, mask = launch.rows(x, x.shape[1]), launch.dense(s), launch.dense(mask)
-            a, b = ([launch.dense(t) for t in row] for row in (a, b))
-            grad_x, grad_a, grad_b = plan.backward(dys, x, weights, a, b, s, mask, ctx.scale, ctx.needs_input_grad[0])
+            every_a, b = launch.dense(every_a), [launch.dense(t) for t in b]
+            grad_x, grad_a, grad_b = plan.backward(dys, x, weights, every_a, b, s, mask, ctx.scale, need_x)
+            grad_x = None if grad_x is None else grad_x.view(ctx.shape)
         grad_bias = [dy.sum(0) if need else None for dy, need in zip(dys, needs[3 * count :], strict=True)]
         grad_w = [dy.t() @ x if need else None for dy, need in zip(dys, needs[:count], strict=True)]
         asked = [g if need else None for g, need in zip((*grad_a, *grad_b), needs[count : 3 * count], strict=True)]
-        return grad_x, None, None, None, None, *grad_w, *asked, *grad_bias
+        return grad_x, *(None,) * 5, *grad_w, *asked, *grad_bias
+
+
+def _saved(ctx: Any, grads: Sequence[Tensor | None]) -> Sequence[Any]:
+    """What forward saved. Layers that run alone can each have a backward of their own, the first of which would free
+    all that a group saved: it is held until every output has had its gradient, or the graph goes."""
+    count = len(grads)
+    asked = frozenset(i for i, dy in enumerate(grads) if dy is not None)
+    saved = None
+    if ctx.left is not None and not asked & ctx.served:
+        held, versions = ctx.left
+        read = [i for i in range(len(held)) if i < 4 or (i - 4) % count in asked]
+        if all(held[i] is None or held[i]._version == versions[i] for i in read):
+            saved = held
+    if saved is None:
+        saved = ctx.saved_tensors  # freed, or changed in place: torch says so
+    ctx.served |= asked
+    ctx.left = None
+    if len(ctx.served) < count:
+        ctx.left = saved, [None if t is None else t._version for t in saved]
+    return saved
 
 
 def _by_torch(
-    ctx: Any, dys: tuple[Tensor, ...], x: Tensor, mask: Tensor | None, weights: Any, a: Any, b: Any
-) -> tuple[Tensor | None, ...]:
-    """What backward returns, in torch's operations on the inputs, which can be differentiated again and batched."""
-    plan, count = ctx.plan, len(dys)
-    need_x, needs = ctx.needs_input_grad[0], ctx.needs_input_grad[5:]
+    plan: GroupPlan, scale: float, need_x: bool, needs: list[bool], dys: list[Tensor], x: Tensor, mask: Tensor | None,
+    weights: Any, a: Any, b: Any,
+) -> tuple[Tensor | None, list[Tensor | None]]:  # fmt: skip
+    """The gradients in torch's operations on the inputs, which can be differentiated again and batched."""
+    count = len(dys)
     kept = x.to(plan.adapter)
     if mask is not None:
         kept = kept * unpack_mask(mask, x.shape[1])
     found = []
     for i, (dy, weight, a_i, b_i) in enumerate(zip(dys, weights, a, b, strict=True)):
-        # Computed again from x, which is kept, so that it has its place in the graph.
-        s = (ctx.scale * (kept @ a_i.t())).unsqueeze(0)
+        s = (scale * (kept @ a_i.t())).unsqueeze(0)
         wanted = (need_x, *needs[i::count])
-        found.append(by_torch(wanted, plan.ranks[i], plan.adapter, ctx.scale, dy, None, x, weight, a_i, b_i, s, mask))
+        found.append(by_torch(wanted, plan.ranks[i], plan.adapter, scale, dy, None, x, weight, a_i, b_i, s, mask))
     of_x, *others = zip(*found, strict=True)
-    return (sum(of_x) if need_x else None, None, None, None, None, *(grad for row in others for grad in row))
+    return sum(of_x) if need_x else None, [grad for row in others for grad in row]
 
 
+#: By what their launches depend on, then by whether compiled kernels can be kept.
 _plans = launch.PlanCache()
+
+
+def together(
+    x: Tensor,
+    members: Sequence[Member],
+    scale: float,
+    p: float,
+    seed: int | None,
+    begun: Any = None,
+    scheme: str | None = None,
+) -> tuple[Tensor, ...] | None:
+    """The members' outputs for x by a group's kernels, or None where these do not apply: lora_linear has the answer,
+    or the words for what is wrong, of each. begun: a weak reference to what a backward calls when it begins."""
+    tensors = [x, *(t for member in members for t in member if t is not None)]
+    if not (all(isinstance(t, Tensor) for t in tensors) and launch.runs_triton(x) and launch.ordinary(*tensors)):
+        return None
+    autocast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
+    dtype = x.dtype if autocast is None or x.dtype == torch.float64 else autocast
+    if (
+        x.dtype == torch.float64
+        or (x.is_cuda and (dtype == torch.float32 or launch.architecture(x.device) < 80))
+        or len({member[1].dtype for member in members}) > 1
+    ):
+        return None
+    if launch.elsewhere(x):
+        with torch.cuda.device(x.device):
+            return together(x, members, scale, p, seed, begun, scheme)
+    key = (*((t.shape, t.stride(), t.dtype, t.device) for t in tensors), dtype, p, type(scale), type(seed), scheme,
+           tuple(member[3] is None for member in members))  # fmt: skip
+    plans = _plans.get(key)
+    if plans is None:
+        try:
+            for w, a, b, bias in members:
+                check_lora(x, w, a, b, bias, scale, p, seed, autocast is not None)
+        except (TypeError, ValueError):
+            return None
+        if padded(sum(a.shape[0] for _, a, _, _ in members)) > MOST_RANK:
+            return None
+        plans = _plans[key] = {}
+    if autocast is not None:
+        members = [cast(dtype, x, *member)[1:] for member in members]
+        x = x.to(dtype)
+    flat = launch.rows(x, x.shape[-1])
+    if flat.untyped_storage().data_ptr() != x.untyped_storage().data_ptr():
+        x = flat.view(x.shape)
+    ws, as_, bs, biases = zip(*(prepared(*member) for member in members), strict=True)
+    keep = all(t is None or t.data_ptr() % 16 == 0 for t in (flat, *ws, *as_, *bs, *biases))
+    plan = plans.get(keep)
+    if plan is None:
+        plan = plans[keep] = _plan(flat, ws, as_, biases, p > 0.0, keep, scheme)
+    seeds = draw_seed(seed, x.device) if p > 0.0 else None
+    # float: Triton makes a constant of an int 1, and a kept kernel has it for ever.
+    return LoraGroup.apply(x, float(scale), float(p), seeds, plan, begun, *ws, *as_, *bs, *biases)
+
+
+def _plan(x: Tensor, weights: Any, a: Any, biases: Any, dropout: bool, keep: bool, scheme: str | None) -> GroupPlan:
+    m, k = x.shape
+    adapter = a[0].dtype
+    cases = [
+        Case(
+            m=m, n=w.shape[0], k=k, rank=one.shape[0], arch=launch.architecture(x.device),
+            sms=launch.multiprocessors(x.device), dropout=dropout, fits_tma=keep and fits_tma(x, w, w.shape[0]),
+            interpreted=launch.interpreting(), device=launch.device_name(x.device),
+            fp32_adapters=adapter == torch.float32 != x.dtype, conv1d=w.stride(1) != 1, bias=bias is not None,
+        )
+        for w, one, bias in zip(weights, a, biases, strict=True)
+    ]  # fmt: skip
+    strides = [(w.stride(0), w.stride(1)) for w in weights]
+    return GroupPlan(cases, strides, x.stride(0), x.dtype, adapter, x.device, keep, *split_scheme(scheme))
 
 
 def lora_linear_group(
@@ -197,12 +197,15 @@ def lora_linear_group(
     biases: Sequence[Tensor | None] | None = None,
     dropout_p: float = 0.0,
     seed: int | None = None,
+    scheme: str | None = None,
 ) -> tuple[Tensor, ...]:
     """lora_linear of one x with several weights: y_i = x W_i^T + bias_i + scale * drop(x) A_i^T B_i^T.
 
     x (..., K), weights (N_i, K), lora_as (r_i, K), lora_bs (N_i, r_i), biases (N_i,) or None; returns the y_i
-    (..., N_i). The dropout mask is drawn once and shared. Where the kernels do not apply (a CPU without the
-    interpreter, fp32 on a GPU, torch.compile, ranks that add up to more than 64) each is a lora_linear.
+    (..., N_i). The dropout mask is drawn once and shared. scheme overrides the dispatcher as lora_linear's does, with
+    'cublas', 'epilogue' or 'epilogue_tma' forward, and how the dX are summed backward. Where the kernels do not apply
+    (a CPU without the interpreter, fp32 on a GPU, torch.compile, ranks that add up to more than 64) each is a
+    lora_linear, and scheme without effect.
     Errors are those of lora_linear, and a ValueError where the sequences differ in length.
     """
     count = len(weights)
@@ -213,55 +216,14 @@ def lora_linear_group(
         raise ValueError(
             f"weights, lora_as, lora_bs and biases have lengths {words}, expected one length of at least 1"
         )
+    if split_scheme(scheme)[0] in OF_ONE:
+        raise ValueError(f"scheme is {scheme!r}, expected cublas, epilogue or epilogue_tma: a group has one S for all")
     members = list(zip(weights, lora_as, lora_bs, biases, strict=True))
-    tensors = (x, *weights, *lora_as, *lora_bs, *biases)
-    kernels = (
-        not torch.compiler.is_compiling()
-        and all(t is None or isinstance(t, Tensor) for t in tensors)
-        and launch.runs_triton(x)
-        and launch.ordinary(*tensors)
+    ys = None if torch.compiler.is_compiling() else together(x, members, scale, dropout_p, seed, None, scheme)
+    if ys is not None:
+        return ys
+    if dropout_p > 0.0 and seed is None:
+        seed = int(torch.randint(2**62, (1,)))  # one mask for all
+    return tuple(
+        lora_linear(x, w, a, b, scale=scale, bias=bias, dropout_p=dropout_p, seed=seed) for w, a, b, bias in members
     )
-    if kernels and torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        for w, a, b, bias in members:
-            check_lora(x, w, a, b, bias, scale, dropout_p, seed, autocast=True)
-        dtype = torch.get_autocast_dtype(x.device.type)
-        cast = [None if bias is None else bias.to(dtype) for bias in biases]
-        as_, bs_ = ([t if t.dtype == torch.float32 else t.to(dtype) for t in row] for row in (lora_as, lora_bs))
-        with torch.autocast(x.device.type, enabled=False):
-            return lora_linear_group(
-                x.to(dtype), [w.to(dtype) for w in weights], as_, bs_, scale=scale, biases=cast, dropout_p=dropout_p,
-                seed=seed,
-            )  # fmt: skip
-    if (
-        not kernels
-        or x.dtype == torch.float64
-        or (x.is_cuda and (x.dtype == torch.float32 or launch.architecture(x.device) < 80))
-        or padded(sum(a.shape[0] for a in lora_as)) > MOST_RANK
-        or len({a.dtype for a in lora_as}) > 1
-    ):
-        if dropout_p > 0.0 and seed is None:
-            seed = int(torch.randint(2**62, (1,)))  # one mask for all
-        return tuple(
-            lora_linear(x, w, a, b, scale=scale, bias=bias, dropout_p=dropout_p, seed=seed) for w, a, b, bias in members
-        )
-    for w, a, b, bias in members:
-        check_lora(x, w, a, b, bias, scale, dropout_p, seed)
-    if launch.elsewhere(x):
-        with torch.cuda.device(x.device):
-            return lora_linear_group(
-                x, weights, lora_as, lora_bs, scale=scale, biases=biases, dropout_p=dropout_p, seed=seed
-            )
-    flat = launch.rows(x, x.shape[-1])
-    ready = [prepared(*member) for member in members]
-    ws, as_, bs, given = (list(column) for column in zip(*ready, strict=True))
-    operands = [flat, *ws, *as_, *bs, *(bias for bias in given if bias is not None)]
-    keep = all(t.data_ptr() % 16 == 0 for t in operands)
-    key = (*((t.shape, t.stride(), t.dtype) for t in operands), x.device, keep, dropout_p,
-           tuple(bias is None for bias in biases))  # fmt: skip
-    plan = _plans.get(key)
-    if plan is None:
-        plan = _plans[key] = GroupPlan(flat, ws, as_, dropout_p > 0.0, [bias is not None for bias in biases], keep)
-    seeds = seed_tensor(seed, x.device) if dropout_p > 0.0 else None
-    # float: Triton makes a constant of an int 1, and a kept kernel has it for ever.
-    ys = LoraGroup.apply(flat, float(scale), float(dropout_p), seeds, plan, *ws, *as_, *bs, *given)
-    return tuple(y.view(*x.shape[:-1], y.shape[-1]) for y in ys)

@@ -10,7 +10,7 @@ from ..runtime import launch
 from ..runtime.checks import check_dropout, check_lora
 from ..runtime.schemes import split_scheme
 from . import reference
-from .arguments import cast, prepared, seed_tensor
+from .arguments import cast, draw_seed, prepared
 from .autograd import Plan, apply_function, make_plan
 from .bordered_weight import border_of, borders
 
@@ -80,7 +80,7 @@ def _apply(
     if launch.elsewhere(x):
         with torch.cuda.device(x.device):
             return _apply(x, weight, a, b, scale, bias, p, seed, plan)
-    seeds = None if p == 0.0 else seed_tensor(seed, x.device)
+    seeds = None if p == 0.0 else draw_seed(seed, x.device)
     if type(scale) is not float:  # Triton makes a constant of an int 1, and a kept kernel has it for ever
         scale = float(scale)
     if plan.viewed:
@@ -136,7 +136,7 @@ def keep_mask(x: Tensor, dropout_p: float, seed: int) -> Tensor:
     flat = launch.rows(x, x.shape[-1])
     a = torch.zeros(1, x.shape[-1], dtype=x.dtype, device=x.device)
     plan = make_plan(flat, a, a, None, True, "cublas", False)
-    mask = build_project(plan.spec, 1)(flat, a, 1.0, dropout_p, seed_tensor(seed, x.device))[1]
+    mask = build_project(plan.spec, 1)(flat, a, 1.0, dropout_p, draw_seed(seed, x.device))[1]
     assert mask is not None
     return unpack_mask(mask, x.shape[-1]).view(x.shape)
 

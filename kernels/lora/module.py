@@ -1,13 +1,14 @@
 """LoRALinear: a frozen linear layer with a LoRA branch, as a module."""
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ..modules.wrapped_linear import WrappedLinear
-from .bordered_weight import bordered
+from .autograd import preferred_forward
+from .bordered_weight import border_of, bordered
 from .linear import lora_linear
 
 
@@ -20,6 +21,7 @@ class LoRALinear(WrappedLinear):
     """
 
     pretrained: Tensor | None
+    siblings: Any = None  # a kernels.lora.siblings.Siblings, which group_siblings() gives
 
     def __init__(
         self,
@@ -47,29 +49,56 @@ class LoRALinear(WrappedLinear):
     def border(self) -> None:
         """Moves the base weight into a buffer with room for B, so that one cuBLAS GEMM gives the layer ('bordered').
 
-        Values and shape stay, the strides grow; do it after moving the module to its device and dtype.
+        Values and shape stay, the strides grow, and so does the file of a state_dict (by B). The dispatcher may still
+        take another scheme, by the number of tokens. load_state_dict(assign=True) and deepcopy() bring a weight without
+        room, which runs as any other.
         """
         weight, self._border = bordered(self.weight, self.rank)
         self.base.register_parameter(
             "weight", nn.Parameter(weight.t() if self.transposed else weight, requires_grad=False)
         )
 
+    def prepare(self, tokens: int) -> str:
+        """Lays the weight out for the forward scheme that the dispatcher prefers at so many tokens; returns its name.
+
+        Only 'bordered' needs a layout, that of border(); under any other scheme nothing is moved, nor is a weight that
+        is bordered already moved back. A bordered forward saves a copy of x of its own: layers that read the same x
+        share theirs no longer.
+        """
+        dropout = self.dropout > 0.0 and self.training
+        scheme = preferred_forward(self.weight, self.lora_a, self.bias, tokens, dropout).scheme
+        if scheme == "bordered" and border_of(self.weight, self.rank) is None:
+            self.border()
+        return scheme
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """A bordered weight that changes its device or dtype leaves its buffer, and gets a new one."""
+        super()._apply(fn, recurse)
+        if self._border is not None and border_of(self.weight, self.rank) is None:
+            self.border()
+        return self
+
     @property
     def merged(self) -> bool:
         return self.pretrained is not None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.pretrained is not None:
+        parts = self.parts()
+        if parts is None:
             return torch.nn.functional.linear(x, self.weight, self.bias)
-        return lora_linear(
-            x,
-            self.weight,
-            self.lora_a,
-            self.lora_b,
-            scale=self.scale,
-            bias=self.bias,
-            dropout_p=self.dropout if self.training else 0.0,
-        )
+        if not torch.compiler.is_compiling() and self.siblings is not None:
+            y = self.siblings.output(self, x, parts)
+            if y is not None:
+                return y
+        weight, bias, a, b, scale, p = parts
+        return lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p)
+
+    def parts(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float, float] | None:
+        """weight (N, K), bias, A, B, scale and dropout_p as a call computes with them; None while merged."""
+        if self.pretrained is not None:
+            return None
+        p = self.dropout if self.training else 0.0
+        return self.weight, self.bias, self.lora_a, self.lora_b, self.scale, p
 
     @torch.no_grad()
     def merge(self) -> None:

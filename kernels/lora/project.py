@@ -11,13 +11,13 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
-from ..runtime.jit_helpers import down, draw_keeps, high_part, join_parts, low_part, spread_bits, up
+from ..runtime.jit_helpers import down, draw_keeps, follow, high_part, join_parts, low_part, spread_bits, up
 from ..runtime.sizes import mask_bytes, padded
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["seed"])
 def project_kernel(
-    p_x, p_a, p_s, p_mask, p_seed, scale, threshold,
+    p_x, p_a, p_s, p_mask, p_seed, seed: tl.int64, scale, threshold,
     M, K, stride_xm, stride_ar, stride_sm, BYTES,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_AK: tl.constexpr, PARTS: tl.constexpr,
     DROPOUT: tl.constexpr, COPY: tl.constexpr, WIDE: tl.constexpr, EVEN_K: tl.constexpr, PDL: tl.constexpr,
@@ -26,11 +26,11 @@ def project_kernel(
     """Grid (cdiv(M, BM), PARTS). Part i sums its share of K into S'[i].
 
     p_x (M, K), p_a element (r, k) at r * stride_ar + k * STRIDE_AK, p_s (PARTS, M, stride_sm), p_mask (M, BYTES) uint8.
+    The mask is drawn from seed plus that at p_seed (1,) int64.
     COPY: p_s is the buffer (M, stride_sm) of the bordered scheme, whose first K columns receive X.
     WIDE: p_a is fp32 beside an fp16 x, and keeps its range.
     """
-    if PDL:
-        tl.extra.cuda.gdc_launch_dependents()
+    follow(PDL)
     i_m = tl.program_id(0)
     i_part = tl.program_id(1)
     o_m = i_m * BM + tl.arange(0, BM)
@@ -39,6 +39,8 @@ def project_kernel(
     p_row = p_x + o_m.to(tl.int64)[:, None] * stride_xm
     steps = tl.cdiv(tl.cdiv(K, BK), PARTS)
     k_begin = i_part * steps * BK
+    if DROPOUT:
+        seed += tl.load(p_seed)
     b_s = tl.zeros((BM, RP), dtype=tl.float32)
     if WIDE:
         b_low = tl.zeros((BM, RP), dtype=tl.float32)
@@ -57,7 +59,7 @@ def project_kernel(
             tl.store(p_copy, b_x, mask=m_m[:, None] & m_k[None, :])
         if DROPOUT:
             o_byte = k // 8 + tl.arange(0, BK // 8)
-            b_byte = draw_keeps(p_seed, o_m[:, None] * BYTES + o_byte[None, :], threshold)
+            b_byte = draw_keeps(seed, o_m[:, None] * BYTES + o_byte[None, :], threshold)
             p_byte = p_mask + o_m.to(tl.int64)[:, None] * BYTES + o_byte[None, :]
             tl.store(p_byte, b_byte.to(tl.uint8), mask=m_m[:, None] & (o_byte < BYTES)[None, :])
             b_x = tl.where(spread_bits(b_byte, BM, BK), b_x, tl.zeros_like(b_x))
@@ -92,5 +94,5 @@ def project_launch(
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm), parts, 1)
     return launch.Launch(
-        project_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+        project_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep
     )

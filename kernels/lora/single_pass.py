@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
-from ..runtime.jit_helpers import down, up
+from ..runtime.jit_helpers import down, follow, up
 from ..runtime.sizes import padded
 from .gemm import grouped_tile
 
@@ -20,7 +20,7 @@ from .gemm import grouped_tile
 def single_pass_kernel(
     p_x, p_w, p_a, p_b, p_bias, p_s, p_y, scale,
     M, N, K, stride_xm, stride_wk, stride_wn, stride_ar,
-    R: tl.constexpr, RP: tl.constexpr, BIAS: tl.constexpr, EVEN_K: tl.constexpr,
+    R: tl.constexpr, RP: tl.constexpr, BIAS: tl.constexpr, EVEN_K: tl.constexpr, PDL: tl.constexpr,
     UP: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Grid (cdiv(M, BM) * cdiv(N, BN),).
@@ -28,6 +28,7 @@ def single_pass_kernel(
     p_x (M, K), p_w element (k, n) at k * stride_wk + n * stride_wn, p_a (R, K), p_b (N, R), p_bias (N,), p_y (M, N);
     the first column of tiles leaves S' (M, RP) in p_s for backward.
     """
+    follow(PDL)
     i_m, i_n = grouped_tile(tl.program_id(0), M, N, BM, BN, GROUP)
     o_m = i_m * BM + tl.arange(0, BM)
     o_n = i_n * BN + tl.arange(0, BN)
@@ -69,18 +70,26 @@ def single_pass_kernel(
 
 def single_pass_launch(
     m: int, n: int, k: int, rank: int, tile: Any, *,
-    stride_xm: int, stride_wk: int, stride_wn: int, bias: bool, dtype: torch.dtype, keep: bool = True,
+    stride_xm: int, stride_wk: int, stride_wn: int, bias: bool, pdl: bool = False,
+    dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn, bk, warps, stages."""
     sizes = {
         "M": m, "N": n, "K": k, "stride_xm": stride_xm, "stride_wk": stride_wk, "stride_wn": stride_wn, "stride_ar": k,
     }  # fmt: skip
     constants = {
-        "R": rank, "RP": padded(rank), "BIAS": bias, "EVEN_K": k % tile.bk == 0,
+        "R": rank, "RP": padded(rank), "BIAS": bias, "EVEN_K": k % tile.bk == 0, "PDL": pdl,
         "UP": launch.interpreting() and dtype == torch.bfloat16,
         "BM": tile.bm, "BN": tile.bn, "BK": tile.bk, "GROUP": 8,
     }  # fmt: skip
     grid = (triton.cdiv(m, tile.bm) * triton.cdiv(n, tile.bn), 1, 1)
     return launch.Launch(
-        single_pass_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+        single_pass_kernel,
+        grid,
+        sizes=sizes,
+        constants=constants,
+        warps=tile.warps,
+        stages=tile.stages,
+        pdl=pdl,
+        keep=keep,
     )

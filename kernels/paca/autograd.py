@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..runtime import launch
+from ..runtime.architectures import features
 from ..runtime.dispatch import MOST_RANK, Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import padded
 
@@ -21,16 +22,20 @@ SCHEMES = ("gather", "fused", "torch")
 
 
 class Plan:
-    """What a call with this shape, rank and dtype runs."""
+    """What a call with this shape, rank and dtype runs. case: in place of that of x, for what no GPU is at hand."""
 
-    __slots__ = ("case", "choice", "columns_dtype", "device", "dtype", "gather", "keep", "skinnies", "viewed")
+    __slots__ = ("case", "choice", "columns_dtype", "device", "dtype", "gather", "keep", "pdl", "skinnies", "viewed")
 
     def __init__(
-        self, x: Tensor, n: int, rank: int, columns_dtype: torch.dtype, scheme: str | None, keep: bool
-    ) -> None:
+        self, x: Tensor, n: int, rank: int, columns_dtype: torch.dtype, scheme: str | None, keep: bool,
+        case: Case | None = None,
+    ) -> None:  # fmt: skip
         m, k = x.shape
         arch = launch.architecture(x.device)
-        self.case = Case(m, n, k, rank, arch, launch.multiprocessors(x.device), interpreted=launch.interpreting())
+        self.case = case or Case(
+            m, n, k, rank, arch, launch.multiprocessors(x.device), interpreted=launch.interpreting()
+        )
+        self.pdl = features(self.case.arch).pdl
         self.choice = choose(x, self.case, scheme)
         self.columns_dtype = columns_dtype
         self.dtype, self.device, self.keep = x.dtype, x.device, keep
@@ -41,7 +46,7 @@ class Plan:
             from .gather import gather_launch
 
             self.gather = gather_launch(
-                m, rank, choose_tile("gather", self.case, m, 0), stride_xm=x.stride(0), keep=keep
+                m, rank, choose_tile("gather", self.case, m, 0), stride_xm=x.stride(0), pdl=self.pdl, keep=keep
             )
 
     def selected(self, x: Tensor, index: Tensor) -> Tensor:
@@ -79,9 +84,9 @@ class Plan:
         direct = parts == 1
         launch_dp = skinny_launch(
             m, n, rank, tile, stride_l=rank, stride_lm=stride_lm, stride_tm=stride_dm, gather=fused, parts=parts,
-            direct=direct, dtype=self.dtype, keep=keep,
+            direct=direct, pdl=self.pdl, dtype=self.dtype, keep=keep,
         )  # fmt: skip
-        launch_reduce = None if direct else reduce_launch(rank, left=(n, parts), dtype=self.columns_dtype)
+        launch_reduce = None if direct else reduce_launch(rank, left=(n, parts), pdl=self.pdl, dtype=self.columns_dtype)
         width = padded(rank)
 
         def run(dy: Tensor, selected: Tensor, index: Tensor, scale: float) -> Tensor:

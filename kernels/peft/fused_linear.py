@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from peft.tuners.lora import layer as peft_layer
 from torch import Tensor
 from torch.nn.modules.module import (
@@ -25,7 +26,7 @@ def _hooks_on_all_modules() -> bool:
 
 
 class Linear(peft_layer.Linear, StandIn):
-    """peft.tuners.lora.layer.Linear whose plain LoRA calls are one lora_linear.
+    """peft.tuners.lora.layer.Linear whose plain LoRA calls are one lora_linear, or one of a group of siblings.
 
     The output has the dtype that PEFT gives it. fp32 adapters over a 16-bit base are rounded to x's dtype inside,
     where PEFT computes the branch in fp32; their gradients are fp32. Calls that cannot be fused go to PEFT's forward,
@@ -33,6 +34,7 @@ class Linear(peft_layer.Linear, StandIn):
     """
 
     stands_for = peft_layer.Linear
+    siblings: Any = None  # a PeftSiblings, where its parent has other layers like it
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         # Another library's wrapper may keep this method bound when restore has made self PEFT's own again, hence
@@ -42,6 +44,10 @@ class Linear(peft_layer.Linear, StandIn):
             if not isinstance(parts, str) and dtypes_fit(self, x, parts):
                 weight, bias, a, b, scale, p = parts
                 try:
+                    if self.siblings is not None and not torch.compiler.is_compiling():
+                        y = self.siblings.output(self, x, parts)
+                        if y is not None:
+                            return y
                     return lora_linear(x, weight, a, b, scale=scale, bias=bias, dropout_p=p)
                 except (RuntimeError, TypeError, ValueError):
                     if not refused(x, parts):

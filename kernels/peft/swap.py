@@ -21,7 +21,9 @@ def accelerate(model: nn.Module) -> Report:
     twice does no harm. A deepcopy is accelerated as well; a pickle of the model (torch.save, a spawned process) is
     PEFT's plain model, loads without this package, and needs a call of accelerate of its own.
 
-    Dropout masks are drawn from torch's generator, but are others than PEFT's. Calls that the kernels cannot serve, and
+    Dropout masks are drawn from torch's generator, but are others than PEFT's. Layers that read the same x (q, k, v;
+    gate, up) are found in the first forward after this call and computed together from then on, under one mask for all
+    of them; kernels.lora.group_siblings says where they still run alone. Calls that the kernels cannot serve, and
     those that something around them watches operation by operation (hooks on all modules, tracers, counters of FLOPs,
     torch.func), run PEFT's own forward. Raises ImportError without PEFT, TypeError for what is no module, ValueError
     for a model without adapters.
@@ -58,6 +60,7 @@ def restore(model: nn.Module) -> None:
     for name, module in model.named_modules():
         for ours in CLASSES:
             if type(module) is ours:
+                module.__dict__.pop("siblings", None)
                 module.__class__ = ours.stands_for
             elif isinstance(module, ours):
                 derived.append(f"{name or 'model'} ({type(module).__name__})")

@@ -5,8 +5,10 @@ from typing import Any
 from peft.tuners.lora import model as peft_model
 from torch import nn
 
+from ..lora.siblings import share_among
 from ..modules.plain_linear import bound_to
 from . import fused_linear
+from .peft_siblings import PeftSiblings
 from .stand_in import StandIn
 
 
@@ -26,13 +28,15 @@ CLASSES: tuple[Any, ...] = (fused_linear.Linear, LoraModel)
 
 
 def swap(model: nn.Module) -> None:
-    """Gives every LoRA layer and tuner in model our class, but for a layer whose forward another library replaced."""
+    """Gives every LoRA layer and tuner in model our class, but for a layer whose forward another library replaced; and
+    lets the layers find their siblings."""
     for module in model.modules():
         if type(module) is fused_linear.Linear.stands_for and not forward_replaced(module):
             module.__dict__.pop("forward", None)
             module.__class__ = fused_linear.Linear
         elif type(module) is LoraModel.stands_for:
             module.__class__ = LoraModel
+    share_among(model, fused_linear.Linear, PeftSiblings)
 
 
 def forward_replaced(layer: Any) -> bool:

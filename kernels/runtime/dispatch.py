@@ -1,4 +1,5 @@
-"""From a case to a scheme and tiles, by the tables; a plain function of shapes, so that it can be asked anywhere.
+"""From a case to a scheme and tiles, by what was measured, else by the models; plain functions of shapes, so that they
+can be asked anywhere.
 
 Left out, since neither the compiler nor the roofline favours them anywhere:
 atomics for dB and dA (a launch to zero the buffers and one to cast them, against one reduction; and other bits each
@@ -15,9 +16,12 @@ from math import ceil
 
 from . import launch
 from . import tile_tables as tables
-from .schemes import TMA_FALLBACK
+from .architectures import features
+from .scheme_model import backward_us, forward_us
+from .schemes import BACKWARD_SCHEMES, FORWARD_SCHEMES, TILED, TMA_FALLBACK
 from .sizes import padded
-from .tile_tables import Rule, Tile
+from .tile_model import A100_RATES, Gpu, gemm_us, gpu
+from .tile_tables import Tile
 from .tuned import Measured, measured_on
 
 #: The largest padded rank that the tables have tiles for; cuBLAS is at its best above.
@@ -56,16 +60,27 @@ class Choice:
 
 
 def choose_forward(case: Case, scheme: str | None = None) -> Choice:
-    """The forward scheme: the override, else what was measured, else the first rule that holds."""
-    return _choose("forward", tables.FORWARD, case, scheme)
+    """The forward scheme: the override, else what was measured, else the one with the least modelled time."""
+    return _choose("forward", case, scheme)
 
 
 def choose_backward(case: Case, scheme: str | None = None) -> Choice:
     """The backward scheme, likewise."""
-    return _choose("backward", tables.BACKWARD, case, scheme)
+    return _choose("backward", case, scheme)
 
 
-def _choose(passed: str, rules: tuple[Rule, ...], case: Case, scheme: str | None) -> Choice:
+def serves(scheme: str, passed: str, case: Case) -> bool:
+    """Whether a scheme with kernels can compute the case: it has TMA and fitting rows where it needs them, and its
+    GEMM a tile for the rank and mask. A single pass draws no mask. Whether the weight is bordered is not asked."""
+    if scheme in TMA_FALLBACK and not (features(case.arch).tma and case.fits_tma):
+        return False
+    if scheme == "single_pass" and case.dropout:
+        return False
+    kernel, masked = TILED.get(scheme), case.dropout and passed == "backward"
+    return kernel is None or any(allows(tile, case.rank, masked) for tile in tiles_of(kernel, case.arch))
+
+
+def _choose(passed: str, case: Case, scheme: str | None) -> Choice:
     if scheme is not None:
         return Choice(scheme, "asked for")
     if not case.interpreted and 0 < case.arch < 80:
@@ -76,24 +91,47 @@ def _choose(passed: str, rules: tuple[Rule, ...], case: Case, scheme: str | None
     if entry is not None:
         tile = None if entry.tile is None else Tile(*entry.tile, entry.reason)
         return Choice(entry.scheme, entry.reason, tile)
-    rule = next(rule for rule in rules if _holds(rule, case))
-    if rule.scheme in TMA_FALLBACK and not case.fits_tma:
-        return Choice(TMA_FALLBACK[rule.scheme], "rows are not multiples of 16 bytes, which TMA needs")
-    return Choice(rule.scheme, rule.reason)
+    # The interpreter takes what an A100 would, so that tests go through the kernels and not only through cuBLAS.
+    if case.interpreted:
+        case = replace(case, arch=80, sms=108, interpreted=False)
+    device = gpu(case.arch, case.sms)
+    if device is None:
+        return Choice("cublas", "no Triton GEMM to lose against cuBLAS, right on every architecture")
+    return _modelled(passed, case, device)
 
 
-def _holds(rule: Rule, case: Case) -> bool:
-    # The interpreter takes the rules of sm_80, so that tests go through the kernels and not only through cuBLAS.
-    arch = 80 if case.interpreted else case.arch
-    return (
-        (not rule.archs or arch in rule.archs)
-        and (rule.dropout is None or rule.dropout == case.dropout)
-        and case.n <= rule.max_n
-        and case.k <= rule.max_k
-        and case.n + case.k <= rule.max_n_plus_k
-        and padded(case.rank) <= rule.max_rank
-        and (case.bordered or not rule.bordered)
-    )
+def _modelled(passed: str, case: Case, device: Gpu) -> Choice:
+    """The scheme with the least estimated time; of equals the first as schemes.py lists them."""
+    m, n, k, rank = case.m, case.n, case.k, case.rank
+    times: dict[str, float] = {}
+    for scheme in FORWARD_SCHEMES if passed == "forward" else BACKWARD_SCHEMES:
+        fused_da = passed == "backward" and BACKWARD_SCHEMES[scheme][1]
+        if (
+            scheme == "torch"
+            or fused_da
+            or not serves(scheme, passed, case)
+            or (scheme == "bordered" and not case.bordered)
+        ):
+            continue
+        kernel = TILED.get(scheme)
+        if passed == "forward":
+            tile = None if kernel is None else choose_tile(kernel, case, m, n)
+            times[scheme] = forward_us(scheme, tile, device, m, n, k, rank, case.dropout)
+        else:
+            tile = None if kernel is None else choose_tile(kernel, case, m, k, case.dropout)
+            times[scheme] = backward_us(scheme, tile, device, m, n, k, rank, case.dropout)
+    ordered = sorted(times, key=times.__getitem__)
+    reason = "modelled microseconds: " + ", ".join(f"{scheme} {times[scheme]:.1f}" for scheme in ordered)
+    scheme = ordered[0]
+    if passed == "backward" and _fuses_da(case):
+        scheme, reason = f"{scheme}_fused_da", f"{reason}; one launch for dS, dB and dA saves 2.5"
+    return Choice(scheme, reason)
+
+
+def _fuses_da(case: Case) -> bool:
+    """Whether dS, dB and dA come out of one launch, which the models do not judge: its addends, one for every 32 rows,
+    must stay in L2 (4096 tokens, rank 16: 16 MB at N + K 2048, of 40 on an A100, 6 on an RTX A6000)."""
+    return case.n <= 5120 and case.n + case.k <= 2560 and padded(case.rank) <= 16
 
 
 def _measured(passed: str, case: Case) -> Measured | None:
@@ -158,13 +196,26 @@ def allows(tile: Tile, rank: int, masked: bool) -> bool:
 
 
 def choose_tile(kernel: str, case: Case, rows: int, columns: int, masked: bool = False) -> Tile:
-    """The first tile of the kernel's list that allows the rank and the mask and leaves few SMs idle; else the last."""
+    """Of the tiles that allow the rank and the mask the one with the least modelled time, where the kernel is a GEMM
+    of (rows, columns); of a streaming kernel the first that leaves few SMs idle, else the last."""
     if kernel in _given_tiles:
         return _narrowed(kernel, _given_tiles[kernel], case)
     if case.interpreted:
         return tables.INTERPRETED[kernel]
     tiles = tiles_of(kernel, case.arch)
     allowed = [tile for tile in tiles if allows(tile, case.rank, masked)] or [tiles[-1]]
+    if all(tile.bm and tile.bn and tile.bk for tile in allowed):
+        # Where the rates are not known, an A100's: for tiles of one kernel they only weigh the epilogue.
+        device = gpu(case.arch, case.sms) or replace(A100_RATES, arch=case.arch, sms=case.sms)
+        depth = case.k if columns == case.n else case.n  # dX's reduction is N
+        inner = padded(case.rank) if kernel == "single_pass" else 0
+        heavy = masked or padded(case.rank) > 32
+        return min(
+            allowed,
+            key=lambda tile: gemm_us(
+                tile, device, rows, columns, depth, tma=kernel == "gemm_tma", rank=inner, heavy=heavy
+            ),
+        )
     for tile in allowed:
         blocks = ceil(rows / tile.bm) * (ceil(columns / tile.bn) if tile.bn else 1)
         if blocks >= tile.min_waves * case.sms:
@@ -191,8 +242,11 @@ def _narrowed(kernel: str, tile: Tile, case: Case) -> Tile:
 def parts_for(blocks: int, steps: int, case: Case, most: int = 4) -> int:
     """Into how many parts a long loop of `steps` is split so that blocks * parts fill most SMs: a power of two.
 
-    Whoever reads S or dS in parts loads each of them: four at most.
+    Whoever reads S or dS in parts loads each of them: four at most, two above rank 32. Four fp32 parts of rank 64
+    beside an accumulator spilled 208 bytes on sm_90 (128x256 by TMA), and 1400 on sm_120.
     """
+    if padded(case.rank) > 32:
+        most = min(most, 2)
     parts = 1
     while parts < most and blocks * parts < 0.75 * case.sms and steps >= 4 * parts:
         parts *= 2

@@ -170,8 +170,9 @@ class Launch:
     sizes: integer arguments; constants: compile-time ones, in the order of the kernel's parameters, which are inputs,
     sizes, constants. A call gives the inputs by name. Calls must agree in all that Triton compiles a kernel for: which
     inputs are None, their dtypes, the 16-byte alignment of tensors, and of an integer whether it is 1 or a multiple of
-    16 (a float's value is free). Nothing checks it here; tests/kernels/stub_driver does for every caller. Where `keep`
-    is False, calls need not agree: each goes through Triton's own look-up.
+    16 (a float's value is free, and that of what the kernel does not specialize). Nothing checks it here;
+    tests/kernels/stub_driver does for every caller. Where `keep` is False, calls need not agree: each goes through
+    Triton's own look-up.
     layouts: of the inputs that reach the kernel as tensor descriptors; a call gives a tensor that lies so.
     """
 

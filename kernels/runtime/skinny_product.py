@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from . import launch
-from .jit_helpers import down, high_part, join_parts, load_keeps, load_sum, low_part, up
+from .jit_helpers import down, follow, high_part, join_parts, load_keeps, load_sum, low_part, up
 from .sizes import mask_bytes, padded
 
 
@@ -21,15 +21,17 @@ def skinny_kernel(
     M, C, stride_lm, stride_tm, stride_oc, stride_or, BYTES,
     R: tl.constexpr, RP: tl.constexpr, L_PARTS: tl.constexpr, STRIDE_L: tl.constexpr, GATHER: tl.constexpr,
     MASKED: tl.constexpr, WIDE: tl.constexpr, DIRECT: tl.constexpr, PARTS: tl.constexpr, EVEN_C: tl.constexpr,
-    UP: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+    PDL: tl.constexpr, AHEAD: tl.constexpr, UP: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Grid (cdiv(C, BC), PARTS): a block owns BC columns of R and its share of the rows.
 
     p_l (L_PARTS, M, STRIDE_L), or with GATHER x (M, K) of row stride stride_lm, read at columns p_index (R,);
     p_t (M, C) the streamed factor, p_mask (M, BYTES) its packed keeps. DIRECT (PARTS is 1): p_out is the result,
     element (c, r) at c * stride_oc + r * stride_or, times scale; else p_out (PARTS, RP, C) fp32 addends.
-    WIDE: p_l is fp32 beside an fp16 p_t, and keeps its range.
+    WIDE: p_l is fp32 beside an fp16 p_t, and keeps its range. AHEAD: the kernel ahead writes nothing that this one
+    reads, and the product runs beside it.
     """
+    follow(PDL and not AHEAD)
     i_c = tl.program_id(0)
     i_part = tl.program_id(1)
     o_c = i_c * BC + tl.arange(0, BC)
@@ -68,6 +70,7 @@ def skinny_kernel(
             b_o = tl.dot(b_l, up(b_t, UP), b_o, input_precision="ieee")
     if WIDE:
         b_o = join_parts(b_o, b_low)
+    follow(PDL and AHEAD)
     if DIRECT:
         p_ot = p_out + o_c.to(tl.int64)[None, :] * stride_oc + o_r.to(tl.int64)[:, None] * stride_or
         tl.store(p_ot, down(b_o * scale, p_out.dtype.element_ty, UP), mask=m_r[:, None] & m_c[None, :])
@@ -80,12 +83,14 @@ def skinny_kernel(
 def reduce_kernel(
     p_left, p_left_out, p_right, p_right_out, scale,
     left_parts, left_columns, right_parts, right_columns, left_blocks,
-    R: tl.constexpr, RP: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, UP: tl.constexpr, BC: tl.constexpr,
+    R: tl.constexpr, RP: tl.constexpr, LEFT: tl.constexpr, RIGHT: tl.constexpr, PDL: tl.constexpr, UP: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
     """Sums addends (parts, RP, columns) fp32 into `left` (columns, R) and `right` (R, columns), in one launch.
 
     The first left_blocks programs work on left (dB, or dP), the others on right (dA); LEFT, RIGHT: which there are.
     """
+    follow(PDL)
     i_c = tl.program_id(0)
     if RIGHT:
         if LEFT:
@@ -123,7 +128,8 @@ def _sum_parts(
 def skinny_launch(
     m: int, c: int, rank: int, tile: Any, *,
     l_parts: int = 1, stride_l: int, stride_lm: int = 0, stride_tm: int, gather: bool = False, masked: bool = False,
-    wide: bool = False, parts: int = 1, direct: bool = False, dtype: torch.dtype, keep: bool = True,
+    wide: bool = False, parts: int = 1, direct: bool = False, pdl: bool = False, ahead: bool = False,
+    dtype: torch.dtype, keep: bool = True,
 ) -> launch.Launch:  # fmt: skip
     """The launch for one shape; tile has bm, bn (columns), warps, stages. direct writes the result (c, rank)."""
     if direct and parts != 1:
@@ -135,16 +141,22 @@ def skinny_launch(
     constants = {
         "R": rank, "RP": padded(rank), "L_PARTS": l_parts, "STRIDE_L": stride_l, "GATHER": gather,
         "MASKED": masked, "WIDE": wide, "DIRECT": direct, "PARTS": parts, "EVEN_C": c % tile.bn == 0,
+        "PDL": pdl, "AHEAD": pdl and ahead,
         "UP": launch.interpreting() and dtype == torch.bfloat16, "BM": tile.bm, "BC": tile.bn,
     }  # fmt: skip
     grid = (triton.cdiv(c, tile.bn), parts, 1)
     return launch.Launch(
-        skinny_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, keep=keep
+        skinny_kernel, grid, sizes=sizes, constants=constants, warps=tile.warps, stages=tile.stages, pdl=pdl, keep=keep
     )
 
 
 def reduce_launch(
-    rank: int, *, left: tuple[int, int] = (0, 0), right: tuple[int, int] = (0, 0), dtype: torch.dtype
+    rank: int,
+    *,
+    left: tuple[int, int] = (0, 0),
+    right: tuple[int, int] = (0, 0),
+    pdl: bool = False,
+    dtype: torch.dtype,
 ) -> launch.Launch:
     """The launch that sums up to two sets of addends, each given as (columns, parts); a set of 0 columns is absent."""
     block = 128
@@ -155,8 +167,8 @@ def reduce_launch(
     }  # fmt: skip
     # UP by the dtype written: the interpreter's cast to bf16 needs help even where the addends are fp32.
     constants = {
-        "R": rank, "RP": padded(rank), "LEFT": left_blocks > 0, "RIGHT": right_blocks > 0,
+        "R": rank, "RP": padded(rank), "LEFT": left_blocks > 0, "RIGHT": right_blocks > 0, "PDL": pdl,
         "UP": launch.interpreting() and dtype == torch.bfloat16, "BC": block,
     }  # fmt: skip
     grid = (left_blocks + right_blocks, 1, 1)
-    return launch.Launch(reduce_kernel, grid, sizes=sizes, constants=constants, warps=4, stages=2)
+    return launch.Launch(reduce_kernel, grid, sizes=sizes, constants=constants, warps=4, stages=2, pdl=pdl)

@@ -5,10 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from ..runtime.architectures import features
-from ..runtime.dispatch import Case, allows, choose_backward, choose_forward, choose_tile, tiles_of
-from ..runtime.schemes import BACKWARD_SCHEMES, FORWARD_SCHEMES, TILED, TMA_FALLBACK
-from ..runtime.tile_tables import FORWARD, Tile
+from ..runtime.dispatch import Case, allows, choose_backward, choose_forward, choose_tile, serves, tiles_of
+from ..runtime.schemes import BACKWARD_SCHEMES, FORWARD_SCHEMES, TILED
+from ..runtime.tile_tables import Tile
 from ..runtime.tuned import Measured
 
 CHOOSE = {"forward": choose_forward, "backward": choose_backward}
@@ -61,7 +60,7 @@ def candidates(case: Case, passed: str) -> list[Candidate]:
     untuned = CHOOSE[passed](replace(case, device="")).scheme
     if untuned == "torch":
         return []
-    schemes = [scheme for scheme in SCHEMES[passed] if scheme != "torch" and _applies(scheme, passed, case)]
+    schemes = [scheme for scheme in SCHEMES[passed] if scheme != "torch" and serves(scheme, passed, case)]
     schemes.sort(key=lambda scheme: (scheme != untuned, scheme != "cublas"))
     first: list[tuple[str, Tile | None]] = []
     others: list[tuple[str, Tile | None]] = []
@@ -84,17 +83,6 @@ def candidates(case: Case, passed: str) -> list[Candidate]:
         for scheme, tile in (*first, *others)
     ]  # fmt: skip
     return list(dict.fromkeys(made))
-
-
-def _applies(scheme: str, passed: str, case: Case) -> bool:
-    """Not where it needs TMA and there is none, nor a forward whose every rule demands the other dropout.
-
-    What a backward can do under a mask its tiles say: one without a tile for it is no candidate.
-    """
-    if scheme in TMA_FALLBACK and not (features(case.arch).tma and case.fits_tma):
-        return False
-    demands = [rule.dropout for rule in FORWARD if rule.scheme == scheme] if passed == "forward" else []
-    return not demands or None in demands or case.dropout in demands
 
 
 def _sides(tile: Tile) -> Sides:

@@ -2,12 +2,11 @@
 
 import pytest
 
-pytest.register_assert_rewrite(
-    *(
-        f"tests.kernels.{name}"
-        for name in ("kernel_correctness", "kernel_cases", "dropout_cases", "group_cases", "misuse_cases")
-    )
-)
+SHARED = (
+    "kernel_correctness", "kernel_cases", "dropout_cases", "group_cases", "sibling_cases", "sibling_gradient_cases",
+    "misuse_cases",
+)  # fmt: skip
+pytest.register_assert_rewrite(*(f"tests.kernels.{name}" for name in SHARED))
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,6 +7,8 @@ import torch
 
 from kernels import lora_linear, reference
 from kernels.lora import keep_mask
+from kernels.lora.autograd import make_plan
+from kernels.lora.forward import build_project
 from kernels.runtime import launch
 from tests.kernels.kernel_cases import DTYPES, F16, F32, leaves
 from tests.kernels.kernel_correctness import DEVICE, LoraCase, gate_lora
@@ -42,6 +44,17 @@ def test_dropout_mask() -> None:
     assert not torch.equal(keep_mask(x[:20], 0.1, 2**40 + 3), keep[:20])
     halves = keep_mask(x, 0.5, 3)
     assert bool((keep | ~halves).all()), "one draw per element, whatever the rate"
+
+
+@pytest.mark.parametrize("seed", [1, -(2**40) - 3])
+def test_a_seed_from_the_host_is_the_seed_in_memory(seed: int) -> None:
+    x = torch.ones(16, 64, device=DEVICE, dtype=F16)
+    a = x.new_zeros(1, 64)
+    project = build_project(make_plan(x, a, a, None, True, "cublas", False).spec, 1)
+    in_memory, zero = (torch.tensor([value], device=DEVICE) for value in (seed, 0))
+    _, mask = project(x, a, 1.0, 0.5, in_memory)
+    assert torch.equal(project(x, a, 1.0, 0.5, (zero, seed))[1], mask)
+    assert not torch.equal(project(x, a, 1.0, 0.5, (in_memory, 1))[1], mask)
 
 
 @pytest.mark.slow

@@ -9,5 +9,7 @@ if not torch.cuda.is_available():
 from tests.kernels.dropout_cases import *  # noqa: F403
 from tests.kernels.group_cases import *  # noqa: F403
 from tests.kernels.kernel_cases import *  # noqa: F403
+from tests.kernels.sibling_cases import *  # noqa: F403
+from tests.kernels.sibling_gradient_cases import *  # noqa: F403
 
 pytestmark = pytest.mark.gpu

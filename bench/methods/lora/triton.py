@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.methods.adapt import Trained, adapt_lora, replace, trained
-from kernels import LoRALinear, lora_linear_group
+from kernels import LoRALinear, group_siblings, lora_linear_group
 
 
 class LoRASiblings(nn.ModuleDict):
@@ -27,9 +27,17 @@ class LoRASiblings(nn.ModuleDict):
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
-    """Trains A (r, K) and B (N, r) of every target layer; the siblings of a group at level linear run as one."""
+    """Trains A (r, K) and B (N, r) of every target layer; siblings (q, k, v; gate, up) run as one group.
+
+    A weight whose layer alone is fastest as one cuBLAS GEMM, as far as is known, gets room for B beside it.
+    """
     adapt_lora(model, case, LoRALinear)
     if len(case.linear_layers) > 1:
         siblings = model.get_submodule("layer")
         replace(model, "layer", LoRASiblings(dict(siblings.named_children())).train(siblings.training))
+    else:
+        for layer in model.modules():
+            if isinstance(layer, LoRALinear):
+                layer.prepare(case.tokens)
+        group_siblings(model)
     return trained(model)

@@ -59,6 +59,38 @@ def test_loops_are_read() -> None:
     assert static.loop_loads(TTGIR.format(load="tt.load", pending=0)) == (1, 1, [0])
 
 
+TCGEN05 = """
+  %acc = ttng.tmem_alloc : () -> !ttg.memdesc<128x128xf32>
+  %r:3 = scf.for %i = %a to %b iter_args(%before = %first, %phase = %zero) {{
+    ttng.async_tma_copy_global_to_local %d[%m, %k] %x, %full, %on : !tt.tensordesc
+    ttng.async_tma_copy_global_to_local %e[%n, %k] %w, %full, %on : !tt.tensordesc
+    %done = ttg.memdesc_index %barriers[%slot] : !ttg.memdesc<2x1xi64>
+    ttng.tc_gen5_mma %x_7, %w_8, %acc, %true, %true, %done[%on] {attribute}: !ttg.memdesc<128x64xbf16>
+    ttng.wait_barrier {waited}, %phase deps %x, %w : !ttg.memdesc<1xi64>
+    {more}
+    scf.yield %done, %phase
+  }}
+  %out = ttng.tmem_load %acc : !ttg.memdesc<128x128xf32> -> tensor<128x128xf32>
+"""
+
+
+@pytest.mark.parametrize(
+    ("attribute", "waited", "more", "pending"),
+    [
+        ("{is_async} ", "%before", "", 1),
+        ("{is_async} ", "%done", "", 0),
+        ("", "%before", "", 0),
+        ("{is_async} ", "%before", "%o = ttng.tmem_load %acc : !ttg.memdesc<128x128xf32> -> tensor", 0),
+        ("{is_async} ", "%before", "ttng.tmem_store %o, %acc, %true : tensor -> !ttg.memdesc<128x128xf32>", 0),
+        ("{is_async} ", "%before", "%o = ttng.tmem_load %accent : !ttg.memdesc<128x16xf32> -> tensor", 1),
+    ],
+    ids=["a step later", "its own step", "synchronous", "read back", "written anew", "another tensor"],
+)
+def test_loops_of_tcgen05_are_read(attribute: str, waited: str, more: str, pending: int) -> None:
+    text = TCGEN05.format(attribute=attribute, waited=waited, more=more)
+    assert static.loop_loads(text) == (2, 0, [pending])
+
+
 def test_machine_code_loops_are_read() -> None:
     sass = ".L_x_0:\nHGMMA R1 gsb0;\n.L_x_1:\nHGMMA R2;\nHGMMA R3, gsb0;\n@P0 BRA `(.L_x_1);\n"
     sass += "HGMMA R4, gsb0;\n@P1 BRA `(.L_x_0);"
@@ -98,23 +130,25 @@ import sys
 from kernels.audit import __main__ as audit
 from kernels.runtime import tile_tables
 from kernels.runtime.tile_tables import Tile
-tile_tables.TILES["{kernel}"] = {{80: (Tile({tile}, "planted"),), 90: (Tile({tile}, "planted"),)}}
-sys.exit(audit.main(["--arch", "sm_80", "--kernel", "{kernel}_kernel", "--jobs", "1"]))
+tile_tables.TILES["{kernel}"] = {{{arch}: (Tile({tile}, "planted"),)}}
+sys.exit(audit.main(["--arch", "sm_{arch}", "--kernel", "{kernel}_kernel", "--jobs", "1"]))
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("kernel", "tile", "word"),
+    ("arch", "kernel", "tile", "word"),
     [
-        ("gemm", "128, 256, 64, 5, 8", "misfit"),
-        ("gemm", "128, 128, 64, 1, 8", "serialised"),
-        ("gemm", "128, 256, 32, 3, 4", "spills"),
+        (80, "gemm", "128, 256, 64, 5, 8", "misfit"),
+        (80, "gemm", "128, 128, 64, 1, 8", "serialised"),
+        (80, "gemm", "128, 256, 32, 3, 4", "spills"),
+        (100, "single_pass", "128, 128, 64, 1, 8", "serialised"),
+        (120, "gemm_tma", "128, 256, 64, 3, 8", "misfit"),
     ],
 )
-def test_planted_tiles_are_caught(kernel: str, tile: str, word: str) -> None:
+def test_planted_tiles_are_caught(arch: int, kernel: str, tile: str, word: str) -> None:
     # The pool's workers import the tables anew, which is fine: what to compile was settled before they started.
-    script = FAULT.format(kernel=kernel, tile=tile)
+    script = FAULT.format(arch=arch, kernel=kernel, tile=tile)
     done = run(code="if __name__ == '__main__':\n" + "\n".join("    " + line for line in script.splitlines()))
     assert done.returncode == 1 and word in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from kernels import LoRALinear, PaCALinear, parameter_groups, reference, refresh_after_step
+from kernels import LoRALinear, PaCALinear, group_siblings, parameter_groups, reference, refresh_after_step
 from kernels.runtime import dispatch, launch
 from kernels.runtime.tile_tables import Tile
 
@@ -18,7 +18,8 @@ STEPS = 10
 
 # Coarser than the interpreter's usual tiles: its time goes by the program, and these tests ask about modules.
 COARSE = {
-    "gemm": Tile(32, 128, 64, 2, 4, ""), "single_pass": Tile(32, 128, 64, 2, 4, ""),
+    "gemm": Tile(32, 128, 64, 2, 4, ""), "gemm_sum": Tile(32, 128, 64, 2, 4, ""),
+    "single_pass": Tile(32, 128, 64, 2, 4, ""),
     "project": Tile(32, 0, 64, 2, 4, ""), "branch_gradients": Tile(32, 128, 0, 2, 4, ""),
     "branch_gradients_da": Tile(32, 128, 0, 2, 4, ""), "skinny": Tile(32, 128, 0, 2, 4, ""),
     "skinny_parts": Tile(32, 128, 0, 2, 4, ""), "gather": Tile(32, 0, 0, 1, 4, ""),
@@ -83,6 +84,7 @@ def both(make, method: str, refresh: bool = True):
     torch.manual_seed(0)
     model = adapt(make(), method)
     twin = copy.deepcopy(model)
+    group_siblings(model)  # the copy is without: its eager run would launch kernels
     ids = torch.randint(61, (2, 10))
     launch.counts.clear()
     ours = train(model, ids, eager=False, refresh=refresh)
@@ -108,8 +110,10 @@ MODELS = [pytest.param(gpt2, id="gpt2"), pytest.param(llama, id="llama", marks=p
 @pytest.mark.parametrize("make", MODELS)
 def test_lora_steps(make) -> None:
     ours, eager, counts = both(make, "lora")
-    layers = 8 if make is gpt2 else 14
-    assert counts["reduce_kernel"] == STEPS * layers, "one backward per layer and step, each through the kernels"
+    first, later, groups = (8, 8, 0) if make is gpt2 else (14, 4, 4)  # layers alone in a step, and groups
+    assert counts["branch_gradients_kernel"] == STEPS * first, "one backward per layer and step, through the kernels"
+    assert counts.get("skinny_kernel", 0) == (STEPS - 1) * groups, "q, k, v and gate, up from step 2 on"
+    assert counts["single_pass_kernel"] == first + (STEPS - 1) * later
     assert ours[0][-1] < ours[0][0]
     assert_same(ours, eager)
 
@@ -132,7 +136,7 @@ def test_stale_columns_are_caught() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", ["self_attn.qkv", "mlp.gate_up"])
-def test_siblings_pass_the_check(group: str, tmp_path) -> None:
+def test_a_group_passes_the_check(group: str, tmp_path) -> None:
     """As the suite times them at level linear: S of all siblings in one launch, dropout masks checked by layer."""
     from bench.correctness.check import check
     from tests.models.tiny import LLAMA, make_case, write_config
@@ -147,3 +151,21 @@ def test_siblings_pass_the_check(group: str, tmp_path) -> None:
         "dA of all in one launch"
     )
     assert launch.counts["project_kernel"] >= launch.counts["skinny_kernel"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
+def test_a_block_with_siblings_passes_the_check(dropout: float, tmp_path) -> None:
+    """As the suite times it at levels block and model: groups, and under dropout the masks of the smallest group."""
+    from bench.correctness.check import check
+    from tests.models.tiny import LLAMA, make_case, write_config
+
+    case = make_case(
+        write_config(tmp_path, LLAMA), "lora", "block", impl="triton", dropout=dropout, targets="all-linear"
+    )
+    launch.counts.clear()
+    result = check(case, "cpu", seed=1)
+    assert result.passed, result.detail
+    assert launch.counts["skinny_kernel"] > 0, "a group's dA, which layers alone compute with dB in the interpreter"
+    masks = {name.split()[2] for name in result.errors if name.startswith("mask of layer")}
+    assert masks == ({"layer.q_proj", "layer.k_proj", "layer.v_proj"} if dropout else set())

@@ -145,3 +145,11 @@ def test_a_list_with_a_gap_is_no_list_of_blocks() -> None:
     block = torch.nn.Sequential(torch.nn.Linear(4, 4))
     model = torch.nn.ModuleDict({"gaps": torch.nn.ModuleList([block, None]), "layers": torch.nn.ModuleList([block])})
     assert [name for name, _ in block_lists(model)] == ["layers"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_no_kernel_runs_nothing_is_laid_out(kind: str) -> None:
+    layer = LoRALinear(base_layer(kind), 4, 4)
+    before = layer.weight
+    assert layer.prepare(4096) == "torch"
+    assert layer.weight.data_ptr() == before.data_ptr() and layer.weight.stride() == before.stride()

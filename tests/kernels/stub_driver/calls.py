@@ -30,6 +30,7 @@ class Call:
     n: int = 64
     k: int = 96
     rank: int = 8
+    members: int = 2  # of a group
     dtype: torch.dtype = BF16
     trained: torch.dtype | None = None  # that of the adapters, or of PaCA's columns
     bias: bool = True
@@ -61,7 +62,7 @@ class Call:
             "x": x.requires_grad_("x" in self.needs), "dy": dy.view(*x.shape[:-1], n) if self.x == "lead" else dy,
             "bias": draw(n),
         }  # fmt: skip
-        for i in range(2 if self.kind == "group" else 1):
+        for i in range(self.members if self.kind == "group" else 1):
             made[f"weight{i}"] = draw(k, n).t() if self.conv1d else draw(n, k)
             made[f"a{i}"] = draw(rank, k, dtype=trained).requires_grad_("a" in self.needs)
             made[f"b{i}"] = draw(n, rank, dtype=trained).requires_grad_("b" in self.needs)
@@ -78,11 +79,12 @@ class Call:
                 inputs = (t["x"], t["b0"])
                 ys = (paca_linear(t["x"], t["weight0"], t["b0"], t["index"], bias=bias, scheme=self.scheme, **options),)
             elif self.kind == "group":
-                inputs = (t["x"], t["a0"], t["a1"], t["b0"], t["b1"])
+                weights, a, b = ([t[f"{name}{i}"] for i in range(self.members)] for name in ("weight", "a", "b"))
+                inputs = (t["x"], *a, *b)
+                biases = (bias, *(None,) * (self.members - 1))
                 ys = lora_linear_group(
-                    t["x"], (t["weight0"], t["weight1"]), (t["a0"], t["a1"]), (t["b0"], t["b1"]), biases=(bias, None),
-                    dropout_p=self.dropout, **options,
-                )  # fmt: skip
+                    t["x"], weights, a, b, biases=biases, dropout_p=self.dropout, scheme=self.scheme, **options
+                )
             else:
                 inputs = (t["x"], t["a0"], t["b0"])
                 y = lora_linear(

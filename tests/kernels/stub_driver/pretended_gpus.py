@@ -15,7 +15,33 @@ import torch
 CAPABILITIES = ((9, 0), (8, 0))
 SMS = (132, 108)
 
+
+class Generator:
+    """That of a GPU, as far as a host may read it outside a capture."""
+
+    def __init__(self) -> None:
+        self.seed, self.offset = 0, 0
+
+    def initial_seed(self) -> int:
+        return self.seed
+
+    def get_offset(self) -> int:
+        if _capturing:
+            raise RuntimeError("the offset was asked for in a capture")
+        return self.offset
+
+    def set_offset(self, offset: int) -> None:
+        if _capturing or offset % 4:
+            raise RuntimeError(f"the offset was set to {offset}, expected a multiple of 4 outside a capture")
+        self.offset = offset
+
+    def manual_seed(self, seed: int) -> None:
+        self.seed, self.offset = seed, 0
+
+
+generators = tuple(Generator() for _ in SMS)
 _current = 0
+_capturing = False
 _streams = [0x57AE0, 0x57AE1]
 _lies_on: torch.device | None = None
 
@@ -73,6 +99,17 @@ def on_stream(index: int, address: int) -> Iterator[None]:
         _streams[index] = before
 
 
+@contextmanager
+def capturing() -> Iterator[None]:
+    """Within it the current stream is captured into a CUDA graph."""
+    global _capturing
+    _capturing = True
+    try:
+        yield
+    finally:
+        _capturing = False
+
+
 def _taken(log: str) -> list[dict[str, str]]:
     take = getattr(ctypes.CDLL("libcuda.so.1"), log)
     take.restype = ctypes.c_char_p
@@ -95,6 +132,9 @@ def install(tensors: bool = True) -> None:
         "get_device_capability": lambda device=None: CAPABILITIES[_index(device)],
         "get_device_name": lambda device=None: "pretended sm_{}{}".format(*CAPABILITIES[_index(device)]),
         "get_device_properties": lambda device=None: SimpleNamespace(multi_processor_count=SMS[_index(device)]),
+        "is_current_stream_capturing": lambda: _capturing,
+        "synchronize": lambda device=None: None,
+        "default_generators": generators,
         "_exchange_device": _exchange,
         "_maybe_exchange_device": _exchange,
     }.items():
