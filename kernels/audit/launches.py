@@ -33,6 +33,7 @@ class Use:
     wide: bool = False  # fp32 adapters over fp16: B and dS' keep fp32's range in backward
     n: int = N
     k: int = K
+    sms: int | None = None  # those of the device, where they are not SMS[arch]
 
     def __str__(self) -> str:
         words = (
@@ -156,6 +157,10 @@ def record(arch: int, rank: int, dtype: torch.dtype, use: Use, tiles: Mapping[st
     return calls
 
 
+def _sms(use: Use, arch: int) -> int:
+    return SMS[arch] if use.sms is None else use.sms
+
+
 def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..lora.backward import build_backward
     from ..lora.bordered_weight import bordered
@@ -175,7 +180,7 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     adapter = torch.float32 if use.wide else dtype
     x, bias, dy = meta(m, k), meta(n), meta(m, n)
     a, b = meta(rank, k, dtype=adapter), meta(n, rank, dtype=adapter)
-    case = Case(m, n, k, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
+    case = Case(m, n, k, rank, arch, _sms(use, arch), use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
     stride_w = (weight.stride(0), weight.stride(1))
     spec = Spec(case, Choice(forward, ""), dtype, x.device, k, stride_w, bias=True, keep=True, pdl=features(arch).pdl)
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
@@ -198,7 +203,7 @@ def _run_group(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     adapter = torch.float32 if use.wide else dtype
     ranks = (rank // 2, rank // 4, rank // 4)
     weights = [meta(k, n).t() if use.conv1d else meta(n, k) for _ in ranks]
-    cases = [Case(m, n, k, r, arch, SMS[arch], use.dropout, fp32_adapters=use.wide, bias=True) for r in ranks]
+    cases = [Case(m, n, k, r, arch, _sms(use, arch), use.dropout, fp32_adapters=use.wide, bias=True) for r in ranks]
     strides = [(w.stride(0), w.stride(1)) for w in weights]
     x = meta(m, k)
     plan = GroupPlan(cases, strides, k, dtype, adapter, x.device, True, forward, backward)
@@ -214,7 +219,7 @@ def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     m, n, k = use.m, use.n, use.k
     x = torch.empty(m, k, dtype=dtype, device="meta")
     index = torch.empty(rank, dtype=torch.int64, device="meta")
-    case = Case(m, n, k, rank, arch, SMS[arch])
+    case = Case(m, n, k, rank, arch, _sms(use, arch))
     plan = Plan(x, n, rank, dtype, use.scheme.removeprefix("paca "), True, case)
     dy = torch.empty(m, n, dtype=dtype, device="meta")
     plan.grad_columns(dy, plan.selected(x, index), index, 2.0)

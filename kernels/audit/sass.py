@@ -1,7 +1,7 @@
 """What a kernel's machine code does in one step of its main loop, and outside of it, counted from nvdisasm's listing.
 
 All counts are of a whole block: an instruction counts once for each of its warps, a matrix instruction of a warp group
-(HGMMA) once for each group of four.
+(HGMMA) once for each group of four. A product of tcgen05 (UTCHMMA) does not say its sizes: they stand in a register.
 """
 
 import re
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 #: Instructions of 16 lanes a scheduler: integer addition, logic, comparison, shifts, conversion. "CUDA C++ Programming
-#: Guide", table of arithmetic instructions: 64 a clock and SM from compute capability 8.0 to 9.0.
+#: Guide", table of arithmetic instructions: 64 a clock and SM from compute capability 8.0 to 9.0; assumed above.
 INTEGER = (
     "LOP3", "IADD3", "VIADD", "SEL", "ISETP", "PRMT", "SHF", "LEA", "IABS", "PLOP3", "FSEL", "FSETP", "F2FP", "MOV",
     "SGXT", "POPC", "VIADDMNMX", "IMNMX", "FMNMX",
@@ -28,9 +28,9 @@ _WIDTHS = {"32": 4, "64": 8, "128": 16}
 @dataclass(frozen=True)
 class Work:
     """What one block executes: instructions issued (by warps), those of INTEGER and integer multiplications among them
-    (IMAD), multiply-accumulates on tensor cores, bytes of shared memory read or written other than by copies, bytes
-    that asynchronous copies bring by LDGSTS (0 where TMA brings them: its instruction does not say how many), and
-    whether the products read their operands straight from shared memory."""
+    (IMAD), multiply-accumulates on tensor cores, bytes of shared memory read or written other than by copies, and bytes
+    that asynchronous copies bring by LDGSTS (0 where TMA brings them: its instruction does not say how many). unsized:
+    whether there are products of tcgen05, which are in neither macs nor shared_bytes."""
 
     issued: int = 0
     integer: int = 0
@@ -38,12 +38,14 @@ class Work:
     macs: int = 0
     shared_bytes: int = 0
     copied_bytes: int = 0
+    unsized: bool = False
 
 
 @dataclass(frozen=True)
 class Program:
     """A compiled kernel: step is one pass of the loop that holds its product (nothing where it has none), rest is
-    everything else. registers: a thread's. shared_bytes: a block's. waits: each step waits for its own product."""
+    everything else. registers: a thread's. shared_bytes: a block's. waits: each step waits for its own product.
+    tensor_columns: those of tensor memory that a block takes, of 512."""
 
     registers: int
     shared_bytes: int
@@ -51,6 +53,19 @@ class Program:
     step: Work
     rest: Work
     waits: bool = False
+    tensor_columns: int = 0
+
+
+def missing_tool(archs: Iterable[int]) -> str | None:
+    """What compiling for sm_<arch> and reading the machine code wants and Triton does not find, or None."""
+    from triton import knobs
+
+    for name in ("nvdisasm", *sorted({"ptxas_blackwell" if arch >= 100 else "ptxas" for arch in archs})):
+        try:
+            getattr(knobs.nvidia, name)
+        except (RuntimeError, OSError) as failure:
+            return f"{failure}; set TRITON_{name.upper()}_PATH to it, or install triton again, which brings it"
+    return None
 
 
 def disassemble(cubin: bytes) -> str:
@@ -66,13 +81,13 @@ def disassemble(cubin: bytes) -> str:
 
 
 def work_of(sass: str, warps: int) -> tuple[Work, Work]:
-    """(step, rest) of a listing. Where several innermost loops hold a product, the step is the one with most of it."""
+    """(step, rest) of a listing. Where several innermost loops hold a product, one after another, the step is that with
+    most of it, and the others, which are steps of other operands, are no part of the rest."""
     lines = sass.splitlines()
-    loops = [(count(lines[a:b], warps), a, b) for a, b in _innermost(lines)]
-    if not loops:
-        return Work(), count(lines, warps)
-    step, begin, end = max(loops, key=lambda loop: loop[0].macs)
-    return step, count(lines[:begin] + lines[end:], warps)
+    spans = _innermost(lines)
+    steps = [count(lines[a:b], warps) for a, b in spans]
+    rest = [line for i, line in enumerate(lines) if not any(a <= i < b for a, b in spans)]
+    return max(steps, key=lambda step: (step.macs, step.issued), default=Work()), count(rest, warps)
 
 
 def sass_loops(sass: str) -> list[list[str]]:
@@ -97,6 +112,7 @@ def _innermost(lines: list[str]) -> list[tuple[int, int]]:
 def count(lines: Iterable[str], warps: int) -> Work:
     """The work of a block of so many warps that executes every line once."""
     issued = integer = multiplied = macs = shared = copied = 0
+    unsized = False
     for line in lines:
         found = _INSTRUCTION.search(line)
         if found is None or found[1] == "NOP":
@@ -113,13 +129,15 @@ def count(lines: Iterable[str], warps: int) -> Work:
             # B is read once for the group of four warps; A too, unless it comes from registers.
             from_registers = not operands.split(",")[1].lstrip().startswith("gdesc")
             shared += (n * k + (0 if from_registers else m * k)) * 2 // 4
+        elif name == "UTCHMMA":
+            unsized = True
         elif name in ("LDSM", "STSM"):  # .4: four 8 x 8 matrices of 16 bits
             shared += 128 * int(suffix.rsplit(".", 1)[-1]) if suffix[-1].isdigit() and "88." in suffix else 128
         elif name in ("LDS", "STS"):
             shared += 32 * _width(suffix)
         elif name == "LDGSTS":
             copied += 32 * _width(suffix)
-    return Work(*(warps * each for each in (issued, integer, multiplied, macs, shared, copied)))
+    return Work(*(warps * each for each in (issued, integer, multiplied, macs, shared, copied)), unsized)
 
 
 def _width(suffix: str) -> int:

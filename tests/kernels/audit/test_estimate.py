@@ -11,9 +11,10 @@ pytest.importorskip("triton")
 from kernels.audit import estimate
 from kernels.audit.__main__ import main
 from kernels.audit.estimate_machine import MACHINES
-from kernels.audit.estimate_model import Run, blocks_per_sm
+from kernels.audit.estimate_model import Run, blocks_per_sm, clocks
 from kernels.audit.estimate_model import estimate as modelled
-from kernels.audit.estimate_runs import product, subjects
+from kernels.audit.estimate_report import report
+from kernels.audit.estimate_runs import run_of, subjects
 from kernels.audit.sass import Program, Work, work_of
 from kernels.runtime import launch
 from kernels.tune.cases import MODELS
@@ -58,6 +59,22 @@ def test_a_listing_without_a_product_has_no_step() -> None:
     assert step == Work() and rest.issued == 8
 
 
+def test_loops_one_after_another_are_steps_and_not_the_rest() -> None:
+    loop = "{label}:\n/*0010*/ HGMMA.64x128x16.F32.BF16 R24, gdesc[UR20], R24 ;\n/*0020*/ @P0 BRA `({label}) ;\n"
+    sass = loop.format(label=".L_x_0") + loop.format(label=".L_x_1") + "/*0030*/ STG.E.128 [R2.64], R4 ;"
+    step, rest = work_of(sass, warps=8)
+    assert step.macs == 2 * 64 * 128 * 16 and rest == Work(issued=8 * 3), "two branches back and the store"
+
+
+def test_a_product_of_tensor_memory_has_the_sizes_of_its_launch() -> None:
+    sass = ".L_x_0:\n/*0010*/ UTCHMMA gdesc[UR4], gdesc[UR6], tmem[UR47], tmem[UR8], idesc[UR9], UPT ;\n"
+    step, _ = work_of(sass + "/*0020*/ @P0 BRA `(.L_x_0) ;", warps=8)
+    assert step.unsized and step.macs == 0
+    # 128 x 256 x 64 of an SM's 4096 a clock; the operands, 48 KiB, are written once and read once.
+    found = clocks(step, MACHINES["b200"], 49152, 128 * 256 * 64)
+    assert (found["tensor cores"], found["shared memory"]) == (512, 768)
+
+
 def program(macs: int = 128 * 256 * 64, **changes: object) -> Program:
     facts = {"registers": 168, "shared_bytes": 200_000, "warps": 8, "step": Work(macs=macs), "rest": Work()}
     return Program(**facts | changes)  # type: ignore[arg-type]
@@ -70,6 +87,7 @@ def test_blocks_per_sm_are_those_of_the_occupancy_table() -> None:
     assert blocks_per_sm(program(registers=32, shared_bytes=113 * 1024), H100) == 2
     assert blocks_per_sm(program(registers=32, shared_bytes=113 * 1024 + 1), H100) == 1
     assert blocks_per_sm(program(registers=16, shared_bytes=0), MACHINES["a6000"]) == 6, "1536 threads"
+    assert blocks_per_sm(program(registers=16, shared_bytes=0, tensor_columns=256), MACHINES["b200"]) == 2
 
 
 def test_a_long_product_takes_the_time_of_the_tensor_cores() -> None:
@@ -139,6 +157,10 @@ def test_the_shapes_are_those_of_the_four_models() -> None:
         (["--estimate", "--shape", "4096x1024"], ["--shape", "'4096x1024'", "4096x3072x1024"]),
         (["--estimate", "--shape", "4096x1024x100"], ["--shape", "'4096x1024x100'", "multiple of 16"]),
         (["--estimate", "--kernel", "gather_kernel"], ["--kernel", "'gather_kernel'", "gemm_kernel"]),
+        (["--estimate", "--kernel", "gemm_tma_kernel", "--gpu", "a100"], ["'gemm_tma_kernel'", "a100", "h100 or"]),
+        (["--estimate", "--arch", "sm_90"], ["--arch", "--gpu"]),
+        (["--estimate", "--jobs", "0"], ["--jobs", "0"]),
+        (["--estimate", "--json", "no/such/file"], ["--json", "'no/such'"]),
         (["--gpu", "h100"], ["--gpu", "--estimate"]),
     ],
 )
@@ -149,6 +171,22 @@ def test_bad_arguments_are_named(arguments: list[str], words: list[str], capsys:
     assert end.value.code == 2 and all(word in said for word in words), said
 
 
+@pytest.mark.skipif(launch.interpreting(), reason="interpreted kernels cannot be compiled")
+@pytest.mark.parametrize(("gpu", "tool"), [("h100", "nvdisasm"), ("h100", "ptxas"), ("b200", "ptxas-blackwell")])
+def test_a_missing_part_of_the_compiler_is_named(
+    gpu: str, tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from triton import knobs
+
+    name = tool.replace("-", "_")
+    monkeypatch.delenv(f"TRITON_{name.upper()}_PATH", raising=False)
+    monkeypatch.setattr(vars(type(knobs.nvidia))[name], "default_path", f"/nowhere/{tool}")
+    with pytest.raises(SystemExit) as end:
+        main(["--estimate", "--gpu", gpu, "--kernel", "project_kernel"])
+    said = capsys.readouterr().err
+    assert end.value.code == 2 and f"Cannot find {tool}" in said and "TRITON_" in said, said
+
+
 @pytest.mark.skipif(launch.interpreting(), reason="interpreted kernels have no signature")
 def test_rows_say_that_they_are_estimates() -> None:
     found = list(subjects(90, ["gemm_kernel"]))
@@ -157,19 +195,36 @@ def test_rows_say_that_they_are_estimates() -> None:
     rows = [estimate.row_of(each, program(), "h100", (4096, 6400, 1600)) for each in (forward, dx)]
     assert all(row["estimate"] is True and row["of"] == "cuBLAS" and row["us"] > 0 for row in rows)
     assert [row["waves"] for row in rows] == [7, 2], "32 x 25 tiles of forward, 32 x 7 of dX, over 132 SMs"
-    assert rows[0]["share"] == round(H100.cublas_us(*product("forward", 4096, 6400, 1600)) / rows[0]["us"], 2)
+    assert [row["steps"] for row in rows] == [1600 // 64, 6400 // 64]
+    assert [row["share"] for row in rows] == [
+        round(H100.cublas_us(4096, *sides) / row["us"], 2)
+        for row, sides in zip(rows, [(6400, 1600), (1600, 6400)], strict=True)
+    ]
+    assert rows[0]["step_clocks"]["tensor cores"] == 1024 and rows[0]["step_l2_bytes"] == (128 + 256) * 64 * 2
     failed = estimate.row_of(forward, "99 bytes of shared memory", "h100", (4096, 6400, 1600))
-    text = estimate.report([*rows, failed])
+    text = report([*rows, failed])
     assert text.startswith("Estimates from machine code and shapes; nothing here was measured.")
     assert "99 bytes of shared memory" in text and "4096x6400x1600" in text
 
 
+@pytest.mark.skipif(launch.interpreting(), reason="interpreted kernels have no signature")
+@pytest.mark.parametrize(("gpu", "kernel"), [("h100", "gemm_sum_tma_kernel"), ("a100", "gemm_sum_kernel")])
+def test_the_dx_of_three_siblings_is_the_sum_of_their_products(gpu: str, kernel: str) -> None:
+    machine = MACHINES[gpu]
+    found = list(subjects(machine.arch, [kernel]))
+    assert {each.computes for each in found} == {"dX of three", "dX of three under dropout"}
+    assert gpu == "h100" or not list(subjects(machine.arch, ["gemm_sum_tma_kernel"])), "an A100 has no TMA"
+    run = run_of(found[0].at(machine, 4096, 2048, 1024))
+    tile = found[0].tile
+    assert run.product == (4096, 1024, 3 * 2048) and run.steps == 3 * 2048 // tile.bk
+    assert run.unique_bytes == 2 * (4096 * 6144 + 6144 * 1024 + 4096 * 1024)
+    if gpu == "h100":
+        assert any(each.is_chosen(machine, 4096, 2048, 1024) for each in found)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(launch.interpreting(), reason="interpreted kernels cannot be compiled")
-def test_estimates_of_the_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))  # the command sets one of its own, which goes with the test
+def test_estimates_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--estimate", "--kernel", "project_kernel", "--gpu", "h100,h200", "--shape", "4096x1600x6400"]
     assert main([*arguments, "--json", str(tmp_path / "rows")]) == 0
     assert capsys.readouterr().out.startswith("Estimates from")
