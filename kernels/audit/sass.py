@@ -137,7 +137,10 @@ def count(lines: Iterable[str], warps: int) -> Work:
             shared += 32 * _width(suffix)
         elif name == "LDGSTS":
             copied += 32 * _width(suffix)
-    return Work(*(warps * each for each in (issued, integer, multiplied, macs, shared, copied)), unsized)
+    issued, integer, multiplied, macs, shared, copied = (
+        warps * each for each in (issued, integer, multiplied, macs, shared, copied)
+    )
+    return Work(issued, integer, multiplied, macs, shared, copied, unsized)
 
 
 def _width(suffix: str) -> int:
