@@ -59,7 +59,7 @@ def test_a_board_has_a_key(name: str, sm_count: int | None, key: str) -> None:
         ("NVIDIA GeForce RTX 5090", 209.5, 1.792),
         ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 503.8, 1.792),
         ("NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition", 438.9, 1.792),
-        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 480, 1.597),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", 467.8, 1.597),
     ],
 )
 def test_editions_of_one_chip_have_peaks_of_their_own(name: str, bf16: float, memory_tbs: float) -> None:

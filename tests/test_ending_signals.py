@@ -61,11 +61,32 @@ def test_a_closed_terminal_keeps_what_is_finished_and_says_how_to_go_on(
     for _ in range(3):  # a second and a third one do not stop it from putting its files in order
         process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + number and "To go on:" in said and "Traceback" not in said
+    assert process.returncode == 128 + number, said
+    assert "To go on:" in said and "Traceback" not in said
     assert (out / "rows.csv").is_file()
     assert bench("run", sweep_file, "--out", out).returncode == 0
     keys = [(r["case_id"], r["pass"], r["clock"]) for r in rows_of(out)]
     assert len(keys) == len(set(keys)) == 36
+
+
+@pytest.mark.slow
+def test_where_the_last_file_cannot_be_written_the_end_stays_what_it_is(
+    bench: Bench, sweep_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r"
+    draft = out / "rows.csv.new"
+    draft.mkdir(parents=True)
+    process = bench.start("run", sweep_file, "--out", out)
+    wait_for(lambda: rows_of(out))
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert f"error: {draft}: Is a directory" in said and "To go on:" in said
+    done = bench("run", sweep_file, "--out", out)
+    assert done.returncode == 1 and len(rows_of(out)) == 36
+    assert f"error: {draft}: Is a directory; what was written before is whole" in done.stderr
+    draft.rmdir()
+    assert bench("run", sweep_file, "--out", out).returncode == 0 and (out / "rows.csv").is_file()
 
 
 @pytest.mark.slow

@@ -126,19 +126,26 @@ def _measure(
                 wait_quiet(quiet_s, display.say)
             with display:
                 scheduler.run(timed)
-        except KeyboardInterrupt:
             _close(record, invocation, scheduler)
+        except KeyboardInterrupt:
+            try:
+                _close(record, invocation, scheduler)
+            except (OSError, UserError) as e:  # it was interrupted all the same, and is told so
+                display.say(f"error: {_sentence(e, record)}")
             display.say(f"interrupted; what is finished is on disk. To go on: {to_go_on()}")
             return 128 + (interrupted[0] if interrupted else signal.SIGINT)
         except OSError as e:
-            display.say(f"error: {e.filename or record.folder}: {e.strerror}; what was written before is whole")
+            display.say(f"error: {_sentence(e, record)}; what was written before is whole")
             display.say(f"To go on once there is room: {to_go_on()}")
             return 1
-    _close(record, invocation, scheduler)
     for line in closing_lines(plan, record, repeats, scheduler.spent, scheduler.refused):
         display.say(line)
     display.say(f"Tables, plots and the answer: {shell_line(['python', '-m', 'plots', str(record.folder)])}")
     return exit_status(plan, record, repeats, strict)
+
+
+def _sentence(e: OSError | UserError, record: Record) -> str:
+    return f"{e.filename or record.folder}: {e.strerror}" if isinstance(e, OSError) else str(e)
 
 
 def _close(record: Record, invocation: dict[str, Any], scheduler: Scheduler) -> None:

@@ -59,6 +59,8 @@ USES: dict[str, tuple[Use, ...]] = {
         Use("epilogue_tma/epilogue_tma", wide=True), Use("epilogue_tma/epilogue_tma", dropout=True),
         Use("epilogue_tma/epilogue_tma", dropout=True, conv1d=True), Use("epilogue_tma/epilogue_tma", FEW),
         Use("epilogue_tma/epilogue_tma", FEW, dropout=True),
+    ),
+    "gemm_sum_tma": (
         Use("group epilogue_tma/epilogue_tma"), Use("group epilogue_tma/epilogue_tma", conv1d=True),
         Use("group epilogue_tma/epilogue_tma", dropout=True),
         Use("group epilogue_tma/epilogue_tma", dropout=True, conv1d=True),
@@ -99,7 +101,6 @@ VARIANTS = (
 
 #: The kernels that a list of tiles is for, where they are not its own name, or where one without a tile is read too.
 KERNELS = {
-    "gemm_tma": ("gemm_tma_kernel", "gemm_sum_tma_kernel"),
     "branch_gradients_da": ("branch_gradients_kernel", "reduce_kernel"),
     "skinny": ("skinny_kernel", "reduce_kernel"),
     "skinny_parts": ("skinny_kernel",),
@@ -122,7 +123,7 @@ def launches(arch: int, full: bool = False) -> Iterator[Compilation]:
 def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
     """The launches of every kernel in every use and with every tile, labelled."""
     for kernel in TILES:
-        if kernel == "gemm_tma" and not features(arch).tma:
+        if kernel.endswith("tma") and not features(arch).tma:
             continue
         tiles = tiles_of(kernel, arch)
         for number, tile in enumerate(tiles):

@@ -152,7 +152,7 @@ class GroupPlan:
             return self._dx_by_cublas(parts, keep)
         aligned = keep and all(row * dtype.itemsize % 16 == 0 for row in (k, *(dy.stride(0) for dy in dys)))
         tma = self.dx_by == "epilogue_tma" and aligned and total.fits_tma
-        tile = choose_tile("gemm_tma" if tma else "gemm_sum", total, m, k, masked)
+        tile = choose_tile("gemm_sum_tma" if tma else "gemm_sum", total, m, k, masked)
         blocks = blocks_per_sm(tile, total.arch, tma=tma, heavy=masked or self.width > 32)
         run = gemm_sum_launch(
             m, k, [case.n for case in self.cases], total.rank, tile, tma=tma,

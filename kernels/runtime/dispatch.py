@@ -213,7 +213,7 @@ def choose_tile(kernel: str, case: Case, rows: int, columns: int, masked: bool =
         return min(
             allowed,
             key=lambda tile: gemm_us(
-                tile, device, rows, columns, depth, tma=kernel == "gemm_tma", rank=inner, heavy=heavy
+                tile, device, rows, columns, depth, tma=kernel.endswith("tma"), rank=inner, heavy=heavy
             ),
         )
     for tile in allowed:

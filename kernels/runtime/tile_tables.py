@@ -65,9 +65,16 @@ GEMM: Tiles = {
     SAFE: (Tile(128, 128, 32, 4, 8, _SAFE), Tile(64, 64, 32, 4, 4, _SMALL)),
 }
 
-#: The same for the sum of a group's products; by TMA it has the tiles of one. 128x256 spills 84 bytes on sm_80, where
-#: the addresses of three products are held beside the accumulator.
-GEMM_SUM: Tiles = GEMM | {80: GEMM[80][1:]}
+#: The same for the sum of a group's products. 128x256 spills 84 bytes on sm_80, where
+#: the addresses of three products are held beside the accumulator, and 128x128x32 144 on sm_120.
+GEMM_SUM: Tiles = GEMM | {
+    80: GEMM[80][1:],
+    120: (
+        Tile(128, 128, 64, 3, 8, "no spill without a mask, 64 KiB", masked=False),
+        Tile(128, 128, 64, 3, 8, "with the mask rank 64 spills 80 bytes beside fp32 adapters", 32, masked=True),
+        GEMM[120][-1],
+    ),
+}
 
 #: The same with TMA: persistent, no flattening. The store in two halves.
 GEMM_TMA: Tiles = {
@@ -88,6 +95,9 @@ GEMM_TMA: Tiles = {
         Tile(128, 64, 64, 3, 8, "no spill at rank 64, with and without the mask, 56 KiB"),
     ),
 }
+
+#: The same for the sum of a group's products. On sm_100 128x256 is left out: it compiles to nothing (triton 3.7.1).
+GEMM_SUM_TMA: Tiles = GEMM_TMA | {100: GEMM_TMA[100][1:]}
 
 #: The kernel of single_pass.
 SINGLE_PASS: Tiles = {
@@ -152,17 +162,17 @@ GATHER: Tiles = {SAFE: (Tile(64, 0, 0, 1, 4, "30 to 40 registers, no shared memo
 INTERPRETED = {
     kernel: Tile(bm, bn, bk, stages, 4, "several tiles of a small shape")
     for kernel, (bm, bn, bk, stages) in {
-        "gemm": (32, 32, 32, 2), "gemm_sum": (32, 32, 32, 2), "gemm_tma": (32, 32, 32, 2),
-        "single_pass": (32, 32, 32, 2), "project": (16, 0, 32, 2),
+        "gemm": (32, 32, 32, 2), "gemm_tma": (32, 32, 32, 2), "gemm_sum": (32, 32, 32, 2),
+        "gemm_sum_tma": (32, 32, 32, 2), "single_pass": (32, 32, 32, 2), "project": (16, 0, 32, 2),
         "branch_gradients": (32, 32, 0, 2), "branch_gradients_da": (16, 32, 0, 2), "skinny": (16, 32, 0, 2),
         "skinny_parts": (16, 32, 0, 2), "gather": (16, 0, 0, 1),
     }.items()
 }  # fmt: skip
 
 TILES: dict[str, Tiles] = {
-    "gemm": GEMM, "gemm_sum": GEMM_SUM, "gemm_tma": GEMM_TMA, "single_pass": SINGLE_PASS, "project": PROJECT,
-    "branch_gradients": BRANCH_GRADIENTS, "branch_gradients_da": BRANCH_GRADIENTS_DA,
-    "skinny": SKINNY, "skinny_parts": SKINNY_PARTS, "gather": GATHER,
+    "gemm": GEMM, "gemm_tma": GEMM_TMA, "gemm_sum": GEMM_SUM, "gemm_sum_tma": GEMM_SUM_TMA,
+    "single_pass": SINGLE_PASS, "project": PROJECT, "branch_gradients": BRANCH_GRADIENTS,
+    "branch_gradients_da": BRANCH_GRADIENTS_DA, "skinny": SKINNY, "skinny_parts": SKINNY_PARTS, "gather": GATHER,
 }  # fmt: skip
 # sm_89 has sm_86's shared memory, and the same verdict in every compiled cell.
 GEMM[89] = GEMM_SUM[89] = GEMM[86]

@@ -14,10 +14,17 @@ from torch import Tensor, nn
 
 from kernels import group_siblings
 from kernels.lora import keep_mask
-from kernels.lora.arguments import seed_tensor
+from kernels.lora.arguments import draw_seed
 from kernels.runtime import launch
 from tests.kernels.kernel_correctness import DEVICE, compare, error
 from tests.kernels.sibling_models import CLOSE, DTYPE, SIZES, Attention, alone, attention, inputs, observed, passes
+
+
+def next_seed() -> int:
+    """The seed that the next call draws, drawn."""
+    drawn = draw_seed(None, inputs().device)
+    at, value = drawn if isinstance(drawn, tuple) else (drawn, 0)
+    return int(at) + value
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1], ids=["", "dropout"])
@@ -31,9 +38,20 @@ def test_siblings_run_together(dropout: float) -> None:
     ours = observed(model, x)
     assert launch.counts["skinny_kernel"] == 1 and passes() == 1
     torch.manual_seed(5)
-    keep = keep_mask(x, dropout, int(seed_tensor(None, x.device))) if dropout else None
+    keep = keep_mask(x, dropout, next_seed()) if dropout else None
     truth = observed(model, x, keep, lambda t: t.cpu().double())
     compare(ours, observed(model, x, keep, lambda t: t), truth, DTYPE, 32)
+
+
+def test_siblings_whose_weights_have_room_for_b_run_together() -> None:
+    model, x = attention(found=False), inputs()
+    expected = observed(model, x)
+    for layer in (model.q, model.k, model.v):
+        layer.border()
+    passes()
+    found = observed(model, x)
+    assert passes() == 1 and found.keys() == expected.keys()
+    assert all(error(found[name], expected[name]) < CLOSE for name in found)
 
 
 def test_cross_attention_is_found() -> None:
