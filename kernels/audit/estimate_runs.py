@@ -21,7 +21,7 @@ from .launches import KERNELS, USES, M, Use, record
 RANK, DTYPE = 16, torch.bfloat16
 
 #: The lists of tiles for a GEMM, and the one that the dispatcher names when it chooses its scheme.
-GEMMS = {tiles: tiles for tiles in TILED.values()} | {"gemm_sum": "gemm"}
+GEMMS = {tiles: tiles for tiles in TILED.values()} | {"gemm_sum": "gemm", "gemm_sum_tma": "gemm_tma"}
 
 #: The kernels whose one launch is dX of a group of siblings.
 SUMS = ("gemm_sum_kernel", "gemm_sum_tma_kernel")
@@ -72,7 +72,7 @@ def subjects(arch: int, kernels: list[str] | None = None) -> Iterator[Subject]:
     is their dX; what else a group launches is launched for single layers too."""
     seen = set()
     for tiles in TILES:
-        if tiles == "gemm_tma" and not features(arch).tma:
+        if tiles.endswith("_tma") and not features(arch).tma:
             continue
         names = [name for name in KERNELS.get(tiles, (f"{tiles}_kernel",)) if name in ESTIMATED]
         for tile in tiles_of(tiles, arch):
