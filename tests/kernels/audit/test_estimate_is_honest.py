@@ -2,9 +2,9 @@
 thread, since few say at which clocks or power limit they ran.
 
 The estimate's one fitted number (SYNCHRONOUS) comes from FITTED. HELD_OUT had no part in it, though whoever wrote the
-model had seen it: L2's rate was put on the clock that it holds when H100 came out too slow. Left out are the
-squares of 1024 and 2048 of triton#6523 and triton#3672: Triton takes the same 85 to 180 us at both, which is the host's
-time.
+model had seen it: L2's rate was put on the clock that it holds when H100 came out too slow. The rows of the RTX 5090
+and those of K 512 were added later, and nothing was changed for them. Left out are the squares of 1024 and 2048 of
+triton#6523 and triton#3672: Triton takes the same 85 to 180 us at both, which is the host's time.
 """
 
 from statistics import median
