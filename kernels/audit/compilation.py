@@ -11,10 +11,7 @@ step, or moves the accumulator between tensor memory and registers, is serialise
 import contextlib
 import io
 import re
-import subprocess
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +19,7 @@ from torch import Tensor
 
 from ..runtime.architectures import features
 from ..runtime.launch import Launch
+from .sass import disassemble, sass_loops
 
 _NAMES = {
     torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32",
@@ -87,29 +85,35 @@ def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
 
 def compile_one(job: tuple[Compilation, int]) -> dict[str, Any]:
     """Compiles for sm_<arch> and returns the row of the audit."""
+    asked, arch = job
+    row: dict[str, Any] = {"kernel": asked.kernel, "config": asked.config, "arch": f"sm_{arch}"}
+    try:
+        built, log = build(asked, arch)
+    except Exception as failure:
+        return row | {"error": f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1]}", "verdict": "error"}
+    return row | facts(asked.kernel, arch, built, log)
+
+
+def build(asked: Compilation, arch: int) -> tuple[Any, str]:
+    """What the compiler makes of it for sm_<arch>, and what ptxas says of it."""
     import importlib
 
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    asked, arch = job
     kernel = getattr(importlib.import_module(asked.module), asked.kernel)
     attrs = {(position,): [["tt.divisibility", 16]] for position in asked.aligned}
     source = ASTSource(kernel, dict(asked.signature), dict(asked.constants), attrs)
-    row: dict[str, Any] = {"kernel": asked.kernel, "config": asked.config, "arch": f"sm_{arch}"}
     log = io.StringIO()
     triton.knobs.nvidia.dump_ptxas_log = True
     triton.knobs.compilation.always_compile = True
-    try:
-        with contextlib.redirect_stdout(log):
-            built = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(asked.options))
-    except Exception as failure:
-        return row | {"error": f"{type(failure).__name__}: {str(failure).strip().splitlines()[-1]}", "verdict": "error"}
-    return row | _read(asked.kernel, arch, built, log.getvalue())
+    with contextlib.redirect_stdout(log):
+        return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(asked.options)), log.getvalue()
 
 
-def _read(kernel: str, arch: int, built: Any, log: str) -> dict[str, Any]:
+def facts(kernel: str, arch: int, built: Any, log: str) -> dict[str, Any]:
+    """A row of the audit, but for its names, from what build returns."""
     registers = re.search(r"Used (\d+) registers", log)
     stores, loads = (re.search(rf"(\d+) bytes spill {what}", log) for what in ("stores", "loads"))
     if registers is None or stores is None or loads is None:
@@ -189,26 +193,5 @@ def _loops(ttgir: str) -> list[str]:
 
 def _waits_in_sass(cubin: bytes) -> bool:
     """Whether most HGMMAs of the loop carry gsb0, which makes each wait for its own result."""
-    from triton import knobs
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "kernel.cubin")
-        path.write_bytes(cubin)
-        sass = subprocess.run(
-            [knobs.nvidia.nvdisasm.path, "-c", str(path)], check=True, capture_output=True, text=True
-        ).stdout
-    products = [line for body in sass_loops(sass) for line in body if "HGMMA" in line]
+    products = [line for body in sass_loops(disassemble(cubin)) for line in body if "HGMMA" in line]
     return bool(products) and sum("gsb0" in product for product in products) * 2 > len(products)
-
-
-def sass_loops(sass: str) -> list[list[str]]:
-    """Lines of the innermost loops that hold an HGMMA: from a label to a branch back to it."""
-    lines = sass.splitlines()
-    labels = {found[1]: i for i, line in enumerate(lines) if (found := re.match(r"\s*(\.L_x_\d+):", line))}
-    spans = []
-    for i, line in enumerate(lines):
-        back = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", line)
-        if back and labels.get(back[1], i) < i and any("HGMMA" in inner for inner in lines[labels[back[1]] : i]):
-            spans.append((labels[back[1]], i))
-    innermost = [(a, b) for a, b in spans if not any((a, b) != (c, d) and a <= c and d <= b for c, d in spans)]
-    return [lines[a:b] for a, b in innermost]

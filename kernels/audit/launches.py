@@ -1,6 +1,6 @@
 """Everything that the host code can launch on an architecture, found by running it on tensors without data."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,9 @@ class Use:
     conv1d: bool = False
     needs: str = "xab"  # the gradients that are asked for
     wide: bool = False  # fp32 adapters over fp16: B and dS' keep fp32's range in backward
+    n: int = N
+    k: int = K
+    sms: int | None = None  # those of the device, where they are not SMS[arch]
 
     def __str__(self) -> str:
         words = (
@@ -138,16 +141,16 @@ def variants(arch: int, full: bool = False) -> Iterator[tuple[str, Calls]]:
                     if not allows(tile, rank, masked) or not (full or first or hardest):
                         continue
                     names = KERNELS.get(kernel, (f"{kernel}_kernel",))
-                    calls = [call for call in _record(arch, rank, dtype, use, kernel, tile) if call[0].name in names]
+                    calls = [call for call in record(arch, rank, dtype, use, {kernel: tile}) if call[0].name in names]
                     yield f"{use} {str(dtype)[6:]}", calls
 
 
-def _record(arch: int, rank: int, dtype: torch.dtype, use: Use, kernel: str, tile: Tile) -> Calls:
-    """The launches of one forward and backward with this tile."""
+def record(arch: int, rank: int, dtype: torch.dtype, use: Use, tiles: Mapping[str, Tile]) -> Calls:
+    """The launches of one forward and backward with these tiles, by kernel; else with the dispatcher's."""
     calls: Calls = []
     launch.recorder = lambda run, inputs: calls.append((run, inputs))
     try:
-        with using_tiles({kernel: tile}):
+        with using_tiles(tiles):
             run = {"paca": _run_paca, "group": _run_group}.get(use.scheme.partition(" ")[0], _run_lora)
             run(arch, rank, dtype, use)
     finally:
@@ -155,31 +158,37 @@ def _record(arch: int, rank: int, dtype: torch.dtype, use: Use, kernel: str, til
     return calls
 
 
+def _sms(use: Use, arch: int) -> int:
+    return SMS[arch] if use.sms is None else use.sms
+
+
 def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..lora.backward import build_backward
     from ..lora.bordered_weight import bordered
     from ..lora.forward import Spec, build_forward
+
+    m, n, k = use.m, use.n, use.k
 
     def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
     forward, backward = split_scheme(use.scheme)
     assert forward is not None and backward is not None
-    weight = meta(K, N).t() if use.conv1d else meta(N, K)
+    weight = meta(k, n).t() if use.conv1d else meta(n, k)
     buffer = None
     if forward == "bordered":
         weight, buffer = bordered(weight, rank)
     adapter = torch.float32 if use.wide else dtype
-    x, bias, dy = meta(use.m, K), meta(N), meta(use.m, N)
-    a, b = meta(rank, K, dtype=adapter), meta(N, rank, dtype=adapter)
-    case = Case(use.m, N, K, rank, arch, SMS[arch], use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
+    x, bias, dy = meta(m, k), meta(n), meta(m, n)
+    a, b = meta(rank, k, dtype=adapter), meta(n, rank, dtype=adapter)
+    case = Case(m, n, k, rank, arch, _sms(use, arch), use.dropout, bordered=buffer is not None, fp32_adapters=use.wide)
     stride_w = (weight.stride(0), weight.stride(1))
-    spec = Spec(case, Choice(forward, ""), dtype, x.device, K, stride_w, bias=True, keep=True, pdl=features(arch).pdl)
+    spec = Spec(case, Choice(forward, ""), dtype, x.device, k, stride_w, bias=True, keep=True, pdl=features(arch).pdl)
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
     saved = build_forward(spec)(x, weight, a, b, bias, 2.0, p, seed)
     needs = ("x" in use.needs, "a" in use.needs, "b" in use.needs)
-    kept, s = (saved.s[0, :, :K], saved.s[:, :, K:]) if saved.copied else (x, saved.s)
-    run = build_backward(spec, Choice(backward, ""), needs, adapter, N, kept.stride(0), s, True)
+    kept, s = (saved.s[0, :, :k], saved.s[:, :, k:]) if saved.copied else (x, saved.s)
+    run = build_backward(spec, Choice(backward, ""), needs, adapter, n, kept.stride(0), s, True)
     run(dy, kept, weight, a, b, s, saved.mask, 2.0)
 
 
@@ -190,26 +199,28 @@ def _run_group(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
+    m, n, k = use.m, use.n, use.k
     forward, backward = split_scheme(use.scheme.removeprefix("group "))
     adapter = torch.float32 if use.wide else dtype
     ranks = (rank // 2, rank // 4, rank // 4)
-    weights = [meta(K, N).t() if use.conv1d else meta(N, K) for _ in ranks]
-    cases = [Case(use.m, N, K, r, arch, SMS[arch], use.dropout, fp32_adapters=use.wide, bias=True) for r in ranks]
+    weights = [meta(k, n).t() if use.conv1d else meta(n, k) for _ in ranks]
+    cases = [Case(m, n, k, r, arch, _sms(use, arch), use.dropout, fp32_adapters=use.wide, bias=True) for r in ranks]
     strides = [(w.stride(0), w.stride(1)) for w in weights]
-    x = meta(use.m, K)
-    plan = GroupPlan(cases, strides, K, dtype, adapter, x.device, True, forward, backward)
-    a, b = meta(rank, K, dtype=adapter), [meta(N, r, dtype=adapter) for r in ranks]
+    x = meta(m, k)
+    plan = GroupPlan(cases, strides, k, dtype, adapter, x.device, True, forward, backward)
+    a, b = meta(rank, k, dtype=adapter), [meta(n, r, dtype=adapter) for r in ranks]
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
-    ys, s, mask = plan.forward(x, weights, a, b, [meta(N) for _ in ranks], 2.0, p, seed)
+    ys, s, mask = plan.forward(x, weights, a, b, [meta(n) for _ in ranks], 2.0, p, seed)
     plan.backward(ys, x, weights, a, b, s, mask, 2.0, True)
 
 
 def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..paca.autograd import Plan
 
-    x = torch.empty(use.m, K, dtype=dtype, device="meta")
+    m, n, k = use.m, use.n, use.k
+    x = torch.empty(m, k, dtype=dtype, device="meta")
     index = torch.empty(rank, dtype=torch.int64, device="meta")
-    case = Case(use.m, N, K, rank, arch, SMS[arch])
-    plan = Plan(x, N, rank, dtype, use.scheme.removeprefix("paca "), True, case)
-    dy = torch.empty(use.m, N, dtype=dtype, device="meta")
+    case = Case(m, n, k, rank, arch, _sms(use, arch))
+    plan = Plan(x, n, rank, dtype, use.scheme.removeprefix("paca "), True, case)
+    dy = torch.empty(m, n, dtype=dtype, device="meta")
     plan.grad_columns(dy, plan.selected(x, index), index, 2.0)

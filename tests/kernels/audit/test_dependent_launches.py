@@ -12,8 +12,7 @@ import torch
 pytest.importorskip("triton")
 
 from kernels.audit.compilation import compilation
-from kernels.audit.launches import USES, Use, variants
-from kernels.audit.launches import _record as record
+from kernels.audit.launches import USES, Use, record, variants
 from kernels.runtime import launch
 from kernels.runtime.architectures import features
 from kernels.runtime.launch import Launch
@@ -61,7 +60,7 @@ def few(arch: int) -> Iterator[tuple[Launch, dict[str, Any]]]:
     """A launch of each kernel, with the interpreter's small tiles."""
     seen = set()
     for kernel, use in EVERY_KERNEL.items():
-        for run, inputs in record(arch, 16, torch.bfloat16, use, kernel, INTERPRETED[kernel]):
+        for run, inputs in record(arch, 16, torch.bfloat16, use, {kernel: INTERPRETED[kernel]}):
             key = (run.name, run.constants.get("AHEAD"))
             if key not in seen:
                 seen.add(key)
@@ -94,7 +93,7 @@ def test_the_attribute_goes_with_the_wait(arch: int) -> None:
     """Not one without the other: a kernel that begins early and does not wait reads what is not yet there."""
     uses = [(kernel, use) for kernel, use in EVERY_KERNEL.items() if features(arch).tma or not kernel.endswith("tma")]
     runs = [
-        run for kernel, use in uses for run, _ in record(arch, 16, torch.bfloat16, use, kernel, INTERPRETED[kernel])
+        run for kernel, use in uses for run, _ in record(arch, 16, torch.bfloat16, use, {kernel: INTERPRETED[kernel]})
     ]
     assert {run.constants["PDL"] for run in runs} == {run.options.get("launch_pdl", False) for run in runs}
     assert {run.constants["PDL"] for run in runs} == {features(arch).pdl}
