@@ -51,18 +51,19 @@ class Gpu:
 
 # A full device: SMs, FLOPs of an SM in a clock, bytes from L2 to an SM in a clock, sustained TFLOP/s and TB/s.
 # FLOPs a clock are the data sheet's peak over SMs and boost clock. L2: 5120 bytes a clock for an A100 (its white
-# paper); 48 just feeds 128x256 on an H100, which Triton runs at nine tenths of cuBLAS; the others are assumed.
+# paper); 48 just feeds 128x256 on an H100, which Triton runs at nine tenths of cuBLAS; 15 is an L40's (gpu-benches,
+# gpu-l2-cache: 5.2 TB/s at 142 SMs and 2.49 GHz), taken for its relatives too; B200's is assumed.
 # Sustained is 0.81 (H100, B200: held by power), 0.87 (A100) and 0.9 of the data sheet's TFLOP/s and 0.92 of its TB/s,
 # all assumed; data sheets: A100 80GB 312 and 2.04, RTX A6000 155 and 0.77, L40S 362 and 0.86, H100 SXM 989 and 3.35,
 # B200 2250 and 7.7, RTX PRO 6000 Blackwell 504 and 1.79. GeForce cards of sm_89 and sm_120 have half the rate: passes
 # over memory weigh less there than this says. A smaller device is taken to have as many times less of all as of SMs.
 _DEVICES = {
     80: (108, 2048, 47, 270.0, 1.88),
-    86: (84, 1024, 24, 140.0, 0.71),
-    89: (142, 1024, 24, 326.0, 0.80),
+    86: (84, 1024, 15, 140.0, 0.71),
+    89: (142, 1024, 15, 326.0, 0.80),
     90: (132, 4096, 48, 800.0, 3.08),
     100: (148, 8192, 48, 1820.0, 7.1),
-    120: (188, 1024, 24, 453.0, 1.65),
+    120: (188, 1024, 15, 453.0, 1.65),
 }
 
 
