@@ -165,7 +165,7 @@ def _sms(use: Use, arch: int) -> int:
 def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     from ..lora.backward import build_backward
     from ..lora.bordered_weight import bordered
-    from ..lora.forward import Spec, build_forward
+    from ..lora.forward import Spec, build_forward, in_parts
 
     m, n, k = use.m, use.n, use.k
 
@@ -185,11 +185,12 @@ def _run_lora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     stride_w = (weight.stride(0), weight.stride(1))
     spec = Spec(case, Choice(forward, ""), dtype, x.device, k, stride_w, bias=True, keep=True, pdl=features(arch).pdl)
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
-    saved = build_forward(spec)(x, weight, a, b, bias, 2.0, p, seed)
+    _, s, mask = build_forward(spec)(x, weight, a, b, bias, 2.0, p, seed)
     needs = ("x" in use.needs, "a" in use.needs, "b" in use.needs)
-    kept, s = (saved.s[0, :, :k], saved.s[:, :, k:]) if saved.copied else (x, saved.s)
+    s = in_parts(s)
+    kept, s = (s[0, :, :k], s[:, :, k:]) if forward == "bordered" else (x, s)
     run = build_backward(spec, Choice(backward, ""), needs, adapter, n, kept.stride(0), s, True)
-    run(dy, kept, weight, a, b, s, saved.mask, 2.0)
+    run(dy, kept, weight, a, b, s, mask, 2.0)
 
 
 def _run_group(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:

@@ -15,16 +15,18 @@ from .arguments import Seed
 from .backward import Needs, build_backward
 from .backward import Run as BackwardRun
 from .bordered_weight import border_of
-from .forward import Saved, Spec, build_forward
+from .forward import Spec, build_forward, in_parts
 
 
 class Plan:
     """What a call with these shapes, strides, dtypes and alignment runs, forward and backward."""
 
-    __slots__ = ("adapter", "backward_scheme", "backwards", "forward", "spec", "viewed")
+    __slots__ = ("adapter", "backward_scheme", "backwards", "copied", "forward", "gpu", "spec", "viewed")
 
     def __init__(self, spec: Spec, adapter: torch.dtype, backward_scheme: str | None) -> None:
-        self.viewed = False  # whether x (..., K) is rows of K as it lies: then nothing is reshaped under autograd
+        self.viewed = False  # whether x (..., K) is rows of K as it lies: then nothing is reshaped
+        self.copied = spec.choice.scheme == "bordered"  # S' as forward leaves it begins with x
+        self.gpu = spec.device.index  # None in the interpreter
         self.spec = spec
         self.adapter = adapter
         self.backward_scheme = backward_scheme
@@ -60,11 +62,12 @@ class Plan:
 
 def make_plan(
     x: Tensor, weight: Tensor, a: Tensor, bias: Tensor | None, dropout: bool, scheme: str | None, keep: bool,
-    whole: bool = False,
+    whole: bool = False, lead: tuple[int, ...] | None = None,
 ) -> Plan:  # fmt: skip
     """The plan for x (M, K) and the logical weight (N, K), both as lora_linear prepared them.
 
-    whole: S' in one part and no border, so that what is saved follows from the shapes alone.
+    whole: S' in one part and no border, so that what is saved follows from the shapes alone. lead: where forward is
+    given x (*lead, K), with the same rows.
     """
     forward_scheme, backward_scheme = split_scheme(scheme)
     m, k = x.shape
@@ -84,7 +87,7 @@ def make_plan(
     spec = Spec(
         case=case, choice=choice, dtype=x.dtype, device=x.device, stride_xm=x.stride(0),
         stride_w=(weight.stride(0), weight.stride(1)), bias=bias is not None, keep=keep,
-        pdl=features(arch).pdl and x.is_cuda, whole=whole,
+        pdl=features(arch).pdl and x.is_cuda, whole=whole, lead=lead,
     )  # fmt: skip
     return Plan(spec, a.dtype, backward_scheme)
 
@@ -127,7 +130,8 @@ def _tma_words(weight: Tensor) -> str:
 
 
 class LoraLinear(torch.autograd.Function):
-    """x is (..., K), rows of K with unit stride; weight the logical (N, K); seed under dropout.
+    """x is (*lead, K) of the plan, rows of K with unit stride; weight the logical (N, K). call: plan, scale, dropout_p
+    and, under dropout, the seed. One argument: autograd asks of each whether it is a tensor.
 
     The second output is S' as the kernels left it. The caller drops it: as an output it has a place in the graph, so
     that gradients of gradients flow through it, and dB is a function of x and A although x need not be kept.
@@ -135,43 +139,39 @@ class LoraLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None, scale: float, dropout_p: float,
-        seed: Seed | None, plan: Plan,
+        ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, bias: Tensor | None,
+        call: tuple[Plan, float, float, Seed | None],
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        shape = x.shape
-        flat = x if len(shape) == 2 else x.view(-1, shape[-1])
-        saved: Saved = plan.forward(flat, weight, a, b, bias, scale, dropout_p, seed)
+        plan, scale, dropout_p, seed = call
+        y, s, mask = plan.forward(x, weight, a, b, bias, scale, dropout_p, seed)
         needs = ctx.needs_input_grad
+        need_x, need_w, need_a, need_b = needs[:4]
         if True in needs:
             # As set_materialize_grads and save_for_backward do, which are calls of Python functions; a gradient of S'
             # comes from derivatives of gradients alone.
             ctx.materialize_grads = False
-            ctx.plan = plan
-            ctx.scale = scale if dropout_p == 0.0 else scale / (1.0 - dropout_p)
-            ctx.copied, ctx.shape = saved.copied, shape
-            branch = needs[2] or needs[3]
+            ctx.call = (plan, x.shape, scale if dropout_p == 0.0 else scale / (1.0 - dropout_p))
             ctx.to_save = (
-                x if (needs[2] or needs[1]) and not saved.copied else None,
-                weight if needs[0] or branch else None,
-                a if needs[0] else None,
-                b if needs[0] or needs[2] else None,
-                saved.s,
-                saved.mask if needs[0] or needs[2] else None,
+                x if (need_a or need_w) and not plan.copied else None,
+                weight if need_x or need_a or need_b else None,
+                a if need_x else None,
+                b if need_x or need_a else None,
+                s,
+                mask if need_x or need_a else None,
             )
-        y = saved.y
-        if len(shape) != 2:
-            y.resize_(*shape[:-1], y.shape[1])  # not view(): autograd lets nobody write into a view made here
-        return y, saved.s
+        return y, s
 
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor | None, grad_s: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight, a, b, s, mask = ctx.saved_tensors
-        s = launch.dense(s)
-        needs, spec = ctx.needs_input_grad, ctx.plan.spec
+        s = in_parts(launch.dense(s))
+        grad_s = None if grad_s is None else in_parts(grad_s)
+        plan, shape, scale = ctx.call
+        needs, spec = ctx.needs_input_grad, plan.spec
         need_x, need_w, need_a, need_b, need_bias = needs[:5]
         m, n, k = spec.case.m, spec.case.n, spec.case.k
         grad_copy: Tensor | None = None
-        if ctx.copied:
+        if plan.copied:
             x, s = s[0, :, :k], s[:, :, k:]
             if grad_s is not None:
                 grad_copy, grad_s = grad_s[0, :, :k], grad_s[:, :, k:]
@@ -179,36 +179,34 @@ class LoraLinear(torch.autograd.Function):
             dy = s.new_zeros(m, n, dtype=spec.dtype) if grad_y is None else grad_y.reshape(m, n)
             flat: Any = None if x is None else x.reshape(m, k)
             grad_x, *others = by_torch(
-                needs, spec.case.rank, ctx.plan.adapter, ctx.scale, dy, grad_s, flat, weight, a, b, s, mask
+                needs, spec.case.rank, plan.adapter, scale, dy, grad_s, flat, weight, a, b, s, mask
             )
             if grad_x is not None:
-                grad_x = (grad_x if grad_copy is None else grad_x + grad_copy).reshape(ctx.shape)
-            return (grad_x, *others, None, None, None, None)
+                grad_x = (grad_x if grad_copy is None else grad_x + grad_copy).reshape(shape)
+            return (grad_x, *others, None)
         dy = launch.rows(grad_y, grad_y.shape[-1])
         grad_x = grad_a = grad_b = None
         if need_x or need_a or need_b:
             a, b, mask = launch.dense(a), launch.dense(b), launch.dense(mask)
             flat = dy if x is None else launch.rows(x, k)
-            run = ctx.plan.backward((need_x, need_a, need_b), dy, flat, weight, s, a, b, mask)
-            grad_x, grad_a, grad_b = run(dy, flat, weight, a, b, s, mask, ctx.scale)
-            if grad_x is not None and len(ctx.shape) != 2:
-                grad_x = grad_x.view(ctx.shape)
+            run = plan.backward((need_x, need_a, need_b), dy, flat, weight, s, a, b, mask)
+            grad_x, grad_a, grad_b = run(dy, flat, weight, a, b, s, mask, scale)
+            if grad_x is not None and len(shape) != 2:
+                grad_x = grad_x.view(shape)
         grad_w = torch.mm(dy.t(), x.reshape(m, k)) if need_w else None
         grad_bias = dy.sum(0) if need_bias else None
-        return grad_x, grad_w, grad_a, grad_b, grad_bias, None, None, None, None
+        return grad_x, grad_w, grad_a, grad_b, grad_bias, None
 
 
-_apply_node = super(torch.autograd.Function, LoraLinear).apply
+#: LoraLinear.apply(*inputs) where no transform of torch.func is active. apply itself looks through all inputs for what
+#: a transform left in them: 3 us. A tensor that outlived its transform has no address, and took the reference.
+apply_node = super(torch.autograd.Function, LoraLinear).apply
+transforms_active = torch._C._are_functorch_transforms_active
 
 
 def apply_function(*inputs: Any) -> tuple[Tensor, Tensor]:
-    """LoraLinear.apply(*inputs), which looks through all inputs for what torch.func left in them: 3 us of a call.
-
-    A tensor that outlived its transform has no address, so that lora_linear took the reference.
-    """
-    if torch._C._are_functorch_transforms_active():
-        return LoraLinear.apply(*inputs)
-    return _apply_node(*inputs)
+    """LoraLinear.apply(*inputs), by the shorter way where it may be."""
+    return LoraLinear.apply(*inputs) if transforms_active() else apply_node(*inputs)
 
 
 def by_torch(

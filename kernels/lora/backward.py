@@ -173,7 +173,7 @@ def _build_dx(
                 return grad_x.addmm_(ds[0, :, :rank].to(dtype), a.to(dtype))
         else:
             grad_x = launch.empty((m, k), dtype, device)
-        gemm(p_x=dy, p_w=weight, p_s=ds, p_v=a, p_bias=None, p_mask=mask, p_y=grad_x)
+        gemm(dy, weight, grad_x, ds, a, None, mask)
         return grad_x
 
     return run, gemm is not None

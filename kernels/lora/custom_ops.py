@@ -18,6 +18,7 @@ from ..runtime.sizes import mask_bytes, padded
 from . import reference
 from .arguments import cast, prepared, seed_tensor
 from .autograd import Plan, by_torch, make_plan
+from .forward import in_parts
 
 _plans = launch.PlanCache()
 
@@ -44,10 +45,11 @@ def lora_forward(
     flat = launch.rows(x, x.shape[1])
     weight, a, b, bias = prepared(weight, a, b, bias)
     plan = _plan(flat, weight, a, b, bias, dropout_p, scheme)
-    saved = plan.forward(flat, weight, a, b, bias, scale, dropout_p, seed)
-    missing = padded(a.shape[0]) - saved.s.shape[2]
-    s = torch.nn.functional.pad(saved.s, (0, missing)) if missing else saved.s
-    return saved.y, s, x.new_empty(0, 0, dtype=torch.uint8) if saved.mask is None else saved.mask
+    y, s, mask = plan.forward(flat, weight, a, b, bias, scale, dropout_p, seed)
+    s = in_parts(s)
+    missing = padded(a.shape[0]) - s.shape[2]
+    s = torch.nn.functional.pad(s, (0, missing)) if missing else s
+    return y, s, x.new_empty(0, 0, dtype=torch.uint8) if mask is None else mask
 
 
 @lora_forward.register_fake

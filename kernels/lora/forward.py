@@ -22,7 +22,7 @@ from ..runtime.dispatch import Case, Choice, choose_tile, parts_for
 from ..runtime.sizes import mask_bytes, padded, threshold_of
 from ..runtime.tile_model import blocks_per_sm
 from .arguments import Seed
-from .bordered_weight import border_of
+from .bordered_weight import fit_of, room_at
 
 
 @dataclass(frozen=True)
@@ -39,23 +39,18 @@ class Spec:
     keep: bool  # every pointer is 16-byte aligned: compiled kernels can be kept
     pdl: bool  # kernels may begin before the one ahead of them has ended
     whole: bool = False  # S' in one part
+    lead: tuple[int, ...] | None = None  # the shape of x (*lead, K), whose rows lie as those of (M, K); None: (M,)
+
+    @property
+    def shape_y(self) -> tuple[int, ...]:
+        return (*((self.case.m,) if self.lead is None else self.lead), self.case.n)
 
 
-@dataclass
-class Saved:
-    """What a forward leaves for backward: S' (parts, M, width) and the packed mask; x is kept by the caller.
-
-    copied: s is the buffer (1, M, K + width) of the bordered scheme, whose first K columns are x.
-    """
-
-    y: Tensor
-    s: Tensor
-    mask: Tensor | None
-    copied: bool = False
-
-
-# x (M, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed
-Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Seed | None], Saved]
+# y (*lead, N), and what a forward leaves for backward beside x: S' and the packed mask. S' is (parts, M, width), or
+# (M, width) where cuBLAS reads it; under 'bordered' it is the buffer (M, K + width), whose first K columns are x.
+Result = tuple[Tensor, Tensor, Tensor | None]
+# x (*lead, K), weight (N, K), lora_a, lora_b, bias, scale, dropout_p, seed
+Run = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, float, float, Seed | None], Result]
 
 
 def build_forward(spec: Spec) -> Run:
@@ -67,31 +62,35 @@ def build_forward(spec: Spec) -> Run:
     return build[spec.choice.scheme](spec)
 
 
-def build_project(spec: Spec, parts: int, copy: bool = False) -> Callable[..., tuple[Tensor, Tensor | None]]:
-    """run(x, a, scale, dropout_p, seed) -> S' (parts, M, RP) and the mask; with copy S' is a buffer [X | S']."""
+def build_project(
+    spec: Spec, parts: int, flat: bool = False, copy: bool = False
+) -> Callable[..., tuple[Tensor, Tensor | None]]:
+    """run(x, a, scale, dropout_p, seed) -> S' (parts, M, RP) and the mask.
+
+    flat: S' is (M, RP), of which a GEMM of cuBLAS needs no view. copy: it is the buffer [X | S'] (M, K + RP).
+    """
     from .project import project_launch
 
     case, dtype, device = spec.case, spec.dtype, spec.device
     m, k = case.m, case.k
     tile = choose_tile("project", case, m, 0)
     width = padded(case.rank) + (k if copy else 0)
-    shape = (parts, m, width)
-    s_dtype = dtype if parts == 1 else torch.float32
-    bytes_ = mask_bytes(k)
+    shape = (m, width) if flat or copy else (parts, m, width)
+    new_s = launch.allocation(shape, dtype if parts == 1 else torch.float32, device)
+    new_mask = launch.allocation((m, mask_bytes(k)), torch.uint8, device)
     run = project_launch(
         m, k, case.rank, tile, stride_xm=spec.stride_xm, stride_ar=k, parts=parts, dropout=case.dropout, copy=copy,
         pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
     def project(x: Tensor, a: Tensor, scale: float, p: float, seed: Seed | None) -> tuple[Tensor, Tensor | None]:
-        s = launch.empty(shape, s_dtype, device)
-        mask, threshold, at, value = None, 0, None, 0
-        if p > 0.0:
-            threshold = threshold_of(p)
-            mask = launch.empty((m, bytes_), torch.uint8, device)
-            scale = scale / (1.0 - p)
-            at, value = seed if isinstance(seed, tuple) else (seed, 0)
-        run(p_x=x, p_a=a, p_s=s, p_mask=mask, p_seed=at, seed=value, scale=scale, threshold=threshold)
+        s = new_s()
+        if p == 0.0:
+            run(x, a, s, None, None, 0, scale, 0)
+            return s, None
+        mask = new_mask()
+        at, value = seed if type(seed) is tuple else (seed, 0)
+        run(x, a, s, mask, at, value, scale / (1.0 - p), threshold_of(p))
         return s, mask
 
     return project
@@ -104,7 +103,7 @@ def project_parts(case: Case) -> int:
 
 
 def _epilogue(spec: Spec) -> Run:
-    case, dtype, device = spec.case, spec.dtype, spec.device
+    case, dtype = spec.case, spec.dtype
     m, n, k, rank = case.m, case.n, case.k, case.rank
     parts = 1 if spec.whole else project_parts(case)
     project = build_project(spec, parts)
@@ -115,11 +114,13 @@ def _epilogue(spec: Spec) -> Run:
         bias=spec.bias, masked=False, pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
+    new_y = launch.allocation(spec.shape_y, dtype, spec.device)
+
     def run(x, weight, a, b, bias, scale, p, seed):
         s, mask = project(x, a, scale, p, seed)
-        y = launch.empty((m, n), dtype, device)
-        gemm(p_x=x, p_w=weight, p_s=s, p_v=b, p_bias=bias, p_mask=None, p_y=y)
-        return Saved(y, s, mask)
+        y = new_y()
+        gemm(x, weight, y, s, b, bias, None)
+        return y, s, mask
 
     return run
 
@@ -129,22 +130,19 @@ def build_gemm(
     tma: bool, stride_xm: int, stride_wk: int, stride_wn: int, stride_vr: int, stride_vn: int, stride_sm: int,
     parts: int, bias: bool, masked: bool, pdl: bool, dtype: torch.dtype, keep: bool, add: bool = False,
 ) -> Callable[..., None]:  # fmt: skip
-    """The launch of y (m, n) = x (m, k) times weight, plus the branch s v; its inputs are those of gemm_kernel."""
+    """The launch of y (m, n) = x (m, k) times weight, plus the branch s v; called with x, weight, y, s, v, bias and the
+    mask, in the order in which both kernels take them."""
     if tma:
         from .gemm_tma import gemm_tma_launch
 
         chosen = tile or choose_tile("gemm_tma", case, m, n, masked)
         blocks = blocks_per_sm(chosen, case.arch, tma=True, heavy=masked or padded(case.rank) > 32)
-        run_tma = gemm_tma_launch(
+        return gemm_tma_launch(
             m, n, k, case.rank, chosen, stride_xm=stride_xm, stride_wk=stride_wk, stride_wn=stride_wn,
             stride_vr=stride_vr, stride_vn=stride_vn, stride_sm=stride_sm, programs=blocks * case.sms, parts=parts,
             bias=bias, masked=masked, pdl=pdl, dtype=dtype, keep=keep,
         )  # fmt: skip
 
-        def gemm_tma(p_x, p_w, p_s, p_v, p_bias, p_mask, p_y):
-            run_tma(d_x=p_x, d_w=p_w, d_y=p_y, p_s=p_s, p_v=p_v, p_bias=p_bias, p_mask=p_mask)
-
-        return gemm_tma
     from .gemm import gemm_launch
 
     chosen = tile or choose_tile("gemm", case, m, n, masked)
@@ -174,56 +172,81 @@ def _single_pass(spec: Spec) -> Run:
         pdl=spec.pdl, dtype=dtype, keep=spec.keep,
     )  # fmt: skip
 
+    new_s = launch.allocation((1, m, width), dtype, device)
+    new_y = launch.allocation(spec.shape_y, dtype, device)
+
     def run(x, weight, a, b, bias, scale, p, seed):
-        s = launch.empty((1, m, width), dtype, device)
-        y = launch.empty((m, n), dtype, device)
+        s, y = new_s(), new_y()
         if rounded:
             a = a.to(dtype)
-        launch_y(p_x=x, p_w=weight, p_a=a, p_b=b, p_bias=bias, p_s=s, p_y=y, scale=scale)
-        return Saved(y, s, None)
+        launch_y(x, weight, a, b, bias, s, y, scale)
+        return y, s, None
 
     return run
 
 
 def _cublas(spec: Spec) -> Run:
-    project = build_project(spec, 1)
+    project = build_project(spec, 1, flat=True)
     m, rank, dtype = spec.case.m, spec.case.rank, spec.dtype
     width = padded(rank)
 
     def run(x, weight, a, b, bias, scale, p, seed):
         s, mask = project(x, a, scale, p, seed)
-        y = F.linear(x, weight, bias)
+        y = F.linear(flat(spec, x), weight, bias)
         if b.dtype != dtype:
             b = b.to(dtype)
-        y.addmm_(s.as_strided((m, rank), (width, 1)), b.t())  # one view: s[0, :, :rank] makes two, and 4 us
-        return Saved(y, s, mask)
+        y.addmm_(s if width == rank else s.as_strided((m, rank), (width, 1)), b.t())
+        return shaped(spec, y), s, mask
 
     return run
 
 
 def _bordered(spec: Spec) -> Run:
     project = build_project(spec, 1, copy=True)
-    k, rank = spec.case.k, spec.case.rank
+    rank = spec.case.rank
+    fit = fit_of((spec.case.n, spec.case.k), spec.stride_w, rank)
 
     def run(x, weight, a, b, bias, scale, p, seed):
-        border = border_of(weight, rank)
-        if border is None:
+        room = room_at(weight.data_ptr(), fit, rank)
+        if room is None:
             raise ValueError(
                 f"scheme is 'bordered', expected a weight with room for the branch: pass weight of shape "
                 f"{tuple(weight.shape)} through kernels.lora.bordered_weight.bordered first"
             )
-        border.narrow(1, k, rank).copy_(b)
+        border, place = room
+        place.copy_(b)
         s, mask = project(x, a, scale, p, seed)
-        return Saved(F.linear(s.squeeze(0), border, bias), s, mask, True)
+        return shaped(spec, F.linear(s, border, bias)), s, mask
 
     return run
 
 
 def _torch(spec: Spec) -> Run:
+    dtype = spec.dtype
+    new_s = launch.allocation((spec.case.m, spec.case.rank), dtype, spec.device)
+
     def run(x, weight, a, b, bias, scale, p, seed):
+        x = flat(spec, x)
         y = F.linear(x, weight, bias)
-        s = torch.mm(x, a.to(x.dtype).t()).mul_(scale)
-        y.addmm_(s, b.to(x.dtype).t())
-        return Saved(y, s.unsqueeze(0), None)
+        if b.dtype != dtype:
+            a, b = a.to(dtype), b.to(dtype)
+        s = new_s().addmm_(x, a.t(), beta=0, alpha=scale)  # what was in it is not read
+        y.addmm_(s, b.t())
+        return shaped(spec, y), s, None
 
     return run
+
+
+def in_parts(s: Tensor) -> Tensor:
+    """S' as forward left it, or its gradient, as (parts, M, width)."""
+    return s if s.dim() == 3 else s[None]
+
+
+def flat(spec: Spec, x: Tensor) -> Tensor:
+    """x (*lead, K) as (M, K)."""
+    return x if spec.lead is None else x.view(spec.case.m, spec.case.k)
+
+
+def shaped(spec: Spec, y: Tensor) -> Tensor:
+    """y (M, N), which is changed to (*lead, N): of a view made here, autograd lets nobody write into it."""
+    return y if spec.lead is None else y.resize_(spec.shape_y)

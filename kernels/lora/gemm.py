@@ -19,7 +19,7 @@ from ..runtime.sizes import mask_bytes, padded
 
 @triton.jit
 def gemm_kernel(
-    p_x, p_w, p_s, p_v, p_bias, p_mask, p_y,
+    p_x, p_w, p_y, p_s, p_v, p_bias, p_mask,
     M, N, K, stride_xm, stride_wk, stride_wn, stride_vr, BYTES,
     R: tl.constexpr, RP: tl.constexpr, STRIDE_VN: tl.constexpr, STRIDE_SM: tl.constexpr, PARTS: tl.constexpr,
     BIAS: tl.constexpr, MASKED: tl.constexpr, ADD: tl.constexpr, EVEN_K: tl.constexpr, PDL: tl.constexpr,

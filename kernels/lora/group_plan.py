@@ -82,7 +82,7 @@ class GroupPlan:
                 y.addmm_(s[0].narrow(1, start, case.rank), v.to(self.dtype).t())
             else:
                 y = launch.empty((self.m, case.n), self.dtype, self.device)
-                gemm(p_x=x, p_w=w, p_s=s[:, :, start:], p_v=v, p_bias=bias, p_mask=None, p_y=y)
+                gemm(x, w, y, s[:, :, start:], v, bias, None)
             ys.append(y)
         return ys, s, mask
 
@@ -183,7 +183,7 @@ class GroupPlan:
                 grad_x.addmm_(dy, weight)
             if gemm is None:
                 return grad_x.addmm_(ds[0, :, : total.rank].to(dtype), every_a.to(dtype))
-            gemm(p_x=dys[0], p_w=weights[0], p_s=ds, p_v=every_a, p_bias=None, p_mask=mask, p_y=grad_x)
+            gemm(dys[0], weights[0], grad_x, ds, every_a, None, mask)
             return grad_x
 
         return dx, gemm is not None

@@ -5,14 +5,15 @@ from typing import Any
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from ..runtime import launch
 from ..runtime.checks import check_dropout, check_lora
 from ..runtime.schemes import split_scheme
 from . import reference
-from .arguments import cast, draw_seed, prepared
-from .autograd import Plan, apply_function, make_plan
-from .bordered_weight import border_of, borders
+from .arguments import any_autocast, autocast_dtype, cast, draw_seed, prepared
+from .autograd import Plan, apply_function, apply_node, make_plan, transforms_active
+from .bordered_weight import NO_BORDER, borders
 
 _plans = launch.PlanCache()
 
@@ -44,17 +45,17 @@ def lora_linear(
     operations compute them. Raises ValueError or TypeError before any launch, naming the argument; what F.linear
     answers with a RuntimeError is one too.
     """
-    if torch.compiler.is_compiling():
+    if is_compiling():
         return _compiling(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme)
     try:
         device = x.device
-        autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+        autocast = autocast_dtype(device) if any_autocast() else None
         key = (
             x.shape, x.stride(), x.dtype, device, weight.shape, weight.stride(), weight.dtype, weight.device,
             lora_a.shape, lora_a.stride(), lora_a.dtype, lora_a.device, lora_b.shape, lora_b.stride(), lora_b.dtype,
             lora_b.device, None if bias is None else (bias.shape, bias.stride(), bias.dtype, bias.device), type(scale),
             dropout_p, type(seed), scheme, autocast, type(x), x.is_neg(), type(weight), type(lora_a),
-            bool(borders) and border_of(weight, lora_a.shape[0]) is not None,
+            borders.get(weight.data_ptr(), NO_BORDER).fit if borders else None,
             (x.data_ptr() | weight.data_ptr() | lora_a.data_ptr() | lora_b.data_ptr()
              | (0 if bias is None else bias.data_ptr())) % 16,
         )  # fmt: skip
@@ -65,11 +66,13 @@ def lora_linear(
     except RuntimeError:  # a tensor without storage or strides: of vmap, torch.func, sparse, MKL-DNN, nested
         return reference.computed(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed)
     if plan is None or forward_ad._current_level >= 0:
-        return _first(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme, key, autocast)
+        return _first(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, scheme, key)
     if autocast is not None:
         x, weight, lora_a, lora_b, bias = cast(autocast, x, weight, lora_a, lora_b, bias)
-    if plan.viewed and dropout_p == 0.0 and type(scale) is float and not launch.elsewhere(x):  # _apply, in one frame
-        return apply_function(x, weight, lora_a, lora_b, bias, scale, dropout_p, None, plan)[0]
+    here = plan.gpu is None or plan.gpu == torch._C._cuda_getDevice()
+    if plan.viewed and type(scale) is float and here and not transforms_active():  # _apply, in one frame
+        seeds = None if dropout_p == 0.0 else draw_seed(seed, device)
+        return apply_node(x, weight, lora_a, lora_b, bias, (plan, scale, dropout_p, seeds))[0]
     return _apply(x, weight, lora_a, lora_b, scale, bias, dropout_p, seed, plan)
 
 
@@ -84,17 +87,18 @@ def _apply(
     if type(scale) is not float:  # Triton makes a constant of an int 1, and a kept kernel has it for ever
         scale = float(scale)
     if plan.viewed:
-        return apply_function(x, weight, a, b, bias, scale, p, seeds, plan)[0]
+        return apply_function(x, weight, a, b, bias, (plan, scale, p, seeds))[0]
     shape = x.shape
-    y, _ = apply_function(launch.rows(x, shape[-1]), weight, a, b, bias, scale, p, seeds, plan)
+    y, _ = apply_function(launch.rows(x, shape[-1]), weight, a, b, bias, (plan, scale, p, seeds))
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])
 
 
 def _first(
     x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, bias: Tensor | None, p: float, seed: int | None,
-    scheme: str | None, key: Any, autocast: torch.dtype | None,
+    scheme: str | None, key: Any,
 ) -> Tensor:  # fmt: skip
     """A case not seen before: checked, planned, and remembered."""
+    autocast = autocast_dtype(x.device)
     check_lora(x, weight, a, b, bias, scale, p, seed, autocast is not None)
     split_scheme(scheme)
     scale, p = float(scale), float(p)
@@ -109,8 +113,10 @@ def _first(
     flat = launch.rows(x, x.shape[-1])
     pointers = [t.data_ptr() for t in (flat, weight, a, b, *(() if bias is None else (bias,)))]
     keep = all(pointer % 16 == 0 for pointer in pointers)
-    plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep)
-    plan.viewed = flat.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    viewed = flat.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
+    lead = x.shape[:-1] if viewed and x.dim() != 2 else None
+    plan = make_plan(flat, weight, a, bias, p > 0.0, scheme, keep, lead=lead)
+    plan.viewed = viewed
     if plan.spec.choice.scheme == "torch" and p > 0.0:
         return reference.computed(x, weight, a, b, scale, bias, p, seed)
     # Not remembered: a case whose weights were copied above, which every call must do again; nor one that a cast or a

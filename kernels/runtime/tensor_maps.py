@@ -9,15 +9,27 @@ caching allocator hands out the same addresses in every step.
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from types import CellType, FunctionType
 from typing import Any
 
 from torch import Tensor
 
+from .c_launcher import handed_by
+
+#: The function that puts, in the place of a launch's tensors, what its launcher takes for them.
+Expand = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+
 #: Maps by encoder and address. Emptied at its most. Estimates: an entry takes half a KiB, and a step of gpt2-xl has
 #: about 1200 operands for each length.
 MOST = 16384
-_maps: dict[tuple[int, "Encoder"], tuple[Any, ...]] = {}
+_maps: dict[tuple["Encoder", int], tuple[Any, ...]] = {}
+#: Those of all operands of a launch, by the first one's encoder and all addresses: one look-up in place of three and
+#: their joining is 1.6 us less of 2.2, and a step's tensors come back to their places together.
+_together: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+
+address_of = Tensor.data_ptr
 
 
 @dataclass(frozen=True)
@@ -53,41 +65,72 @@ class Encoder:
         encode = self.encode
         if encode is None:
             return (self.layout.descriptor(t),)
-        found = tuple(encode(self.layout.descriptor(t)))
-        if len(_maps) >= MOST:
-            _maps.clear()
-        _maps[t.data_ptr(), self] = found
+        key = (self, t.data_ptr())
+        found = _maps.get(key)
+        if found is None:
+            found = tuple(encode(self.layout.descriptor(t)))
+            _keep(_maps, key, found)
         return found
 
 
 def forget_maps() -> None:
     """Every map is encoded anew."""
     _maps.clear()
+    _together.clear()
+
+
+def _keep(found: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(found) >= MOST:
+        found.clear()
+    found[key] = value
+
+
+def expander(encoders: list[Encoder]) -> Expand:
+    """The function that puts, for each of the first arguments, what its encoder makes of it."""
+    count = len(encoders)
+    if any(encoder.encode is None for encoder in encoders):  # a descriptor holds its tensor: none is kept
+        return lambda arguments: (*_made(encoders, arguments), *arguments[count:])
+    first = encoders[0]
+
+    def expand(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        key = (first, *map(address_of, arguments[:count]))
+        found = _together.get(key)
+        if found is None:
+            found = _made(encoders, arguments)
+            _keep(_together, key, found)
+        return found + arguments[count:]
+
+    return expand
+
+
+def _made(encoders: list[Encoder], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(chain.from_iterable(encoder(t) for encoder, t in zip(encoders, arguments, strict=False)))
 
 
 def below_descriptors(
-    run: Any, layouts: list[Layout], start: tuple[Any, ...], inputs: Any, rest: tuple[Any, ...]
-) -> tuple[Any, list[Encoder]]:
-    """The launcher that takes encoded maps, and an encoder for each descriptor; those are the first inputs.
+    run: Any, layouts: list[Layout], start: tuple[Any, ...], inputs: tuple[Any, ...], rest: tuple[Any, ...]
+) -> tuple[Any, Expand]:
+    """The launcher that takes encoded maps, and the function that puts them in the place of the tensors, which are the
+    first inputs.
 
     run: a compiled kernel's launcher, which is called with start, inputs and rest; its `launch` expands descriptors and
     calls one written in C (true of triton 3.6.0 and 3.7.1). Where run is not made so, or does not do with these inputs
-    what is expected of it, it is returned itself, with encoders that leave the encoding to it: correct, and slower.
+    what is expected of it, it is returned itself, with a function that leaves the encoding to it: correct, and slower.
     """
-    plain = [Encoder(layout, None) for layout in layouts]
+    plain = expander([Encoder(layout, None) for layout in layouts])
     found = _opened(run)
     if found is None:
         return run, plain
     below, encode, metas = found
     if len(metas) != len(layouts):
         return run, plain
-    encoders = [Encoder(layout, _by(encode, meta)) for layout, meta in zip(layouts, metas, strict=True)]
+    expand = expander([Encoder(layout, _by(encode, meta)) for layout, meta in zip(layouts, metas, strict=True)])
     try:
-        own = _handed(run, (*start, *expanded(inputs, plain), *rest), keep_expanding=True)
-        ours = _handed(below, (*start, *expanded(inputs, encoders), *rest), keep_expanding=False)
+        own = handed_by(run, (*start, *plain(inputs), *rest), partial(_with_launcher, run.launch))
+        ours = handed_by(below, (*start, *expand(inputs), *rest))
     except (TypeError, AttributeError, KeyError):
         return run, plain
-    return (below, encoders) if _equal(own, ours) else (run, plain)
+    return (below, expand) if _equal(own, ours) else (run, plain)
 
 
 def _by(encode: Callable[[Any, Any], list[Any]], meta: Any) -> Callable[[Any], list[Any]]:
@@ -112,24 +155,13 @@ def _opened(run: Any) -> tuple[Any, Callable[[Any, Any], list[Any]], list[Any]] 
     return below, encode, list(metas)
 
 
-def _handed(run: Any, call: tuple[Any, ...], keep_expanding: bool) -> Any:
-    """What run would hand the launcher in C."""
-    handed: list[Any] = []
-
-    def note(*arguments: Any) -> None:
-        handed.extend(arguments)
-
-    noting = copy(run)
-    noting.launch = note
-    if keep_expanding:
-        expand = run.launch
-        cells = [
-            CellType(note) if name == "launcher" else cell
-            for name, cell in zip(expand.__code__.co_freevars, expand.__closure__, strict=True)
-        ]
-        noting.launch = FunctionType(expand.__code__, expand.__globals__, closure=tuple(cells))
-    noting(*call)
-    return handed
+def _with_launcher(expand: Any, launcher: Any) -> Any:
+    """The function that expands descriptors, before another launcher."""
+    cells = [
+        CellType(launcher) if name == "launcher" else cell
+        for name, cell in zip(expand.__code__.co_freevars, expand.__closure__, strict=True)
+    ]
+    return FunctionType(expand.__code__, expand.__globals__, closure=tuple(cells))
 
 
 def _equal(one: Any, other: Any) -> bool:
@@ -141,13 +173,3 @@ def _equal(one: Any, other: Any) -> bool:
     if type(one) is not type(other):
         return False
     return type(one).__eq__ is object.__eq__ or (isinstance(one, int | float | str) and one == other)
-
-
-def expanded(arguments: Any, encoders: list[Encoder]) -> list[Any]:
-    """The arguments with what its encoder makes of each of the first; the others as they are."""
-    handed: list[Any] = []
-    for argument, encoder in zip(arguments, encoders, strict=False):
-        # The look-up is written out: a call for each would be three more frames of Python.
-        handed += _maps.get((argument.data_ptr(), encoder)) or encoder(argument)
-    handed += arguments[len(encoders) :]
-    return handed

@@ -15,7 +15,7 @@ from tests.kernels.kernel_correctness import (
     error,
     gate_lora,
     gate_paca,
-    poisoned,
+    poison,
 )
 
 F32, F16, B16 = torch.float32, torch.float16, torch.bfloat16
@@ -25,7 +25,7 @@ DTYPES = [F32, F16, B16] if DEVICE == "cpu" else [F16, B16]
 
 @pytest.fixture(autouse=True)
 def poison_and_count(monkeypatch):
-    monkeypatch.setattr(launch, "empty", poisoned)
+    poison(monkeypatch)
     launch.counts.clear()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -175,10 +176,16 @@ def gate_paca(case: PacaCase, scheme: str | None = None) -> None:
     compare(ours, eager, truth, case.dtype, case.k)
 
 
-def poisoned(shape, dtype, device):
-    """launch.empty, filled with what must never be read: NaN, and ones in masks."""
-    out = torch.empty(shape, dtype=dtype, device=device)
-    return out.fill_(float("nan") if dtype.is_floating_point else 0xAA)
+def poison(monkeypatch) -> None:
+    """From now on what kernels write to is filled with what must never be read: NaN, and ones in masks."""
+
+    def poisoned(shape, dtype, device):
+        out = torch.empty(shape, dtype=dtype, device=device)
+        return out.fill_(float("nan") if dtype.is_floating_point else 0xAA)
+
+    monkeypatch.setattr(launch, "empty", poisoned)
+    monkeypatch.setattr(launch, "allocation", lambda *like: partial(poisoned, *like))
+    launch.forget_plans()  # they hold allocations
 
 
 def launches() -> dict[str, int]:

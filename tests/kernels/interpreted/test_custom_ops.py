@@ -9,12 +9,12 @@ from kernels import lora_linear, paca_linear
 from kernels.lora import custom_ops as lora_ops
 from kernels.paca import custom_ops as paca_ops
 from kernels.runtime import launch
-from tests.kernels.kernel_correctness import LoraCase, error, poisoned
+from tests.kernels.kernel_correctness import LoraCase, error, poison
 
 
 @pytest.fixture(autouse=True)
-def poison(monkeypatch):
-    monkeypatch.setattr(launch, "empty", poisoned)
+def poison_and_count(monkeypatch):
+    poison(monkeypatch)
     launch.counts.clear()
     yield
     torch._dynamo.reset()

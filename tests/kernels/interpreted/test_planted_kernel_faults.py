@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from kernels.runtime import launch
-from tests.kernels.kernel_correctness import LoraCase, PacaCase, gate_lora, gate_paca, poisoned
+from tests.kernels.kernel_correctness import LoraCase, PacaCase, gate_lora, gate_paca, poison
 
 F16 = torch.float16
 PACA_CASE = PacaCase(50, 80, 136, 8, F16)
@@ -17,7 +17,7 @@ PACA_CASE = PacaCase(50, 80, 136, 8, F16)
 @pytest.fixture
 def plant(monkeypatch):
     """plant(kernel, change): change(launch, its inputs) alters them before every launch of that kernel."""
-    monkeypatch.setattr(launch, "empty", poisoned)
+    poison(monkeypatch)
 
     def plant(kernel: str, change) -> list:
         planted = []

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from kernels import LoRALinear
-from kernels.lora.bordered_weight import border_of
+from kernels import LoRALinear, lora_linear
+from kernels.lora.bordered_weight import border_of, bordered
 
 
 @pytest.fixture
@@ -51,3 +51,26 @@ def test_dropout_counts_only_while_training(layer: LoRALinear) -> None:
     layer.dropout = 0.1
     assert layer.train().prepare(37) == "epilogue"
     assert layer.eval().prepare(37) == "single_pass"
+
+
+def test_b_is_read_at_every_call_however_it_was_changed() -> None:
+    """Through .data no version tells of it, nor where a CUDA graph of the optimizer's step is replayed."""
+    layer = LoRALinear(nn.Linear(32, 48), 8, 16)
+    layer.border()
+    x = torch.randn(5, 32)
+    for _ in range(3):
+        nn.init.normal_(layer.lora_b.data)
+        branch = layer.scale * (x @ layer.lora_a.T) @ layer.lora_b.T
+        y = lora_linear(x, layer.weight, layer.lora_a, layer.lora_b, scale=layer.scale, scheme="bordered")
+        torch.testing.assert_close(y, x @ layer.weight.T + branch)
+
+
+def test_a_buffer_that_was_given_other_memory_is_no_border() -> None:
+    weight, buffer = bordered(torch.randn(48, 32), 8)
+    a, b = torch.randn(8, 32), torch.randn(48, 8)
+    lora_linear(torch.randn(5, 32), weight, a, b, scale=2.0, scheme="bordered")
+    assert border_of(weight, 8) is buffer
+    buffer.data = buffer.clone()
+    assert border_of(weight, 8) is None
+    with pytest.raises(ValueError, match="expected a weight with room"):
+        lora_linear(torch.randn(5, 32), weight, a, b, scale=2.0, scheme="bordered")

@@ -146,7 +146,7 @@ def install(tensors: bool = True) -> None:
     device, is_cuda = torch.Tensor.device.__get__, torch.Tensor.is_cuda.__get__
     torch.Tensor.device = property(lambda t: _lies_on or device(t))  # type: ignore[assignment, method-assign]
     torch.Tensor.is_cuda = property(lambda t: _lies_on is not None or is_cuda(t))  # type: ignore[assignment, method-assign]
-    for name in ("empty", "full", "randint", "zeros"):
+    for name in ("empty", "empty_strided", "full", "randint", "zeros"):
         setattr(torch, name, _in_host_memory(getattr(torch, name)))
 
 

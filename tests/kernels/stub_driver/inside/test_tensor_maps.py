@@ -111,7 +111,7 @@ def test_maps_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     several = [gemm.tensors() for _ in range(5)]
     for tensors in (*several, *several):
         assert gemm(tensors)["parameters"] == own(tensors)["parameters"]
-        assert len(tensor_maps._maps) <= 4
+        assert len(tensor_maps._maps) <= 4 and len(tensor_maps._together) <= 4
 
 
 def test_a_map_holds_no_memory() -> None:
@@ -161,10 +161,10 @@ def test_the_way_below_is_taken_where_it_hands_over_the_same(more: tuple[int, ..
     layout = Layout((4, 8), (8, 1), (4, 8))
     tensor = torch.empty(4, 8, dtype=torch.bfloat16)
     own = Run()
-    run, (encoder,) = below_descriptors(own, [layout], (), (tensor, None), (3,))
+    run, expand = below_descriptors(own, [layout], (), (tensor, None), (3,))
     assert (run is own) == bool(more)
     assert not handed  # nothing is launched to find out
-    assert len(encoder(tensor)) == (1 if more else 2)
+    assert len(expand((tensor, None))) == (2 if more else 3)
 
 
 def make_tensordesc_arg(descriptor: Any, meta: Any) -> list[Any]:
