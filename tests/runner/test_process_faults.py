@@ -64,6 +64,7 @@ def test_a_stopped_worker_dies_with_its_scheduler_too(bench: Bench, sweep_file: 
     wait_for(lambda: not is_running(worker), seconds=10)
 
 
+@pytest.mark.slow
 def test_kill_of_the_worker_is_a_crashed_row_and_the_sweep_goes_on(
     bench: Bench, sweep_file: Path, tmp_path: Path
 ) -> None:
@@ -125,6 +126,7 @@ def test_a_worker_killed_in_a_round_costs_nothing(bench: Bench, tmp_path: Path) 
     assert len({r["process"] for r in rows}) == 3 and (tmp_path / "flag").exists()
 
 
+@pytest.mark.slow
 def test_a_hung_worker_is_a_timeout_row_and_is_gone(bench: Bench, tmp_path: Path) -> None:
     sweep = tmp_path / "hang.yaml"
     sweep.write_text(TWO_GROUPS.replace("measure: {", "measure: {timeout_s: 15, "))

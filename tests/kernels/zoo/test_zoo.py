@@ -43,6 +43,7 @@ def rows_of(path: Path) -> dict[str, dict[str, Any]]:
     return {row["arch"]: row for row in json.loads(path.read_text())}
 
 
+@pytest.mark.slow
 def test_sound_and_broken_models_side_by_side(tmp_path: Path) -> None:
     planted = [f"planted_models:{name}" for name in ("NotEqual", "Crashes", "Reads", "CannotRun", "Sound")]
     done = zoo("--model", "gpt2", "llama", *planted, "--json", "rows.json", "--markdown", "m.md", folder=tmp_path)
