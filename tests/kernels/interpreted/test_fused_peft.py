@@ -145,7 +145,9 @@ def test_loss_curve_is_pefts(kind: str) -> None:
     allowed = 4 * spread(kind, theirs, steps)
     assert not launch.counts
     ours = train(kind, accelerated=True, steps=steps)
-    assert launch.counts["reduce_kernel"] == steps * (8 if kind == "gpt2" else 14)
+    # Two blocks. GPT-2's four layers read an x each. In a Llama's seven q, k and v are a group, and gate and up, once
+    # the first step has found them: they have one dA for all, and so 4 and 3 sums in place of 3 and 2.
+    assert launch.counts["reduce_kernel"] == (8 * steps if kind == "gpt2" else 14 + 18 * (steps - 1))
     assert distance(ours, theirs) <= allowed
 
 
