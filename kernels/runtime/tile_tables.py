@@ -59,7 +59,8 @@ GEMM: Tiles = {
     ),
     120: (
         Tile(128, 128, 32, 4, 4, "no spill at rank 16, 48 KiB; rank 64 spills 68 to 1144 bytes", 16, masked=False),
-        Tile(128, 128, 64, 3, 8, "at most 40 bytes of spills with the mask at rank 64, 64 KiB"),
+        Tile(128, 128, 64, 3, 8, "no spill without a mask, 64 KiB", masked=False),
+        Tile(128, 128, 64, 3, 8, "with the mask rank 64 spills 80 bytes beside fp32 adapters", 32, masked=True),
         Tile(64, 64, 64, 4, 4, _SMALL),
     ),
     SAFE: (Tile(128, 128, 32, 4, 8, _SAFE), Tile(64, 64, 32, 4, 4, _SMALL)),
@@ -67,14 +68,7 @@ GEMM: Tiles = {
 
 #: The same for the sum of a group's products. 128x256 spills 84 bytes on sm_80, where
 #: the addresses of three products are held beside the accumulator, and 128x128x32 144 on sm_120.
-GEMM_SUM: Tiles = GEMM | {
-    80: GEMM[80][1:],
-    120: (
-        Tile(128, 128, 64, 3, 8, "no spill without a mask, 64 KiB", masked=False),
-        Tile(128, 128, 64, 3, 8, "with the mask rank 64 spills 80 bytes beside fp32 adapters", 32, masked=True),
-        GEMM[120][-1],
-    ),
-}
+GEMM_SUM: Tiles = GEMM | {80: GEMM[80][1:], 120: GEMM[120][1:]}
 
 #: The same with TMA: persistent, no flattening. The store in two halves.
 GEMM_TMA: Tiles = {
