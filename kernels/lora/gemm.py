@@ -29,8 +29,7 @@ def gemm_kernel(
 
     p_x (M, K) with unit stride in k; p_w element (k, n) at k * stride_wk + n * stride_wn; p_s (PARTS, M, STRIDE_SM);
     p_v element (r, n) at r * stride_vr + n * STRIDE_VN; p_bias (N,); p_mask (M, BYTES) keeps of the branch, packed;
-    p_y (M, N). ADD: Y is added to, not overwritten. PDL: the kernel ahead writes neither X
-    nor W.
+    p_y (M, N). ADD: Y is added to, not overwritten. PDL: the kernel ahead writes neither X nor W.
     """
     i_m, i_n = grouped_tile(tl.program_id(0), M, N, BM, BN, GROUP)
     o_m = i_m * BM + tl.arange(0, BM)
@@ -38,20 +37,8 @@ def gemm_kernel(
     # Rows and columns past the end read from the beginning: no masks inside the loop.
     o_xm = (o_m % M).to(tl.int64)
     o_wn = (o_n % N).to(tl.int64)
-    o_k = tl.arange(0, BK)
-    p_xt = p_x + o_xm[:, None] * stride_xm + o_k[None, :]
-    p_wt = p_w + o_k[:, None] * stride_wk + o_wn[None, :] * stride_wn
     b_y = tl.zeros((BM, BN), dtype=tl.float32)
-    for k in range(0, K, BK):
-        if EVEN_K:
-            b_x = tl.load(p_xt)
-            b_w = tl.load(p_wt)
-        else:
-            b_x = tl.load(p_xt, mask=(o_k < K - k)[None, :], other=0.0)
-            b_w = tl.load(p_wt, mask=(o_k < K - k)[:, None], other=0.0)
-        b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
-        p_xt += BK
-        p_wt += BK * stride_wk
+    b_y = add_product(b_y, p_x, p_w, o_xm, o_wn, K, stride_xm, stride_wk, stride_wn, EVEN_K, UP, BK)
     # The main product does not need S': it ran while the S kernel was finishing.
     follow(PDL)
     DTYPE: tl.constexpr = p_x.dtype.element_ty
@@ -70,6 +57,28 @@ def gemm_kernel(
     if ADD:
         b_y += tl.load(p_out, mask=m_out, other=0.0).to(tl.float32)
     tl.store(p_out, down(b_y, p_y.dtype.element_ty, UP), mask=m_out)
+
+
+@triton.jit
+def add_product(
+    b_y, p_x, p_w, o_xm, o_wn, K, stride_xm, stride_wk, stride_wn, EVEN_K: tl.constexpr, UP: tl.constexpr,
+    BK: tl.constexpr,
+):  # fmt: skip
+    """b_y + X W on one tile, K in steps of BK."""
+    o_k = tl.arange(0, BK)
+    p_xt = p_x + o_xm[:, None] * stride_xm + o_k[None, :]
+    p_wt = p_w + o_k[:, None] * stride_wk + o_wn[None, :] * stride_wn
+    for k in range(0, K, BK):
+        if EVEN_K:
+            b_x = tl.load(p_xt)
+            b_w = tl.load(p_wt)
+        else:
+            b_x = tl.load(p_xt, mask=(o_k < K - k)[None, :], other=0.0)
+            b_w = tl.load(p_wt, mask=(o_k < K - k)[:, None], other=0.0)
+        b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
+        p_xt += BK
+        p_wt += BK * stride_wk
+    return b_y
 
 
 @triton.jit

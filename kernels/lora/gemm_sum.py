@@ -12,11 +12,11 @@ import triton
 import triton.language as tl
 
 from ..runtime import launch
-from ..runtime.jit_helpers import down, follow, load_keeps, up
+from ..runtime.jit_helpers import down, follow, load_keeps
 from ..runtime.sizes import mask_bytes, padded
 from ..runtime.tensor_maps import Layout
-from .gemm import add_branch, grouped_tile, rank_chunk
-from .gemm_tma import finish_half
+from .gemm import add_branch, add_product, grouped_tile, rank_chunk
+from .gemm_tma import add_product_tma, finish_half
 
 #: Products that one launch can sum.
 MOST = 3
@@ -43,10 +43,10 @@ def gemm_sum_kernel(
     o_xm = (o_m % M).to(tl.int64)
     o_wn = (o_n % N).to(tl.int64)
     b_y = tl.zeros((BM, BN), dtype=tl.float32)
-    b_y = _add_product(b_y, p_x0, p_w0, o_xm, o_wn, K0, stride_xm0, stride_wk0, stride_wn0, EVEN_K, UP, BK)
-    b_y = _add_product(b_y, p_x1, p_w1, o_xm, o_wn, K1, stride_xm1, stride_wk1, stride_wn1, EVEN_K, UP, BK)
+    b_y = add_product(b_y, p_x0, p_w0, o_xm, o_wn, K0, stride_xm0, stride_wk0, stride_wn0, EVEN_K, UP, BK)
+    b_y = add_product(b_y, p_x1, p_w1, o_xm, o_wn, K1, stride_xm1, stride_wk1, stride_wn1, EVEN_K, UP, BK)
     if COUNT > 2:
-        b_y = _add_product(b_y, p_x2, p_w2, o_xm, o_wn, K2, stride_xm2, stride_wk2, stride_wn2, EVEN_K, UP, BK)
+        b_y = add_product(b_y, p_x2, p_w2, o_xm, o_wn, K2, stride_xm2, stride_wk2, stride_wn2, EVEN_K, UP, BK)
     follow(PDL)
     DTYPE: tl.constexpr = p_x0.dtype.element_ty
     b_branch = tl.zeros((BM, BN), dtype=tl.float32) if MASKED else b_y
@@ -57,28 +57,6 @@ def gemm_sum_kernel(
         b_y = b_branch
     p_out = p_y + o_m.to(tl.int64)[:, None] * N + o_n[None, :]
     tl.store(p_out, down(b_y, p_y.dtype.element_ty, UP), mask=(o_m < M)[:, None] & (o_n < N)[None, :])
-
-
-@triton.jit
-def _add_product(
-    b_y, p_x, p_w, o_xm, o_wn, K, stride_xm, stride_wk, stride_wn, EVEN_K: tl.constexpr, UP: tl.constexpr,
-    BK: tl.constexpr,
-):  # fmt: skip
-    """b_y + X W on one tile, K in steps of BK."""
-    o_k = tl.arange(0, BK)
-    p_xt = p_x + o_xm[:, None] * stride_xm + o_k[None, :]
-    p_wt = p_w + o_k[:, None] * stride_wk + o_wn[None, :] * stride_wn
-    for k in range(0, K, BK):
-        if EVEN_K:
-            b_x = tl.load(p_xt)
-            b_w = tl.load(p_wt)
-        else:
-            b_x = tl.load(p_xt, mask=(o_k < K - k)[None, :], other=0.0)
-            b_w = tl.load(p_wt, mask=(o_k < K - k)[:, None], other=0.0)
-        b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
-        p_xt += BK
-        p_wt += BK * stride_wk
-    return b_y
 
 
 @triton.jit
@@ -99,10 +77,10 @@ def gemm_sum_tma_kernel(
     for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=False):
         i_m, i_n = grouped_tile(tile, M, N, BM, BN, GROUP)
         b_y = tl.zeros((BM, BN), dtype=tl.float32)
-        b_y = _add_product_tma(b_y, d_x0, d_w0, i_m * BM, i_n * BN, K0, W_ROWS_ARE_N, UP, BK)
-        b_y = _add_product_tma(b_y, d_x1, d_w1, i_m * BM, i_n * BN, K1, W_ROWS_ARE_N, UP, BK)
+        b_y = add_product_tma(b_y, d_x0, d_w0, i_m * BM, i_n * BN, K0, W_ROWS_ARE_N, UP, BK)
+        b_y = add_product_tma(b_y, d_x1, d_w1, i_m * BM, i_n * BN, K1, W_ROWS_ARE_N, UP, BK)
         if COUNT > 2:
-            b_y = _add_product_tma(b_y, d_x2, d_w2, i_m * BM, i_n * BN, K2, W_ROWS_ARE_N, UP, BK)
+            b_y = add_product_tma(b_y, d_x2, d_w2, i_m * BM, i_n * BN, K2, W_ROWS_ARE_N, UP, BK)
         follow(PDL)
         if not MASKED:
             o_m = i_m * BM + tl.arange(0, BM)
@@ -117,19 +95,6 @@ def gemm_sum_tma_kernel(
             b_right, d_y, p_s, p_v, None, p_mask, i_m * BM, i_n * BN + BN // 2, M, N, stride_vr, BYTES,
             R, RP, 1, STRIDE_SM, PARTS, False, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip
-
-
-@triton.jit
-def _add_product_tma(b_y, d_x, d_w, m, n, K, W_ROWS_ARE_N: tl.constexpr, UP: tl.constexpr, BK: tl.constexpr):
-    """b_y + X W on the tile that begins at row m and column n."""
-    for i_k in range(tl.cdiv(K, BK)):
-        b_x = d_x.load([m, i_k * BK])
-        if W_ROWS_ARE_N:  # noqa: SIM108
-            b_w = d_w.load([n, i_k * BK]).T
-        else:
-            b_w = d_w.load([i_k * BK, n])
-        b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
-    return b_y
 
 
 def gemm_sum_launch(

@@ -38,13 +38,7 @@ def gemm_tma_kernel(
     for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=False):
         i_m, i_n = grouped_tile(tile, M, N, BM, BN, GROUP)
         b_y = tl.zeros((BM, BN), dtype=tl.float32)
-        for i_k in range(tl.cdiv(K, BK)):
-            b_x = d_x.load([i_m * BM, i_k * BK])
-            if W_ROWS_ARE_N:  # noqa: SIM108
-                b_w = d_w.load([i_n * BN, i_k * BK]).T
-            else:
-                b_w = d_w.load([i_k * BK, i_n * BN])
-            b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
+        b_y = add_product_tma(b_y, d_x, d_w, i_m * BM, i_n * BN, K, W_ROWS_ARE_N, UP, BK)
         follow(PDL)
         if not MASKED:
             o_m = i_m * BM + tl.arange(0, BM)
@@ -61,6 +55,19 @@ def gemm_tma_kernel(
             b_right, d_y, p_s, p_v, p_bias, p_mask, i_m * BM, i_n * BN + BN // 2, M, N, stride_vr, BYTES,
             R, RP, STRIDE_VN, STRIDE_SM, PARTS, BIAS, MASKED, UP, DTYPE, BM, BN // 2,
         )  # fmt: skip
+
+
+@triton.jit
+def add_product_tma(b_y, d_x, d_w, m, n, K, W_ROWS_ARE_N: tl.constexpr, UP: tl.constexpr, BK: tl.constexpr):
+    """b_y + X W on the tile that begins at row m and column n."""
+    for i_k in range(tl.cdiv(K, BK)):
+        b_x = d_x.load([m, i_k * BK])
+        if W_ROWS_ARE_N:  # noqa: SIM108
+            b_w = d_w.load([n, i_k * BK]).T
+        else:
+            b_w = d_w.load([i_k * BK, n])
+        b_y = tl.dot(up(b_x, UP), up(b_w, UP), b_y, input_precision="ieee")
+    return b_y
 
 
 @triton.jit
