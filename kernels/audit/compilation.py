@@ -27,7 +27,7 @@ _NAMES = {
 }  # fmt: skip
 
 #: Kernels whose every load in the loop must be asynchronous; the others stream one operand and may load small ones.
-GEMMS = ("gemm_kernel", "single_pass_kernel", "gemm_tma_kernel")
+GEMMS = ("gemm_kernel", "single_pass_kernel", "gemm_tma_kernel", "gemm_sum_kernel", "gemm_sum_tma_kernel")
 
 #: The matrix instructions by what the PTX calls them, widest first: a kernel may use a second one for a small product.
 INSTRUCTIONS = {"tcgen05": "tcgen05.mma", "wgmma": "wgmma.mma_async", "mma": "mma.sync"}
@@ -106,9 +106,10 @@ def build(asked: Compilation, arch: int) -> tuple[Any, str]:
     attrs = {(position,): [["tt.divisibility", 16]] for position in asked.aligned}
     source = ASTSource(kernel, dict(asked.signature), dict(asked.constants), attrs)
     log = io.StringIO()
-    triton.knobs.nvidia.dump_ptxas_log = True
-    triton.knobs.compilation.always_compile = True
-    with contextlib.redirect_stdout(log):
+    knobs = triton.knobs
+    with knobs.nvidia.scope(), knobs.compilation.scope(), contextlib.redirect_stdout(log):
+        knobs.nvidia.dump_ptxas_log = True
+        knobs.compilation.always_compile = True
         return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(asked.options)), log.getvalue()
 
 

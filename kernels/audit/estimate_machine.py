@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from math import ceil
 
+from ..runtime.architectures import KIB
+
 #: The tiles between which the fit lets cuBLAS choose.
 CUBLAS_TILES = ((128, 256), (256, 128), (128, 128), (64, 128), (128, 64), (64, 64), (64, 256), (256, 64))
 
@@ -52,8 +54,6 @@ class Machine:
         bytes_us = 2 * (m * k + n * k + m * n) / (self.memory * 1e3 * fit.memory_held)
         return fit.launch_us + max(min(tiled(a, b) for a, b in CUBLAS_TILES), bytes_us)
 
-
-KIB = 1024
 
 # Peaks, SMs and memory: the data sheets and white papers named in bench/gpus.yaml; ghz and macs are their peak, taken
 # apart (312e12 = 2 x 108 x 1024 x 1.41e9). L2: read bandwidth at 8 MB, te42kyfo/gpu-benches@1c36d50:gpu-l2-cache

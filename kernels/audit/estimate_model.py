@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
+from ..runtime.tile_model import REGISTERS, SHARED_BYTES, TENSOR_COLUMNS
 from .estimate_machine import Machine
 from .sass import Program, Work
 
@@ -21,9 +22,7 @@ ROUND_TRIPS = 2
 #: number here that is fitted, to published shares of cuBLAS (tests/kernels/audit/test_estimate_is_honest.py).
 SYNCHRONOUS = 0.93
 
-SHARED_BYTES_PER_CLOCK = 128  # an SM, since compute capability 7.0
 SCHEDULERS = 4
-TENSOR_COLUMNS = 512  # of an SM's tensor memory (PTX ISA, tcgen05)
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def clocks(work: Work, machine: Machine, moved_bytes: int, macs: int = 0) -> dic
     l2 = machine.l2 / (machine.ghz * machine.fit.held * machine.sms)  # bytes a clock and SM
     return {
         "tensor cores": (work.macs + (macs if work.unsized else 0)) / machine.macs,
-        "shared memory": shared_bytes(work, moved_bytes) / SHARED_BYTES_PER_CLOCK,
+        "shared memory": shared_bytes(work, moved_bytes) / SHARED_BYTES,
         "issue": work.issued / SCHEDULERS,
         "integer": 2 * max(work.integer, work.multiplied) / SCHEDULERS,
         "L2": moved_bytes / l2,
@@ -110,10 +109,10 @@ def shared_bytes(work: Work, moved_bytes: int) -> int:
 
 
 def blocks_per_sm(program: Program, machine: Machine) -> int:
-    """Blocks that an SM holds at once, by registers (65,536, given in eights a thread), shared memory (1 KiB of each
+    """Blocks that an SM holds at once, by registers (given in eights a thread), shared memory (1 KiB of each
     block's is the system's), threads and tensor memory."""
     threads = 32 * program.warps
     registers = threads * 8 * ceil(max(program.registers, 1) / 8)
     by_tensor_memory = TENSOR_COLUMNS // program.tensor_columns if program.tensor_columns else 32
     by_shared = machine.shared // (program.shared_bytes + 1024)
-    return min(65536 // registers, by_shared, machine.threads // threads, by_tensor_memory, 32)
+    return min(REGISTERS // registers, by_shared, machine.threads // threads, by_tensor_memory, 32)

@@ -13,6 +13,10 @@ def report(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def _program(row: dict[str, Any]) -> str:
+    return f"{row['kernel'].removesuffix('_kernel'):21}{row['computes']:27}{row['tile']:18}"
+
+
 def _steps(rows: list[dict[str, Any]]) -> list[str]:
     lines = [
         "",
@@ -29,7 +33,7 @@ def _steps(rows: list[dict[str, Any]]) -> list[str]:
         seen.add(key)
         clocks = row["step_clocks"]
         lines.append(
-            f"{row['kernel'].removesuffix('_kernel'):21}{row['computes']:27}{row['tile']:18}{row['gpu']:11}"
+            f"{_program(row)}{row['gpu']:11}"
             f"{row['step_shared_bytes'] / 1024:8.1f}{row['step_l2_bytes'] / 1024:8.1f}  "
             f"{clocks['tensor cores']:7}{clocks['shared memory']:7}{clocks['issue']:7}{clocks['integer']:8}"
             f"{clocks['L2']:7}{max(row['rest_clocks'].values()):8}"
@@ -46,10 +50,7 @@ def _launches(rows: list[dict[str, Any]]) -> list[str]:
         f"{'outside':>8}{'us':>9}  share of",
     ]
     for row in rows:
-        named = (
-            f"{row['kernel'].removesuffix('_kernel'):21}{row['computes']:27}{row['tile']:18}{row['shape']:17}"
-            f"{row['gpu']:11}"
-        )
+        named = f"{_program(row)}{row['shape']:17}{row['gpu']:11}"
         if "error" in row:
             lines.append(named + row["error"])
             continue

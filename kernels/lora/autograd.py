@@ -70,15 +70,7 @@ def make_plan(
     given x (*lead, K), with the same rows.
     """
     forward_scheme, backward_scheme = split_scheme(scheme)
-    m, k = x.shape
-    n, rank = weight.shape[0], a.shape[0]
-    arch = launch.architecture(x.device)
-    case = Case(
-        m=m, n=n, k=k, rank=rank, arch=arch, sms=launch.multiprocessors(x.device), dropout=dropout,
-        bordered=not whole and border_of(weight, rank) is not None, fits_tma=fits_tma(x, weight, n),
-        interpreted=launch.interpreting(), device=launch.device_name(x.device),
-        fp32_adapters=a.dtype == torch.float32 != x.dtype, conv1d=weight.stride(1) != 1, bias=bias is not None,
-    )  # fmt: skip
+    case = case_of(x, weight, a, bias, dropout, bordered=not whole and border_of(weight, a.shape[0]) is not None)
     choice = choose_forward(case, forward_scheme)
     if forward_scheme is None and x.dtype == torch.float32 and x.is_cuda:
         choice = Choice("torch", "fp32 runs in cuBLAS")
@@ -87,7 +79,7 @@ def make_plan(
     spec = Spec(
         case=case, choice=choice, dtype=x.dtype, device=x.device, stride_xm=x.stride(0),
         stride_w=(weight.stride(0), weight.stride(1)), bias=bias is not None, keep=keep,
-        pdl=features(arch).pdl and x.is_cuda, whole=whole, lead=lead,
+        pdl=features(case.arch).pdl and x.is_cuda, whole=whole, lead=lead,
     )  # fmt: skip
     return Plan(spec, a.dtype, backward_scheme)
 
@@ -95,19 +87,25 @@ def make_plan(
 def preferred_forward(weight: Tensor, a: Tensor, bias: Tensor | None, tokens: int, dropout: bool) -> Choice:
     """What a call with `tokens` rows of the weight's dtype would run, were there room for the branch beside the weight
     (N, K); a (rank, K)."""
-    n, k = weight.shape
     if not launch.runs_triton(weight):
         return Choice("torch", f"no kernel runs on {weight.device}")
     if weight.dtype not in (torch.bfloat16, torch.float16) and weight.is_cuda:
         return Choice("torch", f"{weight.dtype} runs in cuBLAS")
-    x = torch.empty(tokens, k, dtype=weight.dtype, device="meta")
-    case = Case(
-        m=tokens, n=n, k=k, rank=a.shape[0], arch=launch.architecture(weight.device),
-        sms=launch.multiprocessors(weight.device), dropout=dropout, bordered=True, fits_tma=fits_tma(x, weight, n),
-        interpreted=launch.interpreting(), device=launch.device_name(weight.device),
-        fp32_adapters=a.dtype == torch.float32 != weight.dtype, conv1d=weight.stride(1) != 1, bias=bias is not None,
+    x = torch.empty(tokens, weight.shape[1], dtype=weight.dtype, device="meta")
+    return choose_forward(case_of(x, weight, a, bias, dropout, bordered=True))
+
+
+def case_of(
+    x: Tensor, weight: Tensor, a: Tensor, bias: Tensor | None, dropout: bool, *, bordered: bool = False
+) -> Case:  # fmt: skip
+    """What the dispatcher looks at, for x (M, K), the logical weight (N, K), which says the device, and A (rank, K)."""
+    (m, k), n, device = x.shape, weight.shape[0], weight.device
+    return Case(
+        m=m, n=n, k=k, rank=a.shape[0], arch=launch.architecture(device), sms=launch.multiprocessors(device),
+        dropout=dropout, bordered=bordered, fits_tma=fits_tma(x, weight, n), interpreted=launch.interpreting(),
+        device=launch.device_name(device), fp32_adapters=a.dtype == torch.float32 != x.dtype,
+        conv1d=weight.stride(1) != 1, bias=bias is not None,
     )  # fmt: skip
-    return choose_forward(case)
 
 
 def fits_tma(x: Tensor, weight: Tensor, columns: int) -> bool:

@@ -1,6 +1,7 @@
 """lora_linear_group: projections that read the same x (q, k, v; gate, up) in one call, and its autograd.Function."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,11 +9,11 @@ from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.checks import check_lora
-from ..runtime.dispatch import MOST_RANK, Case
+from ..runtime.dispatch import MOST_RANK
 from ..runtime.schemes import split_scheme
 from ..runtime.sizes import padded, unpack_mask
-from .arguments import Seed, cast, draw_seed, prepared
-from .autograd import by_torch, fits_tma
+from .arguments import Seed, autocast_dtype, cast, draw_seed, prepared
+from .autograd import by_torch, case_of
 from .group_plan import OF_ONE, GroupPlan
 from .linear import lora_linear
 
@@ -132,7 +133,7 @@ def together(
     tensors = [x, *(t for member in members for t in member if t is not None)]
     if not (all(isinstance(t, Tensor) for t in tensors) and launch.runs_triton(x) and launch.ordinary(*tensors)):
         return None
-    autocast = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else None
+    autocast = autocast_dtype(x.device)
     dtype = x.dtype if autocast is None or x.dtype == torch.float64 else autocast
     if (
         x.dtype == torch.float64
@@ -172,19 +173,10 @@ def together(
 
 
 def _plan(x: Tensor, weights: Any, a: Any, biases: Any, dropout: bool, keep: bool, scheme: str | None) -> GroupPlan:
-    m, k = x.shape
-    adapter = a[0].dtype
-    cases = [
-        Case(
-            m=m, n=w.shape[0], k=k, rank=one.shape[0], arch=launch.architecture(x.device),
-            sms=launch.multiprocessors(x.device), dropout=dropout, fits_tma=keep and fits_tma(x, w, w.shape[0]),
-            interpreted=launch.interpreting(), device=launch.device_name(x.device),
-            fp32_adapters=adapter == torch.float32 != x.dtype, conv1d=w.stride(1) != 1, bias=bias is not None,
-        )
-        for w, one, bias in zip(weights, a, biases, strict=True)
-    ]  # fmt: skip
+    cases = [case_of(x, *member, dropout) for member in zip(weights, a, biases, strict=True)]
+    cases = [replace(case, fits_tma=keep and case.fits_tma) for case in cases]
     strides = [(w.stride(0), w.stride(1)) for w in weights]
-    return GroupPlan(cases, strides, x.stride(0), x.dtype, adapter, x.device, keep, *split_scheme(scheme))
+    return GroupPlan(cases, strides, x.stride(0), x.dtype, a[0].dtype, x.device, keep, *split_scheme(scheme))
 
 
 def lora_linear_group(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import launch
+from .arguments import autocast_dtype
 
 # weight (N, K), bias, A (r, K), B (N, r), scale, dropout_p
 Parts = tuple[Tensor, Tensor | None, Tensor, Tensor, float, float]
@@ -71,8 +72,7 @@ class _State:
 
 def _around(x: Tensor) -> tuple[Any, ...]:
     """What must not differ between the siblings' calls, beside the layers' own parts."""
-    kind = x.device.type
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    autocast = autocast_dtype(x.device)
     stream = (launch.raw_stream(x.device.index), torch.cuda.is_current_stream_capturing()) if x.is_cuda else None
     return x._version, x.requires_grad, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), autocast, stream
 

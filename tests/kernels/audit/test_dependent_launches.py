@@ -1,7 +1,6 @@
 """Programmatic dependent launch: compiled kernels wait for the kernel ahead before they write, before they let the next
 one begin, and before they read what it may have written."""
 
-import importlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from kernels.audit.compilation import compilation
+from kernels.audit.compilation import build, compilation
 from kernels.audit.launches import USES, Use, record, variants
 from kernels.runtime import launch
 from kernels.runtime.architectures import features
@@ -31,15 +30,7 @@ EVERY_KERNEL = {
 
 
 def ptx_of(run: Launch, inputs: dict[str, Any], arch: int) -> str:
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    asked = compilation(run, inputs, "")
-    kernel = getattr(importlib.import_module(asked.module), asked.kernel)
-    attrs = {(position,): [["tt.divisibility", 16]] for position in asked.aligned}
-    source = ASTSource(kernel, dict(asked.signature), dict(asked.constants), attrs)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=dict(asked.options)).asm["ptx"]
+    return build(compilation(run, inputs, ""), arch)[0].asm["ptx"]
 
 
 def pointers(run: Launch, inputs: dict[str, Any]) -> list[str]:
