@@ -8,13 +8,14 @@ from types import MappingProxyType
 
 from bench.case.schema import Status
 from bench.record.stats import Summary, summarize
-from bench.timing.base import Clock, Timed, Unsupported
+from bench.timing.base import Clock, Sample, Timed, Unsupported
 from bench.timing.gpu_state import GpuState, summary
 from bench.timing.measurement import Measurement, Samples
 from bench.timing.settings import MeasureSettings
 from bench.timing.stop import stop_reason
 from bench.timing.watch import CpuWatch, GpuWatch, Unfit, Watch, run_delay_s
 
+STILL = 1000  # calls in a row during which a clock did not move: its ticks are too long for them
 SLOW_MS = 5_000  # after a sample as slow as this a sign of life is due, lest check_every of them be taken for a hang
 
 OnCheck = Callable[[str, Summary], None]
@@ -71,7 +72,7 @@ class Sampler:
         self._taken: Samples = {}
         self._rounds: dict[str, list[int]] = {}
         self._stop: dict[str, str] = {}
-        self._dropped = 0
+        self._dropped = self._still = 0
         self._warmup_s = self._sampling_s = 0.0
         self._status, self._detail, self._spoiled = Status.ok, None, False  # type: tuple[Status, str | None, bool]
 
@@ -149,7 +150,7 @@ class Sampler:
             begun = self._now()
             there = False
             while not there or self._now() - begun < seconds:
-                sample = self._clock.sample(self._work, step)
+                sample = self._call(part)
                 if sample is None:
                     dropped += 1
                     continue
@@ -158,6 +159,17 @@ class Sampler:
                     if not (p == "refresh" and not step and len(self._parts) > 1):  # due after a step, where one is
                         block.setdefault((p, clock), []).append(ms)
         return block, dropped
+
+    def _call(self, part: list[str]) -> Sample | None:
+        """One sample; None where it does not count. Nothing takes no time: where a clock did not move during a pass, as
+        CPU time once did not in a call of 0.1 ms on a busy virtual machine, it tells nothing. Raises Unsupported where
+        it never moves."""
+        sample = self._clock.sample(self._work, "step" in part)
+        still = next(((p, c) for (p, c), ms in (sample or {}).items() if p in part and ms <= 0), None)
+        self._still = self._still + 1 if still else 0
+        if still and self._still >= STILL:
+            raise Unsupported(f"clock {still[1]} did not move during {still[0]} in {STILL} calls in a row")
+        return None if still else sample
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -225,7 +237,7 @@ class Sampler:
         begun = looked = self._now()
         self._watch.begin()
         while True:
-            sample = self._clock.sample(self._work, step)
+            sample = self._call(part)
             if sample is None:
                 self._dropped += 1
                 continue
