@@ -8,6 +8,7 @@ here, or is refused with its place.
 import csv
 import io
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,14 +44,14 @@ KEY = ("case_id", "pass", "clock", "repeat")  # what makes a row one of its kind
 
 
 # By the kinds of columns.
-_VALUES: dict[str, Any] = {
+CELLS: dict[str, Any] = {
     "text": Annotated[Text, Field(max_length=10_000)],
     "count": Count,
     "amount": number(0, 1e30),
     "share": number(0, 1),
     "flag": Flag,
 }
-_COLUMNS = {column.name: _VALUES[column.kind] for column in ROW}
+_COLUMNS = {column.name: CELLS[column.kind] for column in ROW}
 _INTERVALS = (("ci_low_ms", "median_ms", "ci_high_ms"), ("ratio_low", "ratio", "ratio_high"))
 
 
@@ -153,25 +154,25 @@ def read_rows(folder: Path) -> tuple[list[Row], int | None]:
     reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
     try:
         for line in reader:
-            cells = {k: _cell(k, v) for k, v in line.items() if k is not None and v}
+            cells = {k: cell(k, v) for k, v in line.items() if k is not None and v}
             rows.append(checked(cells, _ANY_ROW, f"{path}:{reader.line_num}", "Mend the line."))
     except csv.Error as e:
         raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). Copy it again, or remove it.") from None
     return rows, None
 
 
-_KINDS = {column.name: column.kind for column in ROW}
+_KINDS: dict[str, str] = {column.name: column.kind for column in ROW}
 
 
-def _cell(name: str, cell: str) -> Any:
-    """The value of a CSV's cell; what is none stays as it is, for the schema to refuse."""
-    if _KINDS.get(name, "text") == "text":
-        return cell
+def cell(name: str, text: str, kinds: Mapping[str, str] = _KINDS) -> Any:
+    """The value of a CSV's cell, by the kinds of its columns; what is none stays as it is, for the schema to refuse."""
+    if kinds.get(name, "text") == "text":
+        return text
     try:
-        value = json.loads(cell.lower())  # True and False are as Python writes them
+        value = json.loads(text.lower())  # True and False are as Python writes them
     except (ValueError, RecursionError):
-        return cell
-    return int(value) if isinstance(value, float) and value.is_integer() and _KINDS[name] == "count" else value
+        return text
+    return int(value) if isinstance(value, float) and value.is_integer() and kinds[name] == "count" else value
 
 
 def read_samples(folder: Path) -> tuple[list[Row], int | None]:

@@ -1,0 +1,159 @@
+"""causes.csv: what the time of a pass goes into; and the sentence that tells a difference to Full-FT by its causes."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.case.causes import AGREES, CAUSE_ROW, CAUSES, SOURCES
+from bench.case.schema import PASSES
+from bench.errors import UserError
+from bench.files import replace_file
+from bench.reading import LARGEST, checked, read_text, shape_of
+from bench.record.read import CELLS, cell
+from bench.record.stats import Estimate
+
+CAUSES_CSV = "causes.csv"
+
+Key = tuple[str, str, str]  # case_id, pass, clock
+
+TOLD = 3  # causes that a sentence names
+LEAST = 0.03  # share of the difference below which a cause is not named
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one cause takes of one call: time in ms, its interval, and what it did. None where it is not known."""
+
+    ms: float
+    low: float | None = None
+    high: float | None = None
+    launches: int | None = None
+    bytes: float | None = None
+    flops: float | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """One pass of a case under one clock by its causes, which add up to its median. Fields as in CAUSE_ROW."""
+
+    parts: Mapping[str, Part]  # by cause, in the order of CAUSES
+    scale: float | None
+    remainder: float | None
+    source: str
+
+    @property
+    def total_ms(self) -> float:
+        return sum(part.ms for part in self.parts.values())
+
+    @property
+    def agrees(self) -> bool:
+        """Whether profile and clock tell of the same time."""
+        return self.remainder is not None and self.remainder <= AGREES
+
+    def beyond(self, base: "Split") -> dict[str, Estimate]:
+        """By cause, how much more time this pass takes than the same pass of `base`, in ms; the intervals' variances
+        add up, since the two were profiled apart. In the order of CAUSES; the values add up to the difference."""
+        found = {}
+        for cause in CAUSES:
+            ours, theirs = self.parts.get(cause), base.parts.get(cause)
+            if ours or theirs:
+                ours, theirs = ours or Part(0.0, 0.0, 0.0), theirs or Part(0.0, 0.0, 0.0)
+                found[cause] = _difference(ours, theirs)
+        return found
+
+
+def _difference(ours: Part, theirs: Part) -> Estimate:
+    value = ours.ms - theirs.ms
+    if None in (ours.low, ours.high, theirs.low, theirs.high):
+        return Estimate(value)
+    below = ((ours.ms - ours.low) ** 2 + (theirs.high - theirs.ms) ** 2) ** 0.5  # type: ignore[operator]
+    above = ((ours.high - ours.ms) ** 2 + (theirs.ms - theirs.low) ** 2) ** 0.5  # type: ignore[operator]
+    return Estimate(value, value - below, value + above)
+
+
+def write_causes(folder: Path, splits: Mapping[Key, Split]) -> None:
+    """Writes causes.csv as a whole, one line for each case, pass, clock and cause. Raises OSError."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [column.name for column in CAUSE_ROW], restval="", lineterminator="\n")
+    writer.writeheader()
+    for (case_id, pass_, clock), split in splits.items():
+        for cause, part in split.parts.items():
+            writer.writerow(
+                {"case_id": case_id, "pass": pass_, "clock": clock, "cause": cause, **part.__dict__,
+                 "scale": split.scale, "remainder": split.remainder, "source": split.source}
+            )  # fmt: skip
+    replace_file(folder / CAUSES_CSV, text.getvalue())
+
+
+def read_causes(folder: Path) -> dict[Key, Split]:
+    """causes.csv of a folder by case_id, pass and clock; empty where there is none. Raises UserError for a damaged one,
+    with its line."""
+    path = folder / CAUSES_CSV
+    if not path.is_symlink() and not path.exists():
+        return {}
+    found: dict[Key, dict[str, Any]] = {}
+    reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
+    try:
+        for line in reader:
+            row = {k: cell(k, v, _KINDS) for k, v in line.items() if k is not None and v}
+            row = checked(row, _LINE, f"{path}:{reader.line_num}", _MEND)
+            found.setdefault((row["case_id"], row["pass"], row["clock"]), {})[row["cause"]] = row
+    except csv.Error as e:
+        raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). {_MEND}") from None
+    return {key: _split(rows) for key, rows in found.items()}
+
+
+_MEND = f"Remove {CAUSES_CSV} and run python -m bench why again."
+_KINDS = {column.name: column.kind for column in CAUSE_ROW}
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    for name, valid in (("cause", CAUSES), ("pass", PASSES), ("source", SOURCES)):
+        if row.get(name) not in valid:
+            raise ValueError(f"{name} is {row.get(name)!r}; valid: {', '.join(valid)}")
+    return row
+
+
+_LINE = shape_of(
+    {column.name: CELLS[column.kind] for column in CAUSE_ROW}, ("case_id", "pass", "clock", "cause", "ms"), _known
+)
+
+
+def _split(rows: dict[str, dict[str, Any]]) -> Split:
+    parts = {cause: Part(*(rows[cause].get(f) for f in Part.__dataclass_fields__)) for cause in CAUSES if cause in rows}  # type: ignore[arg-type]
+    first = next(iter(rows.values()))
+    return Split(parts, first.get("scale"), first.get("remainder"), first["source"])
+
+
+def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Split, base: Split) -> str:
+    """'LoRA peft-fp32 forward takes 1.58 times Full-FT eager's: of the extra 36.1 ms, 61 % is branch GEMMs, 30 % dtype
+    casts and 9 % launches and gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1,
+    that it is not told apart. ratio: as measured, with its interval."""
+    told = f"{name} {pass_} takes {ratio.value:.2f} times {base_name}'s"
+    if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
+        ends = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.2f} to {ratio.high:.2f})"
+        return f"{told}{ends}, which is not told apart from 1: there is no difference to explain."
+    beyond = split.beyond(base)
+    total = sum(e.value for e in beyond.values())
+    if (total > 0) != (ratio.value > 1):
+        return f"{told}, but the medians of the two differ by {total:+.3g} ms: their causes cannot be told."
+    shares = {cause: e.value / total for cause, e in beyond.items()}
+    with_it = sorted((c for c, s in shares.items() if s >= LEAST), key=lambda c: -shares[c])[:TOLD]
+    against = sorted((c for c, s in shares.items() if s <= -LEAST), key=lambda c: shares[c])[:TOLD]
+    what = f"of the extra {total:.3g} ms" if total > 0 else f"of the {-total:.3g} ms saved"
+    first, *rest = [f"{100 * shares[c]:.0f} % {'' if i else 'is '}{CAUSES[c].label}" for i, c in enumerate(with_it)]
+    told_shares = " and ".join([", ".join([first, *rest[:-1]]), rest[-1]] if rest else [first])
+    said = f"{told}: {what}, {told_shares}"
+    if against:
+        said += f"; {'less' if total > 0 else 'more'} goes into {_listed(shares, against)}"
+    if not (split.agrees and base.agrees):
+        said += f". Profile and clock differ by more than {100 * AGREES:.0f} %: the shares are rough"
+    return said + "."
+
+
+def _listed(shares: Mapping[str, float], causes: Iterable[str]) -> str:
+    words = [f"{CAUSES[c].label} ({100 * abs(shares[c]):.0f} %)" for c in causes]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

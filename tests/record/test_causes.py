@@ -1,0 +1,81 @@
+"""causes.csv, and the sentence made of it."""
+
+import pytest
+
+from bench.case.causes import CAUSES
+from bench.errors import UserError
+from bench.record.causes import CAUSES_CSV, Part, Split, read_causes, sentence, write_causes
+from bench.record.stats import Estimate
+
+FULL = Split({"base_forward": Part(60.0, 59.0, 61.0, 12, 1e9, 2e12), "norms": Part(2.0)}, 1.02, 0.01, "operators")
+LORA = Split(
+    {"base_forward": Part(61.0, 60.0, 62.0, 12, 1e9, 2e12), "branch": Part(20.0), "casts": Part(10.0)}
+    | {"norms": Part(2.0)},
+    1.0, 0.02, "operators",
+)  # fmt: skip
+
+
+def test_what_was_written_is_read_again(tmp_path):
+    splits = {("0123456789ab", "forward", "cpu-time"): LORA, ("0123456789ab", "backward", "cpu-time"): FULL}
+    write_causes(tmp_path, splits)
+    assert read_causes(tmp_path) == splits
+
+
+def test_a_folder_without_the_file_has_no_causes(tmp_path):
+    assert read_causes(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("branch", "magic", "cause is 'magic'; valid: base_forward"),
+        ("61.0", "-61.0", "ms"),
+        ("61.0", "nan", "ms"),
+        ("forward,cpu-time", "sideways,cpu-time", "pass is 'sideways'"),
+        ("operators", "tea leaves", "source is 'tea leaves'"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_its_line(tmp_path, old, new, told):
+    write_causes(tmp_path, {("0123456789ab", "forward", "cpu-time"): LORA})
+    path = tmp_path / CAUSES_CSV
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=f"{CAUSES_CSV}:[0-9]") as refused:
+        read_causes(tmp_path)
+    assert told in str(refused.value)
+
+
+def test_the_differences_of_the_causes_add_up():
+    beyond = LORA.beyond(FULL)
+    assert sum(e.value for e in beyond.values()) == pytest.approx(LORA.total_ms - FULL.total_ms)
+    assert list(beyond) == [cause for cause in CAUSES if cause in LORA.parts]
+    assert beyond["base_forward"] == Estimate(1.0, 1 - 2**0.5, 1 + 2**0.5)
+
+
+def test_the_sentence_of_a_slower_pass():
+    told = sentence("LoRA peft-fp32", "Full-FT eager", "forward", Estimate(1.5, 1.48, 1.52), LORA, FULL)
+    assert told == (
+        "LoRA peft-fp32 forward takes 1.50 times Full-FT eager's: of the extra 31 ms, 65 % is branch GEMMs,"
+        " 32 % dtype casts and 3 % base GEMMs, forward."
+    )
+
+
+def test_the_sentence_of_a_faster_pass_names_what_goes_against_it():
+    full = Split({"base_dw": Part(50.0), "base_dx": Part(50.0)}, 1.0, 0.0, "operators")
+    lora = Split({"base_dx": Part(50.0), "branch": Part(10.0)}, 1.0, 0.0, "operators")
+    told = sentence("LoRA eager", "Full-FT eager", "backward", Estimate(0.6, 0.59, 0.61), lora, full)
+    assert told == (
+        "LoRA eager backward takes 0.60 times Full-FT eager's: of the 40 ms saved, 125 % is base GEMMs, dW;"
+        " more goes into branch GEMMs (25 %)."
+    )
+
+
+def test_no_shares_where_the_ratio_may_be_one():
+    told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(1.02, 0.98, 1.05), LORA, FULL)
+    assert told.endswith("takes 1.02 times Full-FT eager's (0.98 to 1.05), which is not told apart from 1: there is no"
+                         " difference to explain.")  # fmt: skip
+
+
+def test_a_profile_that_the_clock_contradicts_is_said():
+    rough = Split(LORA.parts, 1.0, 0.12, "operators")
+    told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(1.5, 1.48, 1.52), rough, FULL)
+    assert told.endswith("Profile and clock differ by more than 5 %: the shares are rough.")
