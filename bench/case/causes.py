@@ -16,9 +16,9 @@ class Cause:
 
 
 CAUSES = {
-    "base_forward": Cause("base GEMMs, forward", "y = x W^T of the linear layers that the method adapts or trains"),
-    "base_dx": Cause("base GEMMs, dX", "dX = dY W of the same layers"),
-    "base_dw": Cause("base GEMMs, dW", "dW = dY^T x, and a bias's gradient; of full fine-tuning alone"),
+    "base_forward": Cause("base forward GEMMs", "y = x W^T of the linear layers that the method adapts or trains"),
+    "base_dx": Cause("base dX GEMMs", "dX = dY W of the same layers"),
+    "base_dw": Cause("base dW GEMMs", "dW = dY^T x, and a bias's gradient; of full fine-tuning alone"),
     "branch": Cause(
         "branch GEMMs",
         "of LoRA: S = x A^T, S B^T, and backward dS, dB, dA and dS A; of PaCA: the gradient of its live columns",
@@ -31,13 +31,13 @@ CAUSES = {
         "fused kernels", "a kernel that computes base and branch together, or one that a compiler made of several parts"
     ),
     "attention": Cause("attention", "softmax(Q K^T) V, rotary embedding and masks included"),
-    "norms": Cause("norms and activations", "normalization, GELU or SiLU, the model's own dropout, residual sums"),
-    "outside": Cause("embedding, head and loss", "what lies outside of the decoder blocks"),
+    "norms": Cause("norms/activations", "normalization, GELU or SiLU, the model's own dropout, residual sums"),
+    "outside": Cause("embedding/head/loss", "what lies outside of the decoder blocks"),
     "accumulation": Cause("gradient sums", "zeroing gradients, and adding a micro-step's to them"),
     "optimizer": Cause("optimizer", "AdamW on the trained values"),
     "refresh": Cause("column refresh", "PaCA's copy of its columns into the weight, or the merge of a merged LoRA"),
     "gaps": Cause(
-        "launches and gaps",
+        "launch gaps",
         "time in which no kernel or operator works: launch cost on a GPU; Python and autograd's own work on a CPU",
     ),
     "left_over": Cause("left over", "what could not be put down to one of the others"),

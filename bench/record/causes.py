@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,8 @@ def _split(rows: dict[str, dict[str, Any]]) -> Split:
 
 def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Split, base: Split) -> str:
     """'LoRA peft-fp32 forward takes 1.58 times Full-FT eager's: of the extra 36.1 ms, 61 % is branch GEMMs, 30 % dtype
-    casts and 9 % launches and gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1,
-    that it is not told apart. ratio: as measured, with its interval."""
+    casts and 9 % launch gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1, that it
+    is not told apart. A cause whose own interval holds 0 has no share. ratio: as measured, with its interval."""
     told = f"{name} {pass_} takes {ratio.value:.2f} times {base_name}'s"
     if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
         ends = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.2f} to {ratio.high:.2f})"
@@ -140,20 +140,29 @@ def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Spli
     total = sum(e.value for e in beyond.values())
     if (total > 0) != (ratio.value > 1):
         return f"{told}, but the medians of the two differ by {total:+.3g} ms: their causes cannot be told."
-    shares = {cause: e.value / total for cause, e in beyond.items()}
-    with_it = sorted((c for c, s in shares.items() if s >= LEAST), key=lambda c: -shares[c])[:TOLD]
-    against = sorted((c for c, s in shares.items() if s <= -LEAST), key=lambda c: shares[c])[:TOLD]
-    what = f"of the extra {total:.3g} ms" if total > 0 else f"of the {-total:.3g} ms saved"
-    first, *rest = [f"{100 * shares[c]:.0f} % {'' if i else 'is '}{CAUSES[c].label}" for i, c in enumerate(with_it)]
-    told_shares = " and ".join([", ".join([first, *rest[:-1]]), rest[-1]] if rest else [first])
-    said = f"{told}: {what}, {told_shares}"
+    shares = {cause: e.value / total for cause, e in beyond.items() if abs(e.value) >= LEAST * abs(total)}
+    sure = {cause: share for cause, share in shares.items() if _tells(beyond[cause])}
+    with_it = sorted((c for c, s in sure.items() if s > 0), key=lambda c: -sure[c])[:TOLD]
+    against = sorted((c for c, s in sure.items() if s < 0), key=lambda c: sure[c])[:TOLD]
+    said = f"{told}: of the {f'extra {total:.3g} ms' if total > 0 else f'{-total:.3g} ms saved'}"
+    if not with_it:
+        return f"{said}, no cause stands out of the noise between the two profiles."
+    words = [f"{100 * sure[c]:.0f} % {'' if i else 'is '}{CAUSES[c].label}" for i, c in enumerate(with_it)]
+    said += f", {_joined(words)}"
     if against:
-        said += f"; {'less' if total > 0 else 'more'} goes into {_listed(shares, against)}"
+        words = [f"{CAUSES[c].label} ({-100 * sure[c]:.0f} %)" for c in against]
+        said += f"; {'less' if total > 0 else 'more'} goes into {_joined(words)}"
+    if unsure := [CAUSES[c].label for c in shares if c not in sure]:
+        said += f"; not told from noise: {_joined(unsure)}"
     if not (split.agrees and base.agrees):
         said += f". Profile and clock differ by more than {100 * AGREES:.0f} %: the shares are rough"
     return said + "."
 
 
-def _listed(shares: Mapping[str, float], causes: Iterable[str]) -> str:
-    words = [f"{CAUSES[c].label} ({100 * abs(shares[c]):.0f} %)" for c in causes]
+def _tells(found: Estimate) -> bool:
+    """Whether a difference has a sign."""
+    return found.low is None or found.high is None or not found.low <= 0 <= found.high
+
+
+def _joined(words: list[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
