@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from bench.case import AXES
-from bench.case.clocks import CLOCKS
 from bench.case.causes import as_markdown as causes_as_markdown
+from bench.case.clocks import CLOCKS
 from bench.case.columns import COLUMNS, as_markdown
 from bench.case.schema import Status
 from bench.case.shapes import named_models
