@@ -11,8 +11,9 @@ import pytest
 import typer
 
 from bench.case import AXES
+from bench.case.causes import as_markdown as causes_as_markdown
 from bench.case.clocks import CLOCKS
-from bench.case.columns import as_markdown
+from bench.case.columns import COLUMNS, as_markdown
 from bench.case.schema import Status
 from bench.case.shapes import named_models
 from bench.cli import app
@@ -106,6 +107,14 @@ def test_every_link_in_the_docs_leads_somewhere() -> None:
 
 def test_the_page_of_columns_is_the_schemas() -> None:
     assert (ROOT / "docs" / "columns.md").read_text() == as_markdown(), "python -m bench.case.columns > docs/columns.md"
+    for name in COLUMNS:
+        assert f"| `{name}` |" in as_markdown()
+
+
+def test_the_page_on_causes_has_their_tables() -> None:
+    page = (ROOT / "docs" / "why.md").read_text()
+    for table in causes_as_markdown().split("\n\n"):
+        assert table in page, "python -m bench.case.causes"
 
 
 def test_exact_versions_satisfy_the_floors() -> None:

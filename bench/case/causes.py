@@ -68,3 +68,15 @@ CAUSE_ROW = (
     ),
     Column("source", f"what was timed: {' or '.join(SOURCES)}"),
 )
+
+
+def as_markdown() -> str:
+    """The tables of docs/why.md: the causes, and the columns of causes.csv."""
+    causes = [f"| {cause.label} | `{name}` | {cause.meaning} |" for name, cause in CAUSES.items()]
+    columns = [f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in CAUSE_ROW]
+    tables = (["| Cause | In causes.csv | What counts as it |", *causes], ["| Column | Unit | Meaning |", *columns])
+    return "\n".join(f"{head}\n| --- | --- | --- |\n" + "\n".join(lines) + "\n" for head, *lines in tables)
+
+
+if __name__ == "__main__":
+    print(as_markdown(), end="")

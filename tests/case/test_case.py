@@ -14,7 +14,7 @@ import pytest
 from bench.case import AXES, Case, read_case
 from bench.case.case import TYPES
 from bench.case.clocks import CLOCKS
-from bench.case.columns import COLUMNS, as_markdown
+from bench.case.columns import COLUMNS
 from bench.case.schema import Axis, axis
 from bench.sweeps.file import Axes, SweepFile
 from tests.conftest import ROOT, Bench
@@ -96,12 +96,6 @@ def test_cases_that_differ_in_how_they_train_are_compared(make: Case) -> None:
     assert full.comparison == make.comparison
     for name, value in (("seq", 32), ("precision", "bf16"), ("l2", "warm"), ("trainable_layers", "2")):
         assert Case(**{**make.axes(), name: value}).comparison != make.comparison, name
-
-
-def test_the_page_of_columns_is_the_schemas() -> None:
-    assert (ROOT / "docs" / "columns.md").read_text() == as_markdown()
-    for name in COLUMNS:
-        assert f"| `{name}` |" in as_markdown()
 
 
 def test_list_shows_the_axes_that_are_listed(bench: Bench, sweep_file: Path) -> None:
