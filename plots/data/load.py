@@ -1,11 +1,15 @@
-"""Reads a results folder: rows.jsonl (or rows.csv), samples.jsonl, run.json. Every key of every file is optional."""
+"""Reads a results folder: rows.jsonl (or rows.csv), samples.jsonl, run.json, causes.csv. Every key of every file but
+the last is optional."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.errors import UserError
+from bench.record.causes import Key as CausesKey
+from bench.record.causes import Split, read_causes
 from bench.record.read import read_rows, read_run, read_samples
 
 ROW_FILES = ("rows.jsonl", "rows.csv")  # the record first; the CSV is derived from it
@@ -33,6 +37,7 @@ class Folder:
     lines: dict[Key, Line]  # of samples
     run: dict[str, Any]
     notes: tuple[str, ...]  # what was passed over while reading
+    causes: Mapping[CausesKey, Split] = field(default_factory=dict)
 
     @property
     def sweep(self) -> str | None:
@@ -109,4 +114,4 @@ def load(path: Path) -> Folder:
     stale = {key for key, row in rows.items() if key in runs and None not in (row.get("run_id"), runs[key])}
     stale = {key for key in stale if rows[key]["run_id"] != runs[key]}
     kept = {key: line for key, line in samples.items() if key in rows and key not in stale}
-    return Folder(path, tuple(rows.values()), kept, run, tuple(notes))
+    return Folder(path, tuple(rows.values()), kept, run, tuple(notes), read_causes(path))
