@@ -50,12 +50,12 @@ class Compared:
         return self.split.total_ms - self.full.total_ms
 
     @property
-    def differs(self) -> bool:
-        """Whether there is a difference to explain: the ratio's interval does not hold 1, and the medians agree."""
+    def word(self) -> str:
+        """What stands in place of an explanation where there is no difference to explain."""
         found = self.ratio.value
         if found is None or found.low is None or found.high is None or found.low <= 1 <= found.high:
-            return False
-        return self.total_ms * (found.value - 1) > 0
+            return "not told apart from 1"
+        return "" if self.total_ms * (found.value - 1) > 0 else "ratio and medians disagree"
 
 
 def told(panel: Panel, case: Case, pass_: str) -> Told:
@@ -99,10 +99,17 @@ def places(panel: Panel) -> list[Place]:
     return sorted(longest, key=lambda place: -longest[place])
 
 
-def longest_places(panel: Panel) -> list[Place]:
-    """Of each model or layer the place with the longest time, in the order of tables."""
-    first = {place[0]: place for place in reversed(places(panel))}
-    return [first[subject] for subject in panel.subjects if subject in first]
+def longest_places(panel: Panel, most: int) -> list[Place]:
+    """Of each model or layer the place with the longest time; the longest of them, in the order of tables."""
+    first: dict[str, Place] = {}
+    for place in places(panel):
+        first.setdefault(place[0], place)
+    return sorted([*first.values()][:most], key=lambda place: panel.subjects.index(place[0]))
+
+
+def unit_of(panel: Panel) -> tuple[str, float]:
+    """The unit of times, and how many of it make a ms: one layer takes less than a few ms."""
+    return ("us", 1e3) if panel.level == "linear" else ("ms", 1.0)
 
 
 def cases_at(panel: Panel, place: Place) -> list[Case]:

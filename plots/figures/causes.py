@@ -1,18 +1,19 @@
 """Stacked bars: what the time of a pass goes into, Full-FT's beside that of each training type."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.case.causes import CAUSES
 from bench.record.causes import Split
-from plots.data.causes import cases_at, causes_in, longest_places, passes_of, told
+from plots.data.causes import Told, cases_at, causes_in, longest_places, passes_of, told, unit_of
 from plots.data.labels import listed, shape_word
 from plots.data.panels import Panel
 from plots.figures.canvas import FAILED, INK, finish, new_canvas, whisker
 from plots.render.blocks import Figure
 from plots.text.captions import conditions_of, panel_place
+from plots.text.numbers import short
 from plots.text.why import source_words
 
 if TYPE_CHECKING:
@@ -52,8 +53,7 @@ def causes_figure(panel: Panel, path: Path) -> Figure | None:
     """A row of axes a pass, a column a model at its longest time; a bar for each training type."""
     from matplotlib.patches import Patch
 
-    passes, places = passes_of(panel), longest_places(panel)
-    shown = places[:MODELS]
+    passes, shown, (unit, by) = passes_of(panel), longest_places(panel, MODELS), unit_of(panel)
     cases = {place: cases_at(panel, place)[:TYPES] for place in shown}
     found = {(c, p): told(panel, c, p) for of_place in cases.values() for c in of_place for p in passes}
     splits = [one.split for one in found.values() if one.split]
@@ -71,24 +71,8 @@ def causes_figure(panel: Panel, path: Path) -> Figure | None:
     grid = canvas.subplots(len(passes), len(shown), squeeze=False, sharey=True)
     for row, pass_ in enumerate(passes):
         for axes, place in zip(grid[row], shown, strict=True):
-            top = 0.0
-            for case in cases[place]:
-                y, time, one = types.index(panel.labels[case]), panel.time(case, pass_), found[case, pass_]
-                if one.split is None or time.time is None:
-                    axes.text(0, y, f" {one.word}", va="center", fontsize=7.5, color=FAILED)
-                    continue
-                _bar(axes, y, {**{c: p.ms for c, p in one.split.parts.items() if c in drawn},
-                               OTHER: sum(p.ms for c, p in one.split.parts.items() if c in rest)})  # fmt: skip
-                low, high = whisker(time.time)
-                axes.errorbar(
-                    time.time.value, y, xerr=[[low], [high]], fmt="D", ms=3.5, color=INK, mfc="white", elinewidth=1,
-                    capsize=2.5, zorder=4,
-                )  # fmt: skip
-                end = max(time.time.value + high, one.split.total_ms)
-                axes.annotate(
-                    f"{time.time.value:.3g}", (end, y), (5, 0), textcoords="offset points", va="center", fontsize=8
-                )
-                top = max(top, end)
+            rows = {types.index(panel.labels[case]): found[case, pass_] for case in cases[place]}
+            top = max(_bar(axes, panel, y, one, drawn, by) for y, one in rows.items())
             axes.set_xlim(0, top * 1.14 or 1.0)
             axes.set_title(f"{pass_}: {place[0]}, {shape_word(place[1])}", loc="left", fontsize=9)
             axes.grid(False, axis="y")
@@ -96,13 +80,14 @@ def causes_figure(panel: Panel, path: Path) -> Figure | None:
         grid[row][0].set_yticks(range(len(types)), names)
         grid[row][0].set_ylim(len(types) - 0.45, -0.55)
     for axes in grid[-1]:
-        axes.set_xlabel("ms")
+        axes.set_xlabel(unit)
     labels = {cause: CAUSES[cause].label if cause in CAUSES else OTHER for cause in keys}
     handles = [
         Patch(facecolor=PAINT[c][0], hatch=PAINT[c][1] * 2, edgecolor=INK, linewidth=0.5, label=labels[c]) for c in keys
     ]
     canvas.legend(handles=handles, loc="upper left", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.2,
                   handleheight=1.1, columnspacing=1.4)  # fmt: skip
+    what = "layers" if panel.level == "linear" else "models"
     words = (
         f"{source_words(panel)}. Diamonds: the measured median with its 95 % interval. "
         + (
@@ -110,20 +95,34 @@ def causes_figure(panel: Panel, path: Path) -> Figure | None:
             if rest
             else ""
         )
-        + (f"{len(shown)} of {len(places)} models; the tables have all. " if len(shown) < len(places) else "")
+        + (f"{len(shown)} of {len(panel.subjects)} {what}. " if len(shown) < len(panel.subjects) else "")
         + conditions_of(panel.results, [case for case, _ in found], panel.clock)
     )
-    return finish(canvas, path, f"Why: what the time goes into: {panel_place(panel)}", words)
+    return finish(canvas, path, f"What the time goes into, by cause: {panel_place(panel)}", words)
 
 
 def _part(split: Split, cause: str) -> float:
     return split.parts[cause].ms / split.total_ms if cause in split.parts and split.total_ms else 0.0
 
 
-def _bar(axes: "Axes", y: float, parts: Mapping[str, float]) -> None:
+def _bar(axes: "Axes", panel: Panel, y: float, found: Told, drawn: Sequence[str], by: float) -> float:
+    """The bar of a pass with its median, or the word that stands in its place; returns how far it reaches."""
+    time = panel.time(found.case, found.pass_).time
+    if found.split is None or time is None:
+        axes.text(0, y, f" {found.word}", va="center", fontsize=7.5, color=FAILED)
+        return 0.0
+    ms = {cause: part.ms for cause, part in found.split.parts.items() if cause in drawn}
+    ms[OTHER] = found.split.total_ms - sum(ms.values())
     left = 0.0
-    for cause in PAINT:
-        if ms := parts.get(cause):
-            colour, hatch = PAINT[cause]
-            axes.barh(y, ms, 0.74, left, color=colour, hatch=hatch * 2, edgecolor=INK, linewidth=0.5)
-            left += ms
+    for cause, (colour, hatch) in PAINT.items():
+        if (width := by * ms.get(cause, 0.0)) > 0:
+            axes.barh(y, width, 0.74, left, color=colour, hatch=hatch * 2, edgecolor=INK, linewidth=0.5)
+            left += width
+    low, high = whisker(time.times(by))
+    axes.errorbar(
+        by * time.value, y, xerr=[[low], [high]], fmt="D", ms=3.5, color=INK, mfc="white", elinewidth=1, capsize=2.5,
+        zorder=4,
+    )  # fmt: skip
+    end = max(by * time.value + high, left)
+    axes.annotate(short(by * time.value), (end, y), (5, 0), textcoords="offset points", va="center", fontsize=8)
+    return end

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from bench.case import Case
 from bench.case.causes import CAUSES
 from bench.case.schema import BASELINE
-from plots.data.causes import Compared, cases_at, compared, passes_of, places
+from plots.data.causes import Compared, cases_at, compared, passes_of, places, unit_of
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.figures.canvas import INK, SOFT, finish, new_canvas
 from plots.render.blocks import Figure
 from plots.text.captions import conditions_of, panel_place
 from plots.text.headline import chosen
-from plots.text.numbers import ratio_word
+from plots.text.numbers import ratio_word, short
 from plots.text.why import sentence_of, source_words
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ def waterfall_figure(panel: Panel, path: Path) -> Figure | None:
     passes = passes_of(panel)
     pairs = _pairs(panel)[:PAIRS]
     found = {(case, p): one for case in pairs for p in passes if (one := compared(panel, case, p))}
-    if not any(one.differs for one in found.values()):
+    if all(one.word for one in found.values()):
         return None
-    steps = {key: _steps(one) for key, one in found.items() if one.differs}
+    steps = {key: _steps(one) for key, one in found.items() if not one.word}
     rows = {p: _rows([steps[key] for key in steps if key[1] == p]) for p in passes}
     heights = [0.75 + 0.24 * max(len(rows[p]), 2) for p in passes]
     canvas = new_canvas(2.0 + max(5.6, 3.7 * len(pairs)), 1.5 + sum(heights))
@@ -46,12 +46,14 @@ def waterfall_figure(panel: Panel, path: Path) -> Figure | None:
         grid[i][0].set_yticks(range(len(rows[pass_])), rows[pass_])
         grid[i][0].set_ylim(max(len(rows[pass_]), 2) - 0.4, -0.6)
     for axes in grid[-1]:
-        axes.set_xlabel("ms")
+        axes.set_xlabel(unit_of(panel)[0])
     subject, size = places(panel)[0]
+    sides = [case for one in found.values() for case in (one.base, one.case)]
     words = (
         f"{' '.join(sentence_of(panel, one) for one in found.values())} Orange: more time than Full-FT; blue, hatched: "
-        f"less. Diamonds: the two medians. The axes do not begin at 0. {source_words(panel)}. "
-        f"{conditions_of(panel.results, [*{c for one in found.values() for c in (one.base, one.case)}], panel.clock)}"
+        f"less; {REST}: those each below {100 * LEAST:.0f} % of what is added and taken away. Diamonds: the two "
+        f"medians. The axes do not begin at 0. {source_words(panel)}. "
+        f"{conditions_of(panel.results, list(dict.fromkeys(sides)), panel.clock)}"
     )
     return finish(
         canvas,
@@ -77,14 +79,15 @@ def _steps(found: Compared) -> dict[str, float]:
     more = {cause: one.value for cause, one in found.beyond.items()}
     all_of_it = sum(map(abs, more.values()))
     told = {CAUSES[cause].label: ms for cause, ms in more.items() if abs(ms) >= LEAST * all_of_it}
-    return told | {REST: sum(more.values()) - sum(told.values())}
+    rest = sum(more.values()) - sum(told.values())
+    return told | ({REST: rest} if abs(rest) >= LEAST / 10 * all_of_it else {})
 
 
 def _rows(steps: Sequence[dict[str, float]]) -> list[str]:
     """Names of the rows: Full-FT above, the causes in one order, the method below."""
     named = {name for found in steps for name in found}
     order = [*(cause.label for cause in CAUSES.values()), REST]
-    return ["Full-FT", *(name for name in order if name in named), "the method"]
+    return ["Full-FT", *(name for name in order if name in named), "the method"] if named else []
 
 
 def _draw(
@@ -93,29 +96,30 @@ def _draw(
 ) -> None:  # fmt: skip
     ratio = ratio_word(panel.ratio(case, pass_))
     name = "\n".join(textwrap.wrap(panel.labels[case], 34))
-    axes.set_title(f"{name}\n{pass_}: {ratio} times", loc="left", fontsize=9)
+    axes.set_title(f"{name}\n{pass_}: {ratio} times Full-FT's", loc="left", fontsize=8.5)
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     if found is None or steps is None:
-        word = "not told apart from 1:\nno difference to explain" if found else "no causes on record"
+        word = f"{found.word}:\nno difference to explain" if found else "no causes on record"
         axes.text(0.5, 0.5, word, ha="center", va="center", fontsize=8.5, color=SOFT, transform=axes.transAxes)
         axes.set_xticks([])
         return
-    at, ends = found.full.total_ms, [found.full.total_ms]
+    by = unit_of(panel)[1]
+    start, goal = by * found.full.total_ms, by * found.split.total_ms
+    at, ends = start, [start]
     for y, row in enumerate(rows[1:-1], 1):
-        more = steps.get(row, 0.0)
+        more = by * steps.get(row, 0.0)
         axes.plot([at, at], [y - 1, y], color=SOFT, lw=0.7, zorder=1)
         if more:
             colour, hatch = MORE if more > 0 else LESS
             axes.barh(y, more, 0.66, at, color=colour, hatch=hatch, edgecolor=INK, linewidth=0.5)
-            axes.annotate(
-                f"{more:+.3g}", (max(at, at + more), y), (4, 0), textcoords="offset points", va="center", fontsize=8
-            )
+            end = max(at, at + more)
+            axes.annotate(short(more, "+"), (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
         at += more
         ends.append(at)
     axes.plot([at, at], [len(rows) - 2, len(rows) - 1], color=SOFT, lw=0.7, zorder=1)
-    for y, ms in ((0, found.full.total_ms), (len(rows) - 1, found.split.total_ms)):
-        axes.plot(ms, y, marker="D", ms=5, color=INK, ls="")
-        axes.annotate(f"{ms:.4g}", (ms, y), (7, 0), textcoords="offset points", va="center", fontsize=8, weight="bold")
+    for y, x in ((0, start), (len(rows) - 1, goal)):
+        axes.plot(x, y, marker="D", ms=5, color=INK, ls="")
+        axes.annotate(short(x), (x, y), (7, 0), textcoords="offset points", va="center", fontsize=8, weight="bold")
     reach = max(ends) - min(ends)
     axes.set_xlim(min(ends) - 0.06 * reach, max(ends) + 0.3 * reach)

@@ -7,12 +7,12 @@ from bench.case.causes import AGREES, CAUSES
 from bench.record.causes import Part, Split
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
-from plots.data.causes import Compared, Place, cases_at, causes_in, compared, passes_of, told
+from plots.data.causes import Compared, Place, cases_at, causes_in, compared, passes_of, told, unit_of
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.render.blocks import Table
 from plots.text.captions import conditions_of
-from plots.text.numbers import difference_word, ratio_word
+from plots.text.numbers import difference_word, ratio_word, short
 from plots.text.why import source_words
 
 ALL = "all causes"
@@ -29,7 +29,7 @@ def causes_tables(panel: Panel, wanted: Sequence[Place]) -> list[Table]:
 def _table(panel: Panel, place: Place, pass_: str, first: bool) -> Table | None:
     found = {case: split for case in cases_at(panel, place) if (split := told(panel, case, pass_).split)}
     lines = [line for case, split in found.items() for line in _lines(panel, case, pass_, split)]
-    unit = _unit(panel)[0]
+    unit = unit_of(panel)[0]
     notes = [_columns(panel) if first else SAME, conditions_of(panel.results, list(found), panel.clock)]
     subject, size = place
     return Table(
@@ -56,13 +56,9 @@ def _columns(panel: Panel) -> str:
     )
 
 
-def _unit(panel: Panel) -> tuple[str, float]:
-    return ("us", 1e3) if panel.level == "linear" else ("ms", 1.0)  # one layer takes less than a few ms
-
-
 def _lines(panel: Panel, case: Case, pass_: str, split: Split) -> list[tuple[str, ...]]:
     """The whole, then the causes that it or Full-FT has."""
-    one, label, by = compared(panel, case, pass_), panel.labels[case], _unit(panel)[1]
+    one, label, by = compared(panel, case, pass_), panel.labels[case], unit_of(panel)[1]
     whole, parts = panel.time(case, pass_).time, split.parts
     assert whole is not None, "causes are told of what has a time"
     counts = (_sum([getattr(p, name) for p in parts.values()]) for name in ("launches", "flops", "bytes"))
@@ -79,19 +75,10 @@ def _lines(panel: Panel, case: Case, pass_: str, split: Split) -> list[tuple[str
     return lines
 
 
-def _counted(launches: float | None, flops: float | None, size: float | None) -> tuple[str, str, str]:
+def _counted(launches: float | None, flops: float | None, size: float | None) -> tuple[str, ...]:
     """Launches, GFLOP and MB; empty where not known."""
-    return (
-        _short(launches),
-        _short(None if flops is None else flops / 1e9),
-        _short(None if size is None else size / 1e6),
-    )
-
-
-def _short(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0f}" if value < 1e7 and (value >= 100 or value == round(value)) else f"{value:.3g}"
+    counts = ((launches, 1.0), (flops, 1e9), (size, 1e6))
+    return tuple("" if value is None else short(value / by) for value, by in counts)
 
 
 def _sum(values: Sequence[float | None]) -> float | None:
@@ -104,7 +91,6 @@ def _beyond(found: Compared | None, cause: str | None, by: float) -> tuple[str, 
     if found is None:
         return "", ""
     if cause is None:
-        share = "100" if found.differs else "not told apart from 1"
-        return f"{found.total_ms * by:+.4g}", share
+        return short(by * found.total_ms, "+"), found.word or "100"
     more = found.beyond[cause]
-    return difference_word(more.times(by)), f"{100 * more.value / found.total_ms:.0f}" if found.differs else ""
+    return difference_word(more.times(by)), "" if found.word else f"{100 * more.value / found.total_ms:.0f}"

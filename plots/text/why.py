@@ -51,7 +51,8 @@ def source_words(panel: Panel) -> str:
     sources = distinct(split.source for one in _at_first(panel) if (split := one.split))
     return (
         f"The times are those {listed([SOURCES[source] for source in sources])}, profiled after the timing in a "
-        f"process of its own and scaled to the medians of clock {panel.clock}, so that all causes of a pass add up to its time"
+        f"process of its own and scaled to the medians of clock {panel.clock}, so that all causes of a pass add up to "
+        "its time"
     )
 
 
