@@ -13,6 +13,7 @@ from plots.render.blocks import Block, Code, Heading, Items, Para
 from plots.text.captions import panel_place
 from plots.text.sections import shown
 
+MAX_ROUGH = 4  # passes named whose profile and clock disagree
 SOURCES = {
     "operators": "of a CPU's operators, each without what it calls (self times)",
     "kernels": "of the GPU's kernels",
@@ -30,7 +31,8 @@ def why(panels: Sequence[Panel], whole: str) -> list[Block]:
     if not folder.causes:
         blocks.append(Para(f"What the time goes into is not told: there is no {CAUSES_CSV} in this folder."))
     for panel in timed if folder.causes else ():
-        blocks += [Heading(f"{panel_place(panel)}, {panel.precision}", 3)] if timed[1:] else []
+        where = f"{panel_place(panel)}, {panel.precision}"
+        blocks += [Heading(f"{where[0].upper()}{where[1:]}", 3)] if timed[1:] else []
         blocks += _of_panel(panel)
     if any(places(panel)[1:] for panel in timed):
         blocks.append(Para(f"{whole} has the causes of all models and sizes that {CAUSES_CSV} has."))
@@ -67,15 +69,15 @@ def _of_panel(panel: Panel) -> list[Block]:
     blocks += [Items(tuple(sentence_of(panel, one) for one in found))] if found else []
     if not any(panel.is_full(case) for case in cases):
         blocks.append(Para("Full-FT was not measured here, so there is no difference to explain."))
-    rough = [(one, split) for one in _at_first(panel) if (split := one.split) and not split.agrees]
+    rough = {
+        f"{panel.labels[one.case]} {one.pass_}": s for one in _at_first(panel) if (s := one.split) and not s.agrees
+    }
     if rough:
-        named = [
-            f"{panel.labels[one.case]} {one.pass_} "
-            f"({'not known' if split.remainder is None else f'{100 * split.remainder:.0f} %'})"
-            for one, split in rough
-        ]
-        words = f"Profile and clock differ by more than {100 * AGREES:.0f} % of the time in {listed(named)}: "
-        blocks.append(Para(f"{words}the causes of {'these' if rough[1:] else 'this'} are rough."))
+        parts = ["not known" if s.remainder is None else f"{100 * s.remainder:.0f} %" for s in rough.values()]
+        each = [f"{name} ({part})" for name, part in zip(rough, parts, strict=True)]
+        more = [f"{len(each) - MAX_ROUGH} more (the tables have all)"] if each[MAX_ROUGH:] else []
+        where = listed([*each[:MAX_ROUGH], *more])
+        blocks.append(Para(f"Profile and clock differ by more than {100 * AGREES:.0f} % in {where}: a rough account."))
     return [*blocks, *lacking]
 
 

@@ -79,3 +79,9 @@ def test_a_profile_that_the_clock_contradicts_is_said():
     rough = Split(LORA.parts, 1.0, 0.12, "operators")
     told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(1.5, 1.48, 1.52), rough, FULL)
     assert told.endswith("Profile and clock differ by more than 5 %: the shares are rough.")
+
+
+@pytest.mark.parametrize("ratio", [Estimate(0.9, 0.8, 0.95), Estimate(1.1, 1.05, 1.2)])
+def test_no_shares_where_the_medians_are_equal(ratio):
+    told = sentence("LoRA eager", "Full-FT eager", "forward", ratio, LORA, LORA)
+    assert told.endswith("differ by +0 ms: their causes cannot be told.")
