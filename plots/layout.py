@@ -4,9 +4,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from plots.data.breakdown import GPU_CLOCKS, has_both
+from plots.data.causes import places
 from plots.data.panels import Panel, by_clock
 from plots.render.blocks import Table
 from plots.tables.breakdown import breakdown_tables
+from plots.tables.causes import causes_tables
 from plots.tables.efficiency import efficiency_table, memory_table
 from plots.tables.lengths import lengths_table
 from plots.tables.peers import layers_summary, layers_table
@@ -20,6 +22,7 @@ class Tables:
 
     times: list[Table] = field(default_factory=list)  # of the headline panel: eager, beside the paper, graph, the step
     breakdown: list[Table] = field(default_factory=list)
+    causes: list[Table] = field(default_factory=list)  # of the longest time; those of others are aside
     hardware: list[Table] = field(default_factory=list)
     further: list[Table] = field(default_factory=list)
     aside: list[Table] = field(default_factory=list)  # in no report: others tell more about the same samples
@@ -27,7 +30,7 @@ class Tables:
 
     @property
     def every(self) -> list[Table]:
-        return [*self.times, *self.breakdown, *self.hardware, *self.further, *self.aside]
+        return [*self.times, *self.breakdown, *self.causes, *self.hardware, *self.further, *self.aside]
 
 
 def lay_out(panels: list[Panel]) -> Tables:
@@ -44,6 +47,8 @@ def lay_out(panels: list[Panel]) -> Tables:
             times += _times(panel)
         times += _present(step_table(panel) for panel in shown if panel.clock != "host")
         tables.breakdown.extend(breakdown_tables(head) if both else [])
+        told = places(head)
+        tables.causes.extend(causes_tables(head, told[:1]))
         on_gpu = [panel for clock in GPU_CLOCKS for panel in group if panel.clock == clock]
         tables.hardware.extend(_present(efficiency_table(panel) for panel in on_gpu[:1]))
         tables.hardware.extend(_present([memory_table(head)]))
@@ -52,6 +57,7 @@ def lay_out(panels: list[Panel]) -> Tables:
         tables.layers.extend(layers_table(panel) for panel in shown if panel.compares_implementations)
         for panel in apart:
             tables.aside.extend(_times(panel))
+        tables.aside.extend(causes_tables(head, told[1:]))
     return Tables(**{name: [spare_marks(table) for table in found] for name, found in vars(tables).items()})
 
 

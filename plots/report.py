@@ -30,6 +30,7 @@ from plots.text.conditions import conditions
 from plots.text.headline import causes, headline
 from plots.text.numbers import spare_marks
 from plots.text.sections import noise_note, progress_note, provenance, status_blocks
+from plots.text.why import why
 
 MAX_LINES = 80  # of a table inside the report; the tables' own file has all of them
 QUESTION = "Which way of fine-tuning is really faster here, in forward and backward: all weights, LoRA or PaCA?"
@@ -37,6 +38,7 @@ TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the 
 TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
 TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
 REPORT = ("report.md", "report.html")
+IN_SECTIONS = ("split", "steps", "causes", "waterfall")  # figures that stand beside their tables
 
 READING = (
     "Lower is faster. Full-FT trains every weight, LoRA two thin matrices beside each adapted layer, PaCA a few input "
@@ -88,7 +90,11 @@ def draw(
             "Where the time goes", _of(drawn, "split"), _shortened(tables.breakdown, table_md),
             _aside_note(panels, tables, table_md),
         )  # fmt: skip
-        body += _section("Figures", [f for f in drawn if f.stem not in ("split", "steps")])
+        body += _section(
+            "Why", why([group[0] for group in by_clock(panels)], table_md), _of(drawn, "causes", "waterfall"),
+            _shortened(tables.causes, table_md),
+        )  # fmt: skip
+        body += _section("Figures", [f for f in drawn if f.stem not in IN_SECTIONS])
         body += _section("Efficiency and memory", _shortened(tables.hardware, table_md))
         body += _section("Further tables", _shortened(tables.further, table_md))
         body += _section("Layer by layer", _shortened(tables.layers, PEERS[0]))
@@ -127,8 +133,8 @@ def _section(name: str, *parts: Sequence[Block]) -> list[Block]:
     return [Heading(name), *blocks] if blocks else []
 
 
-def _of(drawn: Sequence[Figure], stem: str) -> list[Figure]:
-    return [figure for figure in drawn if figure.stem == stem]
+def _of(drawn: Sequence[Figure], *stems: str) -> list[Figure]:
+    return [figure for figure in drawn if figure.stem in stems]
 
 
 def _shortened(tables: Sequence[Table], whole: str) -> list[Table]:

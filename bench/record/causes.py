@@ -138,7 +138,7 @@ def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Spli
         return f"{told}{ends}, which is not told apart from 1: there is no difference to explain."
     beyond = split.beyond(base)
     total = sum(e.value for e in beyond.values())
-    if (total > 0) != (ratio.value > 1):
+    if total * (ratio.value - 1) <= 0:
         return f"{told}, but the medians of the two differ by {total:+.3g} ms: their causes cannot be told."
     shares = {cause: e.value / total for cause, e in beyond.items() if abs(e.value) >= LEAST * abs(total)}
     sure = {cause: share for cause, share in shares.items() if _tells(beyond[cause])}

@@ -1,12 +1,18 @@
-"""Reads a results folder: rows.jsonl (or rows.csv), samples.jsonl, run.json. Every key of every file is optional."""
+"""Reads a results folder: rows.jsonl (or rows.csv), samples.jsonl, run.json, causes.csv. Every key of every file but
+the last is optional."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import UserError
 from bench.record.read import read_rows, read_run, read_samples
+
+if TYPE_CHECKING:
+    from bench.record.causes import Key as CausesKey
+    from bench.record.causes import Split
 
 ROW_FILES = ("rows.jsonl", "rows.csv")  # the record first; the CSV is derived from it
 
@@ -33,6 +39,7 @@ class Folder:
     lines: dict[Key, Line]  # of samples
     run: dict[str, Any]
     notes: tuple[str, ...]  # what was passed over while reading
+    causes: "Mapping[CausesKey, Split]" = field(default_factory=dict)
 
     @property
     def sweep(self) -> str | None:
@@ -89,6 +96,8 @@ def _line(found: dict[str, Any]) -> Line:
 def load(path: Path) -> Folder:
     """Reads one results folder. Raises UserError where there is none, one of another schema, or a damaged
     one."""
+    from bench.record.causes import read_causes  # imports numpy, which --help does without
+
     looked_for = (*ROW_FILES, "run.json")
     if not path.is_dir():
         raise UserError(f"{path}: no such folder. A results folder holds one of {', '.join(looked_for)}.")
@@ -109,4 +118,4 @@ def load(path: Path) -> Folder:
     stale = {key for key, row in rows.items() if key in runs and None not in (row.get("run_id"), runs[key])}
     stale = {key for key in stale if rows[key]["run_id"] != runs[key]}
     kept = {key: line for key, line in samples.items() if key in rows and key not in stale}
-    return Folder(path, tuple(rows.values()), kept, run, tuple(notes))
+    return Folder(path, tuple(rows.values()), kept, run, tuple(notes), read_causes(path))

@@ -47,7 +47,7 @@ def new_canvas(width: float, height: float) -> "Canvas":
 def finish(canvas: "Canvas", path: Path, title: str, words: str) -> Figure:
     """Title above, caption below, both files on disk. Nothing in them depends on the day they were drawn."""
     width, height = canvas.get_size_inches()
-    lines = textwrap.wrap(words, int(width * 19))
+    lines = textwrap.wrap(words, int(width * 18))
     low = (0.118 * len(lines) + 0.14) / height
     head = canvas.suptitle(
         title,

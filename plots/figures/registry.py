@@ -5,6 +5,7 @@ from pathlib import Path
 
 from plots.data.panels import Panel
 from plots.figures.breakdown import breakdown_figure
+from plots.figures.causes import causes_figure
 from plots.figures.grid import grid_figure
 from plots.figures.layers import layers_figure
 from plots.figures.lengths import lengths_figure
@@ -12,11 +13,14 @@ from plots.figures.peers import peers_figure
 from plots.figures.ratio import ratio_figure
 from plots.figures.steps import steps_figure
 from plots.figures.times import times_figure
+from plots.figures.waterfall import waterfall_figure
 from plots.render.blocks import Figure
 
 # Every figure by the stem of its files, in the order in which the report shows them.
 FIGURES: dict[str, Callable[[Panel, Path], Figure | None]] = {
     "split": breakdown_figure,
+    "causes": causes_figure,
+    "waterfall": waterfall_figure,
     "steps": steps_figure,
     "times": times_figure,
     "ratio": ratio_figure,

@@ -26,7 +26,7 @@ def headline(results: Results, panels: Sequence[Panel], strategies: Sequence[Str
             return noise
         where = f"{panel_place(panel)}, {panel.precision}, clock {panel.clock}"
         told = [f"{where[0].upper()}{where[1:]}: {listed(said)}." for said in [_ratios_said(panel)] if said]
-        left = {c.method for c in panel.ratios} - {c.method for c in _chosen(panel)} - {BASELINE}
+        left = {c.method for c in panel.ratios} - {c.method for c in chosen(panel)} - {BASELINE}
         named = listed([method_label(m) for m in methods() if m in left])
         return " ".join([*told, *([f"No answer for {named}: too noisy."] if named else [])])
     if not results.cases:
@@ -44,7 +44,7 @@ def causes(panels: Sequence[Panel]) -> list[str]:
     panel = _first(panels)
     if panel is None or _no_answer(panel.results, panel.ratios.values()):
         return []
-    return [words for tell in (_cause, _on_a_cpu) for case in _chosen(panel) if (words := tell(panel, case))]
+    return [words for tell in (_cause, _on_a_cpu) for case in chosen(panel) if (words := tell(panel, case))]
 
 
 def _first(panels: Sequence[Panel]) -> Panel | None:
@@ -92,27 +92,27 @@ def _cause(panel: Panel, case: Case) -> str:
     )
 
 
-def _chosen(panel: Panel) -> dict[Case, list[Ratio]]:
+def chosen(panel: Panel) -> dict[Case, list[Ratio]]:
     """The cases that the headline tells of, one a method, each with the ratios of all cases of its training type.
     Ratios that are too wide to be results are left out.
 
     Of a method it is the first training type, at the longest time: the largest model at the largest size.
     """
-    chosen: dict[Case, list[Ratio]] = {}
+    told: dict[Case, list[Ratio]] = {}
     for method in [m for m in methods() if m != BASELINE]:
         ratios = {c: r for c, r in panel.ratios.items() if c.method == method and r.tells}
         types = [t for t in panel.types if any(panel.labels[c] == t for c in ratios)]
         if types:
             found = {c: r for c, r in ratios.items() if panel.labels[c] == types[0]}
             times = {c: panel.time(c, "forward-backward").time for c in found}
-            chosen[max(found, key=lambda c: t.value if (t := times[c]) else 0.0)] = list(found.values())
-    return chosen
+            told[max(found, key=lambda c: t.value if (t := times[c]) else 0.0)] = list(found.values())
+    return told
 
 
 def _ratios_said(panel: Panel) -> list[str]:
     """'LoRA eager took 1.31 [1.29, 1.33] times Full-FT's forward-backward on ...' for each case that is told of."""
     said: list[str] = []
-    for case, ratios in _chosen(panel).items():
+    for case, ratios in chosen(panel).items():
         ratio, base = panel.ratio(case), panel.results.baseline(case)
         assert ratio.value is not None and base is not None, "a case with a ratio has both"
         values = [r.value.value for r in ratios if r.value]

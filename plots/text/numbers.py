@@ -19,6 +19,11 @@ def time_word(cell: Cell, by: float = 1.0) -> str:
     return marked(with_interval(cell.time.times(by)), cell.noisy)
 
 
+def short(value: float, sign: str = "") -> str:
+    """Three digits, or all before the point: '0.123', '1234'; '+' as sign tells that of what is above zero too."""
+    return f"{value:{sign}.0f}" if 100 <= abs(value) < 1e7 else f"{value:{sign}.3g}"
+
+
 def ratio_word(ratio: Ratio) -> str:
     """The ratio with its interval, 1 for the baseline itself, or the word that stands in its place."""
     if ratio.value is None:

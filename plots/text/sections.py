@@ -78,7 +78,7 @@ def provenance(folder: Folder) -> list[Block]:
     pairs += [("rows", str(len(folder.rows))), ("rows with raw samples", str(len(folder.lines)))]
     pairs += [("note", note) for note in folder.notes]
     asked, _ = commands(folder)
-    redraw = f"python -m plots {shlex.quote(_shown(folder.path))}"
+    redraw = f"python -m plots {shlex.quote(shown(folder.path))}"
     blocks: list[Block] = [
         Heading("Where it comes from"),
         Items(tuple(f"{name}: {value}" for name, value in pairs)),
@@ -91,7 +91,7 @@ def provenance(folder: Folder) -> list[Block]:
     return blocks
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """The folder as seen from the working directory, where it lies inside it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))

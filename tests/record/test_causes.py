@@ -85,3 +85,9 @@ def test_where_all_causes_are_uncertain_none_is_named():
     lora = Split({"base_forward": Part(63.0, 55.0, 70.0), "norms": Part(2.0)}, 1.0, 0.0, "operators")
     told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(1.05, 1.01, 1.08), lora, FULL)
     assert told.endswith("of the extra 3 ms, no cause stands out of the noise between the two profiles.")
+
+
+@pytest.mark.parametrize("ratio", [Estimate(0.9, 0.8, 0.95), Estimate(1.1, 1.05, 1.2)])
+def test_no_shares_where_the_medians_are_equal(ratio):
+    told = sentence("LoRA eager", "Full-FT eager", "forward", ratio, LORA, LORA)
+    assert told.endswith("differ by +0 ms: their causes cannot be told.")
