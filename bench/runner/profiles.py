@@ -1,48 +1,74 @@
-"""Profiles a case in a worker of its own, which nothing is timed in."""
+"""Profiles cases, each in a worker of its own, in which nothing is timed."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.case import Case
 from bench.devices import Device, visible_index
 from bench.record.causes import Part, Split
-from bench.runner.lane import Lane
+from bench.runner.lane import Lane, Lost
 from bench.runner.worker_process import Worker
 from bench.timing.settings import MeasureSettings
 
 PassClock = tuple[str, str]
 
 
-def profile(
-    case: Case,
-    medians: Mapping[PassClock, float],
-    device: Device,
-    threads: int | None,
-    log: Path,
-    trace: Path | None = None,
-) -> dict[PassClock, Split]:
-    """What the time of each pass and clock goes into.
+@dataclass(frozen=True)
+class Job:
+    """One case to profile. medians: in ms, which its causes add up to. log: what the worker prints goes there. trace:
+    where a Chrome trace goes."""
 
-    medians: in ms, which the causes add up to. threads: that a CPU computes with. log: what the worker prints goes
-    there. trace: where a Chrome trace goes. Raises Lost where the worker failed at it, died or hung.
+    case: Case
+    medians: Mapping[PassClock, float]
+    log: Path
+    trace: Path | None = None
+
+
+def profiles(
+    jobs: Sequence[Job], device: Device, threads: int | None, ahead: int
+) -> Iterator[dict[PassClock, Split] | Lost]:
+    """What the time of each pass and clock goes into, job by job; or how the worker failed at it, died or hung. Close
+    this generator: then no worker is left.
+
+    threads: that a CPU computes with. ahead: how many workers import what they need while another one is at work.
     """
     settings = MeasureSettings()
-    job = {
-        "device": "cpu" if device.is_cpu else f"cuda:{visible_index(device)}",
-        "gpu_uuid": device.uuid,
-        "threads": threads,
-        "passes": list(dict.fromkeys(pass_ for pass_, _ in medians)),
-        "settings": settings.model_dump(),
-        "ceilings": False,
-    }
-    lane = Lane(Worker(log, settings.timeout_s, models=case.level != "linear"))
+    lanes: deque[Lane] = deque()
+    started = 0
     try:
-        lane.greet(job)
-        given = [[*key, ms] for key, ms in medians.items()]
-        lane.send("explain", case=case.axes(), medians=given, trace=None if trace is None else str(trace.absolute()))
-        splits = lane.hear("explained")["splits"]
+        for i, job in enumerate(jobs):
+            for new in jobs[started : i + 1 + ahead]:
+                lanes.append(Lane(Worker(new.log, settings.timeout_s, models=new.case.level != "linear")))
+                started += 1
+            try:
+                yield _profile(lanes[0], job, device, threads, settings)
+            except Lost as e:
+                yield e
+            lanes.popleft().close()
     finally:
-        lane.close()
+        for lane in lanes:
+            lane.close()
+
+
+def _profile(
+    lane: Lane, job: Job, device: Device, threads: int | None, settings: MeasureSettings
+) -> dict[PassClock, Split]:
+    lane.greet(
+        {
+            "device": "cpu" if device.is_cpu else f"cuda:{visible_index(device)}",
+            "gpu_uuid": device.uuid,
+            "threads": threads,
+            "passes": list(dict.fromkeys(pass_ for pass_, _ in job.medians)),
+            "settings": settings.model_dump(),
+            "ceilings": False,
+        }
+    )
+    medians = [[*key, ms] for key, ms in job.medians.items()]
+    trace = None if job.trace is None else str(job.trace.absolute())
+    lane.send("explain", case=job.case.axes(), medians=medians, trace=trace)
+    splits = lane.hear("explained")["splits"]
     return {
         (pass_, clock): Split(**split | {"parts": {cause: Part(**part) for cause, part in split["parts"].items()}})
         for pass_, clock, split in splits

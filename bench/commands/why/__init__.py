@@ -1,6 +1,8 @@
 """python -m bench why: each ratio to Full-FT told by its causes. What causes.csv does not have is profiled first."""
 
+import os
 import signal
+from contextlib import closing
 from pathlib import Path
 
 from bench.again import to_go_on
@@ -18,7 +20,7 @@ from bench.record.environment import IDENTITY, provenance, tuned_hash
 from bench.runner.lane import Lost
 from bench.runner.lock import only_run_on
 from bench.runner.plan import results_folder
-from bench.runner.profiles import profile
+from bench.runner.profiles import Job, profiles
 from bench.sweeps.file import sweep_path
 from bench.terminal import Progress, say
 
@@ -111,31 +113,38 @@ def _refusal(known: Known, todo: list[Case], differs: str) -> str:
 
 def _profile(known: Known, todo: list[Case], device: Device, trace: bool) -> int:
     """Profiles cases, each in a process of its own, into causes.csv; how many could not be. Raises OSError."""
-    if not todo:
-        return 0
-    folder, splits, failed = known.side.folder, known.splits, 0
-    say(f"{folder} on {device.name}: {len(todo)} cases to profile")
-    progress = Progress(len(todo))
-    for case in todo:
-        problem, path = _cannot(known, case, device), _trace(known, case) if trace else None
-        if path:
-            path.parent.mkdir(exist_ok=True)
-        if not problem:
-            log = folder / "logs" / f"why-{case.method}-{case.impl}.log".replace("/", "_")
-            try:
-                found = profile(case, known.medians(case), device, known.side.run.get("threads"), log, path)
-            except Lost as e:
-                problem = f"{e.status}: {e.detail} (log: {log})"
+    folder, threads, splits = known.side.folder, known.side.run.get("threads"), known.splits
+    problems = {case: problem for case in todo if (problem := _cannot(known, case, device))}
+    for case, problem in problems.items():
+        say(f"{case.describe()}: cannot be profiled: {problem}")
+    jobs = [
+        Job(c, known.medians(c), folder / "logs" / f"why-{c.case_id}.log", _trace(known, c) if trace else None)
+        for c in todo
+        if c not in problems
+    ]
+    if jobs:
+        say(f"{folder} on {device.name}: {len(jobs)} cases to profile")
+    if jobs and trace:
+        (folder / TRACES).mkdir(exist_ok=True)
+    # One core beside those that compute can start the next worker. A call is profiled and timed in turns with one that
+    # is not, so that both see it alike.
+    ahead = int(not device.is_cpu or (os.cpu_count() or 1) > (threads or 1))
+    progress, failed = Progress(len(jobs)), len(problems)
+    with closing(profiles(jobs, device, threads, ahead)) as results:
+        for job, found in zip(jobs, results, strict=True):
+            if isinstance(found, Lost):
+                told = f"{found.status}: {found.detail} (log: {job.log})"
             else:
-                kept = {key: split for key, split in splits.items() if key[0] != case.case_id}
-                splits = kept | {(case.case_id, *key): split for key, split in found.items()}
+                kept = {key: split for key, split in splits.items() if key[0] != job.case.case_id}
+                splits = kept | {(job.case.case_id, *key): split for key, split in found.items()}
                 write_causes(folder, splits)
-                if left := [p for p in known.passes(case) if (p, known.clock) not in found]:
-                    problem = f"no causes of {', '.join(left)}"
-        progress.done += 1
-        failed += bool(problem)
-        told = f"could not be profiled: {problem}" if problem else "profiled"
-        progress.say(f"[{progress.done}/{progress.total}] {case.describe()}: {told} ({progress.left()})")
+                left = [p for p in known.passes(job.case) if (p, known.clock) not in found]
+                told = f"no causes of {', '.join(left)}" if left else ""
+            progress.done += 1
+            failed += bool(told)
+            progress.say(
+                f"[{progress.done}/{len(jobs)}] {job.case.describe()} {told or 'profiled'} ({progress.left()})"
+            )
     return failed
 
 
