@@ -1,7 +1,7 @@
 """Profiles cases, each in a worker of its own, in which nothing is timed."""
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ class Job:
 
 def profiles(
     jobs: Sequence[Job], device: Device, threads: int | None, ahead: int
-) -> Iterator[dict[PassClock, Split] | Lost]:
+) -> Generator[dict[PassClock, Split] | Lost, None, None]:
     """What the time of each pass and clock goes into, job by job; or how the worker failed at it, died or hung. Close
     this generator: then no worker is left.
 

@@ -122,7 +122,7 @@ def test_a_trace_is_one_that_perfetto_opens(story: Story) -> None:
     ids = {r["method"]: r["case_id"] for r in rows_of(story.folder)}
     traces = {path.name: json.loads(gzip.decompress(path.read_bytes())) for path in (story.folder / "traces").iterdir()}
     assert set(traces) == {f"{ids[m]}.json.gz" for m in ("full", "lora")}
-    assert all(any("addmm" in str(e.get("name")) for e in trace["traceEvents"]) for trace in traces.values())
+    assert all(any("aten::mm" in str(e.get("name")) for e in trace["traceEvents"]) for trace in traces.values())
     assert str(story.folder / "traces") in story.said["lora alone"].stderr
 
 
@@ -143,6 +143,7 @@ def test_where_all_is_there_nothing_is_profiled_or_timed(story: Story) -> None:
     assert len(rows_of(story.folder)) == 3 * 3 * 2
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_what_is_done(story: Story, copy: Path) -> None:
     (copy / CAUSES_CSV).write_text(story.causes["lora alone"])
     story.does.write_text("pathlib.Path(os.environ['TOY_DOES']).with_name('built').touch(); time.sleep(600)")
@@ -178,7 +179,6 @@ def test_what_was_measured_elsewhere_is_told_and_not_profiled(cli: Cli, copy: Pa
             f"{name} {value} -> " in error for name, value in changed.items() if name in ("source_hash", "torch")
         )
         assert "to be profiled" in error and f"small.yaml --out {copy}" in error and changed.get("gpu", "") in error
-    assert not list(copy.glob("logs/why-*0.log")) or lines
 
 
 def test_causes_of_an_earlier_measurement_are_not_told(cli: Cli, copy: Path) -> None:
