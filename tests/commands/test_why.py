@@ -128,12 +128,12 @@ def test_a_trace_is_one_that_perfetto_opens(story: Story) -> None:
 
 def test_a_worker_that_dies_costs_its_case_alone(story: Story) -> None:
     done = story.said["toy dies"]
-    assert done.returncode == 1 and "1 cases to profile" in done.stderr
+    assert done.returncode == 1 and "1 case to profile" in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("[")]
     assert "toy/eager r4" in line and "the worker ended with status 3" in line
     assert story.causes["toy dies"] == story.causes["lora alone"]
     assert done.stdout == story.said["lora alone"].stdout, "what is known is told"
-    assert "1 cases to profile" in story.said["the rest"].stderr, "and the next time it is profiled again"
+    assert "1 case to profile" in story.said["the rest"].stderr, "and the next time it is profiled again"
 
 
 def test_where_all_is_there_nothing_is_profiled_or_timed(story: Story) -> None:
@@ -171,6 +171,7 @@ def test_what_was_measured_elsewhere_is_told_and_not_profiled(cli: Cli, copy: Pa
     lines = (copy / CAUSES_CSV).read_text().splitlines(keepends=True)
     lora = {r["case_id"] for r in rows_of(copy) if r["method"] == "lora"}
     (copy / CAUSES_CSV).write_text("".join(line for line in lines if line[:12] not in lora))
+    before = sorted(path.name for path in copy.rglob("*"))
     for arguments, toys in ((("--method", "lora"), 0), ((), len(PASSES)), (("--fresh",), len(PASSES))):
         done = cli("why", copy, *arguments)
         assert done.returncode == 2 and len(done.stdout.splitlines()) == toys, "the rest is told all the same"
@@ -179,6 +180,7 @@ def test_what_was_measured_elsewhere_is_told_and_not_profiled(cli: Cli, copy: Pa
             f"{name} {value} -> " in error for name, value in changed.items() if name in ("source_hash", "torch")
         )
         assert "to be profiled" in error and f"small.yaml --out {copy}" in error and changed.get("gpu", "") in error
+    assert sorted(path.name for path in copy.rglob("*")) == before, "a refusal leaves nothing behind"
 
 
 def test_causes_of_an_earlier_measurement_are_not_told(cli: Cli, copy: Path) -> None:

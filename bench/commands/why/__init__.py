@@ -123,7 +123,7 @@ def _profile(known: Known, todo: list[Case], device: Device, trace: bool) -> int
         if c not in problems
     ]
     if jobs:
-        say(f"{folder} on {device.name}: {len(jobs)} cases to profile")
+        say(f"{folder} on {device.name}: {len(jobs)} case{'s' * (len(jobs) != 1)} to profile")
     if jobs and trace:
         (folder / TRACES).mkdir(exist_ok=True)
     # One core beside those that compute can start the next worker. A call is profiled and timed in turns with one that
