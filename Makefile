@@ -29,9 +29,11 @@ setup: $(READY)  ## Make .venv and install what everything needs, once
 	.venv/bin/python -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@
 
-bench: $(READY)  ## Measure SWEEP (Table 1) on this machine and draw its report
-	@dir=$$($(PY) -m bench run $(SWEEP) --gpu $(GPU) $(ARGS)); status=$$?; \
-	[ -z "$$dir" ] || $(PY) -m plots "$$dir" || status=$$?; exit $$status
+bench: $(READY)  ## Measure SWEEP (Table 1) on this machine, find out why times differ, and draw its report
+	@dir=$$($(PY) -m bench run $(SWEEP) --gpu $(GPU) $(ARGS)); status=$$?; why=0; \
+	[ -z "$$dir" ] || [ $$status -gt 1 ] || $(PY) -m bench why "$$dir" || why=$$?; \
+	[ -z "$$dir" ] || $(PY) -m plots "$$dir" || status=$$?; \
+	[ $$status -ne 0 ] || status=$$why; exit $$status
 
 campaign: $(READY)  ## Everything worth measuring on this GPU, resumable; ARGS="--time 25m --save DIR" stops in between
 	$(PY) -m bench campaign --gpu $(GPU) $(ARGS)

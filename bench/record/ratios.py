@@ -75,12 +75,28 @@ def with_ratios(rows: Sequence[Row], lines: Iterable[Row]) -> list[Row]:
     return found
 
 
+def repeats_of(rows: Sequence[Row], lines: Iterable[Row]) -> dict[tuple[str, str, str], list[Repeat]]:
+    """What was timed, by case_id, pass and clock. `rows`, `lines`: as for with_ratios. Of repeats under several tuned
+    tiles, which are several kernels, those under the latest's."""
+    samples = {_key(line): line for line in lines}
+    found: dict[tuple[str, str, str], list[Row]] = {}
+    for row in rows:
+        if row["status"] == Status.ok and row["median_ms"]:
+            found.setdefault((row["case_id"], row["pass"], row["clock"]), []).append(row)
+    latest = {key: max(timed, key=lambda r: r["measured_at"] or "")["tuned"] for key, timed in found.items()}
+    return {key: [_repeat(r, samples) for r in timed if r["tuned"] == latest[key]] for key, timed in found.items()}
+
+
+def ratio_over(ours: Sequence[Repeat], theirs: Sequence[Repeat], *key: str) -> Estimate:
+    """Our time over theirs, over all repeats, under the seeds that the tables use. key: pass and clock."""
+    if ours[0].case_id == theirs[0].case_id:
+        return Estimate(1.0, 1.0, 1.0)
+    above, below = (measured(repeats, generator(repeats[0].case_id, *key))[0] for repeats in (ours, theirs))
+    return ratio_of(ours, theirs, above / below, *key)[1]
+
+
 def _ratio_columns(ours: Repeat, theirs: Repeat, *key: str) -> Row:
-    """The columns of a ratio, under the seeds that the tables use for a case with one repeat."""
-    above, below = (measured([r], generator(r.case_id, *key))[0] for r in (ours, theirs))
-    found = ratio_of([ours], [theirs], above / below, *key)[1]
-    if ours.case_id == theirs.case_id:
-        found = Estimate(1.0, 1.0, 1.0)
+    found = ratio_over([ours], [theirs], *key)
     return {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high, "ratio_to": theirs.case_id}
 
 
@@ -88,10 +104,11 @@ def _repeat(row: Row, lines: Mapping[tuple[Any, ...], Row]) -> Repeat:
     """A row and its line of samples, unless that belongs to an earlier run's row."""
     line = lines.get(_key(row), {})
     line = line if line.get("run_id") == row["run_id"] else {}
+    ratio = Estimate(row["ratio"], row["ratio_low"], row["ratio_high"]) if row["ratio"] else None
     return Repeat(
         row["median_ms"], row["ci_low_ms"], row["ci_high_ms"], line.get("samples_ms", ()), row["process"] or "",
-        row["case_id"], line.get("rounds", ()), line.get("turns", ""), line.get("ratio_to", ""), None,
-        line.get("ratios", ()),
+        row["case_id"], line.get("rounds", ()), line.get("turns", ""), line.get("ratio_to") or row["ratio_to"] or "",
+        ratio, line.get("ratios", ()),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -156,6 +157,18 @@ class Turns:
         else:
             self._emit("done", last=True)
         self._drop()
+
+    def explain(self, case: dict[str, Any], medians: list[Any], trace: str | None) -> None:
+        """What the time of a case goes into, by a profile, which leaves its marks on a process: nothing is timed here.
+        medians: pass, clock and ms of each; trace: where a Chrome trace goes."""
+        from bench.causes.explain import explain
+
+        self._case = Case(**case)
+        self._phase("profiling")
+        splits = explain(
+            self._case, str(self._device), {(p, c): ms for p, c, ms in medians}, None if trace is None else Path(trace)
+        )
+        self._emit("explained", splits=[[*key, asdict(split)] for key, split in splits.items()])
 
     def _new_sampler(self, clock: str) -> Sampler:
         assert self._case is not None and self._work is not None

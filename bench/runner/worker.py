@@ -5,8 +5,10 @@ one JSON command a line, and writes one JSON event a line to the pipe whose numb
 waits for the next line and does nothing. Standard output and error go to its log. A CUDA error or an out of memory ends
 this process, not the sweep.
 
-Commands: prepare (a case), begin, block and end (rounds under one clock), alone (all of one clock), finish, bye.
-Events: hello, ceilings, phase, estimate, prepared, begun, block, measured (one clock of a case), done, failed, bye.
+Commands: prepare (a case), begin, block and end (rounds under one clock), alone (all of one clock), finish,
+explain, bye.
+Events: hello, ceilings, phase, estimate, prepared, begun, block, measured (one clock of a case), done,
+explained, failed, bye.
 When standard input closes, the scheduler is gone, and this process ends itself.
 """
 

@@ -1,0 +1,95 @@
+"""From a case and its measured medians to what the time went into."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from bench.case import Case
+from bench.case.clocks import CLOCKS
+from bench.causes import reconcile
+from bench.causes.attribution import PHASES, Role, Tallies, of_pass, tally
+from bench.causes.profiled import profiled, run
+from bench.causes.roles import Roles
+from bench.methods.registry import impl_of
+from bench.models.build import build
+from bench.models.work import Work
+from bench.record.causes import Split
+from bench.timing.base import Sample
+from bench.timing.cpu import CpuClock
+
+CALLS, LEAST_CALLS = 7, 3  # profiled ones
+SECONDS = 30.0  # of wall time, after which no more than LEAST_CALLS are made
+WARMUP_CALLS = 2
+
+
+def explain(
+    case: Case,
+    device: str,
+    medians: Mapping[tuple[str, str], float],
+    trace: Path | None = None,
+    calls: int = CALLS,
+    seconds: float = SECONDS,
+) -> dict[tuple[str, str], Split]:
+    """What each of `medians` (ms, by pass and clock) goes into, by (pass, clock); those of the clocks cpu-time, eager,
+    graph and device. Builds the case on `device` ('cpu', 'cuda:0') and runs it, so this process should time nothing
+    else. trace: where a Chrome trace of one call goes. Raises what building and running raise.
+
+    calls: how many are profiled, LEAST_CALLS where they take more than `seconds`.
+    """
+    work = build(case, device)
+    found: dict[tuple[str, str], Split] = {}
+    for step in (False, True):
+        wanted = {key: ms for key, ms in medians.items() if (key[0] == "step") == step and _explained(key[1])}
+        if wanted:
+            found |= _splits(work, step, wanted, trace, calls, seconds)
+            trace = None
+    return {key: found[key] for key in medians if key in found}
+
+
+def _explained(clock: str) -> bool:
+    return clock in ("cpu-time", "eager") or CLOCKS[clock].gpu_work
+
+
+def _splits(
+    work: Work, step: bool, medians: Mapping[tuple[str, str], float], trace: Path | None, calls: int, seconds: float
+) -> dict[tuple[str, str], Split]:
+    cuda = torch.cuda if work.device.type == "cuda" else None
+    clock = CpuClock()
+    for _ in range(WARMUP_CALLS):  # a first call allocates, and compiles
+        clock.sample(work, step)
+    compiled = impl_of(work.case).compiles
+    roles = [] if compiled else _roles(work, step)
+    tallies: list[Tallies] = []
+    plain: list[Sample] = []
+    begun = perf_counter()
+    while len(tallies) < calls and (len(tallies) < LEAST_CALLS or perf_counter() - begun < seconds):
+        if cuda is None:  # by turns, so that both see the machine alike
+            plain.append(clock.sample(work, step))
+        found = profiled(work, step, cuda, None if tallies else trace)
+        tallies.append(tally(roles, found.events, cuda is not None, found.loose, compiled))
+    splits = {}
+    for (pass_, name), median_ms in medians.items():
+        each = [of_pass(t, pass_) for t in tallies]
+        if cuda is None:
+            splits[pass_, name] = reconcile.on_cpu(each, [s[pass_, name] for s in plain], median_ms)
+        else:
+            work_ms = next((medians[pass_, c] for c in ("graph", "device") if (pass_, c) in medians), None)
+            own = median_ms if CLOCKS[name].gpu_work else work_ms
+            splits[pass_, name] = reconcile.on_gpu(each, median_ms, own)
+    return splits
+
+
+def _roles(work: Work, step: bool) -> list[Role]:
+    with Roles(work) as roles:
+
+        @contextmanager
+        def phase(name: str) -> Iterator[None]:
+            roles.phase = name
+            yield
+            roles.phase = ""
+
+        run(work, step, phase)
+    return [role for role in roles.found if role.phase in PHASES["step"]]

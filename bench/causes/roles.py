@@ -1,0 +1,234 @@
+"""Which cause each operator of a work serves: from the module that runs, the operands' roles, and autograd's node.
+
+One untimed call under a dispatch mode, which sees every operator of forward and backward with its tensors. Names of
+kernels say nothing here: a product is the base's because it reads the base weight.
+"""
+
+from bisect import bisect_right
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from bench.causes.attribution import Role
+from bench.methods.registry import method_of
+from bench.models.work import Work
+from kernels.modules.blocks import decoder_blocks
+
+Where = tuple[str, str]  # what runs: one of the kinds below, and the path of the module
+
+LINEAR, ATTENTION, BLOCK, OUTSIDE = "linear", "attention", "norms", "outside"
+GATHERS = ("index", "index_select", "gather", "take", "index_copy", "index_put", "index_add", "scatter")
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "matmul", "linear", "mkldnn_linear", "einsum")
+SUMS = ("add", "sub")
+
+
+class Roles(TorchDispatchMode):
+    """Notes a Role for every operator that runs inside of it. `phase` is set by whoever runs the work."""
+
+    def __init__(self, work: Work) -> None:
+        super().__init__()
+        self.phase = "forward"
+        self.found: list[Role] = []
+        self._adapts = method_of(work.case).adapts
+        self._paths = {id(m): name for name, m in work.model.named_modules()}
+        self._kinds = {id(m): kind for m, kind in _kinds(work)}
+        self._tags: dict[int, str] = {}  # role of a tensor, by the address of its storage
+        self._sizes: dict[int, int] = {}  # values of a base weight, by the same
+        for path in _linear_paths(work):
+            self._tag_layer(work.model.get_submodule(path))
+        self._trained = {id(p) for _, p in work.leaves}
+        self._running: list[str] = []  # kinds of the modules that run, the innermost last
+        # Autograd numbers its nodes as it makes them: which kind made a node follows from the first number after each
+        # change of module.
+        self._firsts, self._makers = [0], [OUTSIDE]
+        self._handles: list[Any] = []
+
+    def _tag_layer(self, layer: nn.Module) -> None:
+        base = max((p for p in layer.parameters() if not (self._adapts and p.requires_grad)), key=Tensor.numel)
+        for t in (*layer.parameters(), *layer.buffers()):
+            at = t.untyped_storage().data_ptr()
+            if t.numel() == base.numel() and not (self._adapts and t.requires_grad):
+                self._tags[at], self._sizes[at] = "weight", t.numel()
+            elif not t.is_floating_point():
+                self._tags[at] = "index"
+            elif t.dim() == 1:
+                self._tags[at] = "bias"
+            else:
+                self._tags[at] = "adapter"
+
+    def __enter__(self) -> Self:
+        self._handles = [
+            hooks.register_module_forward_pre_hook(self._begin),
+            hooks.register_module_forward_hook(self._end, always_call=True),
+        ]
+        return super().__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        for handle in self._handles:
+            handle.remove()
+
+    def _begin(self, module: nn.Module, _args: Any) -> None:
+        around = self._running[-1] if self._running else OUTSIDE
+        self._running.append(self._kinds.get(id(module), around))
+        self._changed()
+
+    def _end(self, *_: Any) -> None:
+        self._running.pop()
+        self._changed()
+
+    def _changed(self) -> None:
+        self._firsts.append(torch.autograd._get_sequence_nr())
+        self._makers.append(self._running[-1] if self._running else OUTSIDE)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        read = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        name = func._schema.name.removesuffix("_").partition("::")[2]
+        ours = {_at(t) for t in read}
+        fresh = [t for t in made if _at(t) not in ours]
+        cause = self._cause(name, func, args, read, made, fresh)
+        is_view = bool(made) and not fresh and not func._schema.is_mutable
+        moved = 0 if is_view else sum(t.numel() * t.element_size() for t in (*read, *made))
+        self.found.append(Role(func._schema.name, self.phase, cause, moved, _flops(name, args, kwargs, out)))
+        return out
+
+    def _kind(self) -> tuple[str, bool]:
+        """(kind of module that runs or whose backward runs, whether a gradient is being added into .grad)."""
+        node = torch._C._current_autograd_node()
+        if node is None:
+            return self._running[-1] if self._running else OUTSIDE, False
+        if node.name() == "torch::autograd::AccumulateGrad":
+            return OUTSIDE, True
+        return self._makers[bisect_right(self._firsts, node._sequence_nr()) - 1], False
+
+    def _cause(
+        self, name: str, func: Any, args: Any, read: list[Tensor], made: list[Tensor], fresh: list[Tensor]
+    ) -> str:
+        kind, sums = self._kind()
+        if sums:
+            return "accumulation"
+        if _casts(name, read, made):
+            cause, tag = "casts", self._tag(read[-1] if name == "copy" else read[0])
+        elif kind != LINEAR:
+            cause, tag = "attention" if "attention" in name else kind, None
+        else:
+            cause, tag = self._within_linear(name, func, read, made, fresh)
+        for t in fresh:
+            self._retag(t, tag)
+        if name == "copy" and tag is not None:
+            self._retag(read[0], tag)
+        if cause == "dropout" and fresh and name in ("bernoulli", "native_dropout"):
+            self._retag(fresh[-1], "mask")
+        elif name == "bernoulli":
+            self._retag(read[0], "mask")
+        return cause
+
+    def _within_linear(
+        self, name: str, func: Any, read: list[Tensor], made: list[Tensor], fresh: list[Tensor]
+    ) -> tuple[str, str | None]:
+        """Cause of an operator in a linear layer, adapters included, and the role of what it makes."""
+        tags = [self._tag(t) for t in read]
+        forward = self.phase == "forward"
+        base = "base_forward" if forward else "base_dx" if self._adapts else "base_dw"
+        mine = "branch" if "branch" in tags or "adapter" in tags else None
+        if "dropout" in name or name == "bernoulli" or "mask" in tags:
+            return "dropout", "branch" if not forward else None
+        if made and not fresh and not func._schema.is_mutable:  # a view
+            return ("base_forward" if forward else "base_dx") if "weight" in tags else mine or base, None
+        if name in PRODUCTS:
+            return self._product(tags, read, base)
+        if name in GATHERS:
+            return ("refresh" if func._schema.is_mutable and tags[0] == "weight" else "gathers"), None
+        if not self._adapts or (forward and "bias" in tags):
+            return base, None
+        if name in SUMS and len(read) > 1:
+            if "branch" not in tags:
+                return ("elementwise" if forward else BLOCK), None
+            return "elementwise", "branch" if set(tags) == {"branch"} else None
+        if name in ("clone", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"):
+            return mine or base, tags[0] if tags else None
+        return "elementwise", mine
+
+    def _product(self, tags: list[str | None], read: list[Tensor], base: str) -> tuple[str, str | None]:
+        forward = self.phase == "forward"
+        weights = [t for t, tag in zip(read, tags, strict=True) if tag == "weight"]
+        if weights:
+            whole = any(t.numel() > self._sizes.get(_at(t), t.numel()) for t in weights)
+            return ("fused" if whole else "base_forward" if forward else "base_dx"), None
+        if "adapter" in tags or "branch" in tags:
+            return "branch", "branch"
+        return (base, None) if not self._adapts else ("branch", "branch")
+
+    def _tag(self, t: Tensor) -> str | None:
+        return self._tags.get(_at(t))
+
+    def _retag(self, t: Tensor, tag: str | None) -> None:
+        """Freed memory comes again: what is new loses the role of what lay there."""
+        if tag is None:
+            self._tags.pop(_at(t), None)
+            self._sizes.pop(_at(t), None)
+        else:
+            self._tags[_at(t)] = tag
+            if tag == "weight":
+                self._sizes[_at(t)] = t.numel()
+
+
+def _at(t: Tensor) -> int:
+    return t.untyped_storage().data_ptr()
+
+
+def _casts(name: str, read: list[Tensor], made: list[Tensor]) -> bool:
+    if name == "copy":
+        return len(read) > 1 and read[0].dtype != read[1].dtype
+    return name == "_to_copy" and made[0].dtype != read[0].dtype
+
+
+def _flops(name: str, args: Any, kwargs: Any, out: Any) -> float:
+    """As torch's own counter has it; it does not know the CPU's attention by name, nor what is done in place."""
+    packet = getattr(torch.ops.aten, name.removesuffix("_for_cpu"), None)
+    count = flop_registry.get(packet)
+    kwargs = {k: v for k, v in kwargs.items() if k != "out"}
+    return 0.0 if count is None else float(count(*args, **kwargs, out_val=out))
+
+
+def _linear_paths(work: Work) -> list[str]:
+    """The linear layers of the blocks, whether the case adapts them or not, by their names in the model."""
+    case = work.case
+    if case.level == "linear":
+        return list(case.linear_layers)
+    assert case.shape is not None
+    return [f"{name}.{p.name}" for name, _ in _blocks(work) for p in case.shape.projections]
+
+
+def _blocks(work: Work) -> list[tuple[str, nn.Module]]:
+    if work.case.level == "block":
+        return [("block", work.model.get_submodule("block"))]
+    name, blocks = decoder_blocks(work.model)
+    return [(f"{name}.{i}", block) for i, block in enumerate(blocks)]
+
+
+def _kinds(work: Work) -> list[tuple[nn.Module, str]]:
+    """What the modules are; one that is not named is what the module around it is. Within a linear layer, everything is
+    linear."""
+    if work.case.level == "linear":
+        return [(m, LINEAR) for m in work.model.get_submodule("layer").modules()]
+    found = [(m, ATTENTION) for m in work.model.modules() if "Rotary" in type(m).__name__]
+    for _, block in _blocks(work):
+        found.append((block, BLOCK))
+        for m in block.modules():
+            kind = type(m).__name__
+            if "Attention" in kind:
+                found.append((m, ATTENTION))
+            elif "Norm" in kind or isinstance(m, nn.Dropout):
+                found.append((m, BLOCK))
+    for path in _linear_paths(work):
+        found += [(m, LINEAR) for m in work.model.get_submodule(path).modules()]
+    return found

@@ -1,0 +1,75 @@
+"""Profiles cases, each in a worker of its own, in which nothing is timed."""
+
+from collections import deque
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.case import Case
+from bench.devices import Device, visible_index
+from bench.record.causes import Part, Split
+from bench.runner.lane import Lane, Lost
+from bench.runner.worker_process import Worker
+from bench.timing.settings import MeasureSettings
+
+PassClock = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to profile. medians: in ms, which its causes add up to. log: what the worker prints goes there. trace:
+    where a Chrome trace goes."""
+
+    case: Case
+    medians: Mapping[PassClock, float]
+    log: Path
+    trace: Path | None = None
+
+
+def profiles(
+    jobs: Sequence[Job], device: Device, threads: int | None, ahead: int
+) -> Generator[dict[PassClock, Split] | Lost, None, None]:
+    """What the time of each pass and clock goes into, job by job; or how the worker failed at it, died or hung. Close
+    this generator: then no worker is left.
+
+    threads: that a CPU computes with. ahead: how many workers import what they need while another one is at work.
+    """
+    settings = MeasureSettings()
+    lanes: deque[Lane] = deque()
+    started = 0
+    try:
+        for i, job in enumerate(jobs):
+            for new in jobs[started : i + 1 + ahead]:
+                lanes.append(Lane(Worker(new.log, settings.timeout_s, models=new.case.level != "linear")))
+                started += 1
+            try:
+                yield _profile(lanes[0], job, device, threads, settings)
+            except Lost as e:
+                yield e
+            lanes.popleft().close()
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _profile(
+    lane: Lane, job: Job, device: Device, threads: int | None, settings: MeasureSettings
+) -> dict[PassClock, Split]:
+    lane.greet(
+        {
+            "device": "cpu" if device.is_cpu else f"cuda:{visible_index(device)}",
+            "gpu_uuid": device.uuid,
+            "threads": threads,
+            "passes": list(dict.fromkeys(pass_ for pass_, _ in job.medians)),
+            "settings": settings.model_dump(),
+            "ceilings": False,
+        }
+    )
+    medians = [[*key, ms] for key, ms in job.medians.items()]
+    trace = None if job.trace is None else str(job.trace.absolute())
+    lane.send("explain", case=job.case.axes(), medians=medians, trace=trace)
+    splits = lane.hear("explained")["splits"]
+    return {
+        (pass_, clock): Split(**split | {"parts": {cause: Part(**part) for cause, part in split["parts"].items()}})
+        for pass_, clock, split in splits
+    }
