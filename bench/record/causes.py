@@ -96,6 +96,8 @@ def read_causes(folder: Path) -> dict[Key, Split]:
         return {}
     found: dict[Key, dict[str, Any]] = {}
     reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
+    if missing := [name for name in _NEEDED if name not in (reader.fieldnames or ())]:
+        raise UserError(f"{path}: no column {', '.join(missing)} in its first line. {_MEND}")
     try:
         for line in reader:
             row = {k: cell(k, v, _KINDS) for k, v in line.items() if k is not None and v}
@@ -117,9 +119,8 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-_LINE = shape_of(
-    {column.name: CELLS[column.kind] for column in CAUSE_ROW}, ("case_id", "pass", "clock", "cause", "ms"), _known
-)
+_NEEDED = ("case_id", "pass", "clock", "cause", "ms", "source")
+_LINE = shape_of({column.name: CELLS[column.kind] for column in CAUSE_ROW}, _NEEDED, _known)
 
 
 def _split(rows: dict[str, dict[str, Any]]) -> Split:

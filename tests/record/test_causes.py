@@ -44,6 +44,13 @@ def test_a_damaged_file_is_refused_by_its_line(tmp_path, old, new, told):
     assert told in str(refused.value)
 
 
+@pytest.mark.parametrize("words", ["", "x,y\n", "case_id,pass,clock,cause\n0123456789ab,forward,cpu,branch\n"])
+def test_a_file_of_other_columns_is_refused_before_anything_replaces_it(tmp_path, words):
+    (tmp_path / CAUSES_CSV).write_text(words)
+    with pytest.raises(UserError, match="no column"):
+        read_causes(tmp_path)
+
+
 def test_the_differences_of_the_causes_add_up():
     beyond = LORA.beyond(FULL)
     assert sum(e.value for e in beyond.values()) == pytest.approx(LORA.total_ms - FULL.total_ms)
