@@ -37,7 +37,7 @@ CAUSES = {
     "optimizer": Cause("optimizer", "AdamW on the trained values"),
     "refresh": Cause("column refresh", "PaCA's copy of its columns into the weight, or the merge of a merged LoRA"),
     "gaps": Cause(
-        "launch gaps",
+        "launches/gaps",
         "time in which no kernel or operator works: launch cost on a GPU; on a CPU Python, autograd's own work, and"
         " memory that is taken and given back",
     ),

@@ -188,7 +188,7 @@ def test_small_causes_are_drawn_as_one_and_named(maker: Any, make_case: Any) -> 
     draw(load(maker.path), figures=("causes",))
     drawn = (maker.path / "causes.svg").read_text()
     assert f"<!-- {OTHER} -->" in drawn and "<!-- dtype casts -->" not in drawn and "<!-- branch GEMMs -->" in drawn
-    assert "Other: dtype casts and launch gaps, each below 1 % of every bar." in " ".join(drawn.split())
+    assert "Other: dtype casts and launches/gaps, each below 1 % of every bar." in " ".join(drawn.split())
 
 
 def test_every_two_causes_are_told_apart_in_grey() -> None:
