@@ -27,6 +27,7 @@ from plots.tables.table2 import steps_table, table2
 from plots.tables.table2_csv import table2_rows
 from plots.text.captions import scene
 from plots.text.conditions import conditions
+from plots.text.crossover import crossover_sentences
 from plots.text.headline import causes, headline
 from plots.text.numbers import spare_marks
 from plots.text.sections import noise_note, progress_note, provenance, status_blocks
@@ -37,6 +38,7 @@ TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the 
 TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
 TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
 REPORT = ("report.md", "report.html")
+PLACED = ("split", "steps", "grid")  # figures that stand in sections of their own
 
 READING = (
     "Lower is faster. Full-FT trains every weight, LoRA two thin matrices beside each adapted layer, PaCA a few input "
@@ -88,7 +90,8 @@ def draw(
             "Where the time goes", _of(drawn, "split"), _shortened(tables.breakdown, table_md),
             _aside_note(panels, tables, table_md),
         )  # fmt: skip
-        body += _section("Figures", [f for f in drawn if f.stem not in ("split", "steps")])
+        body += _section("Crossover", _of(drawn, "grid"), [Items(tuple(crossover_sentences(panels)))])
+        body += _section("Figures", [f for f in drawn if f.stem not in PLACED])
         body += _section("Efficiency and memory", _shortened(tables.hardware, table_md))
         body += _section("Further tables", _shortened(tables.further, table_md))
         body += _section("Layer by layer", _shortened(tables.layers, PEERS[0]))

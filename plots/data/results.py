@@ -76,6 +76,12 @@ class Ratio:
         return self.value is not None and self.value.within(TELLS)
 
     @property
+    def decided(self) -> bool:
+        """Whether it says which of the two is faster: it tells, and its interval leaves out 1."""
+        found = self.value
+        return self.tells and found is not None and not (found.low or 0.0) <= 1 <= (found.high or 0.0)
+
+    @property
     def by_definition(self) -> bool:
         return self.value is not None and self.measured is None
 
