@@ -21,13 +21,14 @@ class Tables:
     times: list[Table] = field(default_factory=list)  # of the headline panel: eager, beside the paper, graph, the step
     breakdown: list[Table] = field(default_factory=list)
     hardware: list[Table] = field(default_factory=list)
+    lengths: list[Table] = field(default_factory=list)
     further: list[Table] = field(default_factory=list)
     aside: list[Table] = field(default_factory=list)  # in no report: others tell more about the same samples
     layers: list[Table] = field(default_factory=list)  # of peers.md: a line for each layer and training type
 
     @property
     def every(self) -> list[Table]:
-        return [*self.times, *self.breakdown, *self.hardware, *self.further, *self.aside]
+        return [*self.times, *self.breakdown, *self.hardware, *self.lengths, *self.further, *self.aside]
 
 
 def lay_out(panels: list[Panel]) -> Tables:
@@ -48,7 +49,7 @@ def lay_out(panels: list[Panel]) -> Tables:
         tables.hardware.extend(_present(efficiency_table(panel) for panel in on_gpu[:1]))
         tables.hardware.extend(_present([memory_table(head)]))
         of_models = [panel for panel in shown if panel.level != "linear" and panel.clock != "host"]
-        tables.further.extend(_present(lengths_table(panel) for panel in of_models))
+        tables.lengths.extend(_present(lengths_table(panel) for panel in of_models))
         tables.layers.extend(layers_table(panel) for panel in shown if panel.compares_implementations)
         for panel in apart:
             tables.aside.extend(_times(panel))

@@ -20,6 +20,7 @@ from plots.render.files import staged, write_csv
 from plots.render.markdown import markdown
 from plots.render.page import page
 from plots.tables import summary_csv, table2_csv
+from plots.tables.lengths import no_fit
 from plots.tables.peers import layers_summary, layers_table, peers_rows, remarks
 from plots.tables.summary_csv import summary_rows
 from plots.tables.table1 import BESIDE
@@ -38,7 +39,7 @@ TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the 
 TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
 TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
 REPORT = ("report.md", "report.html")
-PLACED = ("split", "steps", "grid")  # figures that stand in sections of their own
+PLACED = ("split", "steps", "grid", "lengths")  # figures that stand in sections of their own
 
 READING = (
     "Lower is faster. Full-FT trains every weight, LoRA two thin matrices beside each adapted layer, PaCA a few input "
@@ -91,6 +92,10 @@ def draw(
             _aside_note(panels, tables, table_md),
         )  # fmt: skip
         body += _section("Crossover", _of(drawn, "grid"), [Items(tuple(crossover_sentences(panels)))])
+        body += _section(
+            "Fixed cost and slope", _of(drawn, "lengths"), _shortened(tables.lengths, table_md),
+            [] if tables.lengths else [Para(no_fit(panels))],
+        )  # fmt: skip
         body += _section("Figures", [f for f in drawn if f.stem not in PLACED])
         body += _section("Efficiency and memory", _shortened(tables.hardware, table_md))
         body += _section("Further tables", _shortened(tables.further, table_md))

@@ -8,7 +8,7 @@ from plots.data.breakdown import GPU_CLOCKS, has_both
 from plots.data.hardware import over_roofline, percent_of_peak, tflops
 from plots.data.load import text
 from plots.data.panels import Panel
-from plots.data.paper import PaperRow, paper_row
+from plots.data.paper import paper_row
 from plots.data.results import MICRO_PASSES, Cell
 
 INTEGERS = ("n", "processes", "launches")  # columns of numbers that may be missing
@@ -60,7 +60,7 @@ def _times(panel: Panel, case: Case, pass_: str) -> Row:
         "gpu": gpu, **axes_columns(case), "pass": pass_,
         "clock": panel.clock, **cell_columns(cell), "source": cell.source if cell.time else None,
         **ends(ratio.value, "ratio_to_full", "ratio_ci_low", "ratio_ci_high"), "ratio_scope": ratio.scope or None,
-        "refresh_ms": cell.refresh_ms, "paper_ms": _paper_ms(paper, pass_),
+        "refresh_ms": cell.refresh_ms, "paper_ms": paper.ms(pass_) if paper else None,
         "paper_ratio_to_full": paper.ratio if paper and "-" in pass_ else None,
         "paper_gpu": paper.gpu if paper else None,
     }  # fmt: skip
@@ -93,11 +93,3 @@ def _breakdown(panel: Panel, case: Case, pass_: str) -> Row:
     for name, part in parts:
         line |= ends(part, f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms")
     return line | {"launch_gap_percent": found.share.value if found.share else None}
-
-
-def _paper_ms(paper: PaperRow | None, pass_: str) -> float | None:
-    """The paper's time for a pass; its sum for forward-backward."""
-    if paper is None:
-        return None
-    times = {"forward": paper.forward_ms, "backward": paper.backward_ms}
-    return times.get(pass_, paper.total_ms if pass_ == "forward-backward" else None)
