@@ -11,6 +11,7 @@ from plots.tables.efficiency import efficiency_table, memory_table
 from plots.tables.lengths import lengths_table
 from plots.tables.peers import layers_summary, layers_table
 from plots.tables.table1 import paper_table, step_table, times_table
+from plots.tables.throughput import throughput_table
 from plots.text.numbers import spare_marks
 
 
@@ -21,6 +22,7 @@ class Tables:
     times: list[Table] = field(default_factory=list)  # of the headline panel: eager, beside the paper, graph, the step
     breakdown: list[Table] = field(default_factory=list)
     hardware: list[Table] = field(default_factory=list)
+    throughput: list[Table] = field(default_factory=list)
     lengths: list[Table] = field(default_factory=list)
     further: list[Table] = field(default_factory=list)
     aside: list[Table] = field(default_factory=list)  # in no report: others tell more about the same samples
@@ -28,7 +30,15 @@ class Tables:
 
     @property
     def every(self) -> list[Table]:
-        return [*self.times, *self.breakdown, *self.hardware, *self.lengths, *self.further, *self.aside]
+        return [
+            *self.times,
+            *self.breakdown,
+            *self.throughput,
+            *self.hardware,
+            *self.lengths,
+            *self.further,
+            *self.aside,
+        ]
 
 
 def lay_out(panels: list[Panel]) -> Tables:
@@ -48,6 +58,7 @@ def lay_out(panels: list[Panel]) -> Tables:
         on_gpu = [panel for clock in GPU_CLOCKS for panel in group if panel.clock == clock]
         tables.hardware.extend(_present(efficiency_table(panel) for panel in on_gpu[:1]))
         tables.hardware.extend(_present([memory_table(head)]))
+        tables.throughput.extend(_present([throughput_table(head)]))
         of_models = [panel for panel in shown if panel.level != "linear" and panel.clock != "host"]
         tables.lengths.extend(_present(lengths_table(panel) for panel in of_models))
         tables.layers.extend(layers_table(panel) for panel in shown if panel.compares_implementations)

@@ -102,6 +102,7 @@ class Results:
     failures: dict[Case, Cell]  # cases of which nothing could be timed
     work: dict[tuple[Case, str], Work] = field(default_factory=dict)
     peaks_mib: dict[Case, float] = field(default_factory=dict)  # the largest of any row
+    price: float | None = None  # of an hour on the device, as asked for
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -200,8 +201,8 @@ def _sum(forward: Cell, backward: Cell) -> Cell:
     )  # fmt: skip
 
 
-def read_results(folder: Folder) -> Results:
-    """Groups the rows of a folder into cells."""
+def read_results(folder: Folder, price: float | None = None) -> Results:
+    """Groups the rows of a folder into cells. price: of an hour on the device."""
     grouped: dict[tuple[Case, str, str], list[Row]] = {}
     for row in folder.rows:
         key = (read_case(row), text(row.get("pass")) or "", text(row.get("clock")) or "")
@@ -213,7 +214,7 @@ def read_results(folder: Folder) -> Results:
         if cell.time is None and case not in timed:
             failures[case] = cell  # a case that failed as a whole may have one row, without a pass
     passes = {key: cell for key, cell in cells.items() if key[1] and key[2]}
-    return Results(folder, passes, failures, *_work(grouped))
+    return Results(folder, passes, failures, *_work(grouped), price)
 
 
 def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -> Cell:

@@ -4,7 +4,7 @@ from bench.case import Case
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS
-from plots.data.hardware import gpu_cell, measured_peaks, over_roofline, peak_name, percent_of_peak, tflops
+from plots.data.hardware import dtype_of, gpu_cell, measured_peaks, over_roofline, percent_of_peak, tflops
 from plots.data.labels import listed
 from plots.data.panels import Panel
 from plots.data.results import MICRO_PASSES, Cell
@@ -21,7 +21,7 @@ def efficiency_table(panel: Panel) -> Table | None:
     cells = {(c, p): gpu_cell(results, c, p) for c in panel.cases for p in passes}
     if not any(cell.time and work[key].floor_ms for key, cell in cells.items()):
         return None
-    named = {peak_name(c) for c in panel.cases}
+    named = {dtype_of(c) for c in panel.cases}
     peaks = {key: rate for key, rate in measured_peaks(results.folder).items() if key in named}
     counted = any(w.flops for w in work.values())
     subs = ("x roofline", *(["TFLOP/s"] if counted else []), *(["% of peak"] if peaks and counted else []))
@@ -30,7 +30,11 @@ def efficiency_table(panel: Panel) -> Table | None:
         words: list[str] = []
         for pass_ in passes:
             cell, known = cells[case, pass_], work[case, pass_]
-            found = over_roofline(cell, known), tflops(cell, known), percent_of_peak(results.folder, cell, known)
+            found = (
+                over_roofline(cell, known),
+                tflops(cell, known),
+                percent_of_peak(cell, known, peaks.get(dtype_of(case))),
+            )
             words += [_word(cell, one, places) for one, places in zip(found, (3, 3, 1), strict=True)][: len(subs)]
         lines.append((*panel.where(case), *words))
     notes = [

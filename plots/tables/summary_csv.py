@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from bench.case import AXES, Case
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS, has_both
-from plots.data.hardware import over_roofline, percent_of_peak, tflops
+from plots.data.hardware import dtype_of, measured_peaks, over_roofline, percent_of_peak, tflops
 from plots.data.load import text
 from plots.data.panels import Panel
 from plots.data.paper import paper_row
 from plots.data.results import MICRO_PASSES, Cell
+from plots.data.throughput import TRAINS, throughput
 
 INTEGERS = ("n", "processes", "launches")  # columns of numbers that may be missing
 HEAD = (*AXES, "pass", "clock", "median_ms", "status")  # where there is no line
@@ -47,7 +48,9 @@ def summary_rows(panels: Sequence[Panel]) -> list[Row]:
             recorded = [p for p in ("step",) if (case, p, panel.clock) in panel.results.cells]
             for pass_ in (*MICRO_PASSES, *recorded):
                 lines.append(_times(panel, case, pass_))
-                more.append(_hardware(panel, case, pass_) | _breakdown(panel, case, pass_))
+                more.append(
+                    _hardware(panel, case, pass_) | _budget(panel, case, pass_) | _breakdown(panel, case, pass_)
+                )
     filled = {name for line in more for name, value in line.items() if value is not None}
     return [line | {k: v for k, v in extra.items() if k in filled} for line, extra in zip(lines, more, strict=True)]
 
@@ -69,15 +72,25 @@ def _times(panel: Panel, case: Case, pass_: str) -> Row:
 def _hardware(panel: Panel, case: Case, pass_: str) -> Row:
     """What the work is, and on the GPU clocks how close it comes to what the hardware allows."""
     results, cell, work = panel.results, panel.time(case, pass_), panel.results.get_work(case, pass_)
+    peak = measured_peaks(results.folder).get(dtype_of(case))
     floor, rate, part = (
         found.value if panel.clock in GPU_CLOCKS and found else None
-        for found in (over_roofline(cell, work), tflops(cell, work), percent_of_peak(results.folder, cell, work))
+        for found in (over_roofline(cell, work), tflops(cell, work), percent_of_peak(cell, work, peak))
     )
     return {
         "launches": None if work.launches is None else round(work.launches), "flops": work.flops,
         "floor_ms": work.floor_ms, "peak_mib": results.peaks_mib.get(case), "times_floor": floor, "tflops": rate,
         "of_ceiling_percent": part,
     }  # fmt: skip
+
+
+def _budget(panel: Panel, case: Case, pass_: str) -> Row:
+    """What a person budgets with; of what trains, which a forward or a backward alone does not."""
+    found = throughput(panel, case, pass_) if pass_ in TRAINS else None
+    if found is None:
+        return {}
+    values = {"tokens_per_s": found.tokens_s, "mfu_percent": found.mfu, "cost_per_million_tokens": found.cost}
+    return {name: value.value if value else None for name, value in values.items()}
 
 
 def _breakdown(panel: Panel, case: Case, pass_: str) -> Row:
