@@ -21,7 +21,8 @@ class Tables:
 
     times: list[Table] = field(default_factory=list)  # of the headline panel: eager, beside the paper, graph, the step
     breakdown: list[Table] = field(default_factory=list)
-    hardware: list[Table] = field(default_factory=list)
+    limits: list[Table] = field(default_factory=list)
+    memory: list[Table] = field(default_factory=list)
     throughput: list[Table] = field(default_factory=list)
     lengths: list[Table] = field(default_factory=list)
     further: list[Table] = field(default_factory=list)
@@ -30,15 +31,8 @@ class Tables:
 
     @property
     def every(self) -> list[Table]:
-        return [
-            *self.times,
-            *self.breakdown,
-            *self.throughput,
-            *self.hardware,
-            *self.lengths,
-            *self.further,
-            *self.aside,
-        ]
+        parts = (self.times, self.breakdown, self.throughput, self.limits, self.memory, self.lengths, self.further)
+        return [table for part in (*parts, self.aside) for table in part]
 
 
 def lay_out(panels: list[Panel]) -> Tables:
@@ -56,8 +50,8 @@ def lay_out(panels: list[Panel]) -> Tables:
         times += _present(step_table(panel) for panel in shown if panel.clock != "host")
         tables.breakdown.extend(breakdown_tables(head) if both else [])
         on_gpu = [panel for clock in GPU_CLOCKS for panel in group if panel.clock == clock]
-        tables.hardware.extend(_present(efficiency_table(panel) for panel in on_gpu[:1]))
-        tables.hardware.extend(_present([memory_table(head)]))
+        tables.limits.extend(_present([efficiency_table((on_gpu or [head])[0])]))
+        tables.memory.extend(_present([memory_table(head)]))
         tables.throughput.extend(_present([throughput_table(head)]))
         of_models = [panel for panel in shown if panel.level != "linear" and panel.clock != "host"]
         tables.lengths.extend(_present(lengths_table(panel) for panel in of_models))

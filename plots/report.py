@@ -20,6 +20,7 @@ from plots.render.files import staged, write_csv
 from plots.render.markdown import markdown
 from plots.render.page import page
 from plots.tables import summary_csv, table2_csv
+from plots.tables.efficiency import NO_LIMIT
 from plots.tables.lengths import no_fit
 from plots.tables.peers import layers_summary, layers_table, peers_rows, remarks
 from plots.tables.summary_csv import summary_rows
@@ -40,7 +41,7 @@ TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the 
 TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
 TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
 REPORT = ("report.md", "report.html")
-PLACED = ("split", "steps", "grid", "lengths", "throughput")  # figures that stand in sections of their own
+PLACED = ("split", "steps", "grid", "lengths", "throughput", "roofline")  # figures that stand in sections of their own
 
 READING = (
     "Lower is faster. Full-FT trains every weight, LoRA two thin matrices beside each adapted layer, PaCA a few input "
@@ -106,7 +107,10 @@ def draw(
             "Throughput and cost", _of(drawn, "throughput"), _shortened(tables.throughput, table_md),
             [] if tables.throughput else [Para(NO_THROUGHPUT)],
         )  # fmt: skip
-        body += _section("Efficiency and memory", _shortened(tables.hardware, table_md))
+        body += _section(
+            "Efficiency and memory", _of(drawn, "roofline"), _shortened(tables.limits, table_md),
+            [] if tables.limits else [Para(NO_LIMIT)], _shortened(tables.memory, table_md),
+        )  # fmt: skip
         body += _section("Further tables", _shortened(tables.further, table_md))
         body += _section("Layer by layer", _shortened(tables.layers, PEERS[0]))
         clocks = [f"Clock {clock}: {CLOCKS[clock].meaning}." for clock in results.clocks if clock in CLOCKS]

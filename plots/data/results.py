@@ -46,6 +46,7 @@ class Work:
 
     launches: float | None = None  # nodes of the CUDA graph
     flops: float | None = None
+    bytes: float | None = None
     floor_ms: float | None = None  # roofline time
 
     def __add__(self, other: "Work") -> "Work":

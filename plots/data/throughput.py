@@ -41,7 +41,7 @@ def throughput(panel: Panel, case: Case, pass_: str) -> Throughput | None:
 
 def peak_tflops(folder: Folder, case: Case) -> tuple[float, str] | None:
     """The peak that utilization is over, and where it comes from: the data sheet, or what was measured here."""
-    sheet, measured = sheet_peaks(folder), measured_peaks(folder).get(dtype_of(case))
+    sheet, measured = sheet_peaks(folder, case), measured_peaks(folder).get(dtype_of(case))
     if sheet is not None:
-        return sheet.tflops(case.precision), "the data sheet's dense"
+        return sheet[0], "the data sheet's dense"
     return None if measured is None else (measured, "one big matrix product measured on this machine in")

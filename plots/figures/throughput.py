@@ -14,6 +14,7 @@ Bar = tuple[float, tuple[float, float], str]  # value, whisker, and the words at
 
 def throughput_figure(panel: Panel, path: Path) -> Figure | None:
     """At the batch x length that most training types have a time at, the largest of such."""
+    panel = panel.by_wall
     pass_, models, types = trained_pass(panel), panel.subjects[:MAX_MODELS], panel.types[:MAX_TYPES]
     found = {c: f for c in panel.cases if (f := throughput(panel, c, pass_))}
     if panel.level == "linear" or not found:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from bench.case import AXES, Case
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS, has_both
-from plots.data.hardware import dtype_of, measured_peaks, over_roofline, percent_of_peak, tflops
+from plots.data.hardware import dtype_of, measured_floor_ms, measured_peaks, over, percent_of_peak, tflops
 from plots.data.load import text
 from plots.data.panels import Panel
 from plots.data.paper import paper_row
@@ -72,21 +72,22 @@ def _times(panel: Panel, case: Case, pass_: str) -> Row:
 def _hardware(panel: Panel, case: Case, pass_: str) -> Row:
     """What the work is, and on the GPU clocks how close it comes to what the hardware allows."""
     results, cell, work = panel.results, panel.time(case, pass_), panel.results.get_work(case, pass_)
+    seen = panel.clock in GPU_CLOCKS or (results.folder.is_cpu and panel is panel.by_wall)
     peak = measured_peaks(results.folder).get(dtype_of(case))
-    floor, rate, part = (
-        found.value if panel.clock in GPU_CLOCKS and found else None
-        for found in (over_roofline(cell, work), tflops(cell, work), percent_of_peak(cell, work, peak))
-    )
+    measured = measured_floor_ms(results, case, pass_)
+    found = (over(cell, work.floor_ms), over(cell, measured), tflops(cell, work), percent_of_peak(cell, work, peak))
+    names = ("times_floor", "times_measured", "tflops", "of_ceiling_percent")
     return {
         "launches": None if work.launches is None else round(work.launches), "flops": work.flops,
-        "floor_ms": work.floor_ms, "peak_mib": results.peaks_mib.get(case), "times_floor": floor, "tflops": rate,
-        "of_ceiling_percent": part,
+        "floor_ms": work.floor_ms, "peak_mib": results.peaks_mib.get(case),
+        **{name: one.value if seen and one else None for name, one in zip(names, found, strict=True)},
     }  # fmt: skip
 
 
 def _budget(panel: Panel, case: Case, pass_: str) -> Row:
     """What a person budgets with; of what trains, which a forward or a backward alone does not."""
-    found = throughput(panel, case, pass_) if pass_ in TRAINS else None
+    tells = pass_ in TRAINS and panel.clock != "host" and panel is panel.by_wall
+    found = throughput(panel, case, pass_) if tells else None
     if found is None:
         return {}
     values = {"tokens_per_s": found.tokens_s, "mfu_percent": found.mfu, "cost_per_million_tokens": found.cost}

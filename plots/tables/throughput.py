@@ -8,13 +8,14 @@ from plots.data.panels import Panel
 from plots.data.throughput import peak_tflops, throughput, trained_pass
 from plots.render.blocks import Table
 from plots.text.captions import caption, title
-from plots.text.numbers import marked
+from plots.text.numbers import marked, rate_word
 
 NO_THROUGHPUT = "Not told: it takes the forward-backward time of a block or a whole model."
 
 
 def throughput_table(panel: Panel) -> Table | None:
     """None of single layers, and where nothing was timed."""
+    panel = panel.by_wall
     pass_ = trained_pass(panel)
     if panel.level == "linear" or not any(throughput(panel, c, pass_) for c in panel.cases):
         return None
@@ -44,7 +45,7 @@ def budget_note(panel: Panel, pass_: str) -> str:
     of = "whole optimizer step" if pass_ == "step" else "micro-step, forward and backward, without the optimizer"
     block = " Of one block alone: a model of many blocks is as many times slower." if panel.level == "block" else ""
     peaks = {dtype_of(c): peak for c in panel.cases if (peak := peak_tflops(panel.results.folder, c))}
-    over = listed([f"{rate:.4g} TFLOP/s, {source} {dtype}" for dtype, (rate, source) in peaks.items()])
+    over = listed([f"{rate_word(rate, 'FLOP/s')}, {source} {dtype}" for dtype, (rate, source) in peaks.items()])
     mfu = (
         "MFU, model FLOPs utilization, is the method's own operations by closed form (matrix products, each once and "
         "none recomputed; without dW of weights that do not train; causal attention as half) over the time and over "

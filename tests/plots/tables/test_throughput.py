@@ -52,7 +52,7 @@ def test_without_a_data_sheet_the_measured_peak_counts_and_without_either_nothin
     maker.timed(one, {"forward-backward": 1000.0}, clock="cpu-time", noise=0.0, flops=2e10)
     text = section(_report(maker), "## Throughput and cost")
     assert value(cells_of(text, "gpt2-xl", "Full-FT eager")["MFU (%)"]) == 25
-    assert "0.08 TFLOP/s, one big matrix product measured on this machine in fp32" in text
+    assert "80 GFLOP/s, one big matrix product measured on this machine in fp32" in text
     del maker.run["ceilings"]
     text = section(_report(maker), "## Throughput and cost")
     assert cells_of(text, "gpt2-xl", "Full-FT eager")["MFU (%)"] == "not known"
