@@ -51,8 +51,8 @@ lint: $(READY)  ## Style and types
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-report: $(READY)  ## Redraw tables, plots and report of every results folder
-	$(PY) -m plots $(dir $(wildcard results/*/*/run.json results/*/reference/*/run.json))
+report: $(READY)  ## Redraw tables, plots and report of every results folder; ARGS="--price 1.80" adds costs
+	$(PY) -m plots $(ARGS) $(dir $(wildcard results/*/*/run.json results/*/reference/*/run.json))
 
 # Built beside the folder and put into its place as a whole: no stale file stays, and no half copy is seen.
 publish: export FROM := results/$(GPU)/$(SWEEP)

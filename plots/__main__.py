@@ -15,6 +15,7 @@ from bench.errors import EMPTY, UserError, one_line, printable, short
 from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
 
 MOST_EXAMPLES = 10**12
+MOST_PRICE = 10**6
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,6 +27,19 @@ def _path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError(EMPTY)
     return Path(text)
+
+
+def _price(text: str | None) -> float | None:
+    try:
+        found = None if text is None else float(text)
+    except ValueError:
+        found = 0.0
+    if found is not None and not 0 < found <= MOST_PRICE:
+        raise UserError(
+            f"--price {short(text)}: the price of an hour is a number above 0 and at most {MOST_PRICE:,}, without a "
+            "currency, such as 1.80."
+        )
+    return found
 
 
 def _say(text: str) -> None:
@@ -54,12 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--examples", type=int, default=EXAMPLES, help="in an epoch that Table 2 projects; default: %(default)s, MMLU's"
     )
+    parser.add_argument(
+        "--price", metavar="NUMBER", help="of an hour on the device, in any currency: adds the cost of a million tokens"
+    )
     asked = parser.parse_args(arguments)
     from plots.data.load import load
 
     try:
         if not 1 <= asked.examples <= MOST_EXAMPLES:
             raise UserError(f"--examples {short(asked.examples)}: an epoch has from 1 to {MOST_EXAMPLES:,} examples.")
+        price = _price(asked.price)
         runs = [load_run(path) for path in asked.folders if is_run(path)]
         folders = [load(path) for path in asked.folders if not is_run(path)]
         if asked.out and folders:
@@ -78,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"note: {note}")
         try:
             with terminate_as_interrupt():
-                written, said = draw(folder, runs, asked.examples)
+                written, said = draw(folder, runs, asked.examples, price=price)
         except (OSError, UserError) as error:
             told = error if isinstance(error, UserError) else f"cannot write into {folder.path}: {error}"
             _say(f"python -m plots: {told}")

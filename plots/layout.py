@@ -13,6 +13,7 @@ from plots.tables.efficiency import efficiency_table, memory_table
 from plots.tables.lengths import lengths_table
 from plots.tables.peers import layers_summary, layers_table
 from plots.tables.table1 import paper_table, step_table, times_table
+from plots.tables.throughput import throughput_table
 from plots.text.numbers import spare_marks
 
 
@@ -23,14 +24,18 @@ class Tables:
     times: list[Table] = field(default_factory=list)  # of the headline panel: eager, beside the paper, graph, the step
     breakdown: list[Table] = field(default_factory=list)
     causes: list[Table] = field(default_factory=list)  # of the longest time; those of others are aside
-    hardware: list[Table] = field(default_factory=list)
+    limits: list[Table] = field(default_factory=list)
+    memory: list[Table] = field(default_factory=list)
+    throughput: list[Table] = field(default_factory=list)
+    lengths: list[Table] = field(default_factory=list)
     further: list[Table] = field(default_factory=list)
     aside: list[Table] = field(default_factory=list)  # in no report: others tell more about the same samples
     layers: list[Table] = field(default_factory=list)  # of peers.md: a line for each layer and training type
 
     @property
     def every(self) -> list[Table]:
-        return [*self.times, *self.breakdown, *self.causes, *self.hardware, *self.further, *self.aside]
+        times, budget = (self.times, self.breakdown, self.causes), (self.throughput, self.limits, self.memory)
+        return [table for part in (*times, *budget, self.lengths, self.further, self.aside) for table in part]
 
 
 def lay_out(panels: list[Panel]) -> Tables:
@@ -50,10 +55,11 @@ def lay_out(panels: list[Panel]) -> Tables:
         told = places(head)
         tables.causes.extend(causes_tables(head, told[:1]))
         on_gpu = [panel for clock in GPU_CLOCKS for panel in group if panel.clock == clock]
-        tables.hardware.extend(_present(efficiency_table(panel) for panel in on_gpu[:1]))
-        tables.hardware.extend(_present([memory_table(head)]))
+        tables.limits.extend(_present([efficiency_table((on_gpu or [head])[0])]))
+        tables.memory.extend(_present([memory_table(head)]))
+        tables.throughput.extend(_present([throughput_table(head)]))
         of_models = [panel for panel in shown if panel.level != "linear" and panel.clock != "host"]
-        tables.further.extend(_present(lengths_table(panel) for panel in of_models))
+        tables.lengths.extend(_present(lengths_table(panel) for panel in of_models))
         tables.layers.extend(layers_table(panel) for panel in shown if panel.compares_implementations)
         for panel in apart:
             tables.aside.extend(_times(panel))

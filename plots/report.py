@@ -20,13 +20,17 @@ from plots.render.files import staged, write_csv
 from plots.render.markdown import markdown
 from plots.render.page import page
 from plots.tables import summary_csv, table2_csv
+from plots.tables.efficiency import NO_LIMIT
+from plots.tables.lengths import no_fit
 from plots.tables.peers import layers_summary, layers_table, peers_rows, remarks
 from plots.tables.summary_csv import summary_rows
 from plots.tables.table1 import BESIDE
 from plots.tables.table2 import steps_table, table2
 from plots.tables.table2_csv import table2_rows
+from plots.tables.throughput import NO_THROUGHPUT
 from plots.text.captions import scene
 from plots.text.conditions import conditions
+from plots.text.crossover import crossover_sentences
 from plots.text.headline import causes, headline
 from plots.text.numbers import spare_marks
 from plots.text.sections import noise_note, progress_note, provenance, status_blocks
@@ -38,7 +42,8 @@ TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the 
 TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
 TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
 REPORT = ("report.md", "report.html")
-IN_SECTIONS = ("split", "steps", "causes", "waterfall")  # figures that stand beside their tables
+# Figures that stand in sections of their own.
+PLACED = ("split", "steps", "causes", "waterfall", "grid", "lengths", "throughput", "roofline")
 
 READING = (
     "Lower is faster. Full-FT trains every weight, LoRA two thin matrices beside each adapted layer, PaCA a few input "
@@ -62,15 +67,19 @@ def table_files(folder: Folder) -> tuple[str, str]:
 
 
 def draw(
-    folder: Folder, runs: Sequence[Run] = (), examples: int = EXAMPLES, figures: Sequence[str] = tuple(FIGURES)
+    folder: Folder,
+    runs: Sequence[Run] = (),
+    examples: int = EXAMPLES,
+    figures: Sequence[str] = tuple(FIGURES),
+    price: float | None = None,
 ) -> tuple[list[Path], str]:
     """Writes tables, the figures named and reports into the folder; returns their paths and the answer in plain
     sentences.
 
-    `runs` of real training and evaluation stand in Table 2; `examples` make up one of its epochs.
-    Raises OSError where they cannot be written, and then the earlier ones are as they were.
+    `runs` of real training and evaluation stand in Table 2; `examples` make up one of its epochs; `price` of an hour on
+    the device makes costs. Raises OSError where they cannot be written, and then the earlier ones are as they were.
     """
-    results = read_results(folder)
+    results = read_results(folder, price)
     panels, strategies = make_panels(results), find_strategies(results)
     tables = lay_out(panels)
     said = [headline(results, panels, strategies), *causes(panels)]
@@ -94,12 +103,24 @@ def draw(
             "Why", why([group[0] for group in by_clock(panels)], table_md), _of(drawn, "causes", "waterfall"),
             _shortened(tables.causes, table_md),
         )  # fmt: skip
-        body += _section("Figures", [f for f in drawn if f.stem not in IN_SECTIONS])
-        body += _section("Efficiency and memory", _shortened(tables.hardware, table_md))
+        body += _section("Crossover", _of(drawn, "grid"), [Items(tuple(crossover_sentences(panels)))])
+        body += _section(
+            "Fixed cost and slope", _of(drawn, "lengths"), _shortened(tables.lengths, table_md),
+            [] if tables.lengths else [Para(no_fit(panels))],
+        )  # fmt: skip
+        body += _section("Figures", [f for f in drawn if f.stem not in PLACED])
+        body += _section(
+            "Throughput and cost", _of(drawn, "throughput"), _shortened(tables.throughput, table_md),
+            [] if tables.throughput else [Para(NO_THROUGHPUT)],
+        )  # fmt: skip
+        body += _section(
+            "Efficiency and memory", _of(drawn, "roofline"), _shortened(tables.limits, table_md),
+            [] if tables.limits else [Para(NO_LIMIT)], _shortened(tables.memory, table_md),
+        )  # fmt: skip
         body += _section("Further tables", _shortened(tables.further, table_md))
         body += _section("Layer by layer", _shortened(tables.layers, PEERS[0]))
         clocks = [f"Clock {clock}: {CLOCKS[clock].meaning}." for clock in results.clocks if clock in CLOCKS]
-        body += [Heading("How to read it"), Items((*READING, *clocks)), *failed, *provenance(folder)]
+        body += [Heading("How to read it"), Items((*READING, *clocks)), *failed, *provenance(folder, price)]
         _write(drafts / table_md, markdown([*head, *tables.every, *notes, *failed]))
         _write(drafts / REPORT[0], markdown(body))
         _write(drafts / REPORT[1], page(body, title, drafts))

@@ -131,8 +131,8 @@ def _split(rows: dict[str, dict[str, Any]]) -> Split:
 
 def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Split, base: Split) -> str:
     """'LoRA peft-fp32 forward takes 1.58 times Full-FT eager's: of the extra 36.1 ms, 61 % is branch GEMMs, 30 % dtype
-    casts and 9 % launches/gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1, that it
-    is not told apart. A cause whose own interval holds 0 has no share. ratio: as measured, with its interval."""
+    casts and 9 % launches/gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1, that
+    it is not told apart. A cause whose own interval holds 0 has no share. ratio: as measured, with its interval."""
     told = f"{name} {pass_} takes {ratio.value:.2f} times {base_name}'s"
     if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
         ends = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.2f} to {ratio.high:.2f})"

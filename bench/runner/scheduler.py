@@ -195,11 +195,11 @@ class Scheduler:
             "threads": self._threads,
             "passes": self._plan.passes,
             "settings": self._plan.settings.model_dump(),
-            "ceilings": not self._device.is_cpu and "ceilings" not in self._record.run,
+            "ceilings": "ceilings" not in self._record.run,
         }
         try:
             hello = seat.lane.greet(job)
-            if job["ceilings"]:  # once a record, and before another worker is on the GPU
+            if job["ceilings"]:  # once a record, and before another worker is on the device
                 seat.lane.hear("ceilings")
         except Lost as e:
             seat.lost = e

@@ -1,6 +1,6 @@
 """Cases that one table or one figure may hold."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from bench.case import Case
@@ -38,6 +38,12 @@ class Panel:
         """Forward-backward over Full-FT's, of the cases that have one and are not what it is over."""
         found = {c: self.ratio(c) for c in self.cases}
         return {c: r for c, r in found.items() if r.value and not r.by_definition}
+
+    @property
+    def by_wall(self) -> "Panel":
+        """Itself; under clock cpu where several threads computed, whose work together is no time that passes."""
+        several = any((row.get("threads") or 1) > 1 for row in self.results.folder.rows)
+        return replace(self, clock="cpu") if self.clock == "cpu-time" and several else self
 
     def breakdown(self, case: Case, pass_: str) -> Breakdown:
         """Eager time split into GPU work and launch gap, worked out once."""

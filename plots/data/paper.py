@@ -21,9 +21,10 @@ class PaperRow:
     backward_ms: float
     ratio: float | None
 
-    @property
-    def total_ms(self) -> float:
-        return self.forward_ms + self.backward_ms
+    def ms(self, pass_: str) -> float | None:
+        """The time of a pass; of forward-backward the sum. None of a step."""
+        times = {"forward": self.forward_ms, "backward": self.backward_ms}
+        return times.get(pass_, self.forward_ms + self.backward_ms if pass_ == "forward-backward" else None)
 
 
 @cache
@@ -49,7 +50,23 @@ def _key(line: dict[str, str]) -> tuple[str, str, int, int]:
 
 def paper_row(case: Case, clock: str) -> PaperRow | None:
     """The paper's numbers for a case: the whole model, the same model, method, batch and length, the eager clock."""
-    whole = case.level == "model" and case.trainable_layers == "all"
-    if not whole or clock != "eager" or case.impl not in IMPLS or case.model is None:
+    return _published().get((str(case.model), case.method, case.batch, case.seq)) if _matches(case, clock) else None
+
+
+def paper_line(case: Case, clock: str, pass_: str) -> tuple[float, float] | None:
+    """Fixed cost in ms and slope in ms a token, by the line through the paper's two lengths at a case's model, method
+    and batch. Two points have no residual, and so no interval."""
+    key = (case.model, case.method, case.batch)
+    found = [(seq, row.ms(pass_)) for (*same, seq), row in _published().items() if tuple(same) == key]
+    if not _matches(case, clock) or len(found) != 2:
         return None
-    return _published().get((case.model, case.method, case.batch, case.seq))
+    (short, low), (long, high) = sorted(found)
+    if low is None or high is None:
+        return None
+    slope = (high - low) / (case.batch * (long - short))
+    return low - slope * case.batch * short, slope
+
+
+def _matches(case: Case, clock: str) -> bool:
+    whole = case.level == "model" and case.trainable_layers == "all"
+    return whole and clock == "eager" and case.impl in IMPLS

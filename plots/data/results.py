@@ -46,6 +46,7 @@ class Work:
 
     launches: float | None = None  # nodes of the CUDA graph
     flops: float | None = None
+    bytes: float | None = None
     floor_ms: float | None = None  # roofline time
 
     def __add__(self, other: "Work") -> "Work":
@@ -76,6 +77,12 @@ class Ratio:
         return self.value is not None and self.value.within(TELLS)
 
     @property
+    def decided(self) -> bool:
+        """Whether it says which of the two is faster: it tells, and its interval leaves out 1."""
+        found = self.value
+        return self.tells and found is not None and not (found.low or 0.0) <= 1 <= (found.high or 0.0)
+
+    @property
     def by_definition(self) -> bool:
         return self.value is not None and self.measured is None
 
@@ -96,6 +103,7 @@ class Results:
     failures: dict[Case, Cell]  # cases of which nothing could be timed
     work: dict[tuple[Case, str], Work] = field(default_factory=dict)
     peaks_mib: dict[Case, float] = field(default_factory=dict)  # the largest of any row
+    price: float | None = None  # of an hour on the device, as asked for
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -194,8 +202,8 @@ def _sum(forward: Cell, backward: Cell) -> Cell:
     )  # fmt: skip
 
 
-def read_results(folder: Folder) -> Results:
-    """Groups the rows of a folder into cells."""
+def read_results(folder: Folder, price: float | None = None) -> Results:
+    """Groups the rows of a folder into cells. price: of an hour on the device."""
     grouped: dict[tuple[Case, str, str], list[Row]] = {}
     for row in folder.rows:
         key = (read_case(row), text(row.get("pass")) or "", text(row.get("clock")) or "")
@@ -207,7 +215,7 @@ def read_results(folder: Folder) -> Results:
         if cell.time is None and case not in timed:
             failures[case] = cell  # a case that failed as a whole may have one row, without a pass
     passes = {key: cell for key, cell in cells.items() if key[1] and key[2]}
-    return Results(folder, passes, failures, *_work(grouped))
+    return Results(folder, passes, failures, *_work(grouped), price)
 
 
 def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -> Cell:

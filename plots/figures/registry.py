@@ -11,7 +11,9 @@ from plots.figures.layers import layers_figure
 from plots.figures.lengths import lengths_figure
 from plots.figures.peers import peers_figure
 from plots.figures.ratio import ratio_figure
+from plots.figures.roofline import roofline_figure
 from plots.figures.steps import steps_figure
+from plots.figures.throughput import throughput_figure
 from plots.figures.times import times_figure
 from plots.figures.waterfall import waterfall_figure
 from plots.render.blocks import Figure
@@ -26,6 +28,8 @@ FIGURES: dict[str, Callable[[Panel, Path], Figure | None]] = {
     "ratio": ratio_figure,
     "layers": layers_figure,
     "peers": peers_figure,
+    "throughput": throughput_figure,
+    "roofline": roofline_figure,
     "lengths": lengths_figure,
     "grid": grid_figure,
 }

@@ -1,64 +1,91 @@
-"""How close to what the hardware allows: time over the roofline time, achieved rates, and peak memory."""
+"""How close to what the hardware allows: time over the roofline time and over what measured rates allow, achieved
+rates, and peak memory."""
+
+from collections.abc import Iterable
 
 from bench.case import Case
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS
-from plots.data.hardware import gpu_cell, measured_peaks, over_roofline, peak_name, percent_of_peak, tflops
+from plots.data.hardware import dtype_of, measured_floor_ms, measured_peaks, over, tflops, work_cell
 from plots.data.labels import listed
 from plots.data.panels import Panel
 from plots.data.results import MICRO_PASSES, Cell
 from plots.render.blocks import Table
 from plots.text.captions import caption, title
-from plots.text.numbers import OTHER_CLOCK, marked
+from plots.text.numbers import OTHER_CLOCK, marked, rate_word
+
+NO_LIMIT = (
+    "The distance to the limit is not known: no roofline time is on record, as of a device that is not in gpus.yaml, "
+    "and no peak rate was measured, as a new run does at its start."
+)
 
 
 def efficiency_table(panel: Panel) -> Table | None:
-    """GPU time over its roofline time, achieved TFLOP/s, and the part of the measured peak, for each pass."""
-    results = panel.results
-    work = {(c, p): results.get_work(c, p) for c in panel.cases for p in MICRO_PASSES}
-    passes = [p for p in MICRO_PASSES if any(work[c, p].floor_ms for c in panel.cases)]
-    cells = {(c, p): gpu_cell(results, c, p) for c in panel.cases for p in passes}
-    if not any(cell.time and work[key].floor_ms for key, cell in cells.items()):
+    """Time over the roofline time and over the least that measured rates allow, and the achieved rate, by pass; on a
+    GPU of the time without launch cost."""
+    panel = panel.by_wall
+    results, on_cpu = panel.results, panel.results.folder.is_cpu
+    keys = [(c, p) for c in panel.cases for p in MICRO_PASSES]
+    sheet = {key: results.get_work(*key).floor_ms for key in keys}
+    measured = {key: measured_floor_ms(results, *key) for key in keys}
+    cells = {key: work_cell(panel, *key) for key in keys}
+    if not any(cells[key].time and (sheet[key] or measured[key]) for key in keys):
         return None
-    named = {peak_name(c) for c in panel.cases}
-    peaks = {key: rate for key, rate in measured_peaks(results.folder).items() if key in named}
-    counted = any(w.flops for w in work.values())
-    subs = ("x roofline", *(["TFLOP/s"] if counted else []), *(["% of peak"] if peaks and counted else []))
+    passes = [p for p in MICRO_PASSES if any(sheet[c, p] or measured[c, p] for c in panel.cases)]
+    unit, by = ("GFLOP/s", 1e3) if on_cpu else ("TFLOP/s", 1.0)
+    counted = any(results.get_work(*key).flops for key in keys)
+    shown = {"x roofline": any(sheet.values()), "x measured": any(measured.values()), unit: counted}
     lines = []
     for case in panel.in_order:
         words: list[str] = []
         for pass_ in passes:
-            cell, known = cells[case, pass_], work[case, pass_]
-            found = over_roofline(cell, known), tflops(cell, known), percent_of_peak(results.folder, cell, known)
-            words += [_word(cell, one, places) for one, places in zip(found, (3, 3, 1), strict=True)][: len(subs)]
+            cell = cells[case, pass_]
+            rate = tflops(cell, results.get_work(case, pass_))
+            found = over(cell, sheet[case, pass_]), over(cell, measured[case, pass_]), rate.times(by) if rate else None
+            words += [_word(cell, one, on_cpu) for one, there in zip(found, shown.values(), strict=True) if there]
         lines.append((*panel.where(case), *words))
-    notes = [
-        "Time is clock graph, without launch cost; the roofline time is the least that the device's published rates "
-        "allow for the operations of the pass, and at cold L2 for the bytes that must move: 1 is the limit. TFLOP/s "
-        "counts the method's own operations, by closed form."
-    ]
-    if peaks and counted:
-        rates = [f"{rate:.4g} TFLOP/s" for rate in peaks.values()]
-        notes.append(f"The peak is one big matrix product, measured on this machine: {listed(rates)}.")
-    clocks = [c for c in GPU_CLOCKS if any(cell.time and cell.clock == c for cell in cells.values())]
-    if clocks != [GPU_CLOCKS[0]]:
-        notes.append(f"{OTHER_CLOCK} clock device, where graph has no time.")
+    clocks = [panel.clock] if on_cpu else [c for c in GPU_CLOCKS if any(x.clock == c for x in cells.values() if x.time)]
+    subs = tuple(name for name, there in shown.items() if there)
     return Table(
         title("How close to what the hardware allows", panel, clocks=False),
-        " ".join([*notes, caption(panel, *clocks)]),
+        " ".join([*_notes(panel, shown, clocks), caption(panel, *clocks)]),
         panel.lead,
         tuple((pass_.capitalize(), subs) for pass_ in passes),
         tuple(lines),
     )
 
 
-def _word(cell: Cell, found: Estimate | None, places: int) -> str:
+def _notes(panel: Panel, shown: dict[str, bool], clocks: list[str]) -> Iterable[str]:
+    folder = panel.results.folder
+    if not folder.is_cpu:
+        yield "Time is clock graph, without launch cost."
+    if shown["x roofline"]:
+        yield (
+            "The roofline time is the least that the device's published rates allow for the operations of the pass, "
+            "and at cold L2 for the bytes that must move: 1 is the limit."
+        )
+    if shown["x measured"]:
+        peaks, named = measured_peaks(folder), {dtype_of(c) for c in panel.cases}
+        rates = [rate_word(rate, "FLOP/s") for name, rate in peaks.items() if name in named]
+        copy = f", and of one big copy, {rate_word(peaks['copy'], 'B/s')}" if "copy" in peaks else ""
+        yield (
+            "x measured is the same over the least by rates that were measured on this machine: "
+            f"{listed(rates)} of one big matrix product{copy}. Below 1 a cache still held bytes, or the machine was "
+            "busier while the rates were measured."
+        )
+    if any(unit.endswith("FLOP/s") and there for unit, there in shown.items()):
+        yield "FLOP/s are of the method's own operations, by closed form."
+    if clocks != [GPU_CLOCKS[0]] and not folder.is_cpu:
+        yield f"{OTHER_CLOCK} clock device, where graph has no time."
+
+
+def _word(cell: Cell, found: Estimate | None, on_cpu: bool) -> str:
     if cell.time is None:
         return cell.status
     if found is None:
         return "not known"
-    return marked(with_interval(found, places), cell.noisy, cell.clock != GPU_CLOCKS[0])
+    return marked(with_interval(found, 3), cell.noisy, not on_cpu and cell.clock != GPU_CLOCKS[0])
 
 
 def memory_table(panel: Panel) -> Table | None:

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from bench.case import AXES, Case
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS, has_both
-from plots.data.hardware import over_roofline, percent_of_peak, tflops
+from plots.data.hardware import dtype_of, measured_floor_ms, measured_peaks, over, percent_of_peak, tflops
 from plots.data.load import text
 from plots.data.panels import Panel
-from plots.data.paper import PaperRow, paper_row
+from plots.data.paper import paper_row
 from plots.data.results import MICRO_PASSES, Cell
+from plots.data.throughput import TRAINS, throughput
 
 INTEGERS = ("n", "processes", "launches")  # columns of numbers that may be missing
 HEAD = (*AXES, "pass", "clock", "median_ms", "status")  # where there is no line
@@ -47,7 +48,9 @@ def summary_rows(panels: Sequence[Panel]) -> list[Row]:
             recorded = [p for p in ("step",) if (case, p, panel.clock) in panel.results.cells]
             for pass_ in (*MICRO_PASSES, *recorded):
                 lines.append(_times(panel, case, pass_))
-                more.append(_hardware(panel, case, pass_) | _breakdown(panel, case, pass_))
+                more.append(
+                    _hardware(panel, case, pass_) | _budget(panel, case, pass_) | _breakdown(panel, case, pass_)
+                )
     filled = {name for line in more for name, value in line.items() if value is not None}
     return [line | {k: v for k, v in extra.items() if k in filled} for line, extra in zip(lines, more, strict=True)]
 
@@ -60,7 +63,7 @@ def _times(panel: Panel, case: Case, pass_: str) -> Row:
         "gpu": gpu, **axes_columns(case), "pass": pass_,
         "clock": panel.clock, **cell_columns(cell), "source": cell.source if cell.time else None,
         **ends(ratio.value, "ratio_to_full", "ratio_ci_low", "ratio_ci_high"), "ratio_scope": ratio.scope or None,
-        "refresh_ms": cell.refresh_ms, "paper_ms": _paper_ms(paper, pass_),
+        "refresh_ms": cell.refresh_ms, "paper_ms": paper.ms(pass_) if paper else None,
         "paper_ratio_to_full": paper.ratio if paper and "-" in pass_ else None,
         "paper_gpu": paper.gpu if paper else None,
     }  # fmt: skip
@@ -69,15 +72,26 @@ def _times(panel: Panel, case: Case, pass_: str) -> Row:
 def _hardware(panel: Panel, case: Case, pass_: str) -> Row:
     """What the work is, and on the GPU clocks how close it comes to what the hardware allows."""
     results, cell, work = panel.results, panel.time(case, pass_), panel.results.get_work(case, pass_)
-    floor, rate, part = (
-        found.value if panel.clock in GPU_CLOCKS and found else None
-        for found in (over_roofline(cell, work), tflops(cell, work), percent_of_peak(results.folder, cell, work))
-    )
+    seen = panel.clock in GPU_CLOCKS or (results.folder.is_cpu and panel is panel.by_wall)
+    peak = measured_peaks(results.folder).get(dtype_of(case))
+    measured = measured_floor_ms(results, case, pass_)
+    found = (over(cell, work.floor_ms), over(cell, measured), tflops(cell, work), percent_of_peak(cell, work, peak))
+    names = ("times_floor", "times_measured", "tflops", "of_ceiling_percent")
     return {
         "launches": None if work.launches is None else round(work.launches), "flops": work.flops,
-        "floor_ms": work.floor_ms, "peak_mib": results.peaks_mib.get(case), "times_floor": floor, "tflops": rate,
-        "of_ceiling_percent": part,
+        "floor_ms": work.floor_ms, "peak_mib": results.peaks_mib.get(case),
+        **{name: one.value if seen and one else None for name, one in zip(names, found, strict=True)},
     }  # fmt: skip
+
+
+def _budget(panel: Panel, case: Case, pass_: str) -> Row:
+    """What a person budgets with; of what trains, which a forward or a backward alone does not."""
+    tells = pass_ in TRAINS and panel.clock != "host" and panel is panel.by_wall
+    found = throughput(panel, case, pass_) if tells else None
+    if found is None:
+        return {}
+    values = {"tokens_per_s": found.tokens_s, "mfu_percent": found.mfu, "cost_per_million_tokens": found.cost}
+    return {name: value.value if value else None for name, value in values.items()}
 
 
 def _breakdown(panel: Panel, case: Case, pass_: str) -> Row:
@@ -93,11 +107,3 @@ def _breakdown(panel: Panel, case: Case, pass_: str) -> Row:
     for name, part in parts:
         line |= ends(part, f"{name}_ms", f"{name}_low_ms", f"{name}_high_ms")
     return line | {"launch_gap_percent": found.share.value if found.share else None}
-
-
-def _paper_ms(paper: PaperRow | None, pass_: str) -> float | None:
-    """The paper's time for a pass; its sum for forward-backward."""
-    if paper is None:
-        return None
-    times = {"forward": paper.forward_ms, "backward": paper.backward_ms}
-    return times.get(pass_, paper.total_ms if pass_ == "forward-backward" else None)

@@ -52,6 +52,11 @@ def marked(words: str, noisy: bool, other_clock: bool = False) -> str:
     return words + (f" {OTHER_CLOCK}" if other_clock else "") + (f" {NOISY}" if noisy else "")
 
 
+def rate_word(tera: float, unit: str) -> str:
+    """'989.4 TFLOP/s', '41.7 GFLOP/s': a rate in units of 1e12 of FLOP/s or B/s."""
+    return f"{tera:.4g} T{unit}" if tera >= 1 else f"{1e3 * tera:.4g} G{unit}"
+
+
 def spare_marks(table: Table) -> Table:
     """Without the marks of the columns most of whose values are noisy: a sentence above the table says it once."""
     crowded = []

@@ -65,8 +65,8 @@ def status_blocks(folder: Folder, csv_name: str) -> list[Block]:
     return blocks
 
 
-def provenance(folder: Folder) -> list[Block]:
-    """run.json in words, and how to get these files again."""
+def provenance(folder: Folder, price: float | None = None) -> list[Block]:
+    """run.json in words, and how to get these files again. price: what was given with --price."""
     plain = [(k, v) for k, v in folder.run.items() if k != "invocations" and v is not None and v != ""]
     pairs = [(k.replace("_", " "), json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for k, v in plain]
     runs = folder.invocations
@@ -78,7 +78,7 @@ def provenance(folder: Folder) -> list[Block]:
     pairs += [("rows", str(len(folder.rows))), ("rows with raw samples", str(len(folder.lines)))]
     pairs += [("note", note) for note in folder.notes]
     asked, _ = commands(folder)
-    redraw = f"python -m plots {shlex.quote(shown(folder.path))}"
+    redraw = f"python -m plots {shlex.quote(shown(folder.path))}" + (f" --price {price:.12g}" if price else "")
     blocks: list[Block] = [
         Heading("Where it comes from"),
         Items(tuple(f"{name}: {value}" for name, value in pairs)),

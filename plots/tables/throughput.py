@@ -1,0 +1,58 @@
+"""Throughput, model FLOPs utilization, peak memory and cost of training, a line for each case."""
+
+from bench.case import Case
+from bench.record.numbers import with_interval
+from plots.data.hardware import dtype_of
+from plots.data.labels import listed
+from plots.data.panels import Panel
+from plots.data.throughput import peak_tflops, throughput, trained_pass
+from plots.render.blocks import Table
+from plots.text.captions import caption, title
+from plots.text.numbers import marked, rate_word
+
+NO_THROUGHPUT = "Not told: it takes the forward-backward time of a block or a whole model."
+
+
+def throughput_table(panel: Panel) -> Table | None:
+    """None of single layers, and where nothing was timed."""
+    panel = panel.by_wall
+    pass_ = trained_pass(panel)
+    if panel.level == "linear" or not any(throughput(panel, c, pass_) for c in panel.cases):
+        return None
+    price = panel.results.price
+    priced = [("Cost of a million tokens", ())] if price else []
+    return Table(
+        title("Throughput", panel),
+        f"{budget_note(panel, pass_)} {caption(panel)}",
+        panel.lead,
+        (("Tokens a second", ()), ("MFU (%)", ()), ("Peak memory (MiB)", ()), *priced),
+        tuple((*panel.where(case), *_words(panel, case, pass_)) for case in panel.in_order),
+    )
+
+
+def _words(panel: Panel, case: Case, pass_: str) -> list[str]:
+    found, cell, mib = throughput(panel, case, pass_), panel.time(case, pass_), panel.results.peaks_mib.get(case)
+    if found is None:
+        return [cell.status] * (4 if panel.results.price else 3)
+    words = [marked(with_interval(found.tokens_s), cell.noisy)]
+    words.append(marked(with_interval(found.mfu, 2), cell.noisy) if found.mfu else "not known")
+    words.append(f"{mib:.0f}" if mib else "not measured")
+    return words + ([marked(with_interval(found.cost), cell.noisy)] if found.cost else [])
+
+
+def budget_note(panel: Panel, pass_: str) -> str:
+    """What the columns mean, and against which peak."""
+    of = "whole optimizer step" if pass_ == "step" else "micro-step, forward and backward, without the optimizer"
+    block = " Of one block alone: a model of many blocks is as many times slower." if panel.level == "block" else ""
+    peaks = {dtype_of(c): peak for c in panel.cases if (peak := peak_tflops(panel.results.folder, c))}
+    over = listed([f"{rate_word(rate, 'FLOP/s')}, {source} {dtype}" for dtype, (rate, source) in peaks.items()])
+    mfu = (
+        "MFU, model FLOPs utilization, is the method's own operations by closed form (matrix products, each once and "
+        "none recomputed; without dW of weights that do not train; causal attention as half) over the time and over "
+        f"{over}. PaLM's appendix B counts 6 operations a weight and token, and all of attention."
+        if peaks
+        else "MFU is not known without a peak rate: the device is not in gpus.yaml, and none was measured."
+    )
+    price = panel.results.price
+    cost = f"Cost is at {price:.12g} an hour (--price)." if price else "With --price, of an hour, costs stand here."
+    return f"Tokens over the time of a {of}.{block} {mfu} {cost}"
