@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch._C import _len_torch_dispatch_stack, _len_torch_function_stack
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from ..runtime.checks import check_lora
 from ..runtime.launch import transformed
@@ -23,11 +24,18 @@ def unwatched(x: Tensor) -> bool:
         return not torch.compiler._is_exporting_flag  # an exported program must run where this package is not
     return (
         not transformed()
-        and _len_torch_dispatch_stack() == 0  # counters of operations, selective checkpointing, make_fx
+        # Counters of operations, selective checkpointing, make_fx.
+        and (_len_torch_dispatch_stack() == 0 or not _dispatch_mode_watches())
         and (_len_torch_function_stack() == 0 or not _function_mode_watches())
         # Asked last, since a mode that watches would hear it: PEFT's layers have their own answers to these kinds.
         and not (x.is_meta or x.layout is not torch.strided or x.is_nested)
     )
+
+
+def _dispatch_mode_watches() -> bool:
+    """Whether a dispatch mode wants PEFT's own operations. One that looks at what really runs, kernels among it, says
+    so by an attribute `sees_fused_layers`."""
+    return not all(getattr(mode, "sees_fused_layers", False) for mode in _get_current_dispatch_mode_stack())
 
 
 def _function_mode_watches() -> bool:

@@ -173,3 +173,21 @@ def test_watched_calls_see_pefts_layers() -> None:
     model(x)
     hook.remove()
     assert heard.count(nn.Linear) == 9 and passes() == 0
+
+
+@pytest.mark.parametrize("sees_fused_layers", [True, False])
+def test_a_mode_that_asks_for_fused_layers_sees_what_runs_without_it(sees_fused_layers: bool) -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Looks(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            return func(*args, **(kwargs or {}))
+
+    looks = Looks()
+    looks.sees_fused_layers = sees_fused_layers
+    model, x = attention(True), inputs()
+    model(x)
+    passes()
+    with looks:
+        model(x)
+    assert passes() == sees_fused_layers
