@@ -1,5 +1,6 @@
 """A fake of the module pynvml: the GPUs of a machine, and what they say of themselves while something runs."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,6 +27,7 @@ class FakeNvml:
         self.devices, self.broken, self.opened = devices, broken, 0
         self.reasons, self.pids, self.lacks = reasons or [0], pids or [[]], lacks
         self.sm_mhz = [1980]
+        self.energy_mj: Callable[[], int] = lambda: 5_000_000  # a counter that stands still
         self.application_mhz = self.default_mhz = 1980
 
     def __getattribute__(self, name: str) -> Any:
@@ -88,6 +90,9 @@ class FakeNvml:
 
     def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
         return 412_345
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        return self.energy_mj()
 
     def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:
         return 61

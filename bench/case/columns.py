@@ -73,6 +73,14 @@ _FOUND = (
         "samples that did not count: throttled GPU, a sleep kernel too short, a CPU process that waited for a core",
         kind="count",
     ),
+    Column(
+        "energy_j",
+        "energy of one call by the GPU's own counter, over at least 2 s of calls back to back. Where a sweep has "
+        "measure: {energy: true}, of blocks and models, on the row of clock eager: of the step where it is timed, "
+        "else of forward-backward",
+        "J",
+        "amount",
+    ),
     Column("refresh_ms", "PaCA's column refresh, or merged's merge, due once per optimizer step", "ms", "amount"),
     Column("optimizer_ms", "of a step: AdamW alone", "ms", "amount"),
     Column("parts_ms", "of a step: micro-steps, optimizer and refresh, timed apart and added up", "ms", "amount"),

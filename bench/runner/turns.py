@@ -4,7 +4,7 @@ import gc
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
@@ -21,6 +21,7 @@ from bench.models.build import build
 from bench.models.work import Work
 from bench.record.stats import Summary
 from bench.timing.clocks import make_clock
+from bench.timing.energy import with_energy
 from bench.timing.gpu_state import GpuState
 from bench.timing.measurement import Measurement
 from bench.timing.peak_memory import peak_mib
@@ -182,16 +183,20 @@ class Turns:
     def _tell(self, m: Measurement) -> None:
         assert self._case is not None and self._work is not None
         self._spoiled |= m.spoiled
+        series, began = m.series(self._passes), perf_counter()
+        if self._settings.energy and self._case.level != "linear" and not m.spoiled:
+            wait = partial(torch.cuda.synchronize, self._device)
+            series = with_energy(series, self._work, self._state, wait)
         self._emit(
             "measured",
-            series=m.series(self._passes),
+            series=series,
             peak_mib=self._peak,
             model_dropout=self._work.model_dropout,
             attention=self._attention,
             note=note(self._work.model, self._case),
             clocks_set=m.clocks_set,
             spoiled=m.spoiled,
-            spent={"warming up": m.warmup_s, "measuring": m.wall_s},
+            spent={"warming up": m.warmup_s, "measuring": m.wall_s + perf_counter() - began},
         )
 
     def _rest(self) -> None:

@@ -69,6 +69,11 @@ class GpuState:
             others=tuple(sorted(self._processes() - self.own - self.siblings)),
         )
 
+    def energy_mj(self) -> int | None:
+        """What the GPU has used since its driver was loaded, in mJ; None where it does not count."""
+        found: int | None = self._ask("nvmlDeviceGetTotalEnergyConsumption")
+        return found
+
     def clocks(self) -> dict[str, Any]:
         """How the clocks are set, in MHz, for the record. `locked` is None where NVML does not tell.
 

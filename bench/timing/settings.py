@@ -50,6 +50,7 @@ class MeasureSettings(BaseModel):
     graph_warmups: Count = 3  # eager calls on the stream of the capture
     graph_batch_s: Seconds = 0.001  # shorter calls are captured several at a time, where the L2 cache is warm
     graph_max_calls: Count = 256  # in one graph, so that capturing a tiny call stays short
+    energy: bool = False  # of blocks and models under clock eager: 3 s more for each case, on a GPU that counts it
     # A throttled GPU is left to itself before the block of samples is taken again.
     rest_s: Seconds = 0.05
     rest_growth: float = Field(default=1.5, ge=1, le=10)

@@ -33,6 +33,7 @@ class Cell:
     measured: Measured | None = None  # the same time, for what is made of it; there where `time` is
     n: int = 0
     noisy: bool = False
+    energy_j: float | None = None  # of one call
     refresh_ms: float | None = None
     optimizer_ms: float | None = None  # of a step: the optimizer alone
     parts_ms: float | None = None  # of a step: its parts, timed apart and added up
@@ -231,10 +232,13 @@ def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -
     repeats = [_repeat(folder, row) for row in good]
     # Seeded as the terminal seeds it, so that both state the same interval of a ratio.
     found, time = measured(repeats, generator(text(good[0].get("case_id")), pass_, clock))
-    refresh, optimizer, parts = (_middle(good, name) for name in ("refresh_ms", "optimizer_ms", "parts_ms"))
+    energy, refresh, optimizer, parts = (
+        _middle(good, name) for name in ("energy_j", "refresh_ms", "optimizer_ms", "parts_ms")
+    )
     return Cell(
         case, pass_, clock, "ok", "", time, found, sum(row.get("n") or 0 for row in good),
-        any(row.get("noisy") for row in good), refresh, optimizer, parts, tuple(repeats),
+        any(row.get("noisy") for row in good), energy, refresh, optimizer, parts,
+        tuple(repeats),
     )  # fmt: skip
 
 

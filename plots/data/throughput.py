@@ -1,4 +1,4 @@
-"""What a person budgets with: tokens a second, model FLOPs utilization, and what a million tokens costs."""
+"""What a person budgets with: tokens a second, model FLOPs utilization, cost and energy of a million tokens."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ class Throughput:
     tokens_s: Estimate
     mfu: Estimate | None  # percent
     cost: Estimate | None  # of a million tokens, in the currency of the price
+    energy_kj: float | None  # of a million tokens
 
 
 def trained_pass(panel: Panel) -> str:
@@ -36,7 +37,8 @@ def throughput(panel: Panel, case: Case, pass_: str) -> Throughput | None:
     peak = peak_tflops(results.folder, case)
     mfu = percent_of_peak(cell, results.get_work(case, pass_), peak[0] if peak else None)
     cost = cell.time.times(results.price / 3.6e6 * 1e6 / tokens) if results.price else None
-    return Throughput(cell.time.inverse().times(1e3 * tokens), mfu, cost)
+    energy = None if cell.energy_j is None else cell.energy_j / 1e3 * 1e6 / tokens
+    return Throughput(cell.time.inverse().times(1e3 * tokens), mfu, cost, energy)
 
 
 def peak_tflops(folder: Folder, case: Case) -> tuple[float, str] | None:

@@ -63,9 +63,10 @@ def _draw(axes: "Axes", found: Map) -> None:
             there = r is not None and r.value is not None
             back = None
             if r and there and not r.decided:
-                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", ec=HATCH, lw=0))
+                line_colour = "white" if abs(shade[i, j]) > 0.4 * LIMIT else HATCH
+                axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", ec=line_colour, lw=0))
                 back = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "boxstyle": "square,pad=0.12"}
-            dark = there and not back and abs(shade[i, j]) > 0.72 * LIMIT
+            dark = there and not back and abs(shade[i, j]) > 0.6 * LIMIT
             ink = FAILED if not there else "white" if dark else INK
             size = 8 if len(words) < 7 else 5.5
             axes.text(j, i, words, ha="center", va="center", fontsize=size, color=ink, bbox=back)

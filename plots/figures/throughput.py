@@ -1,8 +1,8 @@
-"""Tokens a second, peak memory and cost of each training type, as bars."""
+"""Tokens a second, peak memory, cost and energy of each training type, as bars."""
 
 from pathlib import Path
 
-from plots.data.labels import shape_word
+from plots.data.labels import listed, shape_word
 from plots.data.panels import MAX_TYPES, Panel
 from plots.data.throughput import throughput, trained_pass
 from plots.figures.canvas import FAILED, INK, MAX_MODELS, colours, finish, new_canvas, whisker
@@ -21,7 +21,9 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
         return None
     shape = max(panel.shapes, key=lambda s: (sum(c.size == s for c in found), s[0] * s[1]))
     price, peaks = panel.results.price, panel.results.peaks_mib
+    counted = any(f.energy_kj is not None for f in found.values())
     names = ["tokens a second", *(["peak memory (GiB)"] if peaks else []), *(["cost of 1M tokens"] if price else [])]
+    names += ["energy of 1M tokens (kJ)"] * counted
     canvas = new_canvas(max(7.0, 1.6 + 2.9 * len(names)), 1.3 + len(models) * (0.55 + 0.27 * len(types)))
     grid = canvas.subplots(len(models), len(names), squeeze=False, sharey="row")
     paint = colours(panel)
@@ -35,12 +37,13 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
                 word = cell.status if cell else "not measured"
                 line[0].text(0, y, f" {word}", va="center", fontsize=7.5, color=FAILED)
                 continue
-            mib, cost = peaks.get(case), budget.cost
+            mib, cost, kj = peaks.get(case), budget.cost, budget.energy_kj
             bars: list[Bar | None] = [
                 (budget.tokens_s.value, whisker(budget.tokens_s), f"{budget.tokens_s.value:,.0f}")
             ]
             bars += [(mib / 1024, (0.0, 0.0), f"{mib / 1024:.3g}") if mib else None] if peaks else []
             bars += [(cost.value, whisker(cost), f"{cost.value:.3g}")] if cost else []
+            bars += [None if kj is None else (kj, (0.0, 0.0), f"{kj:.3g}")] * counted
             for axes, bar in zip(line, bars, strict=True):
                 if bar is None:
                     axes.text(0, y, " not measured", va="center", fontsize=7.5, color=FAILED)
@@ -62,8 +65,8 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
     for axes in grid.flat:
         axes.set_xlim(0, axes.get_xlim()[1] * 1.18)
         axes.tick_params(axis="y", length=0)
-    what = f"Throughput{', memory' if peaks else ''}{' and cost' if price else ''}"
+    parts = ["Throughput", *["memory"] * bool(peaks), *["cost"] * bool(price), *["energy"] * counted]
     of = "a whole optimizer step" if pass_ == "step" else "forward and backward"
     words = f"At {shape_word(shape)}; tokens over the time of {of}. "
     words += f"Cost at {price:.12g} an hour (--price). " if price else ""
-    return finish(canvas, path, f"{what}: {panel_place(panel)}", words + caption(panel))
+    return finish(canvas, path, f"{listed(parts)}: {panel_place(panel)}", words + caption(panel))

@@ -16,8 +16,8 @@ from plots.text.captions import caption, title
 from plots.text.numbers import OTHER_CLOCK, marked, rate_word
 
 NO_LIMIT = (
-    "The distance to the limit is not known: no roofline time is on record, as of a device that is not in gpus.yaml, "
-    "and no peak rate was measured, as a new run does at its start."
+    "The distance to the limit is not known. It takes a roofline time (a GPU of gpus.yaml) or peak rates measured at "
+    "the start of the run, and on a GPU clock graph or device."
 )
 
 

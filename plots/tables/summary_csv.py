@@ -91,7 +91,8 @@ def _budget(panel: Panel, case: Case, pass_: str) -> Row:
     if found is None:
         return {}
     values = {"tokens_per_s": found.tokens_s, "mfu_percent": found.mfu, "cost_per_million_tokens": found.cost}
-    return {name: value.value if value else None for name, value in values.items()}
+    told: Row = {name: value.value if value else None for name, value in values.items()}
+    return told | {"energy_kj_per_million_tokens": found.energy_kj}
 
 
 def _breakdown(panel: Panel, case: Case, pass_: str) -> Row:

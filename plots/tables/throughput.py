@@ -1,11 +1,11 @@
-"""Throughput, model FLOPs utilization, peak memory and cost of training, a line for each case."""
+"""Throughput, model FLOPs utilization, peak memory, cost and energy of training, a line for each case."""
 
-from bench.case import Case
 from bench.record.numbers import with_interval
 from plots.data.hardware import dtype_of
 from plots.data.labels import listed
 from plots.data.panels import Panel
-from plots.data.throughput import peak_tflops, throughput, trained_pass
+from plots.data.results import Cell
+from plots.data.throughput import Throughput, peak_tflops, throughput, trained_pass
 from plots.render.blocks import Table
 from plots.text.captions import caption, title
 from plots.text.numbers import marked, rate_word
@@ -17,27 +17,43 @@ def throughput_table(panel: Panel) -> Table | None:
     """None of single layers, and where nothing was timed."""
     panel = panel.by_wall
     pass_ = trained_pass(panel)
-    if panel.level == "linear" or not any(throughput(panel, c, pass_) for c in panel.cases):
+    found = {c: throughput(panel, c, pass_) for c in panel.in_order}
+    if panel.level == "linear" or not any(found.values()):
         return None
-    price = panel.results.price
-    priced = [("Cost of a million tokens", ())] if price else []
+    counted = any(f and f.energy_kj is not None for f in found.values())
+    heads = ["Tokens a second", "MFU (%)", "Peak memory (MiB)"]
+    heads += ["Cost of a million tokens"] * bool(panel.results.price) + ["Energy of a million tokens (kJ)"] * counted
     return Table(
         title("Throughput", panel),
-        f"{budget_note(panel, pass_)} {caption(panel)}",
+        f"{budget_note(panel, pass_)} {_energy_note(panel, counted)} {caption(panel)}",
         panel.lead,
-        (("Tokens a second", ()), ("MFU (%)", ()), ("Peak memory (MiB)", ()), *priced),
-        tuple((*panel.where(case), *_words(panel, case, pass_)) for case in panel.in_order),
+        tuple((head, ()) for head in heads),
+        tuple(
+            (*panel.where(c), *_words(panel, panel.time(c, pass_), f, len(heads), counted)) for c, f in found.items()
+        ),
     )
 
 
-def _words(panel: Panel, case: Case, pass_: str) -> list[str]:
-    found, cell, mib = throughput(panel, case, pass_), panel.time(case, pass_), panel.results.peaks_mib.get(case)
+def _words(panel: Panel, cell: Cell, found: Throughput | None, columns: int, counted: bool) -> list[str]:
     if found is None:
-        return [cell.status] * (4 if panel.results.price else 3)
+        return [cell.status] * columns
+    mib = panel.results.peaks_mib.get(cell.case)
     words = [marked(with_interval(found.tokens_s), cell.noisy)]
     words.append(marked(with_interval(found.mfu, 2), cell.noisy) if found.mfu else "not known")
     words.append(f"{mib:.0f}" if mib else "not measured")
-    return words + ([marked(with_interval(found.cost), cell.noisy)] if found.cost else [])
+    words += [marked(with_interval(found.cost), cell.noisy)] if found.cost else []
+    return words + ["not measured" if found.energy_kj is None else f"{found.energy_kj:.4g}"] * counted
+
+
+def _energy_note(panel: Panel, counted: bool) -> str:
+    if counted:
+        return "Energy is by the GPU's own counter, over at least 2 s of calls back to back; the host's is not in it."
+    why = (
+        "that of a CPU is not read"
+        if panel.results.folder.is_cpu
+        else "no row has it; a sweep with measure: {energy: true} reads the GPU's counter"
+    )
+    return f"Energy is not told: {why}."
 
 
 def budget_note(panel: Panel, pass_: str) -> str:

@@ -22,6 +22,7 @@ from bench.roofline.roofline import compulsory_bytes, roofline_ms
 from bench.runner.fit import fits
 from bench.runner.plan import baseline_of, comparisons
 from bench.sweeps.expand import Plan, make_plan
+from bench.timing.energy import LEAD_S, LEAST_S
 from bench.timing.settings import MeasureSettings
 
 # Estimates, in seconds unless said otherwise.
@@ -154,6 +155,7 @@ def _seats_s(cases: list[Case], rounds: bool, plan: Plan, peaks: Peaks, checked:
         else:
             seconds += sum(alone_s(p, plan.settings, level, clock) for p in paces)
             seconds += len(cases) * CAPTURE_S[level] * (clock == "graph")
+        seconds += len(cases) * (LEAD_S + LEAST_S) * (plan.settings.energy and clock == "eager")
     return seconds
 
 

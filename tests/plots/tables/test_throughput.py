@@ -52,11 +52,25 @@ def test_without_a_data_sheet_the_measured_peak_counts_and_without_either_nothin
     maker.timed(one, {"forward-backward": 1000.0}, clock="cpu-time", noise=0.0, flops=2e10)
     text = section(_report(maker), "## Throughput and cost")
     assert value(cells_of(text, "gpt2-xl", "Full-FT eager")["MFU (%)"]) == 25
+    assert "Energy is not told: that of a CPU is not read." in text
     assert "80 GFLOP/s, one big matrix product measured on this machine in fp32" in text
     del maker.run["ceilings"]
     text = section(_report(maker), "## Throughput and cost")
     assert cells_of(text, "gpt2-xl", "Full-FT eager")["MFU (%)"] == "not known"
     assert "MFU is not known without a peak rate" in text
+
+
+def test_energy_is_a_calls_over_its_tokens(maker: Any, make_case: Any) -> None:
+    """50 J for 4 x 512 tokens are 24.41 kJ for a million."""
+    maker.timed(make_case("full"), {"forward-backward": 100.0}, energy_j=50.0)
+    maker.timed(make_case("lora"), {"forward-backward": 120.0})
+    written, _ = draw(load(maker.write()), figures=("throughput",))
+    assert "throughput.png" in {path.name for path in written}
+    text = section((maker.path / "report.md").read_text(), "## Throughput and cost")
+    assert cells_of(text, "gpt2-xl", "Full-FT eager")["Energy of a million tokens (kJ)"] == "24.41"
+    assert cells_of(text, "gpt2-xl", "LoRA eager")["Energy of a million tokens (kJ)"] == "not measured"
+    line = pick(maker.path / "table1.csv", method="full", **{"pass": "forward-backward"})
+    assert float(line["energy_kj_per_million_tokens"]) == pytest.approx(50 / 2048 * 1e3)
 
 
 def test_single_layers_have_no_throughput_and_it_is_said(maker: Any, make_case: Any) -> None:
