@@ -10,7 +10,7 @@ import torch
 from bench.case import Case
 from bench.case.clocks import CLOCKS
 from bench.causes import reconcile
-from bench.causes.attribution import PHASES, Role, Tallies, of_pass, tally
+from bench.causes.attribution import Role, Tallies, of_pass, tally
 from bench.causes.profiled import profiled, run
 from bench.causes.roles import Roles
 from bench.methods.registry import impl_of
@@ -92,4 +92,4 @@ def _roles(work: Work, step: bool) -> list[Role]:
             roles.phase = ""
 
         run(work, step, phase)
-    return [role for role in roles.found if role.phase in PHASES["step"]]
+    return roles.found

@@ -87,17 +87,18 @@ def read(events: Any, shares: Mapping[str, float]) -> Profiled:
     launched: Counter[tuple[str, float]] = Counter()
     for e in there:
         phase = _phase(spans, e)
-        if e.device_type != DeviceType.CPU or phase is None or e.name.startswith(RANGE):
+        if e.device_type != DeviceType.CPU or phase is None:
             continue
         kernels = tuple((k.name, float(k.duration)) for k in e.kernels)
         launched.update(kernels)
         parent = None if e.cpu_parent is None else places.get(id(e.cpu_parent))
         places[id(e)] = len(found)
         found.append(Event(e.name, phase, e.self_cpu_time_total * shares[phase], parent, kernels, _is_operator(e)))
+    ranges = {e.name for e in there if e.device_type == DeviceType.CPU and e.is_user_annotation}
     loose = []
     for e in there:
         phase = _phase(spans, e)
-        if e.device_type == DeviceType.CPU or phase is None or e.is_user_annotation:
+        if e.device_type == DeviceType.CPU or phase is None or e.name in ranges:  # a range spans its kernels there
             continue
         kernel = e.name, float(e.time_range.elapsed_us())
         if launched[kernel]:
@@ -113,6 +114,9 @@ def _phase(spans: list[tuple[float, float, str]], event: Any) -> str | None:
 
 
 def _is_operator(event: Any) -> bool:
-    """Of all that the profiler notes on the host, what the dispatcher called: neither ranges nor autograd's nodes, nor
-    calls of the CUDA runtime."""
-    return "::" in event.name and not event.name.startswith("autograd::") and not event.is_user_annotation
+    """Of all that the profiler notes on the host, what the dispatcher called, or a compiler made: neither ranges nor
+    autograd's nodes, nor calls of the CUDA runtime."""
+    if "CompiledFxGraph" in event.name:
+        return True
+    ranges = ("autograd::", "torch::autograd::", RANGE)
+    return "::" in event.name and not event.name.startswith(ranges) and not event.is_user_annotation

@@ -32,7 +32,7 @@ class Roles(TorchDispatchMode):
 
     def __init__(self, work: Work) -> None:
         super().__init__()
-        self.phase = "forward"
+        self.phase = ""  # outside of the phases nothing is noted
         self.found: list[Role] = []
         self._adapts = method_of(work.case).adapts
         self._paths = {id(m): name for name, m in work.model.named_modules()}
@@ -41,7 +41,7 @@ class Roles(TorchDispatchMode):
         self._sizes: dict[int, int] = {}  # values of a base weight, by the same
         for path in _linear_paths(work):
             self._tag_layer(work.model.get_submodule(path))
-        self._trained = {id(p) for _, p in work.leaves}
+        self._gathers = "index" in self._tags.values()
         self._running: list[str] = []  # kinds of the modules that run, the innermost last
         # Autograd numbers its nodes as it makes them: which kind made a node follows from the first number after each
         # change of module.
@@ -94,10 +94,11 @@ class Roles(TorchDispatchMode):
         name = func._schema.name.removesuffix("_").partition("::")[2]
         ours = {_at(t) for t in read}
         fresh = [t for t in made if _at(t) not in ours]
-        cause = self._cause(name, func, args, read, made, fresh)
+        cause = self._cause(name, func, read, made, fresh)
         is_view = bool(made) and not fresh and not func._schema.is_mutable
         moved = 0 if is_view else sum(t.numel() * t.element_size() for t in (*read, *made))
-        self.found.append(Role(func._schema.name, self.phase, cause, moved, _flops(name, args, kwargs, out)))
+        if self.phase and name != "detach":  # no work, and here more of them than the profiler sees
+            self.found.append(Role(func._schema.name, self.phase, cause, moved, _flops(name, args, kwargs, out)))
         return out
 
     def _kind(self) -> tuple[str, bool]:
@@ -109,9 +110,7 @@ class Roles(TorchDispatchMode):
             return OUTSIDE, True
         return self._makers[bisect_right(self._firsts, node._sequence_nr()) - 1], False
 
-    def _cause(
-        self, name: str, func: Any, args: Any, read: list[Tensor], made: list[Tensor], fresh: list[Tensor]
-    ) -> str:
+    def _cause(self, name: str, func: Any, read: list[Tensor], made: list[Tensor], fresh: list[Tensor]) -> str:
         kind, sums = self._kind()
         if sums:
             return "accumulation"
@@ -147,12 +146,16 @@ class Roles(TorchDispatchMode):
             return self._product(tags, read, base)
         if name in GATHERS:
             return ("refresh" if func._schema.is_mutable and tags[0] == "weight" else "gathers"), None
-        if not self._adapts or (forward and "bias" in tags):
+        if forward and (not self._adapts or "bias" in tags):
             return base, None
-        if name in SUMS and len(read) > 1:
+        if name in SUMS and len(read) > 1:  # backward: of gradients; those of siblings add up under every method
             if "branch" not in tags:
                 return ("elementwise" if forward else BLOCK), None
             return "elementwise", "branch" if set(tags) == {"branch"} else None
+        if not self._adapts:
+            return base, None
+        if self._gathers and "adapter" in tags:  # scales the columns that are about to be copied into the weight
+            return "refresh", None
         if name in ("clone", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"):
             return mine or base, tags[0] if tags else None
         return "elementwise", mine
@@ -193,7 +196,7 @@ def _casts(name: str, read: list[Tensor], made: list[Tensor]) -> bool:
 
 def _flops(name: str, args: Any, kwargs: Any, out: Any) -> float:
     """As torch's own counter has it; it does not know the CPU's attention by name, nor what is done in place."""
-    packet = getattr(torch.ops.aten, name.removesuffix("_for_cpu"), None)
+    packet = getattr(torch.ops.aten, name.replace("_for_cpu", ""), None)
     count = flop_registry.get(packet)
     kwargs = {k: v for k, v in kwargs.items() if k != "out"}
     return 0.0 if count is None else float(count(*args, **kwargs, out_val=out))
