@@ -20,8 +20,8 @@ from bench.record.causes import Split
 from bench.timing.base import Sample
 from bench.timing.cpu import CpuClock
 
-CALLS, LEAST_CALLS = 7, 3  # profiled ones
-SECONDS = 30.0  # of wall time, after which no more than LEAST_CALLS are made
+CALLS, LEAST_CALLS = 15, 3  # profiled ones
+SECONDS = 10.0  # of wall time, after which no more than LEAST_CALLS are made
 WARMUP_CALLS = 2
 
 

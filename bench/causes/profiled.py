@@ -67,7 +67,7 @@ def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = Non
         run(work, step, phase)
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
-    return read(profiler.events(), {name: worked[name] / wall[name] for name in wall})
+    return read(profiler.events(), {name: worked[name] / wall[name] or 1.0 for name in wall})
 
 
 def read(events: Any, shares: Mapping[str, float]) -> Profiled:

@@ -18,10 +18,10 @@ def on_cpu(calls: Sequence[Call], plain_ms: Sequence[float], median_ms: float) -
     What a plain call takes beyond its operators is `gaps`, but no more than a profiled one does, whose gaps hold the
     profiler's own cost. What then is still between the two is the remainder, and every cause takes its share of it.
     """
-    plain = median(plain_ms)
     worked = _medians(calls)
     idle = worked.pop("gaps", 0.0)
     busy = sum(worked.values())
+    plain = median(plain_ms) or busy + idle  # CPU time does not always move in a short call
     gaps = min(idle, max(0.0, plain - busy))
     total = busy + gaps
     parts = _parts(calls, median_ms / total)
