@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
@@ -45,9 +45,10 @@ class Profiled:
     loose: list[tuple[str, str, float]]
 
 
-def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = None) -> Profiled:
+def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = None, warm_up: bool = False) -> Profiled:
     """Runs one call under the profiler. cuda: the module torch.cuda where the work is on a GPU; each phase then ends
-    when its kernels have, so that a kernel lies within its phase. trace: where a Chrome trace of it goes."""
+    when its kernels have, so that a kernel lies within its phase. trace: where a Chrome trace of it goes. warm_up:
+    another call first, which does not count: starting the profiler has emptied the caches."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
 
     wall: defaultdict[str, float] = defaultdict(float)
@@ -64,6 +65,8 @@ def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = Non
             wall[name] += perf_counter() - begun
 
     with profile(activities=activities) as profiler:
+        if warm_up:
+            run(work, step, lambda _: nullcontext())
         run(work, step, phase)
     if trace is not None:
         profiler.export_chrome_trace(str(trace))

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.case import Case
-from bench.causes.explain import explain
+from bench.causes.explain import WARMUP_CALLS, explain
 from bench.methods.lora.eager import EagerLoRALinear
 from bench.models.build import build
 from bench.record.causes import Split
@@ -34,8 +34,9 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def splits(case: Case, *passes: str, **more: Any) -> dict[str, Split]:
-    """By pass, for a measured median of 100 ms."""
-    found = explain(case, "cpu", {(p, "cpu-time"): 100.0 for p in passes or PASSES}, calls=3, **more)
+    """By pass, for a measured median of 100 ms; of one profiled call, since that takes most of the time."""
+    medians = {(p, "cpu-time"): 100.0 for p in passes or PASSES}
+    found = explain(case, "cpu", medians, **{"calls": 1, **more})
     return {p: split for (p, _), split in found.items()}
 
 
@@ -88,15 +89,16 @@ def test_causes_and_their_flops(
         parts = found[pass_].parts
         assert {c: parts[c].flops for c in flops} == flops
         assert all(not part.flops for c, part in parts.items() if c not in (*flops, "attention"))
-        assert parts.get("left_over") is None or parts["left_over"].ms < 5.0
+        launches = {c: part.launches or 0 for c, part in parts.items()}
+        assert launches.get("left_over", 0) <= 0.1 * sum(launches.values())
         assert found[pass_].total_ms == pytest.approx(100.0)
-        for part in parts.values():
-            assert part.low is not None and part.high is not None and part.low <= part.ms <= part.high
 
 
 def test_a_step_is_its_micro_steps_and_what_is_due_after_them(model: str) -> None:
     case = make_case(model, "paca", "block", accumulation=2)
-    found = splits(case)
+    found = splits(case, calls=3)
+    for part in found["step"].parts.values():
+        assert part.low is not None and part.high is not None and part.low <= part.ms <= part.high
     step, micro = found["step"].parts, found["forward-backward"].parts
     assert step["base_dx"].flops == 2 * (micro["base_dx"].flops or 0)
     assert step["gathers"].launches == 2 * (micro["gathers"].launches or 0)
@@ -178,7 +180,7 @@ def cause(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_a_planted_slow_operator_shows_up_under_its_cause(model: str, cause: str) -> None:
-    parts = splits(make_case(model, "lora", "block"), "forward")["forward"].parts
+    parts = splits(make_case(model, "lora", "block"), "forward", calls=3)["forward"].parts
     operators = {c: part.ms for c, part in parts.items() if c != "gaps"}
     assert operators[cause] > 0.6 * sum(operators.values())
 
@@ -220,3 +222,20 @@ def test_only_what_can_be_explained_is(tmp_path: Path) -> None:
     case = make_case(None, "full", "linear", layer="square-64")
     medians = {("forward", "cpu"): 1.0, ("forward", "cpu-time"): 1.0, ("forward", "host"): 1.0}
     assert list(explain(case, "cpu", medians, calls=3)) == [("forward", "cpu-time")]
+
+
+def test_modules_are_called_as_before_when_a_call_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.nn.Module.__call__
+    calls: list[Tensor] = []
+
+    def forward(self: EagerLoRALinear, x: Tensor) -> Tensor:
+        calls.append(x)
+        if len(calls) > WARMUP_CALLS:  # the next is the one that is looked into
+            assert torch.nn.Module.__call__ is not plain
+            raise RuntimeError("planted")
+        return self.base(x) + F.linear(F.linear(x, self.lora_a), self.lora_b)
+
+    monkeypatch.setattr(EagerLoRALinear, "forward", forward)
+    with pytest.raises(RuntimeError, match="planted"):
+        splits(make_case(None, "lora", "linear", layer="square-64"), "forward")
+    assert torch.nn.Module.__call__ is plain
