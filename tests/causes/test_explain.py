@@ -74,13 +74,17 @@ CASES: list[tuple[str, str, dict[str, Any], set[str], set[str]]] = [
 
 
 @pytest.mark.parametrize(
-    ("method", "impl", "axes", "forward", "backward"), CASES, ids=[f"{m}-{i}-{','.join(a)}" for m, i, a, *_ in CASES]
+    ("method", "impl", "axes", "forward", "backward"),
+    [
+        pytest.param(*c, id=f"{c[0]}-{c[1]}", marks=[pytest.mark.slow] if c[1] in ("peft", "triton") else [])
+        for c in CASES
+    ],
 )
 def test_causes_and_their_flops(
     model: str, method: str, impl: str, axes: dict[str, Any], forward: set[str], backward: set[str]
 ) -> None:
     case = make_case(model, method, "block", impl=impl, **axes)
-    found = splits(case, "forward", "backward")
+    found = splits(case, "forward", "backward", calls=3)
     llama_casts = {"casts"} if "llama" in model and case.precision != "fp32" else set()  # its norms compute in fp32
     assert found["forward"].parts.keys() - {"left_over"} == (ALWAYS - {"left_over"}) | forward | llama_casts
     expected = (ALWAYS - {"base_forward", "left_over"}) | {"base_dx", "accumulation"} | backward | llama_casts
@@ -89,8 +93,7 @@ def test_causes_and_their_flops(
         parts = found[pass_].parts
         assert {c: parts[c].flops for c in flops} == flops
         assert all(not part.flops for c, part in parts.items() if c not in (*flops, "attention"))
-        launches = {c: part.launches or 0 for c, part in parts.items()}
-        assert launches.get("left_over", 0) <= 0.1 * sum(launches.values())
+        assert "left_over" not in parts or parts["left_over"].ms < 5.0
         assert found[pass_].total_ms == pytest.approx(100.0)
 
 
@@ -111,7 +114,7 @@ def test_a_step_is_its_micro_steps_and_what_is_due_after_them(model: str) -> Non
     assert step["accumulation"].bytes == 3 * 4 * (columns + case.tokens * 128)
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("method", ["full", "lora"])
 def test_launches_are_as_many_as_the_profiler_counts(model: str, method: str) -> None:
     case = make_case(model, method)
     work = build(case, "cpu")
