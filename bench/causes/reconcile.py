@@ -25,7 +25,7 @@ def on_cpu(calls: Sequence[Call], plain_ms: Sequence[float], median_ms: float) -
     gaps = min(idle, max(0.0, plain - busy))
     total = busy + gaps
     parts = _parts(calls, median_ms / total)
-    if "gaps" in parts:
+    if idle:
         parts["gaps"] = _part([call["gaps"].us / 1e3 for call in calls], median_ms / total * gaps / idle)
     remainder = max(abs(plain - total) / plain, worked.get("left_over", 0.0) / total)
     return Split(_in_order(parts), median_ms / plain, remainder, "operators")
@@ -37,13 +37,15 @@ def on_gpu(calls: Sequence[Call], median_ms: float, work_ms: float | None) -> Sp
     the kernels stand as the profiler timed them, as far as they fit in.
     """
     busy = sum(_medians(calls).values())
+    if not busy:
+        return Split({"gaps": Part(median_ms)}, None, 1.0, "kernels")
     of_kernels = min(busy if work_ms is None else work_ms, median_ms)
-    scale = of_kernels / busy if busy else 1.0
-    off = 0.0 if work_ms is None and busy <= median_ms else abs(busy / of_kernels - 1) if of_kernels else 1.0
+    scale = of_kernels / busy
+    off = abs(busy / of_kernels - 1)
     parts = _parts(calls, scale)
     if median_ms > of_kernels:
         parts["gaps"] = Part(median_ms - of_kernels)
-    left = _medians(calls).get("left_over", 0.0) / busy if busy else 0.0
+    left = _medians(calls).get("left_over", 0.0) / busy
     return Split(_in_order(parts), scale, max(off, left), "kernels")
 
 

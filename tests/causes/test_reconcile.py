@@ -70,3 +70,9 @@ def test_what_kernels_without_an_operator_moved_is_not_known() -> None:
     split = on_gpu([{"fused": Tally(10.0, 3)}] * 3, median_ms=1.0, work_ms=1.0)
     fused = split.parts["fused"]
     assert (fused.launches, fused.bytes, fused.flops) == (3, None, None)
+
+
+def test_a_profile_without_any_kernel_explains_nothing() -> None:
+    split = on_gpu([{}] * 3, median_ms=5.0, work_ms=4.0)
+    assert split.total_ms == 5.0
+    assert not split.agrees
