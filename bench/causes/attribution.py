@@ -49,7 +49,8 @@ class Role:
 class Event:
     """One operator or range that the profiler timed on the host, in the order of their starts.
 
-    kernels: (name, us) of what it launched on a GPU. operator: False of a range, as autograd's nodes are.
+    kernels: (name, us) of what it launched on a GPU. operator: False of a range, as autograd's nodes are: what these
+    take themselves is work of Python and of autograd.
     """
 
     name: str
@@ -88,18 +89,24 @@ def tally(
 ) -> Tallies:
     """The causes of one call. loose: (phase, kernel, us) of kernels that no event launched.
 
-    on_gpu: kernels count, else operators by their self time. compiled: what no role explains is a compiler's.
+    on_gpu: kernels count, else operators by their self time. compiled: what no role explains is a compiler's, unless it
+    is an operator for attention, which compilers call as it is.
     """
     unknown = "fused" if compiled else "left_over"
     found: Tallies = {}
     for i, role in enumerate(_roles_of(roles, events)):
         event = events[i]
-        cause = event.phase if event.phase in OF_A_PHASE else None if role is None else role.cause
-        if on_gpu:
-            for kernel, us in event.kernels:
-                _count(found, event.phase, TRITON.get(kernel) or cause or unknown, us)
-        elif event.operator:
-            _count(found, event.phase, cause or unknown, event.self_us)
+        if event.phase in OF_A_PHASE:
+            cause = event.phase
+        elif role is not None:
+            cause = role.cause
+        else:
+            cause = "accumulation" if _adds_up(events, event) else unknown
+            cause = "attention" if compiled and "attention" in event.name else cause
+        for kernel, us in event.kernels if on_gpu else ():
+            _count(found, event.phase, TRITON.get(kernel) or cause, us)
+        if not on_gpu:
+            _count(found, event.phase, cause if event.operator else "gaps", event.self_us)
     for phase, kernel, us in loose:
         _count(found, phase, phase if phase in OF_A_PHASE else TRITON.get(kernel, unknown), us)
     for role in roles:
@@ -108,6 +115,11 @@ def tally(
         at.bytes += role.bytes
         at.flops += role.flops
     return found
+
+
+def _adds_up(events: Sequence[Event], event: Event) -> bool:
+    """Whether autograd's node that takes a gradient into .grad runs it: the only one that is a cause by itself."""
+    return event.parent is not None and events[event.parent].name == "torch::autograd::AccumulateGrad"
 
 
 def _count(found: Tallies, phase: str, cause: str, us: float) -> None:
@@ -155,7 +167,7 @@ def _roles_of(roles: Sequence[Role], events: Sequence[Event]) -> list[Role | Non
         if role is not None and parent is not None and events[parent].operator and parent not in own:
             found[parent] = role
     for i, event in enumerate(events):  # a parent begins before its children
-        if found[i] is None and event.parent is not None and events[event.parent].operator:
+        if found[i] is None and event.parent is not None:
             found[i] = found[event.parent]
     return found
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
@@ -45,9 +45,10 @@ class Profiled:
     loose: list[tuple[str, str, float]]
 
 
-def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = None) -> Profiled:
+def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = None, warm_up: bool = False) -> Profiled:
     """Runs one call under the profiler. cuda: the module torch.cuda where the work is on a GPU; each phase then ends
-    when its kernels have, so that a kernel lies within its phase. trace: where a Chrome trace of it goes."""
+    when its kernels have, so that a kernel lies within its phase. trace: where a Chrome trace of it goes. warm_up:
+    another call first, which does not count: starting the profiler has emptied the caches."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
 
     wall: defaultdict[str, float] = defaultdict(float)
@@ -64,10 +65,12 @@ def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = Non
             wall[name] += perf_counter() - begun
 
     with profile(activities=activities) as profiler:
+        if warm_up:
+            run(work, step, lambda _: nullcontext())
         run(work, step, phase)
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
-    return read(profiler.events(), {name: worked[name] / wall[name] for name in wall})
+    return read(profiler.events(), {name: worked[name] / wall[name] or 1.0 for name in wall})
 
 
 def read(events: Any, shares: Mapping[str, float]) -> Profiled:
@@ -87,17 +90,18 @@ def read(events: Any, shares: Mapping[str, float]) -> Profiled:
     launched: Counter[tuple[str, float]] = Counter()
     for e in there:
         phase = _phase(spans, e)
-        if e.device_type != DeviceType.CPU or phase is None or e.name.startswith(RANGE):
+        if e.device_type != DeviceType.CPU or phase is None:
             continue
         kernels = tuple((k.name, float(k.duration)) for k in e.kernels)
         launched.update(kernels)
         parent = None if e.cpu_parent is None else places.get(id(e.cpu_parent))
         places[id(e)] = len(found)
         found.append(Event(e.name, phase, e.self_cpu_time_total * shares[phase], parent, kernels, _is_operator(e)))
+    ranges = {e.name for e in there if e.device_type == DeviceType.CPU and e.is_user_annotation}
     loose = []
     for e in there:
         phase = _phase(spans, e)
-        if e.device_type == DeviceType.CPU or phase is None or e.is_user_annotation:
+        if e.device_type == DeviceType.CPU or phase is None or e.name in ranges:  # a range spans its kernels there
             continue
         kernel = e.name, float(e.time_range.elapsed_us())
         if launched[kernel]:
@@ -113,6 +117,9 @@ def _phase(spans: list[tuple[float, float, str]], event: Any) -> str | None:
 
 
 def _is_operator(event: Any) -> bool:
-    """Of all that the profiler notes on the host, what the dispatcher called: neither ranges nor autograd's nodes, nor
-    calls of the CUDA runtime."""
-    return "::" in event.name and not event.name.startswith("autograd::") and not event.is_user_annotation
+    """Of all that the profiler notes on the host, what the dispatcher called, or a compiler made: neither ranges nor
+    autograd's nodes, nor calls of the CUDA runtime."""
+    if "CompiledFxGraph" in event.name:
+        return True
+    ranges = ("autograd::", "torch::autograd::", RANGE)
+    return "::" in event.name and not event.name.startswith(ranges) and not event.is_user_annotation

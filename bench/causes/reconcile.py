@@ -1,6 +1,7 @@
 """From profiled calls to a Split whose parts add up to the measured median. No torch."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 
 from bench.case.causes import CAUSES
@@ -14,20 +15,19 @@ Call = Mapping[str, Tally]  # one pass of one call, by cause
 def on_cpu(calls: Sequence[Call], plain_ms: Sequence[float], median_ms: float) -> Split:
     """A pass by its operators. plain_ms: the clock's samples of the same work in the same process, without a profiler.
 
-    What a call takes beyond its operators is `gaps`. Where the profiler's own cost makes the operators take longer than
-    the call itself, all of them give way alike, and the remainder says how much.
+    What a plain call takes beyond its operators is `gaps`, but no more than a profiled one does, whose gaps hold the
+    profiler's own cost. What then is still between the two is the remainder, and every cause takes its share of it.
     """
-    plain = median(plain_ms)
     worked = _medians(calls)
+    idle = worked.pop("gaps", 0.0)
     busy = sum(worked.values())
-    gaps = max(0.0, plain - busy)
-    remainder = (busy - plain) / plain if busy > plain else worked.get("left_over", 0.0) / plain
-    shrunk = min(1.0, plain / busy) if busy else 1.0
-    parts = _parts(calls, shrunk * median_ms / plain)
-    ends = summarize([p - sum(t.us for t in c.values()) / 1e3 for p, c in zip(plain_ms, calls, strict=False)])
-    low, high = (max(0.0, end) * median_ms / plain for end in (ends.ci_low_ms, ends.ci_high_ms))
-    own = gaps * median_ms / plain
-    parts["gaps"] = Part(own, min(low, own), max(high, own))
+    plain = median(plain_ms) or busy + idle  # CPU time does not always move in a short call
+    gaps = min(idle, max(0.0, plain - busy))
+    total = busy + gaps
+    parts = _parts(calls, median_ms / total)
+    if idle:
+        parts["gaps"] = _part([call["gaps"].us / 1e3 for call in calls], median_ms / total * gaps / idle)
+    remainder = max(abs(plain - total) / plain, worked.get("left_over", 0.0) / total)
     return Split(_in_order(parts), median_ms / plain, remainder, "operators")
 
 
@@ -36,15 +36,16 @@ def on_gpu(calls: Sequence[Call], median_ms: float, work_ms: float | None) -> Sp
     work alone (graph, else device), to which the kernels are scaled; what the clock sees beyond it is `gaps`. None:
     the kernels stand as the profiler timed them, as far as they fit in.
     """
-    worked = _medians(calls)
-    busy = sum(worked.values())
+    busy = sum(_medians(calls).values())
+    if not busy:
+        return Split({"gaps": Part(median_ms)}, None, 1.0, "kernels")
     of_kernels = min(busy if work_ms is None else work_ms, median_ms)
-    scale = of_kernels / busy if busy else 1.0
-    off = 0.0 if work_ms is None and busy <= median_ms else abs(busy / of_kernels - 1) if of_kernels else 1.0
+    scale = of_kernels / busy
+    off = abs(busy / of_kernels - 1)
     parts = _parts(calls, scale)
     if median_ms > of_kernels:
         parts["gaps"] = Part(median_ms - of_kernels)
-    left = worked.get("left_over", 0.0) / busy if busy else 0.0
+    left = _medians(calls).get("left_over", 0.0) / busy
     return Split(_in_order(parts), scale, max(off, left), "kernels")
 
 
@@ -58,12 +59,19 @@ def _parts(calls: Sequence[Call], scale: float) -> dict[str, Part]:
     parts = {}
     for cause in {cause for call in calls for cause in call}:
         there = [call.get(cause, Tally()) for call in calls]
-        s = summarize([t.us / 1e3 for t in there])
-        first = there[0]
-        parts[cause] = Part(
-            s.median_ms * scale, s.ci_low_ms * scale, s.ci_high_ms * scale, first.launches, first.bytes, first.flops
+        did = there[0]
+        # Of kernels that no operator launched, as Triton's, operands and products are not known.
+        known = did.bytes > 0 or did.launches == 0
+        part = _part([t.us / 1e3 for t in there], scale)
+        parts[cause] = replace(
+            part, launches=did.launches, bytes=did.bytes if known else None, flops=did.flops if known else None
         )
     return parts
+
+
+def _part(ms: Sequence[float], scale: float) -> Part:
+    found = summarize(ms)
+    return Part(found.median_ms * scale, found.ci_low_ms * scale, found.ci_high_ms * scale)
 
 
 def _in_order(parts: Mapping[str, Part]) -> dict[str, Part]:

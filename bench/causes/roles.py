@@ -5,11 +5,11 @@ kernels say nothing here: a product is the base's because it reads the base weig
 """
 
 from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules import module as hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -18,8 +18,6 @@ from bench.causes.attribution import Role
 from bench.methods.registry import method_of
 from bench.models.work import Work
 from kernels.modules.blocks import decoder_blocks
-
-Where = tuple[str, str]  # what runs: one of the kinds below, and the path of the module
 
 LINEAR, ATTENTION, BLOCK, OUTSIDE = "linear", "attention", "norms", "outside"
 GATHERS = ("index", "index_select", "gather", "take", "index_copy", "index_put", "index_add", "scatter")
@@ -32,27 +30,26 @@ class Roles(TorchDispatchMode):
 
     def __init__(self, work: Work) -> None:
         super().__init__()
-        self.phase = "forward"
+        self.phase = ""  # outside of the phases nothing is noted
         self.found: list[Role] = []
         self._adapts = method_of(work.case).adapts
-        self._paths = {id(m): name for name, m in work.model.named_modules()}
         self._kinds = {id(m): kind for m, kind in _kinds(work)}
         self._tags: dict[int, str] = {}  # role of a tensor, by the address of its storage
         self._sizes: dict[int, int] = {}  # values of a base weight, by the same
         for path in _linear_paths(work):
             self._tag_layer(work.model.get_submodule(path))
-        self._trained = {id(p) for _, p in work.leaves}
+        self._gathers = "index" in self._tags.values()
         self._running: list[str] = []  # kinds of the modules that run, the innermost last
         # Autograd numbers its nodes as it makes them: which kind made a node follows from the first number after each
         # change of module.
         self._firsts, self._makers = [0], [OUTSIDE]
-        self._handles: list[Any] = []
 
     def _tag_layer(self, layer: nn.Module) -> None:
-        base = max((p for p in layer.parameters() if not (self._adapts and p.requires_grad)), key=Tensor.numel)
+        """The weight is the largest of what is not an adapter, and so is what was made of it, as a merged one."""
+        size = max((p.numel() for p in layer.parameters() if not (self._adapts and p.requires_grad)), default=0)
         for t in (*layer.parameters(), *layer.buffers()):
             at = t.untyped_storage().data_ptr()
-            if t.numel() == base.numel() and not (self._adapts and t.requires_grad):
+            if t.numel() == size and not (self._adapts and t.requires_grad):
                 self._tags[at], self._sizes[at] = "weight", t.numel()
             elif not t.is_floating_point():
                 self._tags[at] = "index"
@@ -62,25 +59,26 @@ class Roles(TorchDispatchMode):
                 self._tags[at] = "adapter"
 
     def __enter__(self) -> Self:
-        self._handles = [
-            hooks.register_module_forward_pre_hook(self._begin),
-            hooks.register_module_forward_hook(self._end, always_call=True),
-        ]
+        # As torch.fx does it, and not by hooks: layers that see hooks on them compute in another way.
+        plain: Callable[..., Any] = nn.Module.__call__
+
+        def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+            around = self._running[-1] if self._running else OUTSIDE
+            self._running.append(self._kinds.get(id(module), around))
+            self._changed()
+            try:
+                return plain(module, *args, **kwargs)
+            finally:
+                self._running.pop()
+                self._changed()
+
+        setattr(nn.Module, "__call__", call)  # noqa: B010
+        self._restore = lambda: setattr(nn.Module, "__call__", plain)
         return super().__enter__()
 
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)
-        for handle in self._handles:
-            handle.remove()
-
-    def _begin(self, module: nn.Module, _args: Any) -> None:
-        around = self._running[-1] if self._running else OUTSIDE
-        self._running.append(self._kinds.get(id(module), around))
-        self._changed()
-
-    def _end(self, *_: Any) -> None:
-        self._running.pop()
-        self._changed()
+        self._restore()
 
     def _changed(self) -> None:
         self._firsts.append(torch.autograd._get_sequence_nr())
@@ -94,10 +92,11 @@ class Roles(TorchDispatchMode):
         name = func._schema.name.removesuffix("_").partition("::")[2]
         ours = {_at(t) for t in read}
         fresh = [t for t in made if _at(t) not in ours]
-        cause = self._cause(name, func, args, read, made, fresh)
+        cause = self._cause(name, func, read, made, fresh)
         is_view = bool(made) and not fresh and not func._schema.is_mutable
         moved = 0 if is_view else sum(t.numel() * t.element_size() for t in (*read, *made))
-        self.found.append(Role(func._schema.name, self.phase, cause, moved, _flops(name, args, kwargs, out)))
+        if self.phase and name != "detach":  # no work, and here more of them than the profiler sees
+            self.found.append(Role(func._schema.name, self.phase, cause, moved, _flops(name, args, kwargs, out)))
         return out
 
     def _kind(self) -> tuple[str, bool]:
@@ -109,9 +108,7 @@ class Roles(TorchDispatchMode):
             return OUTSIDE, True
         return self._makers[bisect_right(self._firsts, node._sequence_nr()) - 1], False
 
-    def _cause(
-        self, name: str, func: Any, args: Any, read: list[Tensor], made: list[Tensor], fresh: list[Tensor]
-    ) -> str:
+    def _cause(self, name: str, func: Any, read: list[Tensor], made: list[Tensor], fresh: list[Tensor]) -> str:
         kind, sums = self._kind()
         if sums:
             return "accumulation"
@@ -147,12 +144,16 @@ class Roles(TorchDispatchMode):
             return self._product(tags, read, base)
         if name in GATHERS:
             return ("refresh" if func._schema.is_mutable and tags[0] == "weight" else "gathers"), None
-        if not self._adapts or (forward and "bias" in tags):
+        if forward and (not self._adapts or "bias" in tags):
             return base, None
-        if name in SUMS and len(read) > 1:
+        if name in SUMS and len(read) > 1:  # backward: of gradients; those of siblings add up under every method
             if "branch" not in tags:
                 return ("elementwise" if forward else BLOCK), None
             return "elementwise", "branch" if set(tags) == {"branch"} else None
+        if not self._adapts:
+            return base, None
+        if self._gathers and "adapter" in tags:  # scales the columns that are about to be copied into the weight
+            return "refresh", None
         if name in ("clone", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"):
             return mine or base, tags[0] if tags else None
         return "elementwise", mine
@@ -193,7 +194,7 @@ def _casts(name: str, read: list[Tensor], made: list[Tensor]) -> bool:
 
 def _flops(name: str, args: Any, kwargs: Any, out: Any) -> float:
     """As torch's own counter has it; it does not know the CPU's attention by name, nor what is done in place."""
-    packet = getattr(torch.ops.aten, name.removesuffix("_for_cpu"), None)
+    packet = getattr(torch.ops.aten, name.replace("_for_cpu", ""), None)
     count = flop_registry.get(packet)
     kwargs = {k: v for k, v in kwargs.items() if k != "out"}
     return 0.0 if count is None else float(count(*args, **kwargs, out_val=out))
