@@ -28,6 +28,8 @@ SUMS = ("add", "sub")
 class Roles(TorchDispatchMode):
     """Notes a Role for every operator that runs inside of it. `phase` is set by whoever runs the work."""
 
+    sees_fused_layers = True  # accelerated PEFT layers run as without it
+
     def __init__(self, work: Work) -> None:
         super().__init__()
         self.phase = ""  # outside of the phases nothing is noted
