@@ -66,6 +66,12 @@ def test_the_readmes_table_is_the_published_one() -> None:
     assert len(rows) > 5 and rows == [line for line in published if line.startswith("|")][: len(rows)]
 
 
+def test_the_example_of_causes_is_the_published_one() -> None:
+    said = re.findall(r"^- .* takes .*$", (ROOT / "docs" / "why.md").read_text(), re.MULTILINE)
+    published = (ROOT / "results" / "cpu" / "reference" / "table1" / "report.md").read_text().splitlines()
+    assert len(said) == 4 and set(said) <= set(published)
+
+
 def test_the_docs_know_every_sweep_axis_clock_and_status() -> None:
     for name in (*sweep_names(), *CLOCKS, *Status):
         assert f"| {name} |" in DOCS, name
