@@ -71,10 +71,11 @@ def _repeat(call: Callable[[], object], timer: Timer, budget_ms: float, least: i
 
 def _cpu_timer(call: Callable[[], object]) -> float:
     """As the headline clock of a CPU: of one thread without its waiting for a core, of several the time that passes."""
-    clock = process_time if torch.get_num_threads() == 1 else perf_counter
-    start = clock()
+    start, worked = perf_counter(), process_time()
     call()
-    return (clock() - start) * 1e3
+    worked = process_time() - worked
+    # CPU time does not move at each call on every kind of machine.
+    return (worked if worked > 0 and torch.get_num_threads() == 1 else perf_counter() - start) * 1e3
 
 
 def _cuda_timer(device: torch.device) -> Timer:

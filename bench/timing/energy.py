@@ -1,6 +1,7 @@
 """Energy of what is timed, by the GPU's own counter, in calls that nobody times."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
@@ -25,7 +26,9 @@ def with_energy(
     no step was timed; as they are where neither was, or nothing is known."""
     timed = {(s["pass"], s["clock"]) for s in series if "samples_ms" in s}
     pass_ = next((p for p in ("step", "forward-backward") if (p, "eager") in timed), None)
-    joules = energy_j(work, state, pass_ == "step", synchronize, now) if pass_ else None
+    joules = None
+    with suppress(RuntimeError):  # such as out of memory: what is timed already must not go with it
+        joules = energy_j(work, state, pass_ == "step", synchronize, now) if pass_ else None
     if joules is None:
         return series
     return [s | {"energy_j": joules} if (s["pass"], s["clock"]) == (pass_, "eager") else s for s in series]

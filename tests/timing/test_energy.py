@@ -70,3 +70,15 @@ def test_it_stands_in_the_row_of_what_trains(
     told = {(s["pass"], s["clock"]) for s in found if s.get("energy_j")}
     assert told == ({(where, "eager")} if where else set()) and "energy_j" in COLUMNS
     assert [{k: v for k, v in s.items() if k != "energy_j"} for s in found] == series
+
+
+def test_what_is_timed_stays_where_energy_cannot_be_had(cuda: FakeCuda) -> None:
+    work = FakeWork(cuda, gpu=1e-3)
+    series = timed("eager", work, PASSES).series(PASSES)
+
+    def fails() -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    work.forward = fails  # type: ignore[method-assign,assignment]
+    state = _state(lambda: round(1e3 * WATTS * cuda.host))
+    assert with_energy(series, work, state, cuda.synchronize, cuda.now) == series
