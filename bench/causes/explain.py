@@ -21,7 +21,7 @@ from bench.timing.base import Sample
 from bench.timing.cpu import CpuClock
 
 CALLS, LEAST_CALLS = 15, 3  # profiled ones
-SECONDS = 10.0  # of wall time, after which no more than LEAST_CALLS are made
+SECONDS = 4.0  # of wall time, after which no more than LEAST_CALLS are made
 WARMUP_CALLS = 2
 # Calls as short as this are slower behind the profiler's work than behind each other: without an untimed one before,
 # plain calls of 0.3 to 3 ms took 10 to 40 % longer than profiled ones on one thread of an AMD EPYC, with it 0 to 2 %.
