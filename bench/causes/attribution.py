@@ -104,7 +104,7 @@ def tally(
             cause = "accumulation" if _adds_up(events, event) else unknown
             cause = "attention" if compiled and "attention" in event.name else cause
         for kernel, us in event.kernels if on_gpu else ():
-            _count(found, event.phase, TRITON.get(kernel) or cause, us)
+            _count(found, event.phase, cause if event.phase in OF_A_PHASE else TRITON.get(kernel, cause), us)
         if not on_gpu:
             _count(found, event.phase, cause if event.operator else "gaps", event.self_us)
     for phase, kernel, us in loose:

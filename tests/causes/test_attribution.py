@@ -130,6 +130,11 @@ def test_kernels_of_this_project_are_known_by_their_names() -> None:
     }  # fmt: skip
 
 
+def test_a_kernel_of_this_project_in_the_refresh_is_the_refreshs() -> None:
+    inside = Event("Merge", "refresh", 9.0, None, (("gemm_kernel", 6.0),), operator=False)
+    assert _us(tally([], [inside], on_gpu=True, loose=[("refresh", "gather_kernel", 1.0)])) == {"refresh": 7.0}
+
+
 def test_every_kernel_of_this_project_has_a_cause() -> None:
     sources = "\n".join(path.read_text() for path in (ROOT / "kernels").rglob("*.py"))
     launched = set(re.findall(r"^@triton\.jit[^\n]*\ndef (\w+_kernel)\(", sources, re.MULTILINE))
