@@ -1,6 +1,7 @@
 """One call of a work under torch's profiler, as plain records of its operators and kernels."""
 
-from collections import Counter, defaultdict
+import re
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
+import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -15,6 +17,10 @@ from bench.causes.attribution import Event
 from bench.timing.base import Timed
 
 RANGE = "lorabench::"  # begins the names of the ranges around the phases
+CUDA_CALL = re.compile(r"cu(da)?[A-Z]")  # cudaLaunchKernel, cuLaunchKernelEx
+# CUPTI of CUDA 12.6 to 13.0 loses the first kernels of a session, one more in each session of a process
+# (github.com/pytorch/pytorch/issues/192021). A process here has two sessions for each of explain.CALLS.
+FIRST_KERNELS = 64
 
 Enter = Callable[[str], None]
 
@@ -65,12 +71,23 @@ def profiled(work: Timed, step: bool, cuda: Any = None, trace: Path | None = Non
             wall[name] += perf_counter() - begun
 
     with profile(activities=activities) as profiler:
+        if cuda:
+            _launch(FIRST_KERNELS)
         if warm_up:
             run(work, step, lambda _: nullcontext())
+        if cuda:
+            cuda.synchronize()
         run(work, step, phase)
     if trace is not None:
         profiler.export_chrome_trace(str(trace))
     return read(profiler.events(), {name: worked[name] / wall[name] or 1.0 for name in wall})
+
+
+def _launch(kernels: int) -> None:
+    """That many small kernels, outside of all phases."""
+    one = torch.ones(1, device="cuda")
+    for _ in range(kernels):
+        one.add_(1)
 
 
 def read(events: Any, shares: Mapping[str, float]) -> Profiled:
@@ -83,36 +100,63 @@ def read(events: Any, shares: Mapping[str, float]) -> Profiled:
     spans = [
         (e.time_range.start, e.time_range.end, e.name.removeprefix(RANGE))
         for e in there
-        if e.device_type == DeviceType.CPU and e.name.startswith(RANGE)
+        if e.device_type == DeviceType.CPU and e.is_user_annotation and e.name.startswith(RANGE)
     ]
     found: list[Event] = []
     places: dict[int, int] = {}
-    launched: Counter[tuple[str, float]] = Counter()
+    left = _on_gpu(there)
+    launchers: set[int] = set()
     for e in there:
-        phase = _phase(spans, e)
-        if e.device_type != DeviceType.CPU or phase is None:
+        if e.device_type != DeviceType.CPU:
             continue
-        kernels = tuple((k.name, float(k.duration)) for k in e.kernels)
-        launched.update(kernels)
+        kernels = tuple(_launched(e, left, launchers))  # a phase does not count those of what ran before it
+        phase = _phase(spans, e.time_range.start)
+        if phase is None:
+            continue
         parent = None if e.cpu_parent is None else places.get(id(e.cpu_parent))
         places[id(e)] = len(found)
         found.append(Event(e.name, phase, e.self_cpu_time_total * shares[phase], parent, kernels, _is_operator(e)))
-    ranges = {e.name for e in there if e.device_type == DeviceType.CPU and e.is_user_annotation}
-    loose = []
-    for e in there:
-        phase = _phase(spans, e)
-        if e.device_type == DeviceType.CPU or phase is None or e.name in ranges:  # a range spans its kernels there
-            continue
-        kernel = e.name, float(e.time_range.elapsed_us())
-        if launched[kernel]:
-            launched[kernel] -= 1
-        else:
-            loose.append((phase, *kernel))
+    unknown = sorted((start, name, us) for (name, _), each in left.items() for start, us in each)
+    loose = [(phase, name, us) for start, name, us in unknown if (phase := _phase(spans, start)) is not None]
     return Profiled(found, loose)
 
 
-def _phase(spans: list[tuple[float, float, str]], event: Any) -> str | None:
-    start = event.time_range.start
+Kernels = dict[tuple[str, float], deque[tuple[float, float]]]  # (start, us) of each, by name and time as torch has it
+
+
+def _on_gpu(events: list[Any]) -> Kernels:
+    """The kernels, copies and fills among events that come in the order of their starts.
+
+    Under programmatic dependent launch a kernel begins before the one ahead has ended, and waits for it: it counts from
+    that end on, so that no time counts twice.
+    """
+    found: Kernels = defaultdict(deque)
+    until = 0.0
+    for e in events:
+        if e.device_type == DeviceType.CPU or e.is_user_annotation:  # a range spans its kernels there
+            continue
+        start, end = e.time_range.start, e.time_range.end
+        found[e.name, float(end - start)].append((start, float(max(0.0, end - max(start, until)))))
+        until = max(until, end)
+    return found
+
+
+def _launched(event: Any, left: Kernels, launchers: set[int]) -> Iterator[tuple[str, float]]:
+    """(name, us) of the kernels that an event of the host launched, which are no longer left then.
+
+    torch gives kernels to every event that has the number of their operator. So has what CUPTI notes of itself within
+    the operator ('Activity Buffer Request'), and by chance a call of CUDA, since CUPTI numbers these on its own.
+    launchers: the numbers of the operators before it. Where torch was built without CUPTI it gives each operator one
+    kernel of its name, which has no event.
+    """
+    if event.kernels and event.id not in launchers and not CUDA_CALL.match(event.name):
+        launchers.add(event.id)
+        for k in event.kernels:
+            if each := left.get((k.name, float(k.duration))):
+                yield k.name, each.popleft()[1]
+
+
+def _phase(spans: list[tuple[float, float, str]], start: float) -> str | None:
     return next((name for begin, end, name in spans if begin <= start < end), None)
 
 
@@ -121,5 +165,5 @@ def _is_operator(event: Any) -> bool:
     autograd's nodes, nor calls of the CUDA runtime."""
     if "CompiledFxGraph" in event.name:
         return True
-    ranges = ("autograd::", "torch::autograd::", RANGE)
-    return "::" in event.name and not event.name.startswith(ranges) and not event.is_user_annotation
+    nodes = ("autograd::", "torch::autograd::")
+    return "::" in event.name and not event.name.startswith(nodes) and not event.is_user_annotation

@@ -68,7 +68,7 @@ def on_gpu() -> Profiled:
     trace.kernel("gemm_kernel", 30, 50, by=function)
     trace.kernel("sgemm", 50, 60)
     trace.kernel("Memset (Device)", 120, 121)
-    trace.add(FORWARD, 10, 60, device_type=DeviceType.CUDA)
+    trace.add(FORWARD, 10, 60, device_type=DeviceType.CUDA, is_user_annotation=True)
     return read(trace.events, {"forward": 1.0, "backward": 1.0})
 
 
