@@ -26,6 +26,11 @@ WARMUP_CALLS = 2
 # Calls as short as this are slower behind the profiler's work than behind each other: without an untimed one before,
 # plain calls of 0.3 to 3 ms took 10 to 40 % longer than profiled ones on one thread of an AMD EPYC, with it 0 to 2 %.
 QUICK_S = 0.1
+NO_KERNELS = (
+    "the profiler saw no kernel on the GPU. Either this user may not profile: load the driver's module with "
+    "NVreg_RestrictProfilingToAdminUsers=0, or run as root (in a container, with the capability SYS_ADMIN). Or another "
+    "profiler holds the GPU, as nsys and DCGM do: end it."
+)
 
 
 def explain(
@@ -38,7 +43,8 @@ def explain(
 ) -> dict[tuple[str, str], Split]:
     """What each of `medians` (ms, by pass and clock) goes into, by (pass, clock); those of the clocks cpu-time, eager,
     graph and device. Builds the case on `device` ('cpu', 'cuda:0') and runs it, so this process should time nothing
-    else. trace: where a Chrome trace of one call goes. Raises what building and running raise.
+    else. trace: where a Chrome trace of one call goes. Raises what building and running raise, and RuntimeError where
+    the profiler sees nothing of the GPU.
 
     calls: how many are profiled, LEAST_CALLS where they take more than `seconds`.
     """
@@ -78,6 +84,8 @@ def _splits(
         keep = trace if not tallies else None
         found = profiled(work, step, cuda, keep, warm_up=quick and keep is None)
         tallies.append(tally(roles, found.events, cuda is not None, found.loose, compiled))
+    if cuda is not None and not any(part.us for each in tallies for part in each.values()):
+        raise RuntimeError(NO_KERNELS)
     splits = {}
     for (pass_, name), median_ms in medians.items():
         each = [of_pass(t, pass_) for t in tallies]

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from bench.case import Case
-from bench.causes.explain import WARMUP_CALLS, explain
+from bench.causes.explain import NO_KERNELS, WARMUP_CALLS, explain
+from bench.causes.profiled import Profiled
 from bench.methods.lora.eager import EagerLoRALinear
 from bench.models.build import build
 from bench.record.causes import Split
@@ -242,3 +243,14 @@ def test_modules_are_called_as_before_when_a_call_has_failed(monkeypatch: pytest
     with pytest.raises(RuntimeError, match="planted"):
         splits(make_case(None, "lora", "linear", layer="square-64"), "forward")
     assert torch.nn.Module.__call__ is plain
+
+
+def test_a_profiler_that_sees_no_kernel_is_an_error_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = build(make_case(None, "lora", "linear", layer="square-64"), "cpu")
+    work.backward(work.forward())  # draws dY
+    work.device = torch.device("cuda")
+    monkeypatch.setattr("bench.causes.explain.build", lambda case, device: work)
+    monkeypatch.setattr("bench.causes.explain.profiled", lambda *_, **__: Profiled([], []))
+    with pytest.raises(RuntimeError, match=r"no kernel on the GPU.*NVreg_RestrictProfilingToAdminUsers=0"):
+        explain(work.case, "cuda", {("forward", "eager"): 1.0})
+    assert len(NO_KERNELS) <= 300, "what a worker tells is cut there"
