@@ -39,12 +39,13 @@ class Board:
     bandwidth_tbs: float
     l2_mib: float
     l2_tbs: float  # reading rate of the L2
+    warm: float  # share of what fits into the L2 that an operator finds there
     gemm: Gemm
     shares: dict[MemoryKind, float]  # of the bandwidth, by kind of memory-bound operator
     attention: dict[Pass, float]  # share of `tflops`
     launch_us: float  # least time of a kernel in a full queue
     graph_us: float  # the same in a CUDA graph
-    errors: dict[ErrorKind, tuple[float, float]]  # half widths of 80 and 90 % of held-out rows, of the measured time
+    errors: dict[ErrorKind, tuple[float, float]]  # half widths of the 80 and 90 % intervals, of the predicted time
     fitted: Source  # whose rows the numbers of `gemm` come from: its own grid, its squares alone, its neighbour's
     sources: dict[str, str]  # of each number or group of numbers
 
@@ -73,6 +74,7 @@ class Given(Strict):
     neighbour: str  # whose fitted numbers stand in for its own
     l2_tbs: float
     l2_mib: float | None = None  # where gpus.yaml has the full chip's
+    warm: float
     launch_us: float
     graph_us: float
     attention: dict[Pass, float]
@@ -139,6 +141,7 @@ def assemble(key: str, given: Given, fitted: Fitted) -> Board:
         bandwidth_tbs=sheet.memory_tbs,
         l2_mib=given.l2_mib or sheet.l2_mib,
         l2_tbs=given.l2_tbs,
+        warm=given.warm,
         gemm=fitted.gemm,
         shares=fitted.shares,
         attention=given.attention,

@@ -18,7 +18,6 @@ _SPLIT_US = 1.0  # what a second kernel that adds the parts costs at least
 _WARM_UP_US = 1000.0  # a GEMM of this length has lost half of what a long one loses to the power limit
 _OVERLAP = 4  # of products and memory: the larger counts, and where both are equal the sum is 2^(1/4) times either
 _L2_STREAM = 0.6  # of the L2's reading rate, where reads and writes come mixed
-_RAMP_US = 1.5  # of a memory-bound kernel, until its first loads have come
 
 
 def gemm_us(
@@ -66,14 +65,15 @@ def gemm_us(
 def memory_us(board: Board, bytes_: ArrayLike, kind: MemoryKind, graph: bool = False) -> NDArray[Any]:
     """The time of a memory-bound kernel that reads and writes `bytes_` in all. In microseconds.
 
-        t = max(launch, 1.5 us + bytes (h / L2's rate + (1 - h) / (bandwidth * share of the kind)))
-        h = the share that the L2 still holds: 1 up to 0.7 of its size, falling to 0 at 1.4 of it
+        t = launch + bytes (h / L2's rate + (1 - h) / (bandwidth * share of the kind))
+        h = what the L2 still holds: `warm` up to 0.7 of its size, falling to 0 at 1.4 of it
 
-    graph: replayed from a CUDA graph, where `graph_us` takes the place of `launch_us`. h is how reading rates fall
-    with the working set on A100, H100, H200 and L40 (te42kyfo/gpu-benches, gpu-l2-cache).
+    graph: replayed from a CUDA graph, where `graph_us` takes the place of `launch_us`. h falls as reading rates do
+    with the working set on A100, H100, H200 and L40 (te42kyfo/gpu-benches, gpu-l2-cache); the first kernels of
+    gpu-small-kernels there, of 1 to 8 MB, confirm the sum.
     """
-    stream = _stream_us(board, np.asarray(bytes_, dtype=float), board.shares[kind])
-    return np.maximum(board.graph_us if graph else board.launch_us, _RAMP_US + stream)
+    start = board.graph_us if graph else board.launch_us
+    return start + _stream_us(board, np.asarray(bytes_, dtype=float), board.shares[kind])
 
 
 def attention_us(board: Board, flops: ArrayLike, backward: bool = False, graph: bool = False) -> NDArray[Any]:
@@ -89,7 +89,7 @@ def attention_us(board: Board, flops: ArrayLike, backward: bool = False, graph: 
 def _stream_us(board: Board, bytes_: NDArray[Any], share: float) -> NDArray[Any]:
     memory = board.bandwidth_tbs * 1e6 * share
     l2 = max(memory, board.l2_tbs * 1e6 * _L2_STREAM)
-    held = np.clip(2 - bytes_ / (0.7 * board.l2_mib * 2**20), 0, 1)
+    held = board.warm * np.clip(2 - bytes_ / (0.7 * board.l2_mib * 2**20), 0, 1)
     return bytes_ * (held / l2 + (1 - held) / memory)
 
 
