@@ -9,7 +9,9 @@ from bench.devices import entry_flag, known_devices
 from bench.errors import UserError, one_of
 from bench.yamlfile import Strict, read_strict
 
-MemoryKind = Literal["elementwise", "norm", "softmax", "reduction", "copy", "gather", "random"]
+# broadcast: elementwise of tensors of different sizes (a bias, a norm's weight). copy: into another layout. cast: into
+# another type. random: draws random numbers, as dropout does.
+MemoryKind = Literal["elementwise", "broadcast", "cast", "norm", "softmax", "reduction", "copy", "gather", "random"]
 ErrorKind = Literal["gemm", "memory", "attention"]
 Pass = Literal["forward", "backward"]
 Source = Literal["grid", "squares", "neighbour"]

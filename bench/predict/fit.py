@@ -6,6 +6,7 @@ project; the few numbers a board that come of them are.
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -31,16 +32,14 @@ from bench.predict.fitting import (
 
 FITTED = Path(__file__).parent / "fitted.yaml"
 _START = Gemm(t0_us=2.5, e=0.83, k0=130.0, ebw=0.75, pen=0.1, sag=0.2)
-# Where no board of the family has rows of a kind. Random numbers: no row of any board, so as the plain operators are.
-_SHARES: dict[MemoryKind, float] = {"elementwise": 0.87, "norm": 0.63, "softmax": 0.71, "reduction": 0.7, "copy": 0.66,
-                                    "gather": 0.5, "random": 0.87}  # fmt: skip
+_ELEMENTWISE = 0.87  # of the bandwidth, where a board has no rows: as the A100's largest
 _ATTENTION = [0.25, 0.4]  # a guess: there are no rows
 Check = dict[tuple[str, str], Ratios]
 
 
-def bare(key: str, gemm: Gemm = _START, shares: dict[MemoryKind, float] = _SHARES) -> Board:
+def bare(key: str, gemm: Gemm = _START, shares: dict[MemoryKind, float] | None = None) -> Board:
     """A board with its data sheet's numbers and these."""
-    none = Fitted(fitted="neighbour", gemm=gemm, shares=shares, errors={}, sources={})
+    none = Fitted(fitted="neighbour", gemm=gemm, shares=shares or {}, errors={}, sources={})
     return assemble(key, given_boards()[key], none)
 
 
@@ -69,21 +68,43 @@ def _with_grid(key: str, fits: dict[str, Gemm]) -> str:
     return near if near in fits else _with_grid(near, fits)
 
 
-def fit_memory(rows: dict[str, pd.DataFrame]) -> tuple[dict[str, dict[MemoryKind, float]], dict[str, list[float]], Check]:
-    """Of the boards with memory-bound rows: shares, half widths of the odd rows by a fit to the even ones, ratios."""
-    shares = {key: fit_shares(bare(key), part) for key, part in rows.items()}
+def fit_memory(
+    rows: dict[str, pd.DataFrame],
+) -> tuple[dict[str, dict[MemoryKind, float]], dict[str, list[float]], Check]:
+    """Of every board: its shares, and of those with memory-bound rows half widths and ratios of every kind of check.
+
+    Half widths are of the odd rows by a fit to the even ones.
+    """
+    fits = {key: fit_shares(bare(key), part) for key, part in rows.items()}
     check: Check = {}
     errors = {}
     for key, part in rows.items():
+        others = {k: s for k, s in fits.items() if k != key}
         even, odd = part[::2], part[1::2]
-        check[key, "memory, in the fit"] = memory_ratios(bare(key, shares={**_SHARES, **shares[key]}), part)
-        seen = bare(key, shares={**_SHARES, **fit_shares(bare(key), even)})
+        seen = bare(key, shares=completed(key, fit_shares(bare(key), even), others))
+        check[key, "memory, in the fit"] = memory_ratios(bare(key, shares=completed(key, fits[key], others)), part)
         check[key, "memory, every other row held out"] = memory_ratios(seen, odd)
-        errors[key] = half_widths(check[key, "memory, every other row held out"])
-        others = [s for other, s in shares.items() if other != key]
-        mean = {kind: float(np.mean([s[kind] for s in others if kind in s] or [_SHARES[kind]])) for kind in _SHARES}
-        check[key, "memory, board held out"] = memory_ratios(bare(key, shares=mean), part)
-    return shares, errors, check
+        check[key, "memory, board held out"] = memory_ratios(bare(key, shares=completed(key, {}, others)), part)
+        if "elementwise" in fits[key]:
+            errors[key] = half_widths(check[key, "memory, every other row held out"])
+    return {key: completed(key, fits.get(key, {}), fits) for key in given_boards()}, errors, check
+
+
+def completed(
+    key: str, own: dict[MemoryKind, float], fits: dict[str, dict[MemoryKind, float]]
+) -> dict[MemoryKind, float]:
+    """A board's own shares, and for the other kinds what its SMs would reach by the other boards' best rate an SM.
+
+    At most its share of elementwise operators. No board has rows that draw random numbers: they count as elementwise.
+    """
+    board = bare(key)
+    plain = own.get("elementwise", _ELEMENTWISE)
+    shares: dict[MemoryKind, float] = {}
+    for kind in get_args(MemoryKind):
+        each = [s[kind] * bare(k).bandwidth_tbs / bare(k).sms for k, s in fits.items() if kind in s]
+        by_sm = max(each) * board.sms / board.bandwidth_tbs if each and kind != "elementwise" else plain
+        shares[kind] = round(own.get(kind, min(plain, by_sm)), 3)
+    return shares
 
 
 def refit(folder: Path) -> tuple[dict[str, Fitted], Check]:
@@ -91,39 +112,36 @@ def refit(folder: Path) -> tuple[dict[str, Fitted], Check]:
     grids, squares, memory = published.grid(folder), published.squares(folder), published.memory(folder)
     gemms, gemm_errors, check = fit_grids(grids)
     shares, memory_errors, memory_check = fit_memory(memory)
-    elsewhere = half_widths(_pooled(check, "board held out", ", any size"))
-    memory_elsewhere = half_widths(_pooled(memory_check, "memory, board held out"))
-    mean = {
-        kind: round(float(np.mean([s[kind] for s in shares.values() if kind in s] or [_SHARES[kind]])), 3)
-        for kind in _SHARES
-    }
-    mean["random"] = mean["elementwise"]
+    held = [r for (_, how), r in check.items() if how.startswith("board held out") and how.endswith("any size")]
+    elsewhere = half_widths(np.concatenate(held))
+    # Each board counts the same: one source has most of the rows.
+    each = [half_widths(memory_check[key, "memory, board held out"]) for key in memory_errors]
+    memory_elsewhere = np.mean(each, axis=0).round(3)
     found: dict[str, Fitted] = {}
     for key in sorted(given_boards(), key=lambda k: (k not in gemms, _distance(k, gemms))):
         near = given_boards()[key].neighbour
         if key in gemms:
-            gemm, how, source = gemms[key], "grid", f"{len(grids[key])} GEMMs of NVIDIA's aiconfigurator"
+            gemm, source = gemms[key], f"{len(grids[key])} GEMMs of NVIDIA's aiconfigurator"
         elif key in squares:
-            gemm, how = fit_rate(bare(key, found[near].gemm), squares[key]), "squares"
+            gemm = fit_rate(bare(key, found[near].gemm), squares[key])
             source = f"e by {len(squares[key])} squares of zzc0721/torch-performance-test-data, the rest is {near}'s"
         else:
-            gemm, how, source = found[near].gemm, "neighbour", f"{near}'s"
-        own = {kind: round(share, 3) for kind, share in shares.get(key, {}).items()}
-        if "elementwise" in own:
-            own["random"] = own["elementwise"]
+            gemm, source = found[near].gemm, f"{near}'s"
+        own = ", ".join(sorted(memory[key].kind.unique())) if key in memory else "none"
         found[key] = Fitted(
-            fitted=how,
+            fitted="grid" if key in gemms else "squares" if key in squares else "neighbour",
             gemm=gemm.model_copy(update={f: float(f"{getattr(gemm, f):.4g}") for f in Gemm.model_fields}),
-            shares={**mean, **own},
+            shares=shares[key],
             errors={
                 "gemm": gemm_errors.get(key, elsewhere),
-                "memory": memory_errors.get(key, memory_elsewhere),
+                # Its own rows may all be large ones, which are the easier.
+                "memory": np.maximum(memory_errors.get(key, [0, 0]), memory_elsewhere).tolist(),
                 "attention": _ATTENTION,
             },
             sources={
                 "gemm": source,
-                "shares": f"{', '.join(k for k in own if k != 'random') or 'none'} by {len(memory.get(key, []))} own "
-                "rows, the rest the mean of the boards that have any; random as elementwise, for want of rows",
+                "shares": f"{own} by {len(memory.get(key, []))} rows of its own, the rest by the other boards' rate an "
+                "SM; random as elementwise, for want of rows",
             },
         )
     return found, {**check, **memory_check}
@@ -132,10 +150,6 @@ def refit(folder: Path) -> tuple[dict[str, Fitted], Check]:
 def _distance(key: str, fits: dict[str, Gemm]) -> int:
     """Steps from neighbour to neighbour until one with a grid."""
     return 0 if key in fits else 1 + _distance(given_boards()[key].neighbour, fits)
-
-
-def _pooled(check: Check, start: str, end: str = "") -> Ratios:
-    return np.concatenate([r for (_, how), r in check.items() if how.startswith(start) and how.endswith(end)])
 
 
 def main(folder: Path) -> int:
@@ -147,6 +161,8 @@ def main(folder: Path) -> int:
         print(f"error: {e}", file=sys.stderr)
         return 2
     known = {key: assemble(key, given_boards()[key], fitted) for key, fitted in found.items()}
+    for key, rows in published.memory(folder, engines=True).items():
+        check[key, "memory, engines' kernels"] = memory_ratios(known[key], rows)
     for key, rows in models.items():
         check[key, f"shapes of models ({known[key].fitted})"] = gemm_ratios(known[key], rows)
     for key, rows in squares.items():

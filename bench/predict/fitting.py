@@ -68,7 +68,8 @@ def fit_shares(board: Board, rows: pd.DataFrame) -> dict[MemoryKind, float]:
 
 def predicted_us(board: Board, rows: pd.DataFrame) -> NDArray[Any]:
     """Of GEMMs (m, n, k)."""
-    return gemm_us(board, *(rows[c].to_numpy(float) for c in "mnk"))
+    m, n, k = (rows[c].to_numpy(float) for c in "mnk")
+    return gemm_us(board, m, n, k)
 
 
 def gemm_ratios(board: Board, rows: pd.DataFrame) -> Ratios:

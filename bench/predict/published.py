@@ -1,6 +1,8 @@
 """Published timings as rows for the fit: ../shared/published, which is not part of this project."""
 
 import json
+import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -62,17 +64,18 @@ _MEMORY = {
     "NVIDIA A100-PCIE-40GB": "a100-pcie-40gb",
     "NVIDIA A100 80GB PCIe": "a100-80gb-pcie",
 }
-# Without mlp_act, an engine's own kernel, and aten::add_, there the broadcast bias of convolutions.
 _KINDS: dict[MemoryKind, tuple[str, ...]] = {
-    "elementwise": ("add", "addu", "div", "divu", "mul", "mulu", "gelu", "relu", "tanh", "act_fn", "aten::add", "aten::div",
-                    "aten::mul", "aten::silu", "aten::sigmoid", "aten::neg"),
+    "elementwise": ("add", "addu", "div", "divu", "mul", "mulu", "gelu", "relu", "tanh", "mlp_act", "act_fn",
+                    "aten::add", "aten::add_", "aten::div", "aten::mul", "aten::silu", "aten::sigmoid", "aten::neg"),
     "norm": ("ln", "input_layernorm", "layernorm", "aten::native_layer_norm"),
     "softmax": ("softmax",),
     "reduction": ("aten::mean", "aten::linalg_norm"),
     "copy": ("aten::copy_",),
     "gather": ("embedding",),
 }  # fmt: skip
+_ENGINES = "vidur|LLMServingSim"
 _LEAST_BYTES = 1e6  # below, a row shows the launch
+_LEAST_RATE = 1e5  # bytes a microsecond; below lie copies to and from the host
 _LEAST_BYTES_OF_EVENTS = 8e7  # NeuSight's, which show the host below
 
 
@@ -80,9 +83,7 @@ def grid(folder: Path) -> dict[str, pd.DataFrame]:
     """bf16 GEMMs by board: m, n, k and us, the median of the serving stacks that timed the shape."""
     rows = _read(folder, "gemm_bf16_grid_aiconfigurator.csv")
     rows["us"] = rows.value * 1e3
-    return {
-        key: rows[rows.gpu == gpu].groupby(["m", "n", "k"]).us.median().reset_index() for gpu, key in GRID.items()
-    }
+    return {key: rows[rows.gpu == gpu].groupby(["m", "n", "k"]).us.median().reset_index() for gpu, key in GRID.items()}
 
 
 def model_shapes(folder: Path) -> dict[str, pd.DataFrame]:
@@ -100,8 +101,11 @@ def squares(folder: Path) -> dict[str, pd.DataFrame]:
     return _by_board(rows[(rows.m == 0) | (rows.m >= 2048)], _SQUARES, ["m", "tflops"])
 
 
-def memory(folder: Path) -> dict[str, pd.DataFrame]:
-    """Memory-bound kernels by board: kind, bytes, us. Their bytes are the least that they can move."""
+def memory(folder: Path, engines: bool = False) -> dict[str, pd.DataFrame]:
+    """torch's memory-bound kernels by board: kind, bytes, us. Their bytes are the least that they can move.
+
+    engines: the serving engines' own kernels in their stead, which are others, and in part rounded to 1 us.
+    """
     rows = _read(folder, "memory_bound.csv")
     rows = rows[rows.unit.isin(["ms", "us"]) & ~rows.dtype.astype(str).str.contains("double|long|int")]
     rows["us"] = rows.value.astype(float) * rows.unit.map({"ms": 1e3, "us": 1.0})
@@ -112,7 +116,21 @@ def memory(folder: Path) -> dict[str, pd.DataFrame]:
     fp32 = fp32[fp32.bytes > _LEAST_BYTES_OF_EVENTS].assign(us=fp32.value * 1e3)
     both = pd.concat([rows[rows.bytes > _LEAST_BYTES], fp32])
     both["kind"] = both.op.map({op: kind for kind, ops in _KINDS.items() for op in ops})
+    both.loc[(both.kind == "elementwise") & both["shape"].fillna("").map(_broadcasts), "kind"] = "broadcast"
+    both.loc[(both.kind == "copy") & both.dtype.fillna("").map(_converts), "kind"] = "cast"
+    both = both[(both.bytes / both.us > _LEAST_RATE) & (both.source.str.contains(_ENGINES) == engines)]
     return _by_board(both[both.kind.notna()], _MEMORY, ["kind", "bytes", "us"])
+
+
+def _broadcasts(shape: str) -> bool:
+    """Whether operands of a traced operator, as in '(4, 8) [[4, 8], [1, 8], []]', are tensors of different sizes."""
+    sizes = [math.prod(map(int, dims.split(", "))) for dims in re.findall(r"\[(\d[\d, ]*)\]", shape)]
+    return len({size for size in sizes if size > 1}) > 1
+
+
+def _converts(dtypes: str) -> bool:
+    """Whether a traced copy, of dtypes as in "('float', 'c10::BFloat16')", is into another type."""
+    return len(set(re.findall(r"'([^']+)'", dtypes))) > 1
 
 
 def _by_board(rows: pd.DataFrame, keys: dict[str, str], columns: list[str]) -> dict[str, pd.DataFrame]:

@@ -91,5 +91,3 @@ def _stream_us(board: Board, bytes_: NDArray[Any], share: float) -> NDArray[Any]
     l2 = max(memory, board.l2_tbs * 1e6 * _L2_STREAM)
     held = board.warm * np.clip(2 - bytes_ / (0.7 * board.l2_mib * 2**20), 0, 1)
     return bytes_ * (held / l2 + (1 - held) / memory)
-
-
