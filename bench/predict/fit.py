@@ -111,9 +111,12 @@ def refit(folder: Path) -> tuple[dict[str, Fitted], Check]:
     """Every board's numbers, and the ratios of predicted over measured by board and check."""
     grids, squares, memory = published.grid(folder), published.squares(folder), published.memory(folder)
     gemms, gemm_errors, check = fit_grids(grids)
+    for key in gemms.keys() & squares.keys():
+        met = bare(key, fit_rate(bare(key, gemms[_with_grid(key, gemms)]), squares[key]))
+        check[key, "squares known, any size"] = gemm_ratios(met, grids[key])
     shares, memory_errors, memory_check = fit_memory(memory)
-    held = [r for (_, how), r in check.items() if how.startswith("board held out") and how.endswith("any size")]
-    elsewhere = half_widths(np.concatenate(held))
+    by_squares = half_widths(np.concatenate([r for (_, how), r in check.items() if how.startswith("squares known")]))
+    by_neighbour = half_widths(np.concatenate(list(_held_out_boards(check).values())))
     # Each board counts the same: one source has most of the rows.
     each = [half_widths(memory_check[key, "memory, board held out"]) for key in memory_errors]
     memory_elsewhere = np.mean(each, axis=0).round(3)
@@ -133,7 +136,7 @@ def refit(folder: Path) -> tuple[dict[str, Fitted], Check]:
             gemm=gemm.model_copy(update={f: float(f"{getattr(gemm, f):.4g}") for f in Gemm.model_fields}),
             shares=shares[key],
             errors={
-                "gemm": gemm_errors.get(key, elsewhere),
+                "gemm": gemm_errors.get(key, by_squares if key in squares else by_neighbour),
                 # Its own rows may all be large ones, which are the easier.
                 "memory": np.maximum(memory_errors.get(key, [0, 0]), memory_elsewhere).tolist(),
                 "attention": _ATTENTION,
@@ -187,11 +190,15 @@ def main(folder: Path) -> int:
 
 def coverage(check: Check) -> dict[str, float]:
     """Of each board held out whole: the share of rows within the interval that the others' errors give."""
-    held = {k: r for (k, how), r in check.items() if how.startswith("board held out") and how.endswith("any size")}
+    held = _held_out_boards(check)
     return {
-        key: within(half_widths(np.concatenate([r for k, r in held.items() if k != key]))[1], ratios)
+        key[0]: within(half_widths(np.concatenate([r for k, r in held.items() if k != key]))[1], ratios)
         for key, ratios in held.items()
     }
+
+
+def _held_out_boards(check: Check) -> Check:
+    return {k: r for k, r in check.items() if k[1].startswith("board held out") and k[1].endswith("any size")}
 
 
 _HEAD = """\
