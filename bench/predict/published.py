@@ -110,8 +110,7 @@ def memory(folder: Path, engines: bool = False) -> dict[str, pd.DataFrame]:
     rows = rows[rows.unit.isin(["ms", "us"]) & ~rows.dtype.astype(str).str.contains("double|long|int")]
     rows["us"] = rows.value.astype(float) * rows.unit.map({"ms": 1e3, "us": 1.0})
     looked_up = (rows.op == "embedding") & (rows.method == "huggingface") & (rows["pass"] == "forward")
-    shapes = rows[looked_up]["shape"].str.partition("; ")[2].map(json.loads)
-    rows.loc[looked_up, "bytes"] = shapes.map(lambda s: s["B"] * s["T"] * s["D"] * 4 * 2)
+    rows.loc[looked_up, "bytes"] = rows["shape"][looked_up].map(_looked_up_bytes)
     fp32 = _read(folder, "memory_bound_fp32_neusight.csv")
     fp32 = fp32[fp32.bytes > _LEAST_BYTES_OF_EVENTS].assign(us=fp32.value * 1e3)
     both = pd.concat([rows[rows.bytes > _LEAST_BYTES], fp32])
@@ -120,6 +119,12 @@ def memory(folder: Path, engines: bool = False) -> dict[str, pd.DataFrame]:
     both.loc[(both.kind == "copy") & both.dtype.fillna("").map(_converts), "kind"] = "cast"
     both = both[(both.bytes / both.us > _LEAST_RATE) & (both.source.str.contains(_ENGINES) == engines)]
     return _by_board(both[both.kind.notna()], _MEMORY, ["kind", "bytes", "us"])
+
+
+def _looked_up_bytes(shape: str) -> float:
+    """What an embedding in fp32 reads and writes, of a shape as in 'V=1024; {"B": 32, "T": 512, "D": 768}'."""
+    sizes = json.loads(shape.partition("; ")[2])
+    return float(2 * 4 * sizes["B"] * sizes["T"] * sizes["D"])
 
 
 def _broadcasts(shape: str) -> bool:
