@@ -111,12 +111,13 @@ def refit(folder: Path) -> tuple[dict[str, Fitted], Check]:
     """Every board's numbers, and the ratios of predicted over measured by board and check."""
     grids, squares, memory = published.grid(folder), published.squares(folder), published.memory(folder)
     gemms, gemm_errors, check = fit_grids(grids)
-    for key in gemms.keys() & squares.keys():
+    for key in sorted(gemms.keys() & squares.keys()):
         met = bare(key, fit_rate(bare(key, gemms[_with_grid(key, gemms)]), squares[key]))
+        check[key, "squares known"] = gemm_ratios(met, grids[key][large(grids[key])])
         check[key, "squares known, any size"] = gemm_ratios(met, grids[key])
     shares, memory_errors, memory_check = fit_memory(memory)
-    by_squares = half_widths(np.concatenate([r for (_, how), r in check.items() if how.startswith("squares known")]))
-    by_neighbour = half_widths(np.concatenate(list(_held_out_boards(check).values())))
+    by_squares = half_widths(np.concatenate(list(_every_size(check, "squares known").values())))
+    by_neighbour = half_widths(np.concatenate(list(_every_size(check, "board held out").values())))
     # Each board counts the same: one source has most of the rows.
     each = [half_widths(memory_check[key, "memory, board held out"]) for key in memory_errors]
     memory_elsewhere = np.mean(each, axis=0).round(3)
@@ -166,6 +167,8 @@ def main(folder: Path) -> int:
     known = {key: assemble(key, given_boards()[key], fitted) for key, fitted in found.items()}
     for key, rows in published.memory(folder, engines=True).items():
         check[key, "memory, engines' kernels"] = memory_ratios(known[key], rows)
+    for key, rows in published.fp32(folder).items():
+        check[key, "fp32"] = gemm_ratios(known[key], rows, fp32=True)
     for key, rows in models.items():
         check[key, f"shapes of models ({known[key].fitted})"] = gemm_ratios(known[key], rows)
     for key, rows in squares.items():
@@ -183,22 +186,24 @@ def main(folder: Path) -> int:
             boards = [k for k in means if k != "l40s"]
             print(f"{name}{size}: mean of {', '.join(boards)}: {np.mean([means[k] for k in boards]):.1%}")
     print("targets of the mean: shapes held out 6 %, board held out 9 %")
-    for key, share in coverage(check).items():
-        print(f"{key}: {share:.0%} of its rows within the 90 % interval that the other boards give, held out whole")
+    for how in ("board held out", "squares known"):
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in coverage(check, how).items())
+        print(f"{how}: rows within the 90 % interval that the other boards give: {shares}")
     return 0
 
 
-def coverage(check: Check) -> dict[str, float]:
-    """Of each board held out whole: the share of rows within the interval that the others' errors give."""
-    held = _held_out_boards(check)
+def coverage(check: Check, how: str) -> dict[str, float]:
+    """Of each board judged without its rows: the share of them within the interval that the others' errors give."""
+    held = _every_size(check, how)
     return {
-        key[0]: within(half_widths(np.concatenate([r for k, r in held.items() if k != key]))[1], ratios)
+        key: within(half_widths(np.concatenate([r for k, r in held.items() if k != key]))[1], ratios)
         for key, ratios in held.items()
     }
 
 
-def _held_out_boards(check: Check) -> Check:
-    return {k: r for k, r in check.items() if k[1].startswith("board held out") and k[1].endswith("any size")}
+def _every_size(check: Check, how: str) -> dict[str, Ratios]:
+    """By board the ratios of a check on rows of every size."""
+    return {k[0]: r for k, r in check.items() if k[1].startswith(how) and k[1].endswith("any size")}
 
 
 _HEAD = """\

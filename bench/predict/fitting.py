@@ -66,15 +66,15 @@ def fit_shares(board: Board, rows: pd.DataFrame) -> dict[MemoryKind, float]:
     return shares
 
 
-def predicted_us(board: Board, rows: pd.DataFrame) -> NDArray[Any]:
-    """Of GEMMs (m, n, k)."""
+def predicted_us(board: Board, rows: pd.DataFrame, fp32: bool = False) -> NDArray[Any]:
+    """Of GEMMs (m, n, k), in 16 bits or in fp32."""
     m, n, k = (rows[c].to_numpy(float) for c in "mnk")
-    return gemm_us(board, m, n, k)
+    return gemm_us(board, m, n, k, width=4 if fp32 else 2, fp32=fp32)
 
 
-def gemm_ratios(board: Board, rows: pd.DataFrame) -> Ratios:
+def gemm_ratios(board: Board, rows: pd.DataFrame, fp32: bool = False) -> Ratios:
     """Of GEMMs (m, n, k, us)."""
-    return predicted_us(board, rows) / rows.us.to_numpy()
+    return predicted_us(board, rows, fp32) / rows.us.to_numpy()
 
 
 def memory_ratios(board: Board, rows: pd.DataFrame) -> Ratios:

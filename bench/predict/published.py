@@ -93,6 +93,13 @@ def model_shapes(folder: Path) -> dict[str, pd.DataFrame]:
     return _by_board(rows[rows.m >= 512], _MODELS, ["m", "n", "k", "us"])
 
 
+def fp32(folder: Path) -> dict[str, pd.DataFrame]:
+    """Products in fp32 on the ordinary cores by board, from 512 rows: m, n, k, us."""
+    rows = _read(folder, "gemm_fp32_neusight.csv")
+    rows = rows[(rows.m >= 512) & (rows.n >= 256) & (rows.k >= 256)].assign(us=lambda r: r.value * 1e3)
+    return _by_board(rows, {**_MEMORY, "NVIDIA H100 80GB HBM3": "h100"}, ["m", "n", "k", "us"])
+
+
 def squares(folder: Path) -> dict[str, pd.DataFrame]:
     """16-bit squares by board: m, from 2048, and us; m is 0 in a database's rows, where tflops is the best of many."""
     rows = _read(folder, "gemm_squares_community.csv")

@@ -38,7 +38,7 @@ def test_each_precision_has_its_rate() -> None:
         float(gemm_us(board, 12800, 12800, 4096, **how)) for how in ({}, {"width": 4}, {"width": 4, "fp32": True})
     )
     assert (tf32 - 2) / (half - 2) == pytest.approx(2)
-    assert (ordinary - 2) / (half - 2) == pytest.approx(10)
+    assert (ordinary - 2) / (half - 2) == pytest.approx(10 / 0.8, rel=0.01)
 
 
 def test_a_batch_fills_the_waves_that_one_product_leaves_empty() -> None:
