@@ -176,7 +176,12 @@ def main(folder: Path) -> int:
         if len(sized):
             timed = sized.assign(us=2 * sized.m**3 / sized.tflops / 1e6)
             check[key, f"squares ({known[key].fitted})"] = gemm_ratios(known[key], timed)
-    text = yaml.safe_dump({"boards": {k: found[k].model_dump() for k in given_boards()}}, sort_keys=False, width=120)
+    text = yaml.safe_dump(
+        {"boards": {k: found[k].model_dump() for k in given_boards()}},
+        sort_keys=False,
+        width=118,
+        default_flow_style=None,
+    )
     replace_file(FITTED, _HEAD + text)
     print(table(check))
     for name in ("in the fit", "shapes held out", "board held out"):
