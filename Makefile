@@ -14,7 +14,7 @@ ARGS ?=
 WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 TEST ?= -m "not slow" --benchmark-skip -n $(WORKERS)
 
-.PHONY: help setup bench campaign test test-all lint report publish wheel doctor audit tune zoo aa clean
+.PHONY: help setup bench campaign test test-all lint report publish wheel doctor audit tune zoo fit aa clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -81,6 +81,9 @@ tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the w
 
 zoo: $(READY)  ## Try accelerate() and paca() on every architecture of transformers; ARGS="--model llama gpt2"
 	$(PY) -m kernels.zoo $(ARGS)
+
+fit: $(READY)  ## Refit bench/predict/fitted.yaml to published timings: make fit ARGS=../shared/published
+	$(PY) -m bench.predict.fit $(ARGS)
 
 aa: $(READY)  ## SWEEP three times anew: how far its ratios lie apart, and whether their intervals knew
 	@for i in 1 2 3; do $(PY) -m bench run $(SWEEP) --fresh --gpu $(GPU) --out results/aa/$(SWEEP)-$$i $(ARGS) >/dev/null || exit; done

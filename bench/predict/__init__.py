@@ -1,0 +1,1 @@
+"""What a case takes on a GPU that is not here."""
