@@ -82,7 +82,7 @@ tune: $(READY)  ## On a GPU: time every scheme and tile; ARGS=--write puts the w
 zoo: $(READY)  ## Try accelerate() and paca() on every architecture of transformers; ARGS="--model llama gpt2"
 	$(PY) -m kernels.zoo $(ARGS)
 
-fit: $(READY)  ## Refit bench/predict/fitted.yaml to published timings: make fit ARGS=../shared/published
+fit: $(READY)  ## Refit bench/predict/fitted.yaml to published timings: make fit ARGS=FOLDER
 	$(PY) -m bench.predict.fit $(ARGS)
 
 aa: $(READY)  ## SWEEP three times anew: how far its ratios lie apart, and whether their intervals knew

@@ -1,7 +1,7 @@
 """Writes fitted.yaml from published timings, and prints how far its predictions lie from timings that it had not seen.
 
-A developer's step: python -m bench.predict.fit ../shared/published (`make fit`). The timings are not part of the
-project; the few numbers a board that come of them are.
+A developer's step: python -m bench.predict.fit FOLDER (`make fit`). The timings, in the files that
+published.py names, are not part of the project; the few numbers a board that come of them are.
 """
 
 import sys
@@ -220,4 +220,10 @@ _HEAD = """\
 """
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/published")))
+    if len(sys.argv) != 2:
+        print(
+            "python -m bench.predict.fit FOLDER: give one folder, of published timings (make fit ARGS=FOLDER)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,4 +1,4 @@
-"""Published timings as rows for the fit: ../shared/published, which is not part of this project."""
+"""Published timings as rows for the fit, from a folder that is not part of this project."""
 
 import json
 import math
