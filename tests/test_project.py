@@ -18,7 +18,7 @@ from bench.case.schema import Status
 from bench.case.shapes import named_models
 from bench.cli import app
 from bench.sweeps.file import sweep_names
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Bench
 
 README = (ROOT / "README.md").read_text()
 DOCS = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
@@ -70,6 +70,14 @@ def test_the_example_of_causes_is_the_published_one() -> None:
     said = re.findall(r"^- .* times Full-FT .*$", (ROOT / "docs" / "why.md").read_text(), re.MULTILINE)
     published = (ROOT / "results" / "cpu" / "reference" / "table1" / "report.md").read_text().splitlines()
     assert len(said) == 4 and set(said) <= set(published)
+
+
+def test_the_sweep_that_the_docs_show_is_one(bench: Bench, tmp_path: Path) -> None:
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "methodology.md").read_text(), re.DOTALL)
+    assert shown
+    (tmp_path / "shown.yaml").write_text(shown[1])
+    done = bench("list", tmp_path / "shown.yaml")
+    assert done.returncode == 0 and "3 cases" in done.stdout, done.stderr
 
 
 def test_the_docs_know_every_sweep_axis_clock_and_status() -> None:

@@ -3,7 +3,7 @@
 Two lists meet here. The roles: every operator that the dispatcher called in the same work, with the cause that it
 serves, in order. The events: what the profiler timed, nested as it ran. An operator may call others, and composite ones
 (aten::linear) appear to the profiler alone: so an event takes the role of the operator of its name, what runs inside of
-an operator counts as it, and what is around it as the first operator within.
+an operator counts as it, and what is around it as the first operator within that does something.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +43,7 @@ class Role:
     cause: str
     bytes: float = 0.0
     flops: float = 0.0
+    light: bool = False  # a view or an allocation, which serves whatever it is made for
 
 
 @dataclass(frozen=True)
@@ -162,13 +163,19 @@ def _roles_of(roles: Sequence[Role], events: Sequence[Event]) -> list[Role | Non
         for k, at in _alike([_plain(role.name) for role in seen], [_plain(events[i].name) for i in outermost]):
             found[outermost[at]] = seen[k]
             own.add(outermost[at])
-    for i in reversed(range(len(events))):  # what is around takes the first within, which comes last this way
-        role, parent = found[i], events[i].parent
-        if role is not None and parent is not None and events[parent].operator and parent not in own:
-            found[parent] = role
+
+    def composite(i: int | None) -> bool:
+        return i is not None and events[i].operator and i not in own
+
+    for light in (True, False):  # what is around takes the first within, which comes last this way
+        for i in reversed(range(len(events))):
+            role, parent = found[i], events[i].parent
+            if parent is not None and composite(parent) and role is not None and role.light == light:
+                found[parent] = role
     for i, event in enumerate(events):  # a parent begins before its children
-        if found[i] is None and event.parent is not None:
-            found[i] = found[event.parent]
+        role = found[i]
+        if event.parent is not None and (role is None or (role.light and composite(event.parent))):
+            found[i] = found[event.parent] or role
     return found
 
 

@@ -26,7 +26,10 @@ def on_cpu(calls: Sequence[Call], plain_ms: Sequence[float], median_ms: float) -
     total = busy + gaps
     parts = _parts(calls, median_ms / total)
     if idle:
-        parts["gaps"] = _part([call["gaps"].us / 1e3 for call in calls], median_ms / total * gaps / idle)
+        # Below those of a profiled call they are what is left of two medians, and may be anything up to them.
+        sure = gaps == idle
+        found = _part([call["gaps"].us / 1e3 for call in calls], median_ms / total)
+        parts["gaps"] = found if sure else Part(gaps * median_ms / total, 0.0, found.ms)
     remainder = max(abs(plain - total) / plain, worked.get("left_over", 0.0) / total)
     return Split(_in_order(parts), median_ms / plain, remainder, "operators")
 

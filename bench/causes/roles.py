@@ -23,6 +23,7 @@ LINEAR, ATTENTION, BLOCK, OUTSIDE = "linear", "attention", "norms", "outside"
 GATHERS = ("index", "index_select", "gather", "take", "index_copy", "index_put", "index_add", "scatter")
 PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "matmul", "linear", "mkldnn_linear", "einsum")
 SUMS = ("add", "sub")
+ALLOCATES = ("empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided")
 
 
 class Roles(TorchDispatchMode):
@@ -96,9 +97,11 @@ class Roles(TorchDispatchMode):
         fresh = [t for t in made if _at(t) not in ours]
         cause = self._cause(name, func, read, made, fresh)
         is_view = bool(made) and not fresh and not func._schema.is_mutable
-        moved = 0 if is_view else sum(t.numel() * t.element_size() for t in (*read, *made))
+        light = is_view or name in ALLOCATES
+        moved = 0 if light else sum(t.numel() * t.element_size() for t in (*read, *made))
         if self.phase and name != "detach":  # no work, and here more of them than the profiler sees
-            self.found.append(Role(func._schema.name, self.phase, cause, moved, _flops(name, args, kwargs, out)))
+            flops = _flops(name, args, kwargs, out)
+            self.found.append(Role(func._schema.name, self.phase, cause, moved, flops, light))
         return out
 
     def _kind(self) -> tuple[str, bool]:
@@ -156,7 +159,7 @@ class Roles(TorchDispatchMode):
             return base, None
         if self._gathers and "adapter" in tags:  # scales the columns that are about to be copied into the weight
             return "refresh", None
-        if name in ("clone", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"):
+        if name in ("clone", *ALLOCATES):
             return mine or base, tags[0] if tags else None
         return "elementwise", mine
 

@@ -12,8 +12,9 @@ from bench.case.schema import PASSES
 from bench.errors import UserError
 from bench.files import replace_file
 from bench.reading import LARGEST, checked, read_text, shape_of
+from bench.record.numbers import with_interval
 from bench.record.read import CELLS, cell
-from bench.record.stats import Estimate
+from bench.record.stats import RATIO_TELLS, Estimate
 
 CAUSES_CSV = "causes.csv"
 
@@ -21,6 +22,8 @@ Key = tuple[str, str, str]  # case_id, pass, clock
 
 TOLD = 3  # causes that a sentence names
 LEAST = 0.03  # share of the difference below which a cause is not named
+MOST = 2.0  # share of the difference above which causes are told in ms
+SAME_SPEED = 1.15  # largest quotient of the scales of two profiles that are compared as they are
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,9 @@ def _known(row: dict[str, Any]) -> dict[str, Any]:
     for name, valid in (("cause", CAUSES), ("pass", PASSES), ("source", SOURCES)):
         if row.get(name) not in valid:
             raise ValueError(f"{name} is {row.get(name)!r}; valid: {', '.join(valid)}")
+    ends = [v for v in (row.get("low"), row["ms"], row.get("high")) if v is not None]
+    if ends != sorted(ends):
+        raise ValueError(f"low, ms, high are {', '.join(map(str, ends))}, which is no interval")
     return row
 
 
@@ -133,10 +139,11 @@ def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Spli
     """'LoRA peft-fp32 forward takes 1.58 times Full-FT eager's: of the extra 36.1 ms, 61 % is branch GEMMs, 30 % dtype
     casts and 9 % launches/gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1, that
     it is not told apart. A cause whose own interval holds 0 has no share. ratio: as measured, with its interval."""
-    told = f"{name} {pass_} takes {ratio.value:.2f} times {base_name}'s"
+    told = f"{name} {pass_} takes {with_interval(ratio, 2)} times {base_name}'s"
     if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
-        ends = "" if ratio.low is None or ratio.high is None else f" ({ratio.low:.2f} to {ratio.high:.2f})"
-        return f"{told}{ends}, which is not told apart from 1: there is no difference to explain."
+        return f"{told}, which is not told apart from 1: there is no difference to explain."
+    if not ratio.within(RATIO_TELLS):
+        return f"{told}: that is too uncertain to explain."
     beyond = split.beyond(base)
     total = sum(e.value for e in beyond.values())
     if total * (ratio.value - 1) <= 0:
@@ -148,15 +155,20 @@ def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Spli
     said = f"{told}: of the {f'extra {total:.3g} ms' if total > 0 else f'{-total:.3g} ms saved'}"
     if not with_it:
         return f"{said}, no cause stands out of the noise between the two profiles."
-    words = [f"{100 * sure[c]:.0f} % {'' if i else 'is '}{CAUSES[c].label}" for i, c in enumerate(with_it)]
+    # Where causes that are far larger than their sum cancel each other, a share of it says nothing.
+    in_ms = max(map(abs, sure.values())) > MOST
+    amount = {c: f"{abs(beyond[c].value):.3g} ms" if in_ms else f"{100 * abs(sure[c]):.0f} %" for c in sure}
+    words = [f"{amount[c]} {'' if i else 'is '}{CAUSES[c].label}" for i, c in enumerate(with_it)]
     said += f", {_joined(words)}"
     if against:
-        words = [f"{CAUSES[c].label} ({-100 * sure[c]:.0f} %)" for c in against]
+        words = [f"{CAUSES[c].label} ({amount[c]})" for c in against]
         said += f"; {'less' if total > 0 else 'more'} goes into {_joined(words)}"
     if unsure := [CAUSES[c].label for c in shares if c not in sure]:
         said += f"; not told from noise: {_joined(unsure)}"
     if not (split.agrees and base.agrees):
         said += f". Profile and clock differ by more than {100 * AGREES:.0f} %: the shares are rough"
+    elif split.scale and base.scale and not 1 / SAME_SPEED <= split.scale / base.scale <= SAME_SPEED:
+        said += ". The machine was not equally fast in the two profiles: the shares are rough"
     return said + "."
 
 

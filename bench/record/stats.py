@@ -22,6 +22,7 @@ MIN_SAMPLES = 6  # fewer carry no interval of a median
 MIN_PROCESSES = 5  # fewer say nothing about the spread between processes
 LEVEL = (2.5, 97.5)  # percentiles
 RATIO_NOISY = 0.05  # half of its interval over a ratio, beyond which the ratio is noisy
+RATIO_TELLS = 0.2  # and beyond which it is no result
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,10 @@ from bench.case import Case, read_case
 from bench.case.clocks import CLOCKS
 from bench.case.schema import PASSES
 from bench.record.ratios import baselines, ratio_of
-from bench.record.stats import RATIO_NOISY, Estimate, Measured, Repeat, generator, measured
+from bench.record.stats import RATIO_NOISY, RATIO_TELLS, Estimate, Measured, Repeat, generator, measured
 from plots.data.load import Folder, Line, row_key, text
 
 MICRO_PASSES = tuple(p for p in PASSES if p != "step")  # all but the optimizer step
-
-TELLS = 0.2  # half of its interval over a ratio, beyond which it is no result
 
 Row = dict[str, Any]
 
@@ -75,7 +73,7 @@ class Ratio:
     @property
     def tells(self) -> bool:
         """Whether it may stand as a result."""
-        return self.value is not None and self.value.within(TELLS)
+        return self.value is not None and self.value.within(RATIO_TELLS)
 
     @property
     def decided(self) -> bool:

@@ -23,8 +23,8 @@ class Throughput:
 
 def trained_pass(panel: Panel) -> str:
     """The whole step where every case that has a micro-step's time has one, else the micro-step."""
-    timed = [c for c in panel.cases if panel.time(c, "forward-backward").time]
-    return "step" if timed and all(panel.time(c, "step").time for c in timed) else "forward-backward"
+    either = [c for c in panel.cases if any(panel.time(c, pass_).time for pass_ in TRAINS)]
+    return "step" if either and all(panel.time(c, "step").time for c in either) else "forward-backward"
 
 
 def throughput(panel: Panel, case: Case, pass_: str) -> Throughput | None:

@@ -16,8 +16,9 @@ from plots.text.captions import caption, title
 from plots.text.numbers import OTHER_CLOCK, marked, rate_word
 
 NO_LIMIT = (
-    "The distance to the limit is not known. It takes a roofline time (a GPU of gpus.yaml) or peak rates measured at "
-    "the start of the run, and on a GPU clock graph or device."
+    "The distance to the limit is not known. It takes forward and backward times; a roofline time (a GPU of gpus.yaml) "
+    "or peak rates measured in the same precision at the start of the run, which on a CPU is fp32 alone; and on a GPU "
+    "clock graph or device."
 )
 
 

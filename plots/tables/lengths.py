@@ -73,5 +73,6 @@ def no_fit(panels: Sequence[Panel]) -> str:
     most = max((len(s.lengths) for panel in panels for s in fit_lengths(panel)), default=0)
     have = f"here are times at {most} at most" if most else "here are none"
     return (
-        f"Not fitted: it takes times of blocks or whole models at {LEAST} lengths, as sweep lengths has them; {have}."
+        f"Not fitted: it takes forward and backward times of blocks or whole models at {LEAST} lengths, as sweep "
+        f"lengths has them; {have}."
     )

@@ -10,7 +10,7 @@ from plots.render.blocks import Table
 from plots.text.captions import caption, title
 from plots.text.numbers import marked, rate_word
 
-NO_THROUGHPUT = "Not told: it takes the forward-backward time of a block or a whole model."
+NO_THROUGHPUT = "Not told: it takes the time of a step, or of forward and backward, of a block or a whole model."
 
 
 def throughput_table(panel: Panel) -> Table | None:

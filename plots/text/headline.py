@@ -36,6 +36,8 @@ def headline(results: Results, panels: Sequence[Panel], strategies: Sequence[Str
         return (
             f"None of the {len(results.cases)} cases gave a time (status {listed(statuses)}): there is no answer yet."
         )
+    if not any(cell.time for (_, pass_, _), cell in results.cells.items() if pass_ != "step"):
+        return "No answer: it is told of forward and backward, and optimizer steps alone were timed here."
     return "No ratio to Full-FT could be formed: Full-FT and another method are needed at equal axes."
 
 

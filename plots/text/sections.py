@@ -84,7 +84,8 @@ def provenance(folder: Folder, price: float | None = None) -> list[Block]:
         Items(tuple(f"{name}: {value}" for name, value in pairs)),
         Heading("To get it again"),
     ]
-    blocks.append(Code(f"{asked}\n{redraw}"))
+    why = f"python -m bench why {shlex.quote(shown(folder.path))}\n" if folder.causes else ""
+    blocks.append(Code(f"{asked}\n{why}{redraw}"))
     sweep = (folder.invocations[-1].get("sweep") or {}) if folder.invocations else {}
     if sweep.get("text"):
         blocks += [Para("The sweep as it was read:"), Code(sweep["text"].rstrip())]

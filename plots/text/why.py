@@ -73,7 +73,7 @@ def _of_panel(panel: Panel) -> list[Block]:
         f"{panel.labels[one.case]} {one.pass_}": s for one in _at_first(panel) if (s := one.split) and not s.agrees
     }
     if rough:
-        parts = ["not known" if s.remainder is None else f"{100 * s.remainder:.0f} %" for s in rough.values()]
+        parts = ["not known" if s.remainder is None else f"{100 * s.remainder:.1f} %" for s in rough.values()]
         each = [f"{name} ({part})" for name, part in zip(rough, parts, strict=True)]
         more = [f"{len(each) - MAX_ROUGH} more (the tables have all)"] if each[MAX_ROUGH:] else []
         where = listed([*each[:MAX_ROUGH], *more])

@@ -87,6 +87,20 @@ def test_what_only_one_of_the_two_runs_saw_costs_no_more_than_itself() -> None:
     assert found["forward", "left_over"].us == pytest.approx(60.0)
 
 
+def test_views_and_allocations_serve_what_they_were_made_for() -> None:
+    """As aten::matmul, which looks at x in another shape before it multiplies; a view alone keeps its cause."""
+    roles = [
+        Role("aten::view", "forward", "base_forward", light=True), Role("aten::mm", "forward", "branch", 8.0, 2.0),
+        Role("aten::t", "forward", "base_forward", light=True),
+    ]  # fmt: skip
+    events = [
+        Event("aten::matmul", "forward", 5.0), Event("aten::view", "forward", 1.0, 0),
+        Event("aten::mm", "forward", 10.0, 0), Event("aten::t", "forward", 2.0),
+    ]  # fmt: skip
+    found = tally(roles, events, on_gpu=False)
+    assert {cause: part.us for (_, cause), part in found.items()} == {"branch": 16.0, "base_forward": 2.0}
+
+
 def test_an_operator_that_nobody_saw_is_left_over() -> None:
     planted = Planted()
     planted.operator("branch", 10.0, name="aten::mm")

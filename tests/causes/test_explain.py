@@ -98,6 +98,14 @@ def test_causes_and_their_flops(
         assert found[pass_].total_ms == pytest.approx(100.0)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_the_base_is_the_same_with_a_branch_and_without(model: str, dropout: float) -> None:
+    lora = make_case(model, "lora", "block", dropout=dropout)
+    full = make_case(model, "full", "block")
+    ours, theirs = (splits(case, "forward")["forward"].parts["base_forward"] for case in (lora, full))
+    assert (ours.launches, ours.bytes, ours.flops) == (theirs.launches, theirs.bytes, theirs.flops)
+
+
 def test_a_step_is_its_micro_steps_and_what_is_due_after_them(model: str) -> None:
     case = make_case(model, "paca", "block", accumulation=2)
     found = splits(case, calls=3)

@@ -29,7 +29,8 @@ def test_a_profiler_that_slows_the_operators_is_the_remainder() -> None:
     assert split.remainder == pytest.approx(0.2)
     assert not split.agrees
     assert split.total_ms == pytest.approx(5.0)
-    assert split.parts["gaps"].ms == 0.0
+    gaps = split.parts["gaps"]
+    assert (gaps.ms, gaps.low) == (0.0, 0.0) and gaps.high and gaps.high > 1.0, "0 is not certain"
 
 
 def test_gaps_are_no_more_than_a_profiled_call_has() -> None:

@@ -31,6 +31,7 @@ def test_a_folder_without_the_file_has_no_causes(tmp_path):
         ("branch", "magic", "cause is 'magic'; valid: base_forward"),
         ("61.0", "-61.0", "ms"),
         ("61.0", "nan", "ms"),
+        ("61.0", "6100.0", "no interval"),
         ("forward,cpu-time", "sideways,cpu-time", "pass is 'sideways'"),
         ("operators", "tea leaves", "source is 'tea leaves'"),
     ],
@@ -61,8 +62,8 @@ def test_the_differences_of_the_causes_add_up():
 def test_the_sentence_of_a_slower_pass():
     told = sentence("LoRA peft-fp32", "Full-FT eager", "forward", Estimate(1.5, 1.48, 1.52), LORA, FULL)
     assert told == (
-        "LoRA peft-fp32 forward takes 1.50 times Full-FT eager's: of the extra 31 ms, 65 % is branch GEMMs and"
-        " 32 % dtype casts; not told from noise: base forward GEMMs."
+        "LoRA peft-fp32 forward takes 1.50 [1.48, 1.52] times Full-FT eager's: of the extra 31 ms, 65 % is branch GEMMs"
+        " and 32 % dtype casts; not told from noise: base forward GEMMs."
     )
 
 
@@ -71,14 +72,14 @@ def test_the_sentence_of_a_faster_pass_names_what_goes_against_it():
     lora = Split({"base_dx": Part(50.0), "branch": Part(10.0)}, 1.0, 0.0, "operators")
     told = sentence("LoRA eager", "Full-FT eager", "backward", Estimate(0.6, 0.59, 0.61), lora, full)
     assert told == (
-        "LoRA eager backward takes 0.60 times Full-FT eager's: of the 40 ms saved, 125 % is base dW GEMMs;"
+        "LoRA eager backward takes 0.60 [0.59, 0.61] times Full-FT eager's: of the 40 ms saved, 125 % is base dW GEMMs;"
         " more goes into branch GEMMs (25 %)."
     )
 
 
 def test_no_shares_where_the_ratio_may_be_one():
     told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(1.02, 0.98, 1.05), LORA, FULL)
-    assert told.endswith("takes 1.02 times Full-FT eager's (0.98 to 1.05), which is not told apart from 1: there is no"
+    assert told.endswith("takes 1.02 [0.98, 1.05] times Full-FT eager's, which is not told apart from 1: there is no"
                          " difference to explain.")  # fmt: skip
 
 
@@ -98,3 +99,24 @@ def test_where_all_causes_are_uncertain_none_is_named():
 def test_no_shares_where_the_medians_are_equal(ratio):
     told = sentence("LoRA eager", "Full-FT eager", "forward", ratio, LORA, LORA)
     assert told.endswith("differ by +0 ms: their causes cannot be told.")
+
+
+def test_a_ratio_that_is_no_result_is_not_explained():
+    told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(3.53, 1.7, 5.49), LORA, FULL)
+    assert told == "LoRA eager forward takes 3.5 [1.7, 5.5] times Full-FT eager's: that is too uncertain to explain."
+
+
+def test_causes_that_cancel_each_other_are_told_in_ms():
+    lora = Split({"base_forward": Part(60.0), "branch": Part(12.0), "norms": Part(0.0)}, 1.0, 0.0, "operators")
+    full = Split({"base_forward": Part(60.0), "attention": Part(10.0), "norms": Part(1.0)}, 1.0, 0.0, "operators")
+    told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(1.02, 1.01, 1.03), lora, full)
+    assert (
+        "of the extra 1 ms, 12 ms is branch GEMMs; less goes into attention (10 ms) and norms/activations (1 ms)."
+        in told
+    )
+
+
+def test_two_profiles_at_two_speeds_are_said():
+    slow = Split(FULL.parts, 0.6, 0.0, "operators")
+    told = sentence("LoRA eager", "Full-FT eager", "forward", Estimate(1.5, 1.48, 1.52), LORA, slow)
+    assert told.endswith("The machine was not equally fast in the two profiles: the shares are rough.")

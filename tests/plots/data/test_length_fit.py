@@ -84,5 +84,5 @@ def test_too_few_lengths_are_told_in_a_line(maker: Any, make_case: Any) -> None:
         maker.timed(make_case(seq=s), {"forward": 1.0 * s, "backward": 2.0 * s})
     draw_tables(maker)
     text = (maker.path / "report.md").read_text()
-    assert "Not fitted: it takes times of blocks or whole models at 3 lengths" in text
+    assert "Not fitted: it takes forward and backward times of blocks or whole models at 3 lengths" in text
     assert "here are times at 2 at most" in text
