@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.case.causes import AGREES, CAUSE_ROW, CAUSES, SOURCES
 from bench.case.schema import PASSES
-from bench.errors import UserError
+from bench.errors import UserError, short
 from bench.files import replace_file
 from bench.reading import LARGEST, checked, read_text, shape_of
 from bench.record.numbers import with_interval
@@ -118,7 +118,7 @@ _KINDS = {column.name: column.kind for column in CAUSE_ROW}
 def _known(row: dict[str, Any]) -> dict[str, Any]:
     for name, valid in (("cause", CAUSES), ("pass", PASSES), ("source", SOURCES)):
         if row.get(name) not in valid:
-            raise ValueError(f"{name} is {row.get(name)!r}; valid: {', '.join(valid)}")
+            raise ValueError(f"{name} is {short(row.get(name))}; valid: {', '.join(valid)}")
     ends = [v for v in (row.get("low"), row["ms"], row.get("high")) if v is not None]
     if ends != sorted(ends):
         raise ValueError(f"low, ms, high are {', '.join(map(str, ends))}, which is no interval")

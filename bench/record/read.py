@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field
 
 from bench.case.columns import COLUMNS, ROW
 from bench.case.schema import SCHEMA
-from bench.errors import UserError
+from bench.errors import UserError, short
 from bench.reading import (
     LARGEST,
     Count,
@@ -129,7 +129,7 @@ def read_run(folder: Path, needed: tuple[str, ...] = ("schema",), as_is: bool = 
     found = value.get("schema", None if "schema" in needed else SCHEMA) if isinstance(value, dict) else SCHEMA
     if found != SCHEMA or isinstance(found, bool):
         raise UserError(
-            f"{path}: found schema {found!r}. This version reads schema {SCHEMA} alone; pass another folder."
+            f"{path}: found schema {short(found)}. This version reads schema {SCHEMA} alone; pass another folder."
         )
     shown = checked(value, _runs(needed), str(path), "Mend it, or pass another folder.")
     return value if as_is else {key: shown[key] for key in value}  # in the file's order

@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.case.columns import COLUMNS
 from bench.case.schema import SCHEMA
-from bench.errors import UserError, printable
+from bench.errors import UserError, printable, short
 from bench.files import EARLIER, append_json_lines, refuse_links, replace_file, set_aside
 from bench.record.environment import IDENTITY
 from bench.record.ratios import with_ratios
@@ -122,7 +122,7 @@ def check_record(folder: Path, environment: dict[str, Any], fresh: bool = False)
     found = _read_run(folder)
     if found is not None and not fresh and found.get("gpu") != environment["gpu"]:
         raise UserError(
-            f"{folder / 'run.json'}: measured on {found.get('gpu')!r}, this is {environment['gpu']!r};"
+            f"{folder / 'run.json'}: measured on {short(found.get('gpu'), 200)}, this is {environment['gpu']!r};"
             " pass another --out, or --fresh to set the record aside"
         )
     return found

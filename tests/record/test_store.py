@@ -82,6 +82,13 @@ def test_another_schema_or_gpu_is_refused_and_nothing_touched(tmp_path: Path) ->
     assert (tmp_path / "rows.jsonl").read_bytes() == before["rows.jsonl"]
 
 
+def test_a_schema_of_any_size_is_refused_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"schema": {"text": "x" * 5000}}))
+    with pytest.raises(UserError, match="found schema") as refused:
+        open_record(tmp_path, {"gpu": "Board 1"})
+    assert len(str(refused.value)) < 500
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"schema": 1}'])
 def test_a_broken_run_json_is_refused(tmp_path: Path, text: str) -> None:
     made(tmp_path, "a")
