@@ -13,6 +13,8 @@ import pytest
 
 from bench.case import read_case
 from bench.record.causes import CAUSES_CSV, read_causes
+from bench.record.numbers import with_interval
+from bench.record.stats import Estimate
 from tests.conftest import ROOT, Bench, Cli, children_of, is_running, rows_of, wait_for
 
 SWEEP = """
@@ -100,8 +102,9 @@ def test_each_ratio_is_told_in_a_sentence(story: Story) -> None:
     done = story.said["the rest"]
     assert done.returncode == 0, done.stderr
     rows = {(r["method"], r["pass"]): r for r in rows_of(story.folder) if r["clock"] == "cpu-time"}
+    ratios = {key: Estimate(r["ratio"], r["ratio_low"], r["ratio_high"]) for key, r in rows.items()}
     starts = [
-        f"{label} eager r4 on square-48 fp32 1x16 {p} takes {rows[method, p]['ratio']:.2f} times Full-FT eager's"
+        f"{label} eager r4 on square-48 fp32 1x16 {p} takes {with_interval(ratios[method, p], 2)} times Full-FT eager's"
         for label, method in (("LoRA", "lora"), ("Toy", "toy"))
         for p in PASSES
     ]
