@@ -1,7 +1,7 @@
 """The one exception whose text is meant for the person at the keyboard, and the usual sentences of it."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from shlex import quote
 
@@ -65,3 +65,8 @@ def short(value: object, width: int = 60) -> str:
     """A value as it was found, cut to what a line of text can hold."""
     text = repr(value)
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def listed(values: Sequence[str]) -> str:
+    """'a, b and c'."""
+    return " and ".join([", ".join(values[:-1]), values[-1]] if len(values) > 1 else values)

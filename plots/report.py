@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.case.clocks import CLOCKS
+from bench.errors import listed
 from bench.record.stats import MIN_PROCESSES
-from plots.data.labels import listed
 from plots.data.load import Folder
 from plots.data.panels import Panel, by_clock, make_panels
 from plots.data.results import Results, read_results

@@ -39,7 +39,8 @@ def on_gpu(calls: Sequence[Call], median_ms: float, work_ms: float | None) -> Sp
     work alone (graph, else device), to which the kernels are scaled; what the clock sees beyond it is `gaps`. None:
     the kernels stand as the profiler timed them, as far as they fit in.
     """
-    busy = sum(_medians(calls).values())
+    worked = _medians(calls)
+    busy = sum(worked.values())
     if not busy:
         return Split({"gaps": Part(median_ms)}, None, 1.0, "kernels")
     of_kernels = min(busy if work_ms is None else work_ms, median_ms)
@@ -48,7 +49,7 @@ def on_gpu(calls: Sequence[Call], median_ms: float, work_ms: float | None) -> Sp
     parts = _parts(calls, scale)
     if median_ms > of_kernels:
         parts["gaps"] = Part(median_ms - of_kernels)
-    left = _medians(calls).get("left_over", 0.0) / busy
+    left = worked.get("left_over", 0.0) / busy
     return Split(_in_order(parts), scale, max(off, left), "kernels")
 
 

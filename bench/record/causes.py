@@ -4,16 +4,17 @@ import csv
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isclose
 from pathlib import Path
 from typing import Any
 
 from bench.case.causes import AGREES, CAUSE_ROW, CAUSES, SOURCES
 from bench.case.schema import PASSES
-from bench.errors import UserError, short
+from bench.errors import listed, short
 from bench.files import replace_file
-from bench.reading import LARGEST, checked, read_text, shape_of
+from bench.reading import shape_of
 from bench.record.numbers import with_interval
-from bench.record.read import CELLS, cell
+from bench.record.read import CELLS, read_csv
 from bench.record.stats import RATIO_TELLS, Estimate
 
 CAUSES_CSV = "causes.csv"
@@ -23,6 +24,9 @@ Key = tuple[str, str, str]  # case_id, pass, clock
 TOLD = 3  # causes that a sentence names
 LEAST = 0.03  # share of the difference below which a cause is not named
 MOST = 2.0  # share of the difference above which causes are told in ms
+SAME = 1e-3  # part of a median within which causes that add up to it are its own, and not an earlier measurement's
+# In place of causes.
+APART, UNCERTAIN, DISAGREE = "not told apart from 1", "too uncertain", "ratio and medians disagree"
 SAME_SPEED = 1.15  # largest quotient of the scales of two profiles that are compared as they are
 
 
@@ -50,6 +54,10 @@ class Split:
     @property
     def total_ms(self) -> float:
         return sum(part.ms for part in self.parts.values())
+
+    def is_of(self, median_ms: float) -> bool:
+        """Whether it tells of what has this median, and not of an earlier measurement."""
+        return isclose(self.total_ms, median_ms, rel_tol=SAME)
 
     @property
     def agrees(self) -> bool:
@@ -98,21 +106,12 @@ def read_causes(folder: Path) -> dict[Key, Split]:
     if not path.is_symlink() and not path.exists():
         return {}
     found: dict[Key, dict[str, Any]] = {}
-    reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
-    if missing := [name for name in _NEEDED if name not in (reader.fieldnames or ())]:
-        raise UserError(f"{path}: no column {', '.join(missing)} in its first line. {_MEND}")
-    try:
-        for line in reader:
-            row = {k: cell(k, v, _KINDS) for k, v in line.items() if k is not None and v}
-            row = checked(row, _LINE, f"{path}:{reader.line_num}", _MEND)
-            found.setdefault((row["case_id"], row["pass"], row["clock"]), {})[row["cause"]] = row
-    except csv.Error as e:
-        raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). {_MEND}") from None
+    for row in read_csv(path, _LINE, CAUSE_ROW, _MEND, _MEND, _NEEDED):
+        found.setdefault((row["case_id"], row["pass"], row["clock"]), {})[row["cause"]] = row
     return {key: _split(rows) for key, rows in found.items()}
 
 
 _MEND = f"Remove {CAUSES_CSV} and run python -m bench why again."
-_KINDS = {column.name: column.kind for column in CAUSE_ROW}
 
 
 def _known(row: dict[str, Any]) -> dict[str, Any]:
@@ -135,18 +134,29 @@ def _split(rows: dict[str, dict[str, Any]]) -> Split:
     return Split(parts, first.get("scale"), first.get("remainder"), first["source"])
 
 
+def unexplained(ratio: Estimate | None, total_ms: float) -> str:
+    """What stands in place of causes where a ratio has no difference to explain, by its interval and by how much the
+    medians differ: APART, UNCERTAIN or DISAGREE; empty where there is one."""
+    if ratio is None or ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
+        return APART
+    if not ratio.within(RATIO_TELLS):
+        return UNCERTAIN
+    return "" if total_ms * (ratio.value - 1) > 0 else DISAGREE
+
+
 def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Split, base: Split) -> str:
     """'LoRA peft-fp32 forward takes 1.58 times Full-FT eager's: of the extra 36.1 ms, 61 % is branch GEMMs, 30 % dtype
     casts and 9 % launches/gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1, that
     it is not told apart. A cause whose own interval holds 0 has no share. ratio: as measured, with its interval."""
     told = f"{name} {pass_} takes {with_interval(ratio, 2)} times {base_name}'s"
-    if ratio.low is None or ratio.high is None or ratio.low <= 1 <= ratio.high:
-        return f"{told}, which is not told apart from 1: there is no difference to explain."
-    if not ratio.within(RATIO_TELLS):
-        return f"{told}: that is too uncertain to explain."
     beyond = split.beyond(base)
     total = sum(e.value for e in beyond.values())
-    if total * (ratio.value - 1) <= 0:
+    word = unexplained(ratio, total)
+    if word == APART:
+        return f"{told}, which is {word}: there is no difference to explain."
+    if word == UNCERTAIN:
+        return f"{told}: that is {word} to explain."
+    if word == DISAGREE:
         return f"{told}, but the medians of the two differ by {total:+.3g} ms: their causes cannot be told."
     shares = {cause: e.value / total for cause, e in beyond.items() if abs(e.value) >= LEAST * abs(total)}
     sure = {cause: share for cause, share in shares.items() if _tells(beyond[cause])}
@@ -159,12 +169,12 @@ def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Spli
     in_ms = max(map(abs, sure.values())) > MOST
     amount = {c: f"{abs(beyond[c].value):.3g} ms" if in_ms else f"{100 * abs(sure[c]):.0f} %" for c in sure}
     words = [f"{amount[c]} {'' if i else 'is '}{CAUSES[c].label}" for i, c in enumerate(with_it)]
-    said += f", {_joined(words)}"
+    said += f", {listed(words)}"
     if against:
         words = [f"{CAUSES[c].label} ({amount[c]})" for c in against]
-        said += f"; {'less' if total > 0 else 'more'} goes into {_joined(words)}"
+        said += f"; {'less' if total > 0 else 'more'} goes into {listed(words)}"
     if unsure := [CAUSES[c].label for c in shares if c not in sure]:
-        said += f"; not told from noise: {_joined(unsure)}"
+        said += f"; not told from noise: {listed(unsure)}"
     if not (split.agrees and base.agrees):
         said += f". Profile and clock differ by more than {100 * AGREES:.0f} %: the shares are rough"
     elif split.scale and base.scale and not 1 / SAME_SPEED <= split.scale / base.scale <= SAME_SPEED:
@@ -175,7 +185,3 @@ def sentence(name: str, base_name: str, pass_: str, ratio: Estimate, split: Spli
 def _tells(found: Estimate) -> bool:
     """Whether a difference has a sign."""
     return found.low is None or found.high is None or not found.low <= 0 <= found.high
-
-
-def _joined(words: list[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -8,14 +8,14 @@ here, or is refused with its place.
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from bench.case.columns import COLUMNS, ROW
+from bench.case.columns import COLUMNS, ROW, Column
 from bench.case.schema import SCHEMA
 from bench.errors import UserError, short
 from bench.reading import (
@@ -150,29 +150,36 @@ def read_rows(folder: Path) -> tuple[list[Row], int | None]:
     """The same of any age: whatever columns there are, from rows.csv where rows.jsonl is missing. Raises UserError."""
     if (folder / ROWS).exists() or not (folder / ROWS_CSV).exists():
         return read_json_lines(folder / ROWS, _ANY_ROW)
-    path, rows = folder / ROWS_CSV, []
-    reader = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline=""))
+    return read_csv(folder / ROWS_CSV, _ANY_ROW, ROW, "Mend the line.", "Copy it again, or remove it."), None
+
+
+def read_csv(
+    path: Path, shape: Shape, columns: Iterable[Column], mend_line: str, mend_file: str, needed: Iterable[str] = ()
+) -> list[Row]:
+    """The lines of a CSV of these columns, checked; an empty cell is no value. needed: columns that must be there.
+    Raises UserError with the place and what to do about a line, or about the file."""
+    kinds: dict[str, str] = {column.name: column.kind for column in columns}
+    reader, rows = csv.DictReader(io.StringIO(read_text(path, LARGEST), newline="")), []
+    if missing := [name for name in needed if name not in (reader.fieldnames or ())]:
+        raise UserError(f"{path}: no column {', '.join(missing)} in its first line. {mend_file}")
     try:
         for line in reader:
-            cells = {k: cell(k, v) for k, v in line.items() if k is not None and v}
-            rows.append(checked(cells, _ANY_ROW, f"{path}:{reader.line_num}", "Mend the line."))
+            cells = {k: _cell(kinds.get(k, "text"), v) for k, v in line.items() if k is not None and v}
+            rows.append(checked(cells, shape, f"{path}:{reader.line_num}", mend_line))
     except csv.Error as e:
-        raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). Copy it again, or remove it.") from None
-    return rows, None
+        raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). {mend_file}") from None
+    return rows
 
 
-_KINDS: dict[str, str] = {column.name: column.kind for column in ROW}
-
-
-def cell(name: str, text: str, kinds: Mapping[str, str] = _KINDS) -> Any:
-    """The value of a CSV's cell, by the kinds of its columns; what is none stays as it is, for the schema to refuse."""
-    if kinds.get(name, "text") == "text":
+def _cell(kind: str, text: str) -> Any:
+    """The value of a CSV's cell; what is none stays as it is, for the schema to refuse."""
+    if kind == "text":
         return text
     try:
         value = json.loads(text.lower())  # True and False are as Python writes them
     except (ValueError, RecursionError):
         return text
-    return int(value) if isinstance(value, float) and value.is_integer() and kinds[name] == "count" else value
+    return int(value) if isinstance(value, float) and value.is_integer() and kind == "count" else value
 
 
 def read_samples(folder: Path) -> tuple[list[Row], int | None]:

@@ -2,18 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isclose
 
 from bench.case import Case
 from bench.case.causes import CAUSES
 from bench.case.schema import PASSES
-from bench.record.causes import Split
+from bench.record.causes import Split, unexplained
 from bench.record.stats import Estimate
 from plots.data.panels import Panel
 from plots.data.results import Ratio
 
 MISSING, STALE = "not in causes.csv", "measured again since"
-SAME = 1e-3  # largest part by which the causes' sum may differ from the median that they were scaled to
 
 Place = tuple[str, tuple[int, int]]  # model or layer, and batch x length: cases that bars may stand side by side of
 
@@ -52,12 +50,7 @@ class Compared:
     @property
     def word(self) -> str:
         """What stands in place of an explanation where there is no difference to explain."""
-        found = self.ratio.value
-        if found is None or found.low is None or found.high is None or found.low <= 1 <= found.high:
-            return "not told apart from 1"
-        if not self.ratio.tells:
-            return "too uncertain"
-        return "" if self.total_ms * (found.value - 1) > 0 else "ratio and medians disagree"
+        return unexplained(self.ratio.value, self.total_ms)
 
 
 def told(panel: Panel, case: Case, pass_: str) -> Told:
@@ -68,8 +61,7 @@ def told(panel: Panel, case: Case, pass_: str) -> Told:
     split = panel.results.folder.causes.get((case.case_id, pass_, panel.clock))
     if split is None:
         return Told(case, pass_, word=MISSING)
-    fits = isclose(split.total_ms, cell.time.value, rel_tol=SAME)
-    return Told(case, pass_, split) if fits else Told(case, pass_, word=STALE)
+    return Told(case, pass_, split) if split.is_of(cell.time.value) else Told(case, pass_, word=STALE)
 
 
 def compared(panel: Panel, case: Case, pass_: str) -> Compared | None:
@@ -106,11 +98,6 @@ def longest_places(panel: Panel, most: int) -> list[Place]:
     for place in places(panel):
         first.setdefault(place[0], place)
     return sorted([*first.values()][:most], key=lambda place: panel.subjects.index(place[0]))
-
-
-def unit_of(panel: Panel) -> tuple[str, float]:
-    """The unit of times, and how many of it make a ms: one layer takes less than a few ms."""
-    return ("us", 1e3) if panel.level == "linear" else ("ms", 1.0)
 
 
 def cases_at(panel: Panel, place: Place) -> list[Case]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from bench.case import AXES, Case
+from bench.errors import listed
 from bench.methods.registry import methods
 from plots.data.load import text
 
@@ -15,11 +16,6 @@ SHORT = {"trainable_layers": "layers", "adapter_dtype": "adapters"}
 def distinct(values: Iterable[object]) -> list[str]:
     """The values as text, empty ones left out, without repetitions, in order of first appearance."""
     return list(dict.fromkeys(v for v in map(text, values) if v is not None))
-
-
-def listed(values: Sequence[str]) -> str:
-    """'a, b and c'."""
-    return " and ".join([", ".join(values[:-1]), values[-1]] if len(values) > 1 else values)
 
 
 def shape_word(shape: tuple[int, int]) -> str:

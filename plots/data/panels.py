@@ -40,6 +40,11 @@ class Panel:
         return {c: r for c, r in found.items() if r.value and not r.by_definition}
 
     @property
+    def unit(self) -> tuple[str, float]:
+        """The unit of times, and how many of it make a ms: one layer takes less than a few ms."""
+        return ("us", 1e3) if self.level == "linear" else ("ms", 1.0)
+
+    @property
     def by_wall(self) -> "Panel":
         """Itself; under clock cpu where several threads computed, whose work together is no time that passes."""
         several = any((row.get("threads") or 1) > 1 for row in self.results.folder.rows)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.case import Case
+from bench.errors import listed
 from plots.data.breakdown import GPU_CLOCKS, Breakdown, has_both
-from plots.data.labels import listed, shape_word
+from plots.data.labels import shape_word
 from plots.data.panels import MAX_TYPES, Panel
 from plots.figures.canvas import (
     INK,

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.case.causes import CAUSES
+from bench.errors import listed
 from bench.record.causes import Split
-from plots.data.causes import Told, cases_at, causes_in, longest_places, passes_of, told, unit_of
-from plots.data.labels import listed, shape_word
+from plots.data.causes import Told, cases_at, causes_in, longest_places, passes_of, told
+from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.figures.canvas import FAILED, INK, finish, new_canvas, whisker
 from plots.render.blocks import Figure
@@ -53,7 +54,7 @@ def causes_figure(panel: Panel, path: Path) -> Figure | None:
     """A row of axes a pass, a column a model at its longest time; a bar for each training type."""
     from matplotlib.patches import Patch
 
-    passes, shown, (unit, by) = passes_of(panel), longest_places(panel, MODELS), unit_of(panel)
+    passes, shown, (unit, by) = passes_of(panel), longest_places(panel, MODELS), panel.unit
     cases = {place: cases_at(panel, place)[:TYPES] for place in shown}
     found = {(c, p): told(panel, c, p) for of_place in cases.values() for c in of_place for p in passes}
     splits = [one.split for one in found.values() if one.split]

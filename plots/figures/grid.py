@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.errors import listed
 from plots.data.crossover import Map, crossover_maps
-from plots.data.labels import listed
 from plots.data.panels import MAX_TYPES, Panel
 from plots.data.results import Ratio
 from plots.figures.canvas import FAILED, INK, MAX_MODELS, finish, new_canvas

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plots.data.labels import distinct, listed
+from bench.errors import listed
+from plots.data.labels import distinct
 from plots.data.panels import Panel
 from plots.data.strategies import Strategy, find_strategies
 from plots.figures.canvas import FAILED, INK, MAX_MODELS, SOFT, finish, new_canvas, whisker

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from plots.data.labels import listed, shape_word
+from bench.errors import listed
+from plots.data.labels import shape_word
 from plots.data.panels import MAX_TYPES, Panel
 from plots.data.throughput import throughput, trained_pass
 from plots.figures.canvas import FAILED, INK, MAX_MODELS, colours, finish, new_canvas, whisker

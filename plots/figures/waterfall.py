@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bench.case import Case
 from bench.case.causes import CAUSES
 from bench.case.schema import BASELINE
-from plots.data.causes import Compared, cases_at, compared, passes_of, places, unit_of
+from plots.data.causes import Compared, cases_at, compared, passes_of, places
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.figures.canvas import INK, SOFT, finish, new_canvas
@@ -46,7 +46,7 @@ def waterfall_figure(panel: Panel, path: Path) -> Figure | None:
         grid[i][0].set_yticks(range(len(rows[pass_])), rows[pass_])
         grid[i][0].set_ylim(max(len(rows[pass_]), 2) - 0.4, -0.6)
     for axes in grid[-1]:
-        axes.set_xlabel(unit_of(panel)[0])
+        axes.set_xlabel(panel.unit[0])
     subject, size = places(panel)[0]
     sides = [case for one in found.values() for case in (one.base, one.case)]
     words = (
@@ -104,7 +104,7 @@ def _draw(
         axes.text(0.5, 0.5, word, ha="center", va="center", fontsize=8.5, color=SOFT, transform=axes.transAxes)
         axes.set_xticks([])
         return
-    by = unit_of(panel)[1]
+    by = panel.unit[1]
     start, goal = by * found.full.total_ms, by * found.split.total_ms
     at, ends = start, [start]
     for y, row in enumerate(rows[1:-1], 1):

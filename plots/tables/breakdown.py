@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from bench.case import Case
 from bench.case.schema import BASELINE
+from bench.errors import listed
 from bench.record.numbers import with_interval
 from plots.data.breakdown import GPU_CLOCKS, Breakdown, Difference
-from plots.data.labels import listed
 from plots.data.panels import Panel
 from plots.render.blocks import Table
 from plots.text.captions import caption, title
@@ -30,8 +30,8 @@ def breakdown_tables(panel: Panel) -> list[Table]:
 
 
 def _table(panel: Panel, pass_: str, found: Sequence[Breakdown], first: bool) -> Table:
-    results, linear = panel.results, panel.level == "linear"
-    unit, by = ("us", 1e3) if linear else ("ms", 1.0)  # one layer takes less than a few ms
+    results = panel.results
+    unit, by = panel.unit
     clocks = [c for c in (*GPU_CLOCKS, "eager", "host") if any(results.has(case, c) for case in panel.cases)]
     counted = any(results.get_work(case, pass_).launches is not None for case in panel.cases)
     compared = any(case.method != BASELINE for case in panel.cases)

@@ -7,16 +7,16 @@ from bench.case.causes import AGREES, CAUSES
 from bench.record.causes import Part, Split
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
-from plots.data.causes import Compared, Place, cases_at, causes_in, compared, passes_of, told, unit_of
+from plots.data.causes import Compared, Place, cases_at, causes_in, compared, passes_of, told
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.render.blocks import Table
+from plots.tables.breakdown import SAME
 from plots.text.captions import conditions_of
 from plots.text.numbers import difference_word, ratio_word, short
 from plots.text.why import source_words
 
 ALL = "all causes"
-SAME = "Columns as in the first of these tables."
 
 
 def causes_tables(panel: Panel, wanted: Sequence[Place]) -> list[Table]:
@@ -29,7 +29,7 @@ def causes_tables(panel: Panel, wanted: Sequence[Place]) -> list[Table]:
 def _table(panel: Panel, place: Place, pass_: str, first: bool) -> Table | None:
     found = {case: split for case in cases_at(panel, place) if (split := told(panel, case, pass_).split)}
     lines = [line for case, split in found.items() for line in _lines(panel, case, pass_, split)]
-    unit = unit_of(panel)[0]
+    unit = panel.unit[0]
     notes = [_columns(panel) if first else SAME, conditions_of(panel.results, list(found), panel.clock)]
     subject, size = place
     return Table(
@@ -58,7 +58,7 @@ def _columns(panel: Panel) -> str:
 
 def _lines(panel: Panel, case: Case, pass_: str, split: Split) -> list[tuple[str, ...]]:
     """The whole, then the causes that it or Full-FT has."""
-    one, label, by = compared(panel, case, pass_), panel.labels[case], unit_of(panel)[1]
+    one, label, by = compared(panel, case, pass_), panel.labels[case], panel.unit[1]
     whole, parts = panel.time(case, pass_).time, split.parts
     assert whole is not None, "causes are told of what has a time"
     counts = (_sum([getattr(p, name) for p in parts.values()]) for name in ("launches", "flops", "bytes"))

@@ -4,11 +4,11 @@ rates, and peak memory."""
 from collections.abc import Iterable
 
 from bench.case import Case
+from bench.errors import listed
 from bench.record.numbers import with_interval
 from bench.record.stats import Estimate
 from plots.data.breakdown import GPU_CLOCKS
 from plots.data.hardware import dtype_of, measured_floor_ms, measured_peaks, over, tflops, work_cell
-from plots.data.labels import listed
 from plots.data.panels import Panel
 from plots.data.results import MICRO_PASSES, Cell
 from plots.render.blocks import Table

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from bench.errors import listed
 from bench.record.numbers import with_interval
-from plots.data.labels import distinct, listed
+from plots.data.labels import distinct
 from plots.data.length_fit import LEAST, Line, Series, fit_lengths
 from plots.data.panels import Panel
 from plots.data.paper import paper_line

@@ -6,9 +6,10 @@ from math import exp
 import numpy as np
 
 from bench.case import Case, read_case
+from bench.errors import listed
 from bench.record.numbers import with_interval
 from bench.record.stats import RATIO_NOISY, Estimate, Measured
-from plots.data.labels import labels, listed
+from plots.data.labels import labels
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import MICRO_PASSES, Ratio, Results

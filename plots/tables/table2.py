@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from plots.data.labels import distinct, listed
+from bench.errors import listed
+from plots.data.labels import distinct
 from plots.data.results import Results
 from plots.data.strategies import BETWEEN, DISAGREE, Strategy
 from plots.data.training_runs import (

@@ -1,8 +1,8 @@
 """Throughput, model FLOPs utilization, peak memory, cost and energy of training, a line for each case."""
 
+from bench.errors import listed
 from bench.record.numbers import with_interval
 from plots.data.hardware import dtype_of
-from plots.data.labels import listed
 from plots.data.panels import Panel
 from plots.data.results import Cell
 from plots.data.throughput import Throughput, peak_tflops, throughput, trained_pass

@@ -6,7 +6,8 @@ from typing import Any
 
 from bench.case import AXES, Case
 from bench.case.schema import BASELINE
-from plots.data.labels import PLACED, distinct, listed, method_label, shapes_word, short_axis
+from bench.errors import listed
+from plots.data.labels import PLACED, distinct, method_label, shapes_word, short_axis
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results

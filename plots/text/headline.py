@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 
 from bench.case import Case
 from bench.case.schema import BASELINE
+from bench.errors import listed
 from bench.methods.registry import methods
 from bench.record.numbers import with_interval
 from bench.record.stats import RATIO_NOISY
-from plots.data.labels import distinct, listed, method_label, shape_word
+from plots.data.labels import distinct, method_label, shape_word
 from plots.data.panels import Panel
 from plots.data.results import Ratio, Results
 from plots.data.strategies import DISAGREE, Strategy

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.again import recorded
-from bench.errors import shell_line
+from bench.errors import listed, shell_line
 from bench.record.stats import RATIO_NOISY
-from plots.data.labels import listed
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 from bench.case.causes import AGREES
 from bench.case.schema import PASSES
+from bench.errors import listed
 from bench.record.causes import CAUSES_CSV, sentence
 from plots.data.causes import MISSING, STALE, Compared, Told, cases_at, compared, passes_of, places, told
-from plots.data.labels import distinct, listed, shape_word
+from plots.data.labels import distinct, shape_word
 from plots.data.panels import Panel
 from plots.render.blocks import Block, Code, Heading, Items, Para
 from plots.text.captions import panel_place

@@ -1,7 +1,6 @@
 """What `why` goes by: a folder's times, the causes that are known of them, and which cases are asked for."""
 
 from dataclasses import dataclass
-from math import isclose
 from pathlib import Path
 from statistics import median
 
@@ -14,8 +13,6 @@ from bench.record.causes import Key, Split, read_causes
 from bench.record.ratios import baselines, repeats_of
 from bench.record.read import read_samples
 from bench.record.stats import Repeat
-
-SAME = 1e-3  # part of a median within which causes that add up to it are its own, and not an earlier measurement's
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Known:
         """Its causes under the headline's clock; None where they are not known of what was timed last."""
         found = self.splits.get((case.case_id, pass_, self.clock))
         now = median(r.median_ms for r in self.timed(case, pass_))
-        return found if found and isclose(found.total_ms, now, rel_tol=SAME) else None
+        return found if found and found.is_of(now) else None
 
     def lacking(self, case: Case) -> list[str]:
         """The passes whose causes are not known."""
