@@ -34,7 +34,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "bigcode/gpt_bigcode-santacoder": {
         "model_type": "gpt_bigcode", "n_embd": 2048, "n_layer": 24, "n_head": 16, "n_inner": 8192, "n_positions": 2048,
-        "vocab_size": 49280, "multi_query": True,
+        "vocab_size": 49280, "multi_query": True, "bos_token_id": 0, "eos_token_id": 0,
     },
     "Llama-3.2-1B": {
         **_LLAMA, "hidden_size": 2048, "num_hidden_layers": 16, "num_attention_heads": 32, "head_dim": 64,

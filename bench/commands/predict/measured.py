@@ -1,0 +1,130 @@
+"""Predictions beside results folders of this repository, and beside published timings where they are at hand."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.case import read_case
+from bench.commands.predict.groups import TYPICAL, Group, Tracer, judge
+from bench.errors import UserError
+from bench.files import cache_folder
+from bench.folder import usable
+from bench.predict.boards import Board, ErrorKind, board
+from bench.predict.changes import changed
+from bench.predict.fit import Check, refit
+from bench.predict.fitting import half_widths
+from bench.predict.judged import Judged
+from bench.predict.known_models import Chosen, Known, read_model_level, with_config
+from bench.predict.predicted import price
+from bench.record.read import read_rows
+
+RESULTS = Path(__file__).parents[3] / "results"
+_CLOCKS = ("graph", "eager")
+# Of the fit's checks those that tell of what it had not seen, with the target of their mean error.
+_UNSEEN = {"shapes held out": 0.06, "board held out": 0.09, "memory, every other row held out": None,
+           "memory, board held out": None}  # fmt: skip
+
+
+def results(tracer: Tracer, folder: Path = RESULTS) -> list[Group]:
+    """Every published results folder of a GPU that boards.yaml knows, a group for each board and clock."""
+    out: list[Group] = []
+    for path in sorted(folder.glob("*/reference/*/rows.*")):
+        try:
+            known = board(path.parents[2].name)
+        except UserError:
+            continue
+        if path.suffix == ".csv" or not path.with_suffix(".csv").exists():
+            out += _of_folder(tracer, path.parent, known)
+    return out
+
+
+def _of_folder(tracer: Tracer, folder: Path, known: Board) -> Iterator[Group]:
+    by_clock: dict[str, list[Judged]] = {clock: [] for clock in _CLOCKS}
+    for row in read_rows(folder)[0]:
+        clock, pass_, ms = row.get("clock"), row.get("pass"), row.get("median_ms")
+        if row.get("status") != "ok" or clock not in _CLOCKS or not ms or not pass_:
+            continue
+        case = read_case(row)
+        try:
+            found = price(tracer(case), known, (pass_,), case.micro_steps, TYPICAL)
+        except (UserError, ValueError):  # what no trace sees, as a compiled case
+            continue
+        by_clock[clock].append(judge(case.model or case.subject, found[pass_, clock], ms))
+    for clock, judged in by_clock.items():
+        if judged:
+            note = TYPICAL.source if clock == "eager" else ""
+            yield Group(f"{known.name}, {folder.name}, clock {clock}", judged, note=note, section="Results folders")
+
+
+def operators(folder: Path) -> list[Group]:
+    """The published timings of single operators, by a fit that had not seen them: by kind of check and board.
+
+    The intervals of held-out shapes are by construction those of these rows; those of a held-out board are the other
+    boards' errors.
+    """
+    _, check = refit(folder)
+    out = []
+    for name, target in _UNSEEN.items():
+        of_kind = {key: ratios for key, ratios in check.items() if key[1].startswith(name)}
+        whole: list[Judged] = []
+        for key, ratios in sorted(of_kind.items()):
+            if key[1].endswith("any size"):
+                continue
+            others = _widths(of_kind, key) if name.endswith("board held out") else board(key[0]).errors[_kind(name)]
+            judged = [_judged_ratio(key[0], r, others) for r in ratios]
+            whole += [] if key[0] == "l40s" else judged
+            section = f"Single operators: {'memory-bound' if _kind(name) == 'memory' else 'GEMMs'}, {name}"
+            out.append(Group(key[0], judged, section=section))
+        each = [j for j in whole if np.isfinite(j.error)]
+        out.append(Group("all but the L40S, which its power limit slows", each, target, section=section))
+    return out
+
+
+def _kind(name: str) -> ErrorKind:
+    return "memory" if name.startswith("memory") else "gemm"
+
+
+def _widths(check: Check, key: tuple[str, str]) -> tuple[float, float]:
+    """Half widths by the other boards."""
+    low, high = half_widths(np.concatenate([r for k, r in check.items() if k[0] != key[0]]))
+    return low, high
+
+
+def _judged_ratio(subject: str, ratio: float, half: Sequence[float]) -> Judged:
+    """Of predicted over measured, with 1 in the place of the measured time."""
+    low, high = ((max(0.0, ratio * (1 - h)), ratio * (1 + h)) for h in half[:2])
+    return Judged(subject, ratio, 1.0, (low, high))
+
+
+def model_level(tracer: Tracer, folder: Path) -> tuple[list[Group], Chosen]:
+    """The published timings of whole models that can be predicted, a group for each source, and what was left out."""
+    chosen = read_model_level(folder)
+    configs = cache_folder("configs") or usable("the cache", Path("lorabench-configs"))
+    judged: dict[str, list[Judged]] = {}
+    for known in chosen.known:
+        try:
+            found = _predicted(tracer, with_config(known, configs))
+        except (UserError, ValueError) as e:
+            key = (known.source, f"no trace: {e}"[:80])
+            chosen.left_out[key] = chosen.left_out.get(key, 0) + 1
+            continue
+        judged.setdefault(_group(known), []).append(found)
+    section = f"Whole models, published, with {TYPICAL.forward_us:g} us an operator on the host"
+    groups = [Group(name, rows, 0.15, section=section) for name, rows in judged.items()]
+    groups.append(Group("all of them", [j for rows in judged.values() for j in rows], 0.15, section=section))
+    return groups, chosen
+
+
+def _group(known: Known) -> str:
+    case = known.case
+    what = "one block" if case.level == "block" else {True: "training", False: "inference"}[known.training]
+    return f"{known.source}: {case.precision} {what}, {case.method}"
+
+
+def _predicted(tracer: Tracer, known: Known) -> Judged:
+    case = known.case
+    found = price(changed(tracer(case), case, known.changes), known.board, (known.pass_,), case.micro_steps, TYPICAL)
+    predicted = found[known.pass_, "eager"]
+    return judge(str(case.model).rpartition("/")[2].removesuffix(".json").removesuffix("-inference"), predicted,
+                 known.ms)  # fmt: skip
