@@ -43,7 +43,7 @@ def check(
             f"--published {published}: no such folder. Give that of the published timings, or leave it out."
         )
     if out is not None:
-        usable("--out", out)
+        redrawn(usable("--out", out) / MARKDOWN, "")
     tracer = _telling(tracer or _traced)
     groups: list[Group] = []
     chosen, factor = None, None
@@ -104,7 +104,8 @@ def _by_section(groups: Sequence[Group]) -> dict[str, list[Group]]:
 def _show(groups: Sequence[Group], chosen: Chosen | None, factor: Widening | None) -> None:
     console = output()
     for section, members in _by_section(groups).items():
-        console.print(f"\n{section}")
+        console.print()
+        console.print(section)
         drawn = plain_table(("", *_HEAD), right=_HEAD[:-1])
         for group in members:
             drawn.add_row(_name(group), *_cells(group, summary(group.judged)))
@@ -126,7 +127,7 @@ def _about_rows(chosen: Chosen | None) -> Iterator[str]:
         yield "Without published timings: --published gives their folder."
         return
     left = sum(chosen.left_out.values())
-    yield f"{len(chosen.known)} published rows of whole models can be expressed; {left} are left out for lack of a condition:"
+    yield f"{len(chosen.known)} published rows of whole models can be expressed; {left} are left out, by their reason:"
     by_reason: dict[str, list[str]] = {}
     for (source, reason), count in chosen.left_out.items():
         by_reason.setdefault(reason, []).append(f"{source} {count}")

@@ -1,4 +1,4 @@
-"""Predictions beside the tables of "LoRA Is Slower Than You Think" (results/paper). No number of a board is fitted there.
+"""Predictions beside the tables of "LoRA Is Slower Than You Think" (results/paper). No board is fitted to them.
 
 The paper does not say how it ran: autocast over fp32 weights, and LoRA by PEFT on every linear layer with dropout, are
 inferred from its "16-bit mixed" and from its Table 3; that the A100 is the SXM4 one with 80 GB is inferred too.
