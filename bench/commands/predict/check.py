@@ -8,13 +8,12 @@ from pathlib import Path
 
 from bench.case import Case
 from bench.commands.predict.groups import Group, Tracer
-from bench.commands.predict.measured import RESULTS, model_level, operators, results
+from bench.commands.predict.measured import RESULTS, Models, model_level, operators, results
 from bench.commands.predict.paper import PAPER, paper
 from bench.errors import UserError
 from bench.files import replace_file
 from bench.folder import usable
-from bench.predict.judged import Summary, Widening, summary, widening
-from bench.predict.known_models import Chosen
+from bench.predict.judged import Summary, summary, widening
 from bench.predict.ops import Trace
 from bench.predict.predicted import MODEL_FACTOR
 from bench.reading import read_text
@@ -46,19 +45,18 @@ def check(
         redrawn(usable("--out", out) / MARKDOWN, "")
     tracer = _telling(tracer or _traced)
     groups: list[Group] = []
-    chosen, factor = None, None
+    models = None
     if published is not None:
         groups += operators(published)
-        models, chosen = model_level(tracer, published)
-        groups += models
-        factor = widening(models[-1].judged)
+        models = model_level(tracer, published)
+        groups += models.groups
     groups = [*paper(tracer, tables), *results(tracer, measured), *groups]
-    _show(groups, chosen, factor)
+    _show(groups, models)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         replace_file(out / TABLE, _csv(groups))
         path = out / MARKDOWN
-        replace_file(path, redrawn(path, "\n".join(_markdown(groups, chosen, factor))))
+        replace_file(path, redrawn(path, "\n".join(_markdown(groups, models))))
         say(f"Written: {path} and {out / TABLE}")
     return 0
 
@@ -101,7 +99,7 @@ def _by_section(groups: Sequence[Group]) -> dict[str, list[Group]]:
     return out
 
 
-def _show(groups: Sequence[Group], chosen: Chosen | None, factor: Widening | None) -> None:
+def _show(groups: Sequence[Group], models: Models | None) -> None:
     console = output()
     for section, members in _by_section(groups).items():
         console.print()
@@ -110,32 +108,32 @@ def _show(groups: Sequence[Group], chosen: Chosen | None, factor: Widening | Non
         for group in members:
             drawn.add_row(_name(group), *_cells(group, summary(group.judged)))
         console.print(drawn)
-    for line in [*_about_widening(factor), *_about_rows(chosen)]:
+    for line in _about_models(models):
         console.print(line, soft_wrap=True)
 
 
-def _about_widening(factor: Widening | None) -> Iterator[str]:
-    if factor is not None:
-        yield (f"Intervals of whole models' times would have to be {factor.factor:.2f} times as wide to hold"
-               f" 90 % of the rows of models not seen ({factor.rows} rows of {factor.subjects} models, each left out in"
-               f" turn; so widened they hold {factor.held:.0%}). They are widened {MODEL_FACTOR['time']:g} times"
-               " already.")  # fmt: skip
-
-
-def _about_rows(chosen: Chosen | None) -> Iterator[str]:
-    if chosen is None:
+def _about_models(models: Models | None) -> Iterator[str]:
+    if models is None:
         yield "Without published timings: --published gives their folder."
         return
-    left = sum(chosen.left_out.values())
-    yield f"{len(chosen.known)} published rows of whole models can be expressed; {left} are left out, by their reason:"
+    for what, judged in (("time", models.times), ("ratio", models.ratios)):
+        if found := widening(judged):
+            yield (
+                f"To hold 90 % of the rows of models not seen, intervals of a {what} would have to be {found.factor:.2f}"
+                f" times as wide as they are; they are widened {MODEL_FACTOR[what]:g} times already. That is from"
+                f" {found.rows} rows of {found.subjects} models, each left out in turn: so widened, intervals hold"
+                f" {found.held:.0%} of them."
+            )
+    known, left_out = models.chosen.known, models.chosen.left_out
+    yield f"{len(known)} published rows of whole models can be expressed; {sum(left_out.values())} are left out:"
     by_reason: dict[str, list[str]] = {}
-    for (source, reason), count in chosen.left_out.items():
+    for (source, reason), count in left_out.items():
         by_reason.setdefault(reason, []).append(f"{source} {count}")
     for reason, sources in sorted(by_reason.items()):
         yield f"- {reason}: {', '.join(sorted(sources))}"
 
 
-def _markdown(groups: Sequence[Group], chosen: Chosen | None, factor: Widening | None) -> Iterator[str]:
+def _markdown(groups: Sequence[Group], models: Models | None) -> Iterator[str]:
     day = datetime.date.today().isoformat()
     yield f"Drawn by `python -m bench predict --check` on {day}. Errors are |predicted / measured - 1|."
     for section, members in _by_section(groups).items():
@@ -148,7 +146,7 @@ def _markdown(groups: Sequence[Group], chosen: Chosen | None, factor: Widening |
         )
         for group in members:
             yield f"| {_name(group)} | {' | '.join(_cells(group, summary(group.judged)))} |"
-    for line in [*_about_widening(factor), *_about_rows(chosen)]:
+    for line in _about_models(models):
         yield from (() if line.startswith("- ") else ("",))
         yield line
 

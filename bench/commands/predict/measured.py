@@ -1,12 +1,13 @@
 """Predictions beside results folders of this repository, and beside published timings where they are at hand."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bench.case import read_case
-from bench.commands.predict.groups import TYPICAL, Group, Tracer, judge
+from bench.commands.predict.groups import TYPICAL, Group, Tracer, judge, judge_ratio
 from bench.errors import UserError
 from bench.files import cache_folder
 from bench.folder import usable
@@ -16,7 +17,7 @@ from bench.predict.fit import Check, refit
 from bench.predict.fitting import half_widths
 from bench.predict.judged import Judged
 from bench.predict.known_models import Chosen, Known, read_model_level, with_config
-from bench.predict.predicted import price
+from bench.predict.predicted import Predicted, price, ratio
 from bench.record.read import read_rows
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -97,23 +98,52 @@ def _judged_ratio(subject: str, ratio: float, half: Sequence[float]) -> Judged:
     return Judged(subject, ratio, 1.0, (low, high))
 
 
-def model_level(tracer: Tracer, folder: Path) -> tuple[list[Group], Chosen]:
-    """The published timings of whole models that can be predicted, a group for each source, and what was left out."""
+@dataclass(frozen=True)
+class Models:
+    """Published timings of whole models beside their predictions, as groups; all times and all ratios; the choice."""
+
+    groups: list[Group]
+    times: list[Judged]
+    ratios: list[Judged]
+    chosen: Chosen
+
+
+def model_level(tracer: Tracer, folder: Path) -> Models:
+    """Of those that can be predicted, a group for each source, and what was left out."""
     chosen = read_model_level(folder)
     configs = cache_folder("configs") or usable("the cache", Path("lorabench-configs"))
-    judged: dict[str, list[Judged]] = {}
+    found: list[tuple[Known, Predicted]] = []
     for known in chosen.known:
         try:
-            found = _predicted(tracer, with_config(known, configs))
+            found.append((known, _predicted(tracer, with_config(known, configs))))
         except (UserError, ValueError) as e:
             key = (known.source, f"no trace: {e}"[:80])
             chosen.left_out[key] = chosen.left_out.get(key, 0) + 1
-            continue
-        judged.setdefault(_group(known), []).append(found)
+    by_group: dict[str, list[Judged]] = {}
+    for known, predicted in found:
+        by_group.setdefault(_group(known), []).append(judge(str(known.case.model), predicted, known.ms))
     section = f"Whole models, published, with {TYPICAL.forward_us:g} us an operator on the host"
-    groups = [Group(name, rows, 0.15, section=section) for name, rows in judged.items()]
-    groups.append(Group("all of them", [j for rows in judged.values() for j in rows], 0.15, section=section))
-    return groups, chosen
+    groups = [Group(name, rows, section=section) for name, rows in by_group.items()]
+    times = [j for rows in by_group.values() for j in rows]
+    ratios = _ratios(found)
+    groups.append(Group("all of them", times, 0.15, section=section))
+    groups.append(Group("ratios LoRA over Full-FT of a step", ratios, section=section, of="ratio"))
+    return Models(groups, times, ratios, chosen)
+
+
+def _ratios(found: list[tuple[Known, Predicted]]) -> list[Judged]:
+    """Of each LoRA to the full fine-tuning of the same source and size."""
+    full = {_alike(known): (known, predicted) for known, predicted in found if known.case.method == "full"}
+    out = []
+    for known, predicted in found:
+        if known.case.method != "full" and (base := full.get(_alike(known))):
+            measured = known.ms / base[0].ms
+            out.append(judge_ratio(str(known.case.model), ratio(predicted, base[1]), measured))
+    return out
+
+
+def _alike(known: Known) -> tuple[object, ...]:
+    return known.source, known.board.key, known.pass_, known.training, known.case.comparison
 
 
 def _group(known: Known) -> str:
@@ -122,9 +152,7 @@ def _group(known: Known) -> str:
     return f"{known.source}: {case.precision} {what}, {case.method}"
 
 
-def _predicted(tracer: Tracer, known: Known) -> Judged:
+def _predicted(tracer: Tracer, known: Known) -> Predicted:
     case = known.case
-    found = price(changed(tracer(case), case, known.changes), known.board, (known.pass_,), case.micro_steps, TYPICAL)
-    predicted = found[known.pass_, "eager"]
-    return judge(str(case.model).rpartition("/")[2].removesuffix(".json").removesuffix("-inference"), predicted,
-                 known.ms)  # fmt: skip
+    trace = changed(tracer(case), case, known.changes)
+    return price(trace, known.board, (known.pass_,), case.micro_steps, TYPICAL)[known.pass_, "eager"]
