@@ -119,7 +119,7 @@ def _about_models(models: Models | None) -> Iterator[str]:
     for what, judged in (("time", models.times), ("ratio", models.ratios)):
         if found := widening(judged):
             yield (
-                f"To hold 90 % of the rows of models not seen, intervals of a {what} would have to be {found.factor:.2f}"
+                f"To hold 90 % of the rows of models not seen, intervals of a {what} have to be {found.factor:.2f}"
                 f" times as wide as they are; they are widened {MODEL_FACTOR[what]:g} times already. That is from"
                 f" {found.rows} rows of {found.subjects} models, each left out in turn: so widened, intervals hold"
                 f" {found.held:.0%} of them."
