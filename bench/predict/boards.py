@@ -1,5 +1,6 @@
 """The boards that times are predicted for: what their makers say, and what was fitted to published timings."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -158,3 +159,8 @@ def assemble(key: str, given: Given, fitted: Fitted) -> Board:
 def _in_gpus_yaml(name: str) -> Sheet:
     entry = next(e for entries in known_devices().values() for e in entries if e["name"] == name)
     return Sheet(**{field: entry[field] for field in Sheet.model_fields})
+
+
+def numbers_version() -> str:
+    """8 hex digits over all that prices depend on beside the code: boards.yaml and fitted.yaml."""
+    return hashlib.sha256(b"".join((_HERE / f).read_bytes() for f in ("boards.yaml", "fitted.yaml"))).hexdigest()[:8]
