@@ -69,6 +69,18 @@ def replace_file(path: Path, content: str | bytes) -> None:
         raise
 
 
+def cache_folder(name: str) -> Path | None:
+    """The folder for what can be made again, lorabench/<name> in $XDG_CACHE_HOME or ~/.cache; None where it cannot be
+    written, and then nothing is kept."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    folder = Path(home) / "lorabench" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError):
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
 def check_named(flag: str, path: Path) -> None:
     """Raises UserError where `write_named` could not write to a path that a flag names."""
     try:

@@ -37,7 +37,7 @@ class Roles(TorchDispatchMode):
         self.found: list[Role] = []
         self._adapts = method_of(work.case).adapts
         self._kinds = {id(m): kind for m, kind in _kinds(work)}
-        self._tags: dict[int, str] = {}  # role of a tensor, by the address of its storage
+        self._tags: dict[int, str] = {}  # role of a tensor, by its storage
         self._sizes: dict[int, int] = {}  # values of a base weight, by the same
         for path in _linear_paths(work):
             self._tag_layer(work.model.get_submodule(path))
@@ -51,7 +51,7 @@ class Roles(TorchDispatchMode):
         """The weight is the largest of what is not an adapter, and so is what was made of it, as a merged one."""
         size = max((p.numel() for p in layer.parameters() if not (self._adapts and p.requires_grad)), default=0)
         for t in (*layer.parameters(), *layer.buffers()):
-            at = t.untyped_storage().data_ptr()
+            at = _at(t)
             if t.numel() == size and not (self._adapts and t.requires_grad):
                 self._tags[at], self._sizes[at] = "weight", t.numel()
             elif not t.is_floating_point():
@@ -101,8 +101,12 @@ class Roles(TorchDispatchMode):
         moved = 0 if light else sum(t.numel() * t.element_size() for t in (*read, *made))
         if self.phase and name != "detach":  # no work, and here more of them than the profiler sees
             flops = _flops(name, args, kwargs, out)
-            self.found.append(Role(func._schema.name, self.phase, cause, moved, flops, light))
+            self.note(Role(func._schema.name, self.phase, cause, moved, flops, light), func, args, kwargs, made)
         return out
+
+    def note(self, role: Role, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> None:
+        """What becomes of an operator's role. func: what the dispatcher called, with these arguments; made: tensors."""
+        self.found.append(role)
 
     def _kind(self) -> tuple[str, bool]:
         """(kind of module that runs or whose backward runs, whether a gradient is being added into .grad)."""
@@ -188,7 +192,7 @@ class Roles(TorchDispatchMode):
 
 
 def _at(t: Tensor) -> int:
-    return t.untyped_storage().data_ptr()
+    return t.untyped_storage()._cdata  # fake tensors have one, too
 
 
 def _casts(name: str, read: list[Tensor], made: list[Tensor]) -> bool:

@@ -15,6 +15,7 @@ from ..runtime.compiling import runs_triton
 from ..runtime.dispatch import MOST_RANK
 from ..runtime.schemes import split_scheme
 from ..runtime.sizes import mask_bytes, padded
+from ..runtime.stand_ins import stands_for_gpu
 from . import reference
 from .arguments import cast, prepared, seed_tensor
 from .autograd import Plan, by_torch, make_plan
@@ -122,7 +123,7 @@ def lora_linear_compiled(
     autocast = torch.is_autocast_enabled(x.device.type)
     check_lora(x, weight, a, b, bias, scale, p, seed, autocast)
     scale, p = float(scale), float(p)
-    cublas = x.is_cuda and x.dtype == torch.float32 and not autocast
+    cublas = (x.is_cuda or stands_for_gpu(x)) and x.dtype == torch.float32 and not autocast
     # What runs in cuBLAS throughout has no kernel to draw the mask.
     cublas |= p > 0.0 and (
         padded(a.shape[0]) > MOST_RANK or 0 < launch.architecture(x.device) < 80 or split_scheme(scheme)[0] == "torch"

@@ -10,6 +10,7 @@ from torch.compiler import is_compiling
 from ..runtime import launch
 from ..runtime.checks import check_dropout, check_lora
 from ..runtime.schemes import split_scheme
+from ..runtime.stand_ins import stands_for_gpu
 from . import reference
 from .arguments import any_autocast, autocast_dtype, cast, draw_seed, prepared
 from .autograd import Plan, apply_function, apply_node, make_plan, transforms_active
@@ -102,6 +103,8 @@ def _first(
     check_lora(x, weight, a, b, bias, scale, p, seed, autocast is not None)
     split_scheme(scheme)
     scale, p = float(scale), float(p)
+    if stands_for_gpu(x):
+        return _compiling(x, weight, a, b, scale, bias, p, seed, scheme)
     by_reference = x.dtype == torch.float64 or not launch.runs_triton(x) or not launch.ordinary(x, weight, a, b, bias)
     if autocast is not None and not by_reference:
         x, weight, a, b, bias = cast(autocast, x, weight, a, b, bias)

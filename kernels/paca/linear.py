@@ -1,5 +1,7 @@
 """paca_linear, the public function: validation, autocast, and the autograd.Function."""
 
+from typing import Any
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ from torch import Tensor
 
 from ..runtime import launch
 from ..runtime.checks import check_index_values, check_paca
+from ..runtime.stand_ins import stands_for_gpu
 from . import reference
 from .autograd import PacaLinear, Plan
 
@@ -37,9 +40,7 @@ def paca_linear(
     before any launch, naming the argument, as lora_linear does; the values of index are read once per tensor.
     """
     if torch.compiler.is_compiling():
-        from .custom_ops import paca_linear_compiled
-
-        return paca_linear_compiled(x, weight, columns, index, scale, bias, scheme)
+        return _compiling(x, weight, columns, index, scale, bias, scheme)
     try:
         device = x.device
         autocast = torch.is_autocast_enabled(device.type)
@@ -62,6 +63,8 @@ def paca_linear(
     check_index_values(index, weight.shape[1])
     unknown = plan is None or torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
     if unknown and not launch.ordinary(x, weight, columns, index, bias):
+        if stands_for_gpu(x):
+            return _compiling(x, weight, columns, index, scale, bias, scheme)
         return reference.product_rule(x, weight, columns, index, float(scale), bias)
     if autocast:
         dtype = torch.get_autocast_dtype(device.type)
@@ -91,3 +94,9 @@ def paca_linear(
         return PacaLinear.apply(x, weight, columns, index, bias, scale, plan)[0]
     y, _ = PacaLinear.apply(flat, weight, columns, index, bias, scale, plan)
     return y if len(shape) == 2 else y.view(*shape[:-1], y.shape[-1])
+
+
+def _compiling(*args: Any) -> Tensor:
+    from .custom_ops import paca_linear_compiled
+
+    return paca_linear_compiled(*args)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import launch
+from .stand_ins import stands_for_gpu
 
 
 @torch.compiler.assume_constant_result
@@ -23,5 +24,5 @@ def interpreting() -> bool:
 
 
 def runs_triton(x: Tensor) -> bool:
-    """launch.runs_triton."""
-    return (x.is_cuda and have_triton()) or (interpreting() and x.device.type == "cpu")
+    """launch.runs_triton; and what stands for a GPU's."""
+    return stands_for_gpu(x) or (x.is_cuda and have_triton()) or (interpreting() and x.device.type == "cpu")

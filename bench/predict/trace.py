@@ -1,0 +1,160 @@
+"""The operators of a case: traced once for a state of the code, then kept on disk; and few blocks stand for many.
+
+The blocks of a decoder are alike. So models of one block and of two say what each further block adds, at a thirtieth of
+the time that the whole model takes.
+"""
+
+import hashlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.case import Case
+from bench.case.shapes import LLAMA_LIKE, trainable_blocks
+from bench.errors import UserError
+from bench.files import cache_folder, replace_file
+from bench.predict.ops import Op, Trace
+from bench.reading import read_json
+from bench.record.environment import source_hash, version
+
+Ops = tuple[Op, ...]
+
+# Architectures all of whose blocks are alike; of others the whole model is traced.
+_ALIKE = ("gpt2", *LLAMA_LIKE)
+_COUNTS = ("n_layer", "n_layers", "num_layers", "num_hidden_layers")
+_PACKAGES = ("torch", "transformers", "peft", "triton")
+_PHASES: TypeAdapter[dict[str, list[int]]] = TypeAdapter(dict[str, list[int]])
+_OPS: TypeAdapter[list[Op]] = TypeAdapter(list[Op])
+
+
+def trace(case: Case, on_gpu: bool = True) -> Trace:
+    """The operators of a micro-step of a case, and of what follows the last of a step.
+
+    on_gpu: as a GPU runs it; else as a CPU. Raises ValueError where the case cannot be built, and UserError where it
+    runs what no trace can see.
+    """
+    folder = cache_folder("traces")
+    path = None if folder is None else folder / f"{_key(case, on_gpu)}.json"
+    if path is not None and (found := _read(path)) is not None:
+        return found
+    found = _traced(case, on_gpu)
+    if path is not None:
+        with suppress(OSError):  # a full disk: it is traced again next time
+            replace_file(path, _written(found))
+    return found
+
+
+def _key(case: Case, on_gpu: bool) -> str:
+    """Of all that a trace depends on; of the length of a step only what is in a micro-step."""
+    assert case.shape is not None or case.model is None
+    config = None if case.shape is None else dict(case.shape.config) | {"layers": case.shape.num_layers}
+    of = [case.axes(), config, on_gpu, source_hash(), [version(p) for p in _PACKAGES]]
+    return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def _read(path: Path) -> Trace | None:
+    """None for a file that is not there or that is none of ours: it is made anew."""
+    try:
+        found = read_json(path)
+        ops = _OPS.validate_python(found["ops"])
+        phases = _PHASES.validate_python(found["phases"])
+        return Trace({name: tuple(ops[i] for i in places) for name, places in phases.items()})
+    except (UserError, ValidationError, KeyError, TypeError, IndexError):
+        return None
+
+
+def _written(trace: Trace) -> str:
+    places: dict[Op, int] = {}
+    phases = {name: [places.setdefault(op, len(places)) for op in ops] for name, ops in trace.phases.items()}
+    return json.dumps({"ops": [asdict(op) for op in places], "phases": phases})
+
+
+def _traced(case: Case, on_gpu: bool) -> Trace:
+    from bench.predict.whole import trace_whole  # imports torch, which a trace from disk does without
+
+    def whole(model: Case) -> Trace:
+        return trace_whole(model, on_gpu)
+
+    if case.level != "model" or case.shape is None or case.shape.model_type not in _ALIKE:
+        return whole(case)
+    if len(set(case.shape.config.get("layer_types") or [""])) > 1:
+        return whole(case)
+    blocks = case.shape.num_layers
+    trained = trainable_blocks(case.trainable_layers, blocks)
+    with tempfile.TemporaryDirectory() as folder:
+        found = _from_few(whole, lambda frozen, more: _few(case, Path(folder), frozen, more), blocks - trained, trained)
+    return found or whole(case)
+
+
+def _few(case: Case, folder: Path, frozen: int, trained: int) -> Case:
+    """The case of a model with so many blocks, of which the upper train."""
+    assert case.shape is not None
+    config = {"model_type": case.shape.model_type, **case.shape.config}
+    names = [name for name in _COUNTS if name in config] or [
+        "n_layer" if case.shape.model_type == "gpt2" else _COUNTS[-1]
+    ]
+    config |= dict.fromkeys(names, frozen + trained)
+    if config.get("layer_types"):
+        config["layer_types"] = config["layer_types"][: frozen + trained]
+    path = folder / f"{frozen}-{trained}.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    layers = case.trainable_layers if case.trainable_layers == "all" else str(trained)
+    return replace(case, model=str(path), trainable_layers=layers)
+
+
+def _from_few(
+    whole: Callable[[Case], Trace], few: Callable[[int, int], Case], frozen: int, trained: int
+) -> Trace | None:
+    """The trace of so many blocks from those of one and two trained ones, and of a frozen one below. None where there
+    is nothing to gain, or where a block changes more than it adds."""
+    if frozen + trained <= 3:
+        return None
+    one, two = whole(few(0, 1)), whole(few(0, 2))
+    below = whole(few(1, 1)) if frozen else one
+    phases = {}
+    for name in one.phases:
+        found = _more(one.phases[name], two.phases.get(name, ()), below.phases.get(name, ()), trained, frozen)
+        if found is None:
+            return None
+        phases[name] = found
+    return Trace(phases)
+
+
+def _more(one: Ops, two: Ops, below: Ops, trained: int, frozen: int) -> Ops | None:
+    """One phase of a model with so many blocks."""
+    if [op.name for op in one] == [op.name for op in two] == [op.name for op in below]:  # one operator for all blocks
+        return tuple(_line(*ops, trained, frozen) for ops in zip(one, two, below, strict=True))
+    of_trained, of_frozen = _added(one, two), _added(one, below)
+    if of_trained is None or of_frozen is None:
+        return None
+    (place, more), (_, less) = of_trained, of_frozen
+    return one[:place] + less * frozen + more * (trained - 1) + one[place:]
+
+
+def _line(one: Op, two: Op, below: Op, trained: int, frozen: int) -> Op:
+    values: dict[str, Any] = {}
+    for name in ("bytes", "flops"):
+        a, b, c = (getattr(op, name) for op in (one, two, below))
+        values[name] = a + (trained - 1) * (b - a) + frozen * (c - a)
+    return replace(one, **values)
+
+
+def _added(few: Ops, more: Ops) -> tuple[int, Ops] | None:
+    """What `more` has beyond `few`, in order, and where in `few` it begins. None where `few` is no part of it."""
+    left = Counter(few)
+    added: list[Op] = []
+    place = len(few)
+    for i, op in enumerate(more):
+        if left[op] > 0:
+            left[op] -= 1
+        else:
+            place = place if added else i
+            added.append(op)
+    return None if left.total() else (place, tuple(added))
