@@ -2,6 +2,7 @@
 
 import datetime
 import signal
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from bench.commands.predict.request import (
 from bench.commands.predict.show import SAID, heading, host_line, sentences, stands_for, table
 from bench.devices import cpu_device
 from bench.errors import UserError, one_line, shell_line, short
+from bench.files import cache_folder
 from bench.folder import hold, usable
 from bench.predict.boards import Board, numbers_version
 from bench.predict.ops import Trace
@@ -49,6 +51,8 @@ def predict(request: Request, tracer: Tracer | None = None, measured: Callable[[
     folder = _folder(request, plan, boards)
     if tracer is None:
         from bench.predict.trace import trace as tracer
+    if request.fresh:
+        _forget_traces()
     with terminate_as_interrupt() as came:
         try:
             if host is None and "eager" in request.clocks and not request.on_cpu:
@@ -83,6 +87,13 @@ def _folder(request: Request, plan: Plan, boards: Sequence[Board]) -> Path:
     return usable("--out", folder)
 
 
+def _forget_traces() -> None:
+    """Removes what earlier traces have left on disk."""
+    folder = cache_folder("traces")
+    for path in folder.glob("*.json") if folder else ():
+        path.unlink(missing_ok=True)
+
+
 def _plain(name: str) -> str:
     """A name as a folder may have it; of a path, its last part that says something."""
     parts = [p for p in name.split("/") if p and not p.startswith("config.json")]
@@ -101,7 +112,8 @@ def _measured_host() -> Host:
 def _traced(cases: Sequence[Case], tracer: Tracer, on_gpu: bool) -> dict[Case, Trace | tuple[Outcome, str]]:
     """The operators of each case, or why there are none."""
     out: dict[Case, Trace | tuple[Outcome, str]] = {}
-    with Progress(len(cases)) as progress:
+    with Progress(len(cases)) as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of libraries, about their own next versions
         told = 0.0
         for case in cases:
             reason = untraceable(case, "cuda" if on_gpu else "cpu")
