@@ -75,10 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--price", metavar="NUMBER", help="of an hour on the device, in any currency: adds the cost of a million tokens"
     )
     parser.add_argument(
-        "--into", metavar="PAGE", type=_path,
-        help="of one folder of bench predict: put its table into this page, between its comments 'predicted table 1' and"
-        " 'end'",
-    )  # fmt: skip
+        "--into",
+        metavar="PAGE",
+        type=_path,
+        help="of one folder of bench predict: put its tables into this page, between the comments that begin and end "
+        "the predicted table 1",
+    )
     asked = parser.parse_args(arguments)
     from bench.record.predictions import holds_predictions
     from plots.data.load import load

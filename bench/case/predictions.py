@@ -19,6 +19,8 @@ class Outcome(StrEnum):
     untraced = "not predicted"  # a compiler makes its kernels, which no trace of operators sees
 
 
+SHOWN = 80  # percent, of the intervals that people see
+SAID = {"graph": "the GPU's time alone", "eager": "with the host", "cpu-time": "the processor's time"}  # by clock
 CAUSE_COLUMNS = {cause: f"predicted_{cause}_ms" for cause in CAUSES}
 
 _HALVES = tuple(

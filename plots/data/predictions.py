@@ -15,7 +15,6 @@ from bench.record.stats import Estimate
 from plots.data.labels import labels
 
 Row = dict[str, Any]
-LEVEL = 80  # percent, of the intervals shown
 
 
 @dataclass(frozen=True, eq=False)

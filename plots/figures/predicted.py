@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from bench.case.predictions import SAID, SHOWN
 from plots.data.labels import shape_word
-from plots.data.predictions import LEVEL, Predictions
+from plots.data.predictions import Predictions
 from plots.figures.canvas import FAILED, INK, MAX_MODELS, finish, hues_of, new_canvas, whisker
 from plots.render.blocks import Figure
-from plots.tables.predicted import CLOCKS, WINNER
+from plots.tables.predicted import WINNER
 
 MAX_SHAPES = 3
 MARKS = "osD^v"  # a training type's, where its method has more than it has colours
@@ -64,7 +65,7 @@ def predicted_figure(found: Predictions, clock: str, path: Path) -> Figure | Non
     handles = [Line2D([], [], marker=m, color=c, ls="", ms=6, label=t) for t, (c, m) in paint.items()]
     canvas.legend(handles=handles, loc="upper left", ncols=columns, frameon=False, fontsize=8.5, columnspacing=1.4)
     words = (
-        f"Predicted, not measured; whiskers: {LEVEL} % intervals. {WINNER} Clock {clock}: {CLOCKS.get(clock, clock)}. "
+        f"Predicted, not measured; whiskers: {SHOWN} % intervals. {WINNER} Clock {clock}: {SAID.get(clock, clock)}. "
         + ", ".join(dict.fromkeys(c.precision for c in compared))
         + f". {found.provenance}"
     )

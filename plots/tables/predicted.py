@@ -1,25 +1,21 @@
 """Tables of what is predicted, each said to be so in its title and its heads."""
 
 from bench.case import Case
+from bench.case.predictions import SAID, SHOWN
+from bench.record.numbers import with_span
 from bench.record.stats import Estimate
 from plots.data.labels import shape_word
-from plots.data.predictions import LEVEL, Predictions
+from plots.data.predictions import Predictions
 from plots.render.blocks import Table
 
-CLOCKS = {"graph": "the GPU's time alone", "eager": "with the host", "cpu-time": "the processor's time"}
 WINNER = "A ratio whose interval holds 1 claims no winner."
 
 
 def span(found: Estimate | None) -> str:
     """'61.9 (55 .. 69)'; empty where there is none."""
-    if found is None:
+    if found is None or found.low is None or found.high is None:
         return ""
-    ends = "" if found.low is None or found.high is None else f" ({_digits(found.low)} .. {_digits(found.high)})"
-    return _digits(found.value) + ends
-
-
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return with_span(found.value, found.low, found.high)
 
 
 def board_tables(found: Predictions) -> list[Table]:
@@ -34,8 +30,8 @@ def _board_table(found: Predictions, board: str, clock: str) -> Table:
         times = times if any(times) else [found.word(case, board)] * len(times)
         lines.append((*_lead(found, case), *times, _ratio(found, case, board, clock)))
     heads = (("Predicted time, ms", tuple(found.passes)), (f"Predicted ratio to Full-FT, {found.headline}", ()))
-    caption = f"Predicted, not measured. {LEVEL} % intervals. {WINNER}"
-    title = f"Predicted for {found.boards[board]}, clock {clock}: {CLOCKS.get(clock, clock)}"
+    caption = f"Predicted, not measured. {SHOWN} % intervals. {WINNER}"
+    title = f"Predicted for {found.boards[board]}, clock {clock}: {SAID.get(clock, clock)}"
     return Table(title, caption, ("Model", "Batch x length", "Training type"), heads, tuple(lines))
 
 
@@ -49,8 +45,8 @@ def comparison_table(found: Predictions, clock: str) -> Table:
             cells += [time, _ratio(found, case, board, clock)]
         lines.append((*_lead(found, case), *cells))
     heads = tuple((f"{name}, predicted", ("ms", "ratio")) for name in found.boards.values())
-    caption = f"Predicted, not measured: {found.headline}. {LEVEL} % intervals. {WINNER} {found.provenance}"
-    title = f"Predicted by board, clock {clock}: {CLOCKS.get(clock, clock)}"
+    caption = f"Predicted, not measured: {found.headline}. {SHOWN} % intervals. {WINNER} {found.provenance}"
+    title = f"Predicted by board, clock {clock}: {SAID.get(clock, clock)}"
     return Table(title, caption, ("Model", "Batch x length", "Training type"), heads, tuple(lines))
 
 

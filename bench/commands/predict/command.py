@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.again import to_go_on
 from bench.case import Case
-from bench.case.predictions import PREDICTIONS_CSV, Outcome
+from bench.case.predictions import PREDICTIONS_CSV, SAID, Outcome
 from bench.commands.predict.lines import Line, csv_rows, does_not_fit, untraceable, with_baselines
 from bench.commands.predict.request import (
     Request,
@@ -18,7 +18,7 @@ from bench.commands.predict.request import (
     namesakes,
     plan_of,
 )
-from bench.commands.predict.show import SAID, heading, host_line, sentences, stands_for, table
+from bench.commands.predict.show import heading, host_line, sentences, stands_for, table
 from bench.devices import cpu_device
 from bench.errors import UserError, one_line, shell_line, short
 from bench.files import cache_folder
@@ -49,15 +49,13 @@ def predict(request: Request, tracer: Tracer | None = None, measured: Callable[[
     host = given_host(request.host_us) if request.host_us is not None else None
     plan = plan_of(request)
     folder = _folder(request, plan, boards)
-    if tracer is None:
-        from bench.predict.trace import trace as tracer
     if request.fresh:
         _forget_traces()
     with terminate_as_interrupt() as came:
         try:
             if host is None and "eager" in request.clocks and not request.on_cpu:
                 host = (measured or _measured_host)()
-            traces = _traced(plan.cases, tracer, not request.on_cpu)
+            traces = _traced(plan.cases, tracer or _trace, not request.on_cpu)
             lines = _on_cpu(plan, traces) if request.on_cpu else _on_boards(plan, traces, boards, request.clocks, host)
             day, version = datetime.date.today().isoformat(), numbers_version()
             with hold(folder, lambda process: say(f"process {process} writes into {folder}; waiting")):
@@ -85,6 +83,12 @@ def _folder(request: Request, plan: Plan, boards: Sequence[Board]) -> Path:
     if holds_measurements(folder):
         raise UserError(f"--out {folder}: this folder holds measurements, and predictions never go beside those.")
     return usable("--out", folder)
+
+
+def _trace(case: Case, on_gpu: bool) -> Trace:
+    from bench.predict.trace import trace
+
+    return trace(case, on_gpu)
 
 
 def _forget_traces() -> None:

@@ -123,9 +123,9 @@ def _with_model(request: Request) -> Callable[[SweepFile], SweepFile]:
     for length in sizes.get("seq", []):
         if length > shape.max_positions:
             raise UserError(f"--seq: {length} is longer than {request.model} allows. Up to {shape.max_positions}.")
-    axes: dict[str, list[object]] = {"model": [request.model], **sizes}
+    axes: dict[str, Sequence[object]] = {"model": [request.model], **sizes}
     if request.precision is not None:
-        axes["precision"] = list(_words("--precision", request.precision, PRECISIONS))
+        axes["precision"] = _words("--precision", request.precision, PRECISIONS)
 
     def change(file: SweepFile) -> SweepFile:
         named = list(dict.fromkeys(entry.method[0] for entry in file.methods))
@@ -135,7 +135,7 @@ def _with_model(request: Request) -> Callable[[SweepFile], SweepFile]:
         entries = []
         for entry in file.methods:
             method = entry.method[0]
-            more = {"rank": [request.rank]} if request.rank and entry.rank else {}
+            more: dict[str, object] = {"rank": [request.rank]} if request.rank and entry.rank else {}
             if impls and method != BASELINE:
                 more["impl"] = [i for i in impls if i in methods()[method].impls]
             if method in wanted and more.get("impl") != []:

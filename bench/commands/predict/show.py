@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Sequence
 
 from bench.case.clocks import CLOCKS
+from bench.case.predictions import SHOWN
 from bench.commands.predict.lines import Line
 from bench.commands.why.sentences import name_of, way_of
 from bench.predict.boards import Board
 from bench.predict.predicted import Host, Predicted, Ratio, as_split
 from bench.record.causes import sentence
+from bench.record.numbers import with_span
 from bench.record.stats import Estimate
 from bench.terminal import PlainTable, plain_table
-
-LEVEL = 80  # percent, of the intervals shown
-SAID = {"graph": "the GPU's time alone", "eager": "with the host", "cpu-time": "the processor's time"}
 
 
 def headline_pass(passes: Sequence[str]) -> str:
@@ -24,7 +23,7 @@ def heading(what: str, day: str, version: str) -> str:
     """What stands above everything that is shown."""
     return (
         f"PREDICTED, not measured: {what}, on {day}, by the fitted numbers {version} (bench/predict/fitted.yaml)."
-        f" In brackets: {LEVEL} % intervals"
+        f" In brackets: {SHOWN} % intervals"
     )
 
 
@@ -45,19 +44,9 @@ def host_line(host: Host | None, clocks: Sequence[str]) -> str:
     return f"Host cost: {cost}, {host.source}"
 
 
-def span(value: float, interval: tuple[float, float]) -> str:
-    """'61.9 (55 .. 69)'."""
-    return f"{_digits(value)} ({' .. '.join(map(_digits, interval))})"
-
-
-def _digits(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def winner(ratio: Ratio) -> str:
     """Which of the two is predicted to be faster; nobody inside of the interval."""
-    low, high = ratio.interval(LEVEL)
+    low, high = ratio.interval(SHOWN)
     return "slower" if low > 1 else "faster" if high < 1 else "no winner told"
 
 
@@ -72,10 +61,10 @@ def table(lines: Sequence[Line], clock: str, passes: Sequence[str]) -> PlainTabl
         shape = f"{line.case.batch} x {line.case.seq}"
         row = [line.case.subject, shape, line.case.training]
         found = [line.found.get((p, clock)) for p in passes]
-        row += [span(p.ms, p.interval(LEVEL)) if p else "" for p in found]
+        row += [with_span(p.ms, *p.interval(SHOWN)) if p else "" for p in found]
         quotient = line.ratio((main, clock))
         is_base = line.base is not None and line.base.case == line.case
-        row += [span(quotient.value, quotient.interval(LEVEL)) if quotient else "1" * is_base]
+        row += [with_span(quotient.value, *quotient.interval(SHOWN)) if quotient else "1" * is_base]
         row += [winner(quotient) if quotient else ""]
         if bound:
             row += _bound(line.found.get((main, clock)), len(bound) == 2)
@@ -103,7 +92,7 @@ def sentences(lines: Sequence[Line], passes: Sequence[str]) -> Iterator[str]:
         if quotient is None or line.base is None:
             continue
         key = (main, clock)
-        ratio = Estimate(quotient.value, *quotient.interval(LEVEL))
+        ratio = Estimate(quotient.value, *quotient.interval(SHOWN))
         yield sentence(
             f"{name_of(line.case)} on {line.name}", way_of(line.base.case), f"{main} ({clock})", ratio,
             as_split(line.found[key]), as_split(line.base.found[key]), "is predicted to take",
