@@ -15,6 +15,7 @@ from bench.record.stats import Estimate
 from plots.data.labels import labels
 
 Row = dict[str, Any]
+WINNER = "A ratio whose interval holds 1 claims no winner."
 
 
 @dataclass(frozen=True, eq=False)

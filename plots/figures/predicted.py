@@ -4,10 +4,9 @@ from pathlib import Path
 
 from bench.case.predictions import SAID, SHOWN
 from plots.data.labels import shape_word
-from plots.data.predictions import Predictions
+from plots.data.predictions import WINNER, Predictions
 from plots.figures.canvas import FAILED, INK, MAX_MODELS, finish, hues_of, new_canvas, whisker
 from plots.render.blocks import Figure
-from plots.tables.predicted import WINNER
 
 MAX_SHAPES = 3
 MARKS = "osD^v"  # a training type's, where its method has more than it has colours

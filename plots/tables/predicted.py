@@ -5,10 +5,8 @@ from bench.case.predictions import SAID, SHOWN
 from bench.record.numbers import with_span
 from bench.record.stats import Estimate
 from plots.data.labels import shape_word
-from plots.data.predictions import Predictions
+from plots.data.predictions import WINNER, Predictions
 from plots.render.blocks import Table
-
-WINNER = "A ratio whose interval holds 1 claims no winner."
 
 
 def span(found: Estimate | None) -> str:

@@ -1,5 +1,6 @@
 """`python -m plots` of a folder of predictions: what it draws is said to be predicted, and nothing measured changes."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from plots.data.predictions import load_predictions
 from tests.predict.made_up_traces import made_up_trace
 
 WHERE = ("impl=eager,peft-fp32",)
-PAGE = "# Page\n\n<!-- predicted table 1 -->\nold\n<!-- end -->\n\nrest\n"
+PAGE = "# Page\n\n<!-- predicted table 1 -->\nstale\n<!-- end -->\n\nrest\n"
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def test_a_report_and_a_figure_a_clock(folder: Path, capsys: pytest.CaptureFixtu
     assert "predicted, not measured" in capsys.readouterr().out
     lines = (folder / "predicted.md").read_text().splitlines()
     assert lines[0] == "# Predicted, not measured"
-    heads = [above for above, line in zip(lines, lines[1:], strict=False) if line.startswith("| ---")]
+    heads = [above for above, line in pairwise(lines) if line.startswith("| ---")]
     for head in heads:
         assert all("redicted" in cell for cell in head.strip("| ").split(" | ")[3:])
     assert len(heads) == 2 + 2 * 2
@@ -56,7 +57,7 @@ def test_the_table_goes_between_a_pages_comments(folder: Path, tmp_path: Path) -
     assert main([str(folder), "--into", str(page)]) == 0
     first = page.read_text()
     assert first.startswith("# Page\n\n<!-- predicted table 1 -->\n") and first.endswith("<!-- end -->\n\nrest\n")
-    assert "Predicted, not measured" in first and "old" not in first and "Predicted on 20" in first
+    assert "Predicted, not measured" in first and "stale" not in first and "Predicted on 20" in first
     assert main([str(folder), "--into", str(page)]) == 0 and page.read_text() == first
 
 
