@@ -36,6 +36,7 @@ class Board:
 
     key: str  # as --gpu names it
     name: str  # as NVML does
+    arch: int  # compute capability: 80 for sm_80
     sms: int
     tflops: float  # of 16-bit tensor products with fp32 accumulation
     fp32_tflops: float  # of the ordinary cores
@@ -74,6 +75,7 @@ class Given(Strict):
     """A board of boards.yaml."""
 
     sheet: str | Sheet  # a name in gpus.yaml
+    arch: int
     neighbour: str  # whose fitted numbers stand in for its own
     l2_tbs: float
     l2_mib: float | None = None  # where gpus.yaml has the full chip's
@@ -138,6 +140,7 @@ def assemble(key: str, given: Given, fitted: Fitted) -> Board:
     return Board(
         key=key,
         name=sheet.name,
+        arch=given.arch,
         sms=sheet.sm_count,
         tflops=sheet.bf16_tflops,
         fp32_tflops=sheet.fp32_tflops,

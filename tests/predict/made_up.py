@@ -12,6 +12,7 @@ def made_up(**fields: Any) -> Board:
     known: dict[str, Any] = {
         "key": "made-up",
         "name": "Made Up",
+        "arch": 80,
         "sms": 100,
         "tflops": 100.0,
         "fp32_tflops": 10.0,
