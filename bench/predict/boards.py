@@ -52,6 +52,7 @@ class Board:
     errors: dict[ErrorKind, tuple[float, float]]  # half widths of the 80 and 90 % intervals, of the predicted time
     fitted: Source  # whose rows the numbers of `gemm` come from: its own grid, its squares alone, its neighbour's
     sources: dict[str, str]  # of each number or group of numbers
+    memory_gib: float | None = None  # as it is sold; None where that is not known
 
     @property
     def tf32_tflops(self) -> float:
@@ -67,6 +68,7 @@ class Sheet(Strict):
     bf16_tflops: float
     fp32_tflops: float
     memory_tbs: float
+    memory_gib: float
     l2_mib: float
     source: str
 
@@ -145,6 +147,7 @@ def assemble(key: str, given: Given, fitted: Fitted) -> Board:
         tflops=sheet.bf16_tflops,
         fp32_tflops=sheet.fp32_tflops,
         bandwidth_tbs=sheet.memory_tbs,
+        memory_gib=sheet.memory_gib,
         l2_mib=given.l2_mib or sheet.l2_mib,
         l2_tbs=given.l2_tbs,
         warm=given.warm,

@@ -136,9 +136,10 @@ passes: [forward-backward]
 """
 
 
-def test_what_is_not_predicted_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("gpu", ["rtx4090", "rtx3090"])
+def test_what_is_not_predicted_says_why(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "some.yaml").write_text(SWEEP)
-    found = run(tmp_path, "rtx4090", sweep=str(tmp_path / "some.yaml"), where=())
+    found = run(tmp_path, gpu, sweep=str(tmp_path / "some.yaml"), where=())
     outcome = {(r["method"], r["impl"]): (r["predicted_outcome"], r["predicted_detail"]) for r in found}
     assert outcome["full", "eager"][0] == "does not fit" and "24 GiB" in outcome["full", "eager"][1]
     assert outcome["lora", "compile"][0] == "not predicted" and "compiler" in outcome["lora", "compile"][1]

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from bench.case import Case
 from bench.case.predictions import CAUSE_COLUMNS, Outcome
-from bench.devices import known_devices
 from bench.methods.registry import impl_of, unsupported
 from bench.predict.boards import Board
 from bench.predict.predicted import LEVELS, Host, Predicted, Ratio, ratio
@@ -42,16 +41,9 @@ def untraceable(case: Case, device: str) -> tuple[Outcome, str] | None:
     return None
 
 
-def memory_mib(board: Board) -> int | None:
-    """Of the board as it is sold, by gpus.yaml; None where that does not know it."""
-    entries = (e for entries in known_devices().values() for e in entries if e["name"] == board.name)
-    memory = next((e["memory_gib"] for e in entries if "memory_gib" in e), None)
-    return None if memory is None else round(memory * 1024)
-
-
 def does_not_fit(case: Case, step: bool, board: Board) -> str | None:
     """Why a case cannot be on a board; None where it may."""
-    told = too_large(case, step, memory_mib(board))
+    told = too_large(case, step, None if board.memory_gib is None else round(board.memory_gib * 1024))
     return told and told.removesuffix(". Nothing was loaded")
 
 
