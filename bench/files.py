@@ -70,13 +70,13 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 
 def cache_folder(name: str) -> Path | None:
-    """The folder for what can be made again, lorabench/<name> in $XDG_CACHE_HOME or ~/.cache; None where it cannot be
-    written, and then nothing is kept."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    folder = Path(home) / "lorabench" / name
+    """The folder `name` for what can be made again: in $LORABENCH_CACHE, else in lorabench/ of $XDG_CACHE_HOME or of
+    ~/.cache. None where it cannot be written, and then nothing is kept."""
     try:
+        home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+        folder = Path(os.environ.get("LORABENCH_CACHE") or Path(home) / "lorabench") / name
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):
+    except (OSError, RuntimeError, ValueError):
         return None
     return folder if os.access(folder, os.W_OK) else None
 

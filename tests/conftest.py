@@ -3,9 +3,11 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -46,7 +48,10 @@ NOT_OBEYED = tuple(
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Refuses what could not be obeyed, before anything is collected."""
+    """Refuses what could not be obeyed, before anything is collected; tests keep what they cache to themselves."""
+    if "LORABENCH_CACHE" not in os.environ:
+        os.environ["LORABENCH_CACHE"] = made = tempfile.mkdtemp(prefix="lorabench-cache-")
+        config.add_cleanup(lambda: shutil.rmtree(made, ignore_errors=True))
     words = [*config.invocation_params.args, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
     given = {str(word).partition("=")[0] for word in words}
     if refused := [option for option in NOT_OBEYED if option in given]:
