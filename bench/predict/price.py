@@ -1,4 +1,4 @@
-"""What the operators of a trace take on a board, in microseconds of the GPU. No torch, but for this project's kernels."""
+"""What the operators of a trace take on a board, in microseconds of the GPU."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
