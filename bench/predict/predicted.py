@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.case.causes import CAUSES
 from bench.predict.boards import Board
-from bench.predict.ops import MEMORY_KINDS, Op, Trace
+from bench.predict.ops import Op, Trace
 from bench.predict.price import FUSED, gpu_us
 from bench.record.causes import Part, Split
 
@@ -24,6 +24,12 @@ PASS_PHASES = {
 }  # as bench.causes.attribution.PHASES, which is a layer above
 HOST_HALF = (0.15, 0.25)  # of the host's cost, measured at another time or on a like machine: a guess
 FUSED_HALF = (0.2, 0.3)  # of this project's kernels over cuBLAS: a guess, since they never ran on a GPU
+THIN_HALF = (0.5, 0.8)  # of a GEMM that is thinner than all published ones, as LoRA's are: a guess
+THIN = 64
+
+# What a call of our kernels costs the host, in operators: two or three launches and an autograd.Function. By what
+# lora_linear takes on the host here, launches faked: 35 us forward, where an operator of an eager model takes 8 to 10.
+HOST_OPERATORS = {"lora_forward": 4, "lora_backward": 5, "paca_product": 2}
 
 # By which the half widths are widened where whole models miss by more than their operators' errors say. 1: not widened.
 # `python -m bench predict --check` says how often the intervals hold what was measured.
@@ -125,14 +131,14 @@ class _Priced:
 def _predict(priced: _Priced, pass_: str, phases: list[tuple[str, NDArray[Any]]], host: Host | None) -> Predicted:
     which = np.concatenate([index for _, index in phases])
     queued, graph = priced.us[0][which], priced.us[1][which]
-    issue = np.ones(len(which))
+    issue = np.array([HOST_OPERATORS.get(op.kind, 1) for op in priced.ops])[which]
     start = priced.board.launch_us
     limit = _host_limit_us(queued, issue, start)
     gpu = graph if host is None else queued
     of_host = np.zeros(len(which))
     if host is not None:
         cost = {"backward": host.backward_us}
-        of_host = np.concatenate([np.full(len(i), cost.get(phase, host.forward_us)) for phase, i in phases])
+        of_host = np.concatenate([np.full(len(i), cost.get(phase, host.forward_us)) for phase, i in phases]) * issue
     total = float(gpu.sum()) if host is None else eager_us(gpu, of_host, start)
     parts = dict.fromkeys(CAUSES, 0.0)
     for i, us in enumerate(np.bincount(which, gpu, len(priced.ops))):
@@ -183,9 +189,8 @@ def _errors(
         op = priced.ops[i]
         if not us:
             continue
-        kind = "memory" if op.kind in MEMORY_KINDS else "fused" if op.kind in FUSED else op.kind
+        kind, half = _error_kind(priced.board, op)
         name = f"{priced.board.key} {kind} {op.cause}"
-        half = FUSED_HALF if kind == "fused" else priced.board.errors[kind]  # type: ignore[index]
         before = found.get(name, Error(0.0, half))
         found[name] = Error(before.ms + float(us) / 1e3, half)
     if host is not None:
@@ -195,6 +200,17 @@ def _errors(
     return found
 
 
+def _error_kind(board: Board, op: Op) -> tuple[str, Half]:
+    """What an operator's error is common to, and its half widths."""
+    if op.kind in FUSED:
+        return "fused", FUSED_HALF
+    if op.kind == "gemm" and min(op.sizes[:3]) < THIN:
+        return "thin", THIN_HALF
+    if op.kind == "gemm" or op.kind == "attention":
+        return op.kind, board.errors[op.kind]
+    return "memory", board.errors["memory"]
+
+
 def _half(errors: Mapping[str, tuple[float, Half]], quantity: str) -> Half:
     """The root of the sum of squares over sources of (share, half widths)."""
     low, high = (sqrt(sum((share * half[i]) ** 2 for share, half in errors.values())) for i in (0, 1))
@@ -202,7 +218,7 @@ def _half(errors: Mapping[str, tuple[float, Half]], quantity: str) -> Half:
 
 
 def ratio(of: Predicted, base: Predicted) -> Ratio:
-    """of over base. A source of error that is in both counts by the difference of its shares: what is common cancels."""
+    """of over base. A source of error that is in both counts by how its shares differ: what is common cancels."""
     sources = {**base.errors, **of.errors}
     none = Error(0.0, (0.0, 0.0))
     shares = {

@@ -1,4 +1,4 @@
-"""What the operators of a trace take on a board, in microseconds of the GPU. No torch, but for this project's kernels."""
+"""What the operators of a trace take on a board, in microseconds of the GPU."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def gpu_us(board: Board, ops: Sequence[Op]) -> NDArray[Any]:
 def _of_kind(board: Board, kind: str, ops: Sequence[Op]) -> NDArray[Any]:
     if kind in MEMORY_KINDS:
         bytes_ = np.array([op.bytes for op in ops])
-        return np.stack([memory_us(board, bytes_, kind, graph) for graph in (False, True)])  # type: ignore[arg-type]
+        return np.stack([memory_us(board, bytes_, kind, graph) for graph in (False, True)])
     if kind in FUSED:
         from bench.predict.fused import fused_us  # imports torch, by way of the dispatcher
 
