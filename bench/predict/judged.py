@@ -67,14 +67,15 @@ class Widening:
     rows: int
 
 
-def widening(judged: Sequence[Judged], level: float = 0.9) -> Widening | None:
+def widening(judged: Sequence[Judged], level: float = 0.9, already: float = 1.0) -> Widening | None:
     """The factor by which 90 % intervals must widen so that they hold 90 % of the rows of models not seen.
 
     Each model is left out in turn, and the factor taken as a quantile of the `reach` of all others' rows. The lowest
     quantile from `level` on by which at least `level` of all held-out rows are held gives the factor, from all rows.
-    Never below 1. None with fewer than two models.
+    Never below 1. already: by what the intervals were widened, which the factor replaces. None with fewer than two
+    models.
     """
-    reach = np.array([j.reach for j in judged])
+    reach = already * np.array([j.reach for j in judged])
     subjects = np.array([j.subject for j in judged])
     names = sorted(set(subjects))
     if len(names) < 2:

@@ -31,6 +31,8 @@ def test_intervals_that_are_half_as_wide_as_they_should_be_are_found_out() -> No
     assert found is not None and (found.subjects, found.rows) == (20, 4000)
     assert found.factor == pytest.approx(2.0, rel=0.06)
     assert found.held >= 0.9
+    again = widening([judged(100, r.measured, (0.128, 0.164), r.subject) for r in rows], already=2.0)
+    assert again is not None and (again.factor, again.held) == pytest.approx((found.factor, found.held))
 
 
 def test_intervals_that_are_wide_enough_stay() -> None:

@@ -23,6 +23,13 @@ FAST, SLOW = Host(5.0, 6.0, "given"), Host(60.0, 60.0, "given")
 PASSES = tuple(PHASES)
 
 
+@pytest.fixture(autouse=True)
+def _by_operators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half widths by hand are those before they are widened for whole models."""
+    for quantity in predicted.MODEL_FACTOR:
+        monkeypatch.setitem(predicted.MODEL_FACTOR, quantity, 1.0)
+
+
 def forward(*ops: Op, host: Host = FAST, clock: str = "eager", **board: object) -> Predicted:
     return price(Trace({"forward": ops}), made_up(**board), ["forward"], host=host)["forward", clock]
 
@@ -139,6 +146,16 @@ def test_sources_of_error_add_up_as_the_root_of_their_squares() -> None:
     assert found.half[0] == pytest.approx(hypot(0.3 * 0.052, 0.1 * product) / found.ms)
     assert found.half[1] == pytest.approx(hypot(0.5 * 0.052, 0.2 * product) / found.ms)
     assert found.interval(80) == pytest.approx((found.ms * (1 - found.half[0]), found.ms * (1 + found.half[0])))
+
+
+def test_half_widths_are_widened_for_whole_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, base = forward(BASE, CAST, clock="graph"), forward(BASE, clock="graph")
+    narrow = ratio(before, base).half
+    monkeypatch.setitem(predicted.MODEL_FACTOR, "time", 2.0)
+    monkeypatch.setitem(predicted.MODEL_FACTOR, "ratio", 3.0)
+    wide = forward(BASE, CAST, clock="graph")
+    assert wide.half == pytest.approx([2 * h for h in before.half])
+    assert ratio(wide, base).half == pytest.approx([3 * h for h in narrow])
 
 
 def test_a_launch_bound_pass_is_as_uncertain_as_the_host() -> None:

@@ -75,10 +75,13 @@ def operators(folder: Path) -> list[Group]:
             others = _widths(of_kind, key) if name.endswith("board held out") else board(key[0]).errors[_kind(name)]
             judged = [_judged_ratio(key[0], r, others) for r in ratios]
             whole += [] if key[0] == "l40s" else judged
-            section = f"Single operators: {'memory-bound' if _kind(name) == 'memory' else 'GEMMs'}, {name}"
+            of = "memory-bound" if _kind(name) == "memory" else "GEMMs"
+            section = f"Single operators: {of}, {name.removeprefix('memory, ')}"
             out.append(Group(key[0], judged, section=section))
         each = [j for j in whole if np.isfinite(j.error)]
-        out.append(Group("all but the L40S, which its power limit slows", each, target, section=section))
+        out.append(
+            Group("all but the L40S, which its power limit slows" if target else "all", each, target, section=section)
+        )
     return out
 
 
