@@ -27,7 +27,7 @@ from bench.reading import read_json
 from bench.record.environment import version
 
 # Host time of cuLaunchKernel: 3.0 us without arguments, 3.3 with 19 (GB200, meta-pytorch/tritonbench#1017). In traces
-# of H100s, which a profiler slows down, cudaLaunchKernel has medians of 3.3 to 5.3 us (AMD-AGI/TraceLens, tests/traces).
+# of H100s, slowed down by a profiler, cudaLaunchKernel has medians of 3.3 to 5.3 us (AMD-AGI/TraceLens, tests/traces).
 LAUNCH_US = 3.0
 QUANTILE = 0.2  # of the wall times: other work on the machine only ever adds
 SECONDS = 2.0  # of rounds; building the models takes about one more
