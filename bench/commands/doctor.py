@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,7 @@ class Facts:
     cpu: str = ""
     busy: float = 0.0  # cores that other work keeps busy
     namesake: tuple[str, str] | None = None  # Hugging Face's package kernels: its version, and what failed with it
+    operator: tuple[float, float] | None = None  # what one costs the host, forward and backward, in us; None: unknown
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,17 @@ def look() -> Facts:
         cpu=cpu_device().name,
         busy=busy_cores(),
         namesake=_namesake(),
+        operator=_operator(),
     )
+
+
+def _operator() -> tuple[float, float] | None:
+    with suppress(ImportError):  # of numpy, say, which this report is to find missing
+        from bench.predict.host import remembered_host
+
+        if host := remembered_host():
+            return host.forward_us, host.backward_us
+    return None
 
 
 def _namesake() -> tuple[str, str] | None:
@@ -117,7 +129,16 @@ def judge(facts: Facts) -> list[Finding]:
     quiet = facts.busy <= QUIET
     mend = "" if quiet else "what is timed beside other work varies: bench run --wait-quiet 10m waits for rest"
     found.append(Finding("ok" if quiet else "note", "machine", sentence(facts.busy), mend))
-    return found + _gpu(facts)
+    return [*found, _host(facts), *_gpu(facts)]
+
+
+def _host(facts: Facts) -> Finding:
+    what = "host cost of an operator"
+    if facts.operator is None:
+        return Finding(
+            "note", what, "not measured", "python -m bench predict measures it at its first eager prediction"
+        )
+    return Finding("ok", what, "forward {:.1f} us, backward {:.1f} us".format(*facts.operator))
 
 
 def _triton(facts: Facts) -> Finding:

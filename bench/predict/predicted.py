@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.case.causes import CAUSES
+from bench.causes.attribution import PHASES
 from bench.predict.boards import Board
 from bench.predict.ops import Op, Trace
 from bench.predict.price import GRAPH, QUEUED, Prices, Source, prices
@@ -20,12 +21,6 @@ from bench.predict.queues import BOUND, eager_us, host_limit_us, slopes
 from bench.record.causes import Part, Split
 
 LEVELS = (80, 90)
-PASS_PHASES = {
-    "forward": ("forward",),
-    "backward": ("backward",),
-    "forward-backward": ("forward", "backward"),
-    "step": ("forward", "backward", "optimizer", "refresh"),
-}  # those of bench.causes.attribution, which is a layer above
 HOST_HALF = (0.15, 0.25)  # half widths of the host's cost, which was measured at another time: a guess
 
 # By which half widths are widened, since whole models miss by more than the errors of their operators say. From rows of
@@ -104,7 +99,7 @@ def price(
     known = prices(board, ops)
     out = {}
     for name in passes:
-        phases = PASS_PHASES[name]
+        phases = PHASES[name]
         if name == "step":
             phases = phases[:2] * micro_steps + phases[2:]
         which = np.concatenate([places.get(phase, _NONE) for phase in phases])

@@ -12,6 +12,7 @@ H100 = Device("h100", "NVIDIA H100 80GB HBM3", 0, "GPU-1", "580.159.04", 132, 81
 GOOD = Facts(
     python=(3, 12), system="Linux", packages=dict.fromkeys((*NEEDED, "triton", *OPTIONAL), "1.0"), torch_cuda="13.0",
     compiler="/usr/bin/cc", tools={"git": "/usr/bin/git", "make": "/usr/bin/make"}, gpus=[H100], cpu="a CPU",
+    operator=(15.06, 9.33),
 )  # fmt: skip
 
 
@@ -22,6 +23,12 @@ def findings(facts: Facts, verdict: str) -> dict[str, str]:
 def test_a_machine_with_everything() -> None:
     assert not findings(GOOD, "missing") and not findings(GOOD, "note")
     assert "--gpu h100" in findings(GOOD, "ok")["GPU"]
+
+
+def test_the_hosts_cost_or_what_measures_it() -> None:
+    assert "forward 15.1 us, backward 9.3 us" in findings(GOOD, "ok")["host cost of an operator"]
+    unknown = findings(replace(GOOD, operator=None), "note")["host cost of an operator"]
+    assert "python -m bench predict measures it" in unknown
 
 
 def test_a_driver_too_old_for_the_torch_that_is_there() -> None:

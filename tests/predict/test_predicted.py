@@ -8,10 +8,9 @@ from subprocess import check_output
 import pytest
 
 from bench.causes.attribution import PHASES
-from bench.predict import predicted
 from bench.predict.boards import boards
 from bench.predict.ops import Op, Trace
-from bench.predict.predicted import Host, Predicted, as_split, price, ratio
+from bench.predict.predicted import HOST_HALF, Host, Predicted, as_split, price, ratio
 from bench.record.causes import sentence
 from bench.record.stats import Estimate
 from tests.conftest import ROOT
@@ -32,10 +31,6 @@ def _by_operators_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forward(*ops: Op, host: Host = FAST, clock: str = "eager", **board: object) -> Predicted:
     return price(Trace({"forward": ops}), made_up(**board), ["forward"], host=host)["forward", clock]
-
-
-def test_passes_run_through_the_phases_that_measured_ones_do() -> None:
-    assert predicted.PASS_PHASES == PHASES
 
 
 def test_a_graph_takes_the_sum_of_its_kernels() -> None:
@@ -160,7 +155,7 @@ def test_half_widths_are_widened_for_whole_models(monkeypatch: pytest.MonkeyPatc
 
 def test_a_launch_bound_pass_is_as_uncertain_as_the_host() -> None:
     small = replace(CAST, bytes=1e3)
-    assert forward(*[small] * 500, host=SLOW).half == pytest.approx(predicted.HOST_HALF, rel=0.01)
+    assert forward(*[small] * 500, host=SLOW).half == pytest.approx(HOST_HALF, rel=0.01)
     assert forward(*[BASE] * 500, host=FAST).half == pytest.approx((0.1, 0.2), rel=0.01)
 
 

@@ -1,0 +1,147 @@
+"""What an operator costs the host of this machine: measured once on a model too small to compute anything, then kept.
+
+It is an input of every prediction with the host's queue, and differs by a factor of eight from host to host.
+"""
+
+import hashlib
+import json
+import platform
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from bench.case import Case
+from bench.devices import cpu_device, gpus
+from bench.errors import UserError
+from bench.files import cache_folder, replace_file
+from bench.predict.predicted import Host
+from bench.reading import read_json
+from bench.record.environment import version
+
+# Host time of cuLaunchKernel: 3.0 us without arguments, 3.3 with 19 (GB200, meta-pytorch/tritonbench#1017). In traces
+# of H100s, slowed down by a profiler, cudaLaunchKernel has medians of 3.3 to 5.3 us (AMD-AGI/TraceLens, tests/traces).
+LAUNCH_US = 3.0
+QUANTILE = 0.2  # of the wall times: other work on the machine only ever adds
+SECONDS = 2.0  # of rounds; building the models takes about one more
+ROUNDS = 200  # at most
+_TINY = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "max_position_embeddings": 16,
+}
+_HOST: TypeAdapter[Host] = TypeAdapter(Host)
+
+
+def measured_host(fresh: bool = False, now: Callable[[], float] = perf_counter) -> Host:
+    """The host's cost of an operator on this machine: what is remembered, else measured in about 3 s.
+
+    fresh: measured in any case. now: seconds. With a GPU its launches are in it; without, LAUNCH_US stands for each.
+    """
+    if not fresh and (known := remembered_host()) is not None:
+        return known
+    host = _measured(now)
+    if (path := _path()) is not None:
+        with suppress(OSError):  # a full disk: it is measured again next time
+            replace_file(path, json.dumps(asdict(host)) + "\n")
+    return host
+
+
+def remembered_host() -> Host | None:
+    """What `measured_host` has kept for this machine, torch and Python; None where it has nothing. No torch."""
+    path = _path()
+    try:
+        host = None if path is None else _HOST.validate_python(read_json(path))
+    except (UserError, ValidationError):
+        return None
+    valid = host is not None and all(0 < us < 1e6 for us in (host.forward_us, host.backward_us))
+    return host if valid else None
+
+
+def machine() -> str:
+    """The name of the GPU and of the CPU: what the cost is kept for."""
+    return ", ".join([*(d.name for d in gpus()[:1]), cpu_device().name])
+
+
+def _path() -> Path | None:
+    folder = cache_folder("host")
+    key = json.dumps([machine(), version("torch"), platform.python_version()])
+    return None if folder is None else folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _measured(now: Callable[[], float]) -> Host:
+    import torch
+
+    from bench.models.build import build
+    from bench.predict.whole import trace_whole
+
+    on_gpu, threads = torch.cuda.is_available(), torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        cases = _cases(Path(folder))
+        works = [build(case, "cuda" if on_gpu else "cpu") for case in cases]
+        traces = [trace_whole(case) for case in cases]
+    torch.set_num_threads(1)
+    try:
+        seconds = _rounds(works, now, torch.cuda.synchronize if on_gpu else lambda: None)
+    finally:
+        torch.set_num_threads(threads)
+    operators = [sum(len(t.phases[phase]) for t in traces) for phase in ("forward", "backward")]
+    launch = 0.0 if on_gpu else LAUNCH_US
+    forward_us, backward_us = (float(s * 1e6 / n + launch) for s, n in zip(seconds, operators, strict=True))
+    more = f", and {LAUNCH_US:g} us for a launch, which a machine without a GPU cannot measure"
+    source = f"measured on this machine {date.today()}: {machine()}{'' if on_gpu else more}"
+    return Host(forward_us, backward_us, source)
+
+
+def _cases(folder: Path) -> list[Case]:
+    """Full fine-tuning and LoRA of two blocks, eager."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(_TINY), encoding="utf-8")
+    common: dict[str, Any] = {
+        "level": "model",
+        "model": str(path),
+        "layer": None,
+        "impl": "eager",
+        "trainable_layers": "all",
+        "adapter_dtype": None,
+        "precision": "fp32",
+        "batch": 1,
+        "seq": 4,
+    }
+    full: dict[str, Any] = dict.fromkeys(("rank", "alpha", "dropout", "targets"))
+    lora: dict[str, Any] = {"rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear"}
+    return [Case(**common, **full, method="full"), Case(**common, **lora, method="lora")]
+
+
+def _rounds(works: list[Any], now: Callable[[], float], synchronize: Callable[[], None]) -> list[float]:
+    """Seconds of a forward and of a backward of all works together: low quantiles over rounds, in which they alternate.
+
+    Nothing waits for a GPU between the readings of the clock.
+    """
+    found: list[list[list[float]]] = []
+    start = now()
+    while len(found) < ROUNDS and (len(found) < 5 or now() - start < SECONDS):
+        times = []
+        for work in works:
+            work.ready()
+            synchronize()
+            t0 = now()
+            out = work.forward()
+            t1 = now()
+            work.backward(out)
+            times.append([t1 - t0, now() - t1])
+            synchronize()
+        found.append(times)
+    return list(np.quantile(np.array(found[2:]), QUANTILE, axis=0).sum(axis=0))  # the first two warm up
