@@ -8,6 +8,7 @@ from subprocess import check_output
 import pytest
 
 from bench.causes.attribution import PHASES
+from bench.predict import predicted
 from bench.predict.boards import boards
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import HOST_HALF, Host, Predicted, as_split, price, ratio
