@@ -14,6 +14,8 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from bench.predict.cpu import gemm_class, gemm_terms
+
 QUANTILE = 0.3  # of repeated calls: other work on the machine only ever adds
 MIB = 2**20
 # (rows, out, in) of x W^T, dY W and dY^T x, in this order by `_product`: wide ones, an adapter's, and of short sums.
@@ -21,7 +23,7 @@ _WIDE = [(64, 1024, 1024), (64, 4096, 1024), (64, 1024, 4096), (128, 1024, 1024)
          (128, 2048, 256), (64, 256, 2048)]  # fmt: skip
 _SKINNY = [(64, 8, 1024), (128, 8, 4096), (64, 1024, 8), (128, 4096, 8), (128, 16, 2048), (64, 2048, 16)]
 _SUMS = [(1024, 1024, 64), (4096, 1024, 64), (1024, 4096, 128), (2048, 2048, 128), (1024, 8, 64), (8, 4096, 128),
-         (4096, 16, 64), (2048, 16, 128), (8, 1024, 64)]  # fmt: skip
+         (4096, 16, 64), (2048, 16, 128), (8, 1024, 64), (16, 2048, 64), (8, 2048, 128)]  # fmt: skip
 
 
 def seconds(call: Callable[[], object], least: float = 0.02, now: Callable[[], float] = process_time) -> float:
@@ -34,12 +36,6 @@ def seconds(call: Callable[[], object], least: float = 0.02, now: Callable[[], f
         call()
         times.append(now() - start)
     return float(np.quantile(times, QUANTILE))
-
-
-def gemm_features(m: Any, n: Any, k: Any, batch: Any = 1) -> NDArray[Any]:
-    """(..., 5): multiplications, values of w, of x and of y, and 1: what a GEMM's time is a sum of."""
-    m, n, k, batch = np.broadcast_arrays(*np.array([m, n, k, batch], dtype=object).astype(float)[..., None])
-    return np.stack([batch * m * n * k, batch * n * k, batch * m * k, batch * m * n, np.ones_like(m)], axis=-1)[0]
 
 
 def fit_gemms(features: NDArray[Any], us: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -72,23 +68,27 @@ def _product(m: int, n: int, k: int, how: str) -> float:
     return 1e6 * seconds(call)
 
 
-def gemm_rates() -> tuple[list[float], list[float]]:
-    """The five numbers, and |predicted over measured - 1| of shapes held out."""
-    rows = [(s, how) for s in _WIDE + _SKINNY for how in ("forward", "dx")] + [(s, "sum") for s in _SUMS]
-    us = np.array([_product(*s, how) for s, how in rows])
-    features = np.stack([gemm_features(*s) for s, _ in rows])
+def gemm_rates() -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """The five numbers of each class, and |predicted over measured - 1| of shapes held out."""
+    shapes = [(s, how) for s in _WIDE + _SKINNY for how in ("forward", "dx")] + [(s, "sum") for s in _SUMS]
+    rows = [(gemm_class(*s), gemm_terms(*s), _product(*s, how)) for s, how in shapes]
     x, y = torch.randn(16, 64, 64), torch.randn(16, 64, 64)
-    features = np.vstack([features, gemm_features(64, 64, 64, 16)])
-    us = np.append(us, 1e6 * seconds(lambda: torch.bmm(x, y)))
-    numbers, ratios = fit_gemms(features, us)
-    return numbers.tolist(), np.abs(ratios - 1).tolist()
+    rows.append(("wide", gemm_terms(64, 64, 64, 16), 1e6 * seconds(lambda: torch.bmm(x, y))))
+    numbers, errors = {}, {}
+    for one in ("wide", "narrow", "flat", "short"):
+        of = [(f, us) for c, f, us in rows if c == one]
+        found, ratios = fit_gemms(np.array([f for f, _ in of], dtype=float), np.array([us for _, us in of]))
+        numbers[one], errors[one] = found.tolist(), np.abs(ratios - 1).tolist()
+    return numbers, errors
 
 
 def fresh_rate() -> float:
-    """us a byte of memory that the system gives anew, beyond writing it: a page fault and a page of zeros each 4 KiB."""
-    size, there = 64 * MIB, torch.empty(16 * MIB)
-    anew = seconds(lambda: torch.empty(16 * MIB).zero_())
-    return 1e6 * max(0.0, anew - seconds(lambda: there.zero_())) / size
+    """us a byte of a GEMM's result in memory that the system gives anew, beyond one in memory that is there: a page
+    fault and a page of zeros each 4 KiB."""
+    m, n, k = 4096, 2560, 64  # 40 MiB
+    a, b, y = torch.randn(k, m), torch.randn(k, n), torch.empty(m, n)
+    anew = seconds(lambda: torch.mm(a.t(), b), 0.1)
+    return 1e6 * max(0.0, anew - seconds(lambda: torch.mm(a.t(), b, out=y), 0.1)) / (4 * m * n)
 
 
 def _calls(values: int) -> dict[str, tuple[float, Callable[[], object]]]:

@@ -1,0 +1,199 @@
+"""This machine's CPU as one more board: one thread, fp32, by CPU time. Its rates are measured once, then kept."""
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from bench.case.causes import CAUSES
+from bench.devices import cpu_device
+from bench.errors import UserError
+from bench.files import cache_folder, replace_file
+from bench.predict.ops import Op, Trace
+from bench.predict.predicted import LEVELS, PASS_PHASES, Error, Half, Predicted
+from bench.reading import read_json
+from bench.record.environment import version
+
+CLOCK = "cpu-time"
+# Larger results are mapped anew at every call and given back: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems.
+MAPPED = 32 * 2**20
+SMALL, LARGE = 2**16, 2**23  # values of a tensor of a decoder's activations, and of one that no cache holds
+_IN_CACHE, _BEYOND = 16 * 2**20, 64 * 2**20  # bytes of an operator; between them the rate changes evenly
+_NARROW = 32
+_OP_HALF = (0.3, 0.5)  # of what an operator costs Python and the dispatcher, in another model: a guess
+# By the beginning of an operator's name, the first that fits; for the rest its kind says enough.
+_BY_NAME = {
+    "tanh_backward": "tanh_backward", "tanh": "tanh", "gelu_backward": "tanh", "gelu": "tanh", "exp": "silu",
+    "silu_backward": "silu_backward", "silu": "silu", "sigmoid": "silu", "pow": "power", "cat": "rows",
+    "native_layer_norm_backward": "norm_backward", "_fused_rms_norm_backward": "norm_backward",
+    "_softmax_backward": "softmax_backward", "_log_softmax_backward": "softmax_backward", "mean": "reduction",
+    "neg": "one", "slice_backward": "rows", "copy_": "rows",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CpuBoard:
+    """One thread of a CPU. Times in microseconds."""
+
+    name: str
+    gemm: dict[str, list[float]]  # by gemm_class: us a multiplication, a value of w, of x, of y, and a call
+    fresh: float  # us a byte of results above MAPPED
+    memory: dict[str, tuple[float, float]]  # us a byte by class of operators, in the cache and beyond it
+    attention: tuple[float, float]  # us a FLOP, forward and backward
+    operator: tuple[float, float]  # of Python, the dispatcher and autograd, forward and backward
+    errors: dict[str, Half]  # half widths of the 80 and 90 % intervals of an operator, by its own microbenchmarks
+    source: str
+
+
+_BOARD: TypeAdapter[CpuBoard] = TypeAdapter(CpuBoard)
+
+
+def measured_cpu(fresh: bool = False) -> CpuBoard:
+    """The rates of this machine's CPU: what is remembered, else measured in about 10 s. fresh: in any case."""
+    if not fresh and (known := remembered_cpu()) is not None:
+        return known
+    board = _measured()
+    if (path := _path()) is not None:
+        with suppress(OSError):  # a full disk: they are measured again next time
+            replace_file(path, json.dumps(asdict(board)) + "\n")
+    return board
+
+
+def remembered_cpu() -> CpuBoard | None:
+    """What `measured_cpu` has kept for this CPU and this torch; None where it has nothing. No torch."""
+    path = _path()
+    try:
+        return None if path is None else _BOARD.validate_python(read_json(path))
+    except (UserError, ValidationError):
+        return None
+
+
+def _path() -> Path | None:
+    folder = cache_folder("cpu")
+    key = json.dumps([cpu_device().name, version("torch"), platform.python_version()])
+    return None if folder is None else folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+
+def _measured() -> CpuBoard:
+    import torch
+
+    from bench.predict import cpu_rates
+    from bench.predict.host import operator_us
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        gemm, off = cpu_rates.gemm_rates()
+        memory, memory_off = cpu_rates.memory_rates(SMALL, LARGE)
+        attention, attention_off = cpu_rates.attention_rates()
+        fresh = cpu_rates.fresh_rate()
+        operator = operator_us(process_time, on_gpu=False, as_gpu=False)
+    finally:
+        torch.set_num_threads(threads)
+    skinny = [e for c, each in off.items() if c != "wide" for e in each]
+    found = {"gemm": off["wide"], "skinny": skinny, "memory": memory_off, "attention": attention_off}
+    return CpuBoard(
+        name=cpu_device().name,
+        gemm=gemm,
+        fresh=fresh,
+        memory=memory,
+        attention=attention,
+        operator=operator,
+        errors={kind: half_widths(each) for kind, each in found.items()},
+        source=f"measured on this machine {date.today()}: {cpu_device().name}, one thread",
+    )
+
+
+def half_widths(errors: Sequence[float]) -> Half:
+    """What 80 and 90 % of held-out errors stay below."""
+    low, high = (float(np.quantile(errors, level / 100, method="higher")) for level in LEVELS)
+    return low, high
+
+
+def cpu_us(board: CpuBoard, op: Op) -> float:
+    """The time of one operator without what it costs Python and the dispatcher."""
+    if op.kind == "gemm":
+        m, n, k, batch = op.sizes
+        us = sum(a * b for a, b in zip(board.gemm[_class(op)], gemm_terms(m, n, k, batch), strict=True))
+        result = batch * m * n * op.width
+        return us + (board.fresh * result if result > MAPPED else 0.0)
+    if op.kind == "attention":
+        return board.attention[op.backward] * op.flops
+    near, far = board.memory[_class(op)]
+    share = min(1.0, max(0.0, (op.bytes - _IN_CACHE) / (_BEYOND - _IN_CACHE)))
+    return op.bytes * (near + share * (far - near))
+
+
+def gemm_class(m: int, n: int, k: int) -> str:
+    """Below 32 a side has code of its own in libraries: a narrow result, a flat one, a short sum; else wide."""
+    return "narrow" if n < _NARROW else "flat" if m < _NARROW else "short" if k < _NARROW else "wide"
+
+
+def gemm_terms(m: int, n: int, k: int, batch: int = 1) -> tuple[int, int, int, int, int]:
+    """Multiplications, values of w, of x and of y, and 1: what a GEMM's time is a sum of."""
+    return batch * m * n * k, batch * n * k, batch * m * k, batch * m * n, 1
+
+
+def _class(op: Op) -> str:
+    """The key of the board's rates."""
+    if op.kind == "gemm":
+        return gemm_class(*op.sizes[:3])
+    name = op.name.partition("::")[2]
+    found = next((c for start, c in _BY_NAME.items() if name.startswith(start)), None)
+    return found or {"cast": "one"}.get(op.kind, op.kind)
+
+
+def price_cpu(
+    trace: Trace, board: CpuBoard, passes: Sequence[str], micro_steps: int = 1
+) -> dict[tuple[str, str], Predicted]:
+    """The passes of a case by (pass, clock), of `trace(case, on_gpu=False)`; the one clock is cpu-time."""
+    us = {op: cpu_us(board, op) for ops in trace.phases.values() for op in ops}
+    out = {}
+    for pass_ in passes:
+        phases = PASS_PHASES[pass_]
+        if pass_ == "step":
+            phases = phases[:2] * micro_steps + phases[2:]
+        out[pass_, CLOCK] = _predict(board, us, pass_, [(p, trace.phases.get(p, ())) for p in phases])
+    return out
+
+
+def _predict(
+    board: CpuBoard, us: dict[Op, float], pass_: str, phases: Sequence[tuple[str, tuple[Op, ...]]]
+) -> Predicted:
+    parts = dict.fromkeys(CAUSES, 0.0)
+    by_source: dict[str, float] = {}
+    halves: dict[str, Half] = {"operators": _OP_HALF}
+    for phase, ops in phases:
+        parts["gaps"] += len(ops) * board.operator[phase == "backward"] / 1e3
+        for op in ops:
+            ms = us[op] / 1e3
+            kind = op.kind if op.kind in ("gemm", "attention") else "memory"
+            kind = "skinny" if kind == "gemm" and _class(op) != "wide" else kind
+            source = f"cpu {kind} {op.cause}"
+            halves[source] = board.errors[kind]
+            parts[op.cause] += ms
+            by_source[source] = by_source.get(source, 0.0) + ms
+    by_source["operators"] = parts["gaps"]
+    total = sum(parts.values())
+    shares = {s: (ms / total if total else 0.0) for s, ms in by_source.items()}
+    low, high = (sum((share * halves[s][i]) ** 2 for s, share in shares.items()) ** 0.5 for i in (0, 1))
+    return Predicted(
+        pass_=pass_,
+        clock=CLOCK,
+        ms=total,
+        half=(low, high),
+        gpu_ms=total,
+        host_ms=None,
+        launches=sum(len(ops) for _, ops in phases),
+        parts={cause: ms for cause, ms in parts.items() if ms},
+        errors={s: Error(ms, halves[s]) for s, ms in by_source.items()},
+        host_limit_us=0.0,
+    )
