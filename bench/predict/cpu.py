@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from time import process_time
+from typing import get_args
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -17,18 +18,27 @@ from bench.case.causes import CAUSES
 from bench.devices import cpu_device
 from bench.errors import UserError
 from bench.files import cache_folder, replace_file
+from bench.predict.boards import MemoryKind
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import LEVELS, PASS_PHASES, Error, Half, Predicted
+from bench.predict.price import FUSED
 from bench.reading import read_json
 from bench.record.environment import version
 
 CLOCK = "cpu-time"
+GEMM_CLASSES = ("wide", "narrow", "flat", "short")
 # Larger results are mapped anew at every call and given back: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems.
 MAPPED = 32 * 2**20
 SMALL, LARGE = 2**16, 2**23  # values of a tensor of a decoder's activations, and of one that no cache holds
 _IN_CACHE, _BEYOND = 16 * 2**20, 64 * 2**20  # bytes of an operator; between them the rate changes evenly
 _NARROW = 32
-_OP_HALF = (0.3, 0.5)  # of what an operator costs Python and the dispatcher, in another model: a guess
+_MAYBE = 2**17  # larger results may be new to the process as well, by what was freed before: M_MMAP_THRESHOLD
+# Half widths that no microbenchmark says: guesses.
+_OP_HALF = (0.3, 0.5)  # of what an operator costs Python and the dispatcher, in another model
+_MAPPED_HALF = (0.3, 0.5)  # of what new memory costs
+_MAYBE_HALF = (0.5, 1.0)  # of what results between _MAYBE and MAPPED would cost in new memory; counted as none
+_SPEED_HALF = (0.1, 0.2)  # of all rates at another hour, by neighbours and clock rate: equal for all cases of a run
+_RUN_HALF = (0.02, 0.03)  # of one case's time from run to run
 # By the beginning of an operator's name, the first that fits; for the rest its kind says enough.
 _BY_NAME = {
     "tanh_backward": "tanh_backward", "tanh": "tanh", "gelu_backward": "tanh", "gelu": "tanh", "exp": "silu",
@@ -71,9 +81,19 @@ def remembered_cpu() -> CpuBoard | None:
     """What `measured_cpu` has kept for this CPU and this torch; None where it has nothing. No torch."""
     path = _path()
     try:
-        return None if path is None else _BOARD.validate_python(read_json(path))
+        board = None if path is None else _BOARD.validate_python(read_json(path))
     except (UserError, ValidationError):
         return None
+    return board if board is not None and _whole(board) else None
+
+
+def _whole(board: CpuBoard) -> bool:
+    """Whether a board has every rate, and none that cannot be."""
+    rates = [*board.gemm.values(), *board.memory.values(), board.attention, board.operator, [board.fresh]]
+    valid = all(0 <= rate < 1e6 for each in rates for rate in each)
+    named = set(board.memory) >= {*get_args(MemoryKind), *_BY_NAME.values()} - {"cast"}
+    sized = set(board.gemm) == set(GEMM_CLASSES) and all(len(each) == 5 for each in board.gemm.values())
+    return valid and named and sized and set(board.errors) == {"gemm", "skinny", "memory", "attention"}
 
 
 def _path() -> Path | None:
@@ -123,13 +143,22 @@ def cpu_us(board: CpuBoard, op: Op) -> float:
     if op.kind == "gemm":
         m, n, k, batch = op.sizes
         us = sum(a * b for a, b in zip(board.gemm[_class(op)], gemm_terms(m, n, k, batch), strict=True))
-        result = batch * m * n * op.width
-        return us + (board.fresh * result if result > MAPPED else 0.0)
+        return us + (_new_us(board, op) if _result(op) > MAPPED else 0.0)
     if op.kind == "attention":
         return board.attention[op.backward] * op.flops
     near, far = board.memory[_class(op)]
     share = min(1.0, max(0.0, (op.bytes - _IN_CACHE) / (_BEYOND - _IN_CACHE)))
     return op.bytes * (near + share * (far - near))
+
+
+def _result(op: Op) -> float:
+    """Bytes of a GEMM's result."""
+    return op.sizes[0] * op.sizes[1] * op.sizes[3] * op.width if op.kind == "gemm" else 0.0
+
+
+def _new_us(board: CpuBoard, op: Op) -> float:
+    """What a GEMM's result costs more in memory that is new to the process."""
+    return board.fresh * _result(op)
 
 
 def gemm_class(m: int, n: int, k: int) -> str:
@@ -154,7 +183,15 @@ def _class(op: Op) -> str:
 def price_cpu(
     trace: Trace, board: CpuBoard, passes: Sequence[str], micro_steps: int = 1
 ) -> dict[tuple[str, str], Predicted]:
-    """The passes of a case by (pass, clock), of `trace(case, on_gpu=False)`; the one clock is cpu-time."""
+    """The passes of a case by (pass, clock), of `trace(case, on_gpu=False)`; the one clock is cpu-time.
+
+    Raises UserError for what the rates do not speak of: other products than fp32 ones, and kernels of a GPU.
+    """
+    for op in {op for ops in trace.phases.values() for op in ops}:
+        if op.kind in FUSED:
+            raise UserError(f"--gpu cpu: {op.name} needs an NVIDIA GPU. Take impl eager or peft.")
+        if op.kind in ("gemm", "attention") and op.width != 4:
+            raise UserError("--gpu cpu: 16-bit products are not predicted on a CPU. Take precision fp32.")
     us = {op: cpu_us(board, op) for ops in trace.phases.values() for op in ops}
     out = {}
     for pass_ in passes:
@@ -170,19 +207,28 @@ def _predict(
 ) -> Predicted:
     parts = dict.fromkeys(CAUSES, 0.0)
     by_source: dict[str, float] = {}
-    halves: dict[str, Half] = {"operators": _OP_HALF}
+    halves: dict[str, Half] = {}
+
+    def count(source: str, ms: float, half: Half) -> None:
+        by_source[source] = by_source.get(source, 0.0) + ms
+        halves[source] = half
+
     for phase, ops in phases:
-        parts["gaps"] += len(ops) * board.operator[phase == "backward"] / 1e3
+        cost = len(ops) * board.operator[phase == "backward"] / 1e3
+        parts["gaps"] += cost
+        count("cpu operators", cost, _OP_HALF)
         for op in ops:
-            ms = us[op] / 1e3
+            parts[op.cause] += us[op] / 1e3
+            new = _new_us(board, op) / 1e3
+            mapped = _result(op) > MAPPED
             kind = op.kind if op.kind in ("gemm", "attention") else "memory"
             kind = "skinny" if kind == "gemm" and _class(op) != "wide" else kind
-            source = f"cpu {kind} {op.cause}"
-            halves[source] = board.errors[kind]
-            parts[op.cause] += ms
-            by_source[source] = by_source.get(source, 0.0) + ms
-    by_source["operators"] = parts["gaps"]
+            count(f"cpu {kind} {op.cause}", us[op] / 1e3 - mapped * new, board.errors[kind])
+            if _result(op) > _MAYBE:
+                count(f"cpu memory mapped {mapped}", new, _MAPPED_HALF if mapped else _MAYBE_HALF)
     total = sum(parts.values())
+    count("cpu speed", total, _SPEED_HALF)
+    count(f"cpu run of {total!r} ms", total, _RUN_HALF)  # each pass of each case has its own
     shares = {s: (ms / total if total else 0.0) for s, ms in by_source.items()}
     low, high = (sum((share * halves[s][i]) ** 2 for s, share in shares.items()) ** 0.5 for i in (0, 1))
     return Predicted(

@@ -1,4 +1,4 @@
-"""What one thread of this machine's CPU takes for the operators of a decoder: measured once, in about 8 s of CPU time.
+"""What one thread of this machine's CPU takes for the operators of a decoder: measured once, in about 10 s of CPU time.
 
 Each number has a physical meaning; none comes from a measured case.
 """
@@ -14,9 +14,8 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from bench.predict.cpu import gemm_class, gemm_terms
+from bench.predict.cpu import GEMM_CLASSES, gemm_class, gemm_terms
 
-QUANTILE = 0.3  # of repeated calls: other work on the machine only ever adds
 MIB = 2**20
 # (rows, out, in) of x W^T, dY W and dY^T x, in this order by `_product`: wide ones, an adapter's, and of short sums.
 _WIDE = [(64, 1024, 1024), (64, 4096, 1024), (64, 1024, 4096), (128, 1024, 1024), (128, 3072, 1024), (128, 1600, 6400),
@@ -27,7 +26,7 @@ _SUMS = [(1024, 1024, 64), (4096, 1024, 64), (1024, 4096, 128), (2048, 2048, 128
 
 
 def seconds(call: Callable[[], object], least: float = 0.02, now: Callable[[], float] = process_time) -> float:
-    """CPU time of a call: a low quantile of at least five after two more, and of `least` seconds."""
+    """CPU time of a call: the median of at least five after two more, and of `least` seconds."""
     call()
     call()
     times: list[float] = []
@@ -35,7 +34,7 @@ def seconds(call: Callable[[], object], least: float = 0.02, now: Callable[[], f
         start = now()
         call()
         times.append(now() - start)
-    return float(np.quantile(times, QUANTILE))
+    return float(np.median(times))
 
 
 def fit_gemms(features: NDArray[Any], us: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -75,7 +74,7 @@ def gemm_rates() -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     x, y = torch.randn(16, 64, 64), torch.randn(16, 64, 64)
     rows.append(("wide", gemm_terms(64, 64, 64, 16), 1e6 * seconds(lambda: torch.bmm(x, y))))
     numbers, errors = {}, {}
-    for one in ("wide", "narrow", "flat", "short"):
+    for one in GEMM_CLASSES:
         of = [(f, us) for c, f, us in rows if c == one]
         found, ratios = fit_gemms(np.array([f for f, _ in of], dtype=float), np.array([us for _, us in of]))
         numbers[one], errors[one] = found.tolist(), np.abs(ratios - 1).tolist()
