@@ -180,6 +180,12 @@ def _class(op: Op) -> str:
     return found or {"cast": "one"}.get(op.kind, op.kind)
 
 
+def _error_kind(op: Op) -> str:
+    if op.kind == "gemm":
+        return "gemm" if _class(op) == "wide" else "skinny"
+    return op.kind if op.kind == "attention" else "memory"
+
+
 def price_cpu(
     trace: Trace, board: CpuBoard, passes: Sequence[str], micro_steps: int = 1
 ) -> dict[tuple[str, str], Predicted]:
@@ -221,8 +227,7 @@ def _predict(
             parts[op.cause] += us[op] / 1e3
             new = _new_us(board, op) / 1e3
             mapped = _result(op) > MAPPED
-            kind = op.kind if op.kind in ("gemm", "attention") else "memory"
-            kind = "skinny" if kind == "gemm" and _class(op) != "wide" else kind
+            kind = _error_kind(op)
             count(f"cpu {kind} {op.cause}", us[op] / 1e3 - mapped * new, board.errors[kind])
             if _result(op) > _MAYBE:
                 count(f"cpu memory mapped {mapped}", new, _MAPPED_HALF if mapped else _MAYBE_HALF)

@@ -66,8 +66,8 @@ class Predicted:
 
     @property
     def launch_bound(self) -> bool:
-        """Whether the GPU waits for the host for more than 5 % of its own time; of graph never."""
-        return self.parts.get("gaps", 0.0) > BOUND * self.gpu_ms
+        """Whether the GPU waits for the host for more than 5 % of its own time; of graph never, nor of a CPU."""
+        return self.host_ms is not None and self.parts.get("gaps", 0.0) > BOUND * self.gpu_ms
 
     def interval(self, level: int) -> tuple[float, float]:
         """The interval of ms at 80 or 90 %."""

@@ -17,8 +17,8 @@ from bench.predict.cpu_rates import fit_gemms, seconds
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import ratio
 
-CLASSES = ("power", "tanh", "tanh_backward", "silu", "silu_backward", "norm_backward", "softmax_backward", "rows", "one",
-           "columns")  # fmt: skip
+CLASSES = ("power", "tanh", "tanh_backward", "silu", "silu_backward", "norm_backward", "softmax_backward", "rows",
+           "one", "columns")  # fmt: skip
 BOARD = CpuBoard(
     name="Made Up",
     gemm={"wide": [1e-5, 1e-4, 0.0, 0.0, 3.0], "narrow": [1e-4, 0.0, 0.0, 0.0, 0.0], "flat": [2e-4, 0.0, 0.0, 0.0, 0.0],
