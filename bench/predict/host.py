@@ -84,25 +84,39 @@ def _path() -> Path | None:
 def _measured(now: Callable[[], float]) -> Host:
     import torch
 
+    on_gpu = torch.cuda.is_available()
+    launch = 0.0 if on_gpu else LAUNCH_US
+    forward, backward = operator_us(now, on_gpu, torch.cuda.synchronize if on_gpu else None)
+    more = f", and {LAUNCH_US:g} us for a launch, which a machine without a GPU cannot measure"
+    source = f"measured on this machine {date.today()}: {machine()}{'' if on_gpu else more}"
+    return Host(forward + launch, backward + launch, source)
+
+
+def operator_us(
+    now: Callable[[], float], on_gpu: bool, synchronize: Callable[[], None] | None = None, as_gpu: bool = True
+) -> tuple[float, float]:
+    """Time of a tiny model over its operators that launch something, forward and backward, in microseconds.
+
+    now: seconds. on_gpu: where the model is; synchronize: what waits for it. as_gpu: operators are counted as a GPU
+    has them, else as a CPU.
+    """
+    import torch
+
     from bench.models.build import build
     from bench.predict.whole import trace_whole
 
-    on_gpu, threads = torch.cuda.is_available(), torch.get_num_threads()
+    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         cases = _cases(Path(folder))
         works = [build(case, "cuda" if on_gpu else "cpu") for case in cases]
-        traces = [trace_whole(case) for case in cases]
+        traces = [trace_whole(case, as_gpu) for case in cases]
     torch.set_num_threads(1)
     try:
-        seconds = _rounds(works, now, torch.cuda.synchronize if on_gpu else lambda: None)
+        seconds = _rounds(works, now, synchronize or (lambda: None))
     finally:
         torch.set_num_threads(threads)
-    operators = [sum(len(t.phases[phase]) for t in traces) for phase in ("forward", "backward")]
-    launch = 0.0 if on_gpu else LAUNCH_US
-    forward_us, backward_us = (float(s * 1e6 / n + launch) for s, n in zip(seconds, operators, strict=True))
-    more = f", and {LAUNCH_US:g} us for a launch, which a machine without a GPU cannot measure"
-    source = f"measured on this machine {date.today()}: {machine()}{'' if on_gpu else more}"
-    return Host(forward_us, backward_us, source)
+    forward, backward = (sum(len(t.phases[phase]) for t in traces) for phase in ("forward", "backward"))
+    return float(seconds[0] * 1e6 / forward), float(seconds[1] * 1e6 / backward)
 
 
 def _cases(folder: Path) -> list[Case]:

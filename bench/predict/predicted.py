@@ -63,8 +63,8 @@ class Predicted:
 
     @property
     def launch_bound(self) -> bool:
-        """Whether the GPU waits for the host for more than 5 % of the time that it works; of graph never."""
-        return self.parts.get("gaps", 0.0) > BOUND * self.gpu_ms
+        """Whether the GPU waits for the host for more than 5 % of its own time; of graph never, nor of a CPU."""
+        return self.host_ms is not None and self.parts.get("gaps", 0.0) > BOUND * self.gpu_ms
 
     def interval(self, level: int) -> tuple[float, float]:
         """The interval of ms at 80 or 90 %."""
@@ -141,7 +141,7 @@ def _predict(
     errors = {source: float(of[clock] @ count) for source, of in known.sources.items()}
     errors = {source: wrong for source, wrong in errors.items() if wrong}
     if cost is not None and us:
-        half = _root_sum({source: wrong / gpu_us for source, wrong in errors.items()})[1]
+        half = root_sum({source: wrong / gpu_us for source, wrong in errors.items()})[1]
         of_gpu, of_host = slopes(gpu, host, start, (half, HOST_HALF[1]))
         errors = {source: wrong * of_gpu for source, wrong in errors.items()}
         errors[_HOST] = of_host * float(host.sum())
@@ -174,22 +174,24 @@ def _parts(ops: Sequence[Op], ms: NDArray[Any], gaps: float) -> dict[str, float]
     return {cause: of for cause, of in found.items() if of}
 
 
-def _root_sum(shares: Mapping[Source, float]) -> Half:
+def root_sum(shares: Mapping[Source, float]) -> Half:
+    """Half widths of what is wrong by these shares of itself if the sources are, each independently of the others."""
     low, high = (sqrt(sum((share * source.half[i]) ** 2 for source, share in shares.items())) for i in (0, 1))
     return low, high
 
 
 def _half(shares: Mapping[Source, float], quantity: str) -> Half:
-    low, high = _root_sum(shares)
+    low, high = root_sum(shares)
     return low * MODEL_FACTOR[quantity], high * MODEL_FACTOR[quantity]
 
 
 def ratio(of: Predicted, base: Predicted) -> Ratio:
     """of over base. An error of a source that both have counts by the difference of its shares of their times, which is
-    the derivative of the ratio's logarithm: as far as the shares agree, it cancels."""
+    the derivative of the ratio's logarithm: as far as the shares agree, it cancels. MODEL_FACTOR is of GPUs."""
     sources = dict.fromkeys([*of.errors, *base.errors])
     shares = {s: of.errors.get(s, 0.0) / of.ms - base.errors.get(s, 0.0) / base.ms for s in sources}
-    return Ratio(of.ms / base.ms, _half(shares, "ratio"))
+    on_gpu = of.clock in ("graph", "eager")
+    return Ratio(of.ms / base.ms, _half(shares, "ratio") if on_gpu else root_sum(shares))
 
 
 def as_split(p: Predicted) -> Split:

@@ -157,13 +157,13 @@ def _on_boards(
 
 
 def _on_cpu(plan: Plan, traces: dict[Case, Trace | tuple[Outcome, str]]) -> list[Line]:
-    from bench.predict.cpu import price_cpu
+    from bench.predict.cpu import measured_cpu, price_cpu
 
-    name, lines = cpu_device().name, []
+    name, board, lines = cpu_device().name, measured_cpu(), []
     for case in plan.cases:
         found = traces[case]
         if isinstance(found, Trace):
-            prices: Prices = price_cpu(found, plan.passes, case.micro_steps)
+            prices: Prices = price_cpu(found, board, plan.passes, case.micro_steps)
             lines.append(Line(case, "cpu", name, found=prices))
         else:
             lines.append(Line(case, "cpu", name, *found))
