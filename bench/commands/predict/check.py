@@ -122,8 +122,8 @@ def _about_models(models: Models | None) -> Iterator[str]:
             yield (
                 f"To hold 90 % of the rows of models not seen, intervals of a {what} have to be {found.factor:.2f}"
                 f" times as wide as the errors of operators say, by {found.rows} rows of {found.subjects} models; where"
-                f" each model is left out in turn, the factor of the others holds {found.held:.0%} of the rows. They are"
-                f" widened {factor:g} times, which the shares held above have in them."
+                f" each model is left out in turn, the factor of the others holds {found.held:.0%} of the rows. They"
+                f" are widened {factor:g} times, which the shares held above have in them."
             )
     known, left_out = models.chosen.known, models.chosen.left_out
     yield f"{len(known)} published rows of whole models can be expressed; {sum(left_out.values())} are left out:"
