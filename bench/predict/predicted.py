@@ -21,6 +21,7 @@ from bench.predict.queues import BOUND, eager_us, host_limit_us, slopes
 from bench.record.causes import Part, Split
 
 LEVELS = (80, 90)
+OPERATOR_HALF = (0.1, 0.15)  # of the host's cost of one cause's operators, which are not all alike: a guess
 HOST_HALF = (0.15, 0.25)  # half widths of the host's cost, which was measured at another time: a guess
 
 # By which half widths are widened, since whole models miss by more than the errors of their operators say. From rows of
@@ -144,6 +145,10 @@ def _predict(
         of_gpu, of_host = slopes(gpu, host, start, (half, HOST_HALF[1]))
         errors = {source: wrong * of_gpu for source, wrong in errors.items()}
         errors[_HOST] = of_host * float(host.sum())
+        of_op = np.bincount(which, host, len(ops))
+        for op, by_host in zip(ops, of_op, strict=True):
+            source = Source("", "host", op.cause, OPERATOR_HALF)
+            errors[source] = errors.get(source, 0.0) + of_host * float(by_host)
     return Predicted(
         pass_=pass_,
         clock="graph" if cost is None else "eager",

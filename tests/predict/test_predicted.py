@@ -11,7 +11,7 @@ from bench.causes.attribution import PHASES
 from bench.predict import predicted
 from bench.predict.boards import boards
 from bench.predict.ops import Op, Trace
-from bench.predict.predicted import HOST_HALF, Host, Predicted, as_split, price, ratio
+from bench.predict.predicted import HOST_HALF, OPERATOR_HALF, Host, Predicted, as_split, price, ratio
 from bench.record.causes import sentence
 from bench.record.stats import Estimate
 from tests.conftest import ROOT
@@ -156,7 +156,8 @@ def test_half_widths_are_widened_for_whole_models(monkeypatch: pytest.MonkeyPatc
 
 def test_a_launch_bound_pass_is_as_uncertain_as_the_host() -> None:
     small = replace(CAST, bytes=1e3)
-    assert forward(*[small] * 500, host=SLOW).half == pytest.approx(HOST_HALF, rel=0.01)
+    halves = [hypot(*of) for of in zip(HOST_HALF, OPERATOR_HALF, strict=True)]
+    assert forward(*[small] * 500, host=SLOW).half == pytest.approx(halves, rel=0.01)
     assert forward(*[BASE] * 500, host=FAST).half == pytest.approx((0.1, 0.2), rel=0.01)
 
 
