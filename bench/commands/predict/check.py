@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.case import Case
 from bench.commands.predict.groups import Group, Tracer
-from bench.commands.predict.measured import RESULTS, Models, model_level, operators, results
+from bench.commands.predict.measured import RESULTS, Models, model_level, of_this_cpu, operators, results
 from bench.commands.predict.paper import PAPER, paper
 from bench.errors import UserError
 from bench.files import replace_file
@@ -50,7 +50,7 @@ def check(
         groups += operators(published)
         models = model_level(tracer, published)
         groups += models.groups
-    groups = [*paper(tracer, tables), *results(tracer, measured), *groups]
+    groups = [*paper(tracer, tables), *results(tracer, measured), *of_this_cpu(), *groups]
     _show(groups, models)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)

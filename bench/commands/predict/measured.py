@@ -7,17 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from bench.case import read_case
+from bench.case.schema import PASSES
 from bench.commands.predict.groups import TYPICAL, Group, Tracer, judge, judge_ratio
 from bench.errors import UserError
 from bench.files import cache_folder
 from bench.folder import usable
 from bench.predict.boards import Board, ErrorKind, board
 from bench.predict.changes import changed
+from bench.predict.cpu import CLOCK, price_cpu, remembered_cpu
 from bench.predict.fit import Check, refit
 from bench.predict.fitting import half_widths
 from bench.predict.judged import Judged
 from bench.predict.known_models import Chosen, Known, read_model_level, with_config
 from bench.predict.predicted import Predicted, price, ratio
+from bench.predict.trace import trace
+from bench.record.ratios import baselines
 from bench.record.read import read_rows
 
 RESULTS = Path(__file__).parents[3] / "results"
@@ -38,6 +42,33 @@ def results(tracer: Tracer, folder: Path = RESULTS) -> list[Group]:
         if path.suffix == ".csv" or not path.with_suffix(".csv").exists():
             out += _of_folder(tracer, path.parent, known)
     return out
+
+
+def of_this_cpu(folder: Path = RESULTS / "cpu" / "reference" / "table1") -> list[Group]:
+    """The record of Table 1's blocks on a CPU beside predictions by this machine's rates; nothing where it was measured
+    on another CPU, or where this one's rates were never measured (`predict --gpu cpu` does)."""
+    rates = remembered_cpu()
+    rows = [r for r in read_rows(folder)[0] if r.get("status") == "ok" and r.get("clock") == CLOCK]
+    if rates is None or not rows or any(r.get("gpu") != rates.name for r in rows):
+        return []
+    measured = {(read_case(row), str(row["pass"])): float(row["median_ms"]) for row in rows}
+    found = {case: price_cpu(trace(case, on_gpu=False), rates, PASSES[:3]) for case, _ in measured}
+    full = baselines(found)
+    times, ratios = [], []
+    for (case, pass_), ms in measured.items():
+        key = (pass_, CLOCK)
+        if key not in found[case]:
+            continue
+        subject, base = f"{case.model} {case.seq}", full.get(case.comparison)
+        times.append(judge(subject, found[case][key], ms))
+        if base is not None and base != case and (base, pass_) in measured:
+            quotient = ratio(found[case][key], found[base][key])
+            ratios.append(judge_ratio(subject, quotient, ms / measured[base, pass_]))
+    section = f"This CPU, blocks of Table 1 ({rates.name}; rates {rates.source.partition(':')[0]})"
+    return [
+        Group("times", times, section=section),
+        Group("ratios to Full-FT", ratios, 0.15, section=section, of="ratio"),
+    ]
 
 
 def _of_folder(tracer: Tracer, folder: Path, known: Board) -> Iterator[Group]:
