@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from time import process_time
@@ -19,6 +19,7 @@ from bench.devices import cpu_device
 from bench.errors import UserError
 from bench.files import cache_folder, replace_file
 from bench.predict.boards import MemoryKind
+from bench.predict.cpu_board import GEMM_CLASSES, CpuBoard, gemm_class, gemm_terms
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import LEVELS, PASS_PHASES, Error, Half, Predicted
 from bench.predict.price import FUSED
@@ -26,12 +27,10 @@ from bench.reading import read_json
 from bench.record.environment import version
 
 CLOCK = "cpu-time"
-GEMM_CLASSES = ("wide", "narrow", "flat", "short")
 # Larger results are mapped anew at every call and given back: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems.
 MAPPED = 32 * 2**20
 SMALL, LARGE = 2**16, 2**23  # values of a tensor of a decoder's activations, and of one that no cache holds
 _IN_CACHE, _BEYOND = 16 * 2**20, 64 * 2**20  # bytes of an operator; between them the rate changes evenly
-_NARROW = 32
 _MAYBE = 2**17  # larger results may be new to the process as well, by what was freed before: M_MMAP_THRESHOLD
 # Half widths that no microbenchmark says: guesses.
 _OP_HALF = (0.3, 0.5)  # of what an operator costs Python and the dispatcher, in another model
@@ -47,20 +46,6 @@ _BY_NAME = {
     "_softmax_backward": "softmax_backward", "_log_softmax_backward": "softmax_backward", "mean": "reduction",
     "neg": "one", "slice_backward": "rows", "copy_": "rows",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class CpuBoard:
-    """One thread of a CPU. Times in microseconds."""
-
-    name: str
-    gemm: dict[str, list[float]]  # by gemm_class: us a multiplication, a value of w, of x, of y, and a call
-    fresh: float  # us a byte of results above MAPPED
-    memory: dict[str, tuple[float, float]]  # us a byte by class of operators, in the cache and beyond it
-    attention: tuple[float, float]  # us a FLOP, forward and backward
-    operator: tuple[float, float]  # of Python, the dispatcher and autograd, forward and backward
-    errors: dict[str, Half]  # half widths of the 80 and 90 % intervals of an operator, by its own microbenchmarks
-    source: str
 
 
 _BOARD: TypeAdapter[CpuBoard] = TypeAdapter(CpuBoard)
@@ -159,16 +144,6 @@ def _result(op: Op) -> float:
 def _new_us(board: CpuBoard, op: Op) -> float:
     """What a GEMM's result costs more in memory that is new to the process."""
     return board.fresh * _result(op)
-
-
-def gemm_class(m: int, n: int, k: int) -> str:
-    """Below 32 a side has code of its own in libraries: a narrow result, a flat one, a short sum; else wide."""
-    return "narrow" if n < _NARROW else "flat" if m < _NARROW else "short" if k < _NARROW else "wide"
-
-
-def gemm_terms(m: int, n: int, k: int, batch: int = 1) -> tuple[int, int, int, int, int]:
-    """Multiplications, values of w, of x and of y, and 1: what a GEMM's time is a sum of."""
-    return batch * m * n * k, batch * n * k, batch * m * k, batch * m * n, 1
 
 
 def _class(op: Op) -> str:
