@@ -36,8 +36,8 @@ _MAYBE = 2**17  # larger results may be new to the process as well, by what was 
 _OP_HALF = (0.3, 0.5)  # of what an operator costs Python and the dispatcher, in another model
 _MAPPED_HALF = (0.3, 0.5)  # of what new memory costs
 _MAYBE_HALF = (0.5, 1.0)  # of what results between _MAYBE and MAPPED would cost in new memory; counted as none
-_SPEED_HALF = (0.1, 0.2)  # of all rates at another hour, by neighbours and clock rate: equal for all cases of a run
-_RUN_HALF = (0.02, 0.03)  # of one case's time from run to run
+_SPEED_HALF = (0.3, 0.5)  # of all rates on another day, by neighbours and clock rate: equal for all cases of a run
+_RUN_HALF = (0.03, 0.05)  # of one case's time from process to process
 # By the beginning of an operator's name, the first that fits; for the rest its kind says enough.
 _BY_NAME = {
     "tanh_backward": "tanh_backward", "tanh": "tanh", "gelu_backward": "tanh", "gelu": "tanh", "exp": "silu",
