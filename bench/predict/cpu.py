@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
+from itertools import count
 from pathlib import Path
 from time import process_time
 from typing import get_args
@@ -38,6 +39,7 @@ _MAPPED_HALF = (0.3, 0.5)  # of what new memory costs
 _MAYBE_HALF = (0.5, 1.0)  # of what results between _MAYBE and MAPPED would cost in new memory; counted as none
 _SPEED_HALF = (0.3, 0.5)  # of all rates on another day, by neighbours and clock rate: equal for all cases of a run
 _RUN_HALF = (0.03, 0.05)  # of one case's time from process to process
+_RUNS = count()
 # By the beginning of an operator's name, the first that fits; for the rest its kind says enough.
 _BY_NAME = {
     "tanh_backward": "tanh_backward", "tanh": "tanh", "gelu_backward": "tanh", "gelu": "tanh", "exp": "silu",
@@ -166,6 +168,8 @@ def price_cpu(
 ) -> dict[tuple[str, str], Predicted]:
     """The passes of a case by (pass, clock), of `trace(case, on_gpu=False)`; the one clock is cpu-time.
 
+    Each call stands for a process of its own: in a ratio of two calls' predictions even equal traces differ by that.
+
     Raises UserError for what the rates do not speak of: other products than fp32 ones, and kernels of a GPU.
     """
     for op in {op for ops in trace.phases.values() for op in ops}:
@@ -190,25 +194,25 @@ def _predict(
     by_source: dict[str, float] = {}
     halves: dict[str, Half] = {}
 
-    def count(source: str, ms: float, half: Half) -> None:
+    def add(source: str, ms: float, half: Half) -> None:
         by_source[source] = by_source.get(source, 0.0) + ms
         halves[source] = half
 
     for phase, ops in phases:
         cost = len(ops) * board.operator[phase == "backward"] / 1e3
         parts["gaps"] += cost
-        count("cpu operators", cost, _OP_HALF)
+        add("cpu operators", cost, _OP_HALF)
         for op in ops:
             parts[op.cause] += us[op] / 1e3
             new = _new_us(board, op) / 1e3
             mapped = _result(op) > MAPPED
             kind = _error_kind(op)
-            count(f"cpu {kind} {op.cause}", us[op] / 1e3 - mapped * new, board.errors[kind])
+            add(f"cpu {kind} {op.cause}", us[op] / 1e3 - mapped * new, board.errors[kind])
             if _result(op) > _MAYBE:
-                count(f"cpu memory mapped {mapped}", new, _MAPPED_HALF if mapped else _MAYBE_HALF)
+                add(f"cpu memory mapped {mapped}", new, _MAPPED_HALF if mapped else _MAYBE_HALF)
     total = sum(parts.values())
-    count("cpu speed", total, _SPEED_HALF)
-    count(f"cpu run of {total!r} ms", total, _RUN_HALF)  # each pass of each case has its own
+    add("cpu speed", total, _SPEED_HALF)
+    add(f"cpu run {next(_RUNS)}", total, _RUN_HALF)  # each pass of each case has its own
     shares = {s: (ms / total if total else 0.0) for s, ms in by_source.items()}
     low, high = (sum((share * halves[s][i]) ** 2 for s, share in shares.items()) ** 0.5 for i in (0, 1))
     return Predicted(
