@@ -14,7 +14,7 @@ ARGS ?=
 WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 TEST ?= -m "not slow" --benchmark-skip -n $(WORKERS)
 
-.PHONY: help setup bench campaign test test-all lint report publish wheel doctor audit tune zoo fit aa clean
+.PHONY: help setup bench campaign test test-all lint report publish predict wheel doctor audit tune zoo fit aa clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -66,6 +66,12 @@ publish:  ## Put a measured folder where git sees it: make publish GPU=h100 SWEE
 	find "$$DRAFT" -name samples.jsonl -size +1024k -exec gzip -9 -n {} +
 	if [ -e "$$TO" ]; then mv "$$TO" "$$DRAFT.old"; fi && mv "$$DRAFT" "$$TO" && rm -rf "$$DRAFT.old"
 	git add -A "$$TO"
+
+comma := ,
+PREDICTED = results/predicted/$(notdir $(basename $(SWEEP)))-$(subst $(comma),-,$(GPU))
+
+predict: $(READY)  ## What SWEEP would take on boards that are not here, with intervals: GPU=a100,h100,rtx5090
+	@$(PY) -m bench predict $(SWEEP) --gpu $(GPU) --out $(PREDICTED) $(ARGS) && $(PY) -m plots $(PREDICTED)
 
 wheel: $(READY)  ## Build dist/lorabench-*.whl: the kernels alone, as the package lorabench
 	rm -rf build && $(PY) -m build --wheel --no-isolation  # an old build/ would put deleted modules into the wheel

@@ -9,10 +9,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from bench.errors import EMPTY, UserError, one_line, printable, short
 from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
+
+if TYPE_CHECKING:
+    from plots.data.predictions import Predictions
 
 MOST_EXAMPLES = 10**12
 MOST_PRICE = 10**6
@@ -59,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="DIR",
         nargs="+",
         type=_path,
-        help="a results folder, such as results/cpu/table1; or a folder "
+        help="a results folder, such as results/cpu/table1; a folder of bench predict; or a folder "
         "of bench train or bench evaluate, which fills Table 2 of the results folders beside it",
     )
     parser.add_argument(
@@ -71,15 +74,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--price", metavar="NUMBER", help="of an hour on the device, in any currency: adds the cost of a million tokens"
     )
+    parser.add_argument(
+        "--into",
+        metavar="PAGE",
+        type=_path,
+        help="of one folder of bench predict: put its tables into this page, between the comments that begin and end "
+        "the predicted table 1",
+    )
     asked = parser.parse_args(arguments)
+    from bench.record.predictions import holds_predictions
     from plots.data.load import load
+    from plots.data.predictions import load_predictions
 
     try:
         if not 1 <= asked.examples <= MOST_EXAMPLES:
             raise UserError(f"--examples {short(asked.examples)}: an epoch has from 1 to {MOST_EXAMPLES:,} examples.")
         price = _price(asked.price)
-        runs = [load_run(path) for path in asked.folders if is_run(path)]
-        folders = [load(path) for path in asked.folders if not is_run(path)]
+        predicted = [load_predictions(path) for path in asked.folders if holds_predictions(path)]
+        if asked.into and (len(predicted), len(asked.folders)) != (1, 1):
+            raise UserError(f"--into {asked.into}: this goes with one folder of bench predict, and no other.")
+        measured = [path for path in asked.folders if not holds_predictions(path)]
+        runs = [load_run(path) for path in measured if is_run(path)]
+        folders = [load(path) for path in measured if not is_run(path)]
         if asked.out and folders:
             raise UserError(
                 f"--out {asked.out}: this is for runs alone. {folders[0].path} is a results folder, and is drawn into."
@@ -87,6 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         _say(f"python -m plots: {error}")
         return 2
+    if status := _predictions(predicted, asked.into):
+        return status
+    if predicted and not measured:
+        return 0
     if not folders:
         return _runs_alone(asked.out or asked.folders[0].resolve().parent, runs, asked.examples)
     from plots.report import draw
@@ -103,6 +123,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         print(one_line(f"{folder.path}: {', '.join(path.name for path in written)}"))
         print(printable(said))
+    return 0
+
+
+def _predictions(found: "Sequence[Predictions]", into: Path | None) -> int:
+    from plots.predicted import draw_predictions, write_into
+
+    for one in found:
+        try:
+            with terminate_as_interrupt():
+                written = draw_predictions(one)
+                if into:
+                    write_into(into, one)
+        except (OSError, UserError) as error:
+            told = error if isinstance(error, UserError) else f"cannot write into {one.path}: {error}"
+            _say(f"python -m plots: {told}")
+            return 2
+        print(one_line(f"{one.path}: {', '.join(path.name for path in written)}; predicted, not measured"))
     return 0
 
 

@@ -1,5 +1,6 @@
 """The boards that times are predicted for: what their makers say, and what was fitted to published timings."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,7 @@ class Board:
     errors: dict[ErrorKind, tuple[float, float]]  # half widths of the 80 and 90 % intervals, of the predicted time
     fitted: Source  # whose rows the numbers of `gemm` come from: its own grid, its squares alone, its neighbour's
     sources: dict[str, str]  # of each number or group of numbers
+    memory_gib: float | None = None  # as it is sold; None where that is not known
 
     @property
     def tf32_tflops(self) -> float:
@@ -66,6 +68,7 @@ class Sheet(Strict):
     bf16_tflops: float
     fp32_tflops: float
     memory_tbs: float
+    memory_gib: float
     l2_mib: float
     source: str
 
@@ -144,6 +147,7 @@ def assemble(key: str, given: Given, fitted: Fitted) -> Board:
         tflops=sheet.bf16_tflops,
         fp32_tflops=sheet.fp32_tflops,
         bandwidth_tbs=sheet.memory_tbs,
+        memory_gib=sheet.memory_gib,
         l2_mib=given.l2_mib or sheet.l2_mib,
         l2_tbs=given.l2_tbs,
         warm=given.warm,
@@ -161,3 +165,8 @@ def assemble(key: str, given: Given, fitted: Fitted) -> Board:
 def _in_gpus_yaml(name: str) -> Sheet:
     entry = next(e for entries in known_devices().values() for e in entries if e["name"] == name)
     return Sheet(**{field: entry[field] for field in Sheet.model_fields})
+
+
+def numbers_version() -> str:
+    """8 hex digits over all that prices depend on beside the code: boards.yaml and fitted.yaml."""
+    return hashlib.sha256(b"".join((_HERE / f).read_bytes() for f in ("boards.yaml", "fitted.yaml"))).hexdigest()[:8]

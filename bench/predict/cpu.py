@@ -5,7 +5,7 @@ import json
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from itertools import count
 from pathlib import Path
@@ -16,14 +16,15 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from bench.case.causes import CAUSES
+from bench.causes.attribution import PHASES
 from bench.devices import cpu_device
 from bench.errors import UserError
 from bench.files import cache_folder, replace_file
 from bench.predict.boards import MemoryKind
-from bench.predict.cpu_board import GEMM_CLASSES, CpuBoard, gemm_class, gemm_terms
+from bench.predict.cpu_gemm import GEMM_CLASSES, gemm_class, gemm_terms
 from bench.predict.ops import Op, Trace
-from bench.predict.predicted import LEVELS, PASS_PHASES, Error, Half, Predicted
-from bench.predict.price import FUSED
+from bench.predict.predicted import LEVELS, Half, Predicted, root_sum
+from bench.predict.price import FUSED, Source
 from bench.reading import read_json
 from bench.record.environment import version
 
@@ -48,6 +49,20 @@ _BY_NAME = {
     "_softmax_backward": "softmax_backward", "_log_softmax_backward": "softmax_backward", "mean": "reduction",
     "neg": "one", "slice_backward": "rows", "copy_": "rows",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CpuBoard:
+    """One thread of a CPU. Times in microseconds."""
+
+    name: str
+    gemm: dict[str, list[float]]  # by gemm_class: us a multiplication, a value of w, of x, of y, and a call
+    fresh: float  # us a byte of results above MAPPED
+    memory: dict[str, tuple[float, float]]  # us a byte by class of operators, in the cache and beyond it
+    attention: tuple[float, float]  # us a FLOP, forward and backward
+    operator: tuple[float, float]  # of Python, the dispatcher and autograd, forward and backward
+    errors: dict[str, Half]  # half widths of the 80 and 90 % intervals of an operator, by its own microbenchmarks
+    source: str
 
 
 _BOARD: TypeAdapter[CpuBoard] = TypeAdapter(CpuBoard)
@@ -180,7 +195,7 @@ def price_cpu(
     us = {op: cpu_us(board, op) for ops in trace.phases.values() for op in ops}
     out = {}
     for pass_ in passes:
-        phases = PASS_PHASES[pass_]
+        phases = PHASES[pass_]
         if pass_ == "step":
             phases = phases[:2] * micro_steps + phases[2:]
         out[pass_, CLOCK] = _predict(board, us, pass_, [(p, trace.phases.get(p, ())) for p in phases])
@@ -191,39 +206,36 @@ def _predict(
     board: CpuBoard, us: dict[Op, float], pass_: str, phases: Sequence[tuple[str, tuple[Op, ...]]]
 ) -> Predicted:
     parts = dict.fromkeys(CAUSES, 0.0)
-    by_source: dict[str, float] = {}
-    halves: dict[str, Half] = {}
+    errors: dict[Source, float] = {}
 
-    def add(source: str, ms: float, half: Half) -> None:
-        by_source[source] = by_source.get(source, 0.0) + ms
-        halves[source] = half
+    def add(kind: str, cause: str, ms: float, half: Half) -> None:
+        source = Source("cpu", kind, cause, half)
+        errors[source] = errors.get(source, 0.0) + ms
 
     for phase, ops in phases:
         cost = len(ops) * board.operator[phase == "backward"] / 1e3
         parts["gaps"] += cost
-        add("cpu operators", cost, _OP_HALF)
+        add("operators", "", cost, _OP_HALF)
         for op in ops:
             parts[op.cause] += us[op] / 1e3
             new = _new_us(board, op) / 1e3
             mapped = _result(op) > MAPPED
             kind = _error_kind(op)
-            add(f"cpu {kind} {op.cause}", us[op] / 1e3 - mapped * new, board.errors[kind])
+            add(kind, op.cause, us[op] / 1e3 - mapped * new, board.errors[kind])
             if _result(op) > _MAYBE:
-                add(f"cpu memory mapped {mapped}", new, _MAPPED_HALF if mapped else _MAYBE_HALF)
+                add("mapped", str(mapped), new, _MAPPED_HALF if mapped else _MAYBE_HALF)
     total = sum(parts.values())
-    add("cpu speed", total, _SPEED_HALF)
-    add(f"cpu run {next(_RUNS)}", total, _RUN_HALF)  # each pass of each case has its own
-    shares = {s: (ms / total if total else 0.0) for s, ms in by_source.items()}
-    low, high = (sum((share * halves[s][i]) ** 2 for s, share in shares.items()) ** 0.5 for i in (0, 1))
+    add("speed", "", total, _SPEED_HALF)
+    add("run", str(next(_RUNS)), total, _RUN_HALF)  # each pass of each case has its own
     return Predicted(
         pass_=pass_,
         clock=CLOCK,
         ms=total,
-        half=(low, high),
+        half=root_sum({source: ms / total if total else 0.0 for source, ms in errors.items()}),
         gpu_ms=total,
         host_ms=None,
         launches=sum(len(ops) for _, ops in phases),
         parts={cause: ms for cause, ms in parts.items() if ms},
-        errors={s: Error(ms, halves[s]) for s, ms in by_source.items()},
+        errors=errors,
         host_limit_us=0.0,
     )

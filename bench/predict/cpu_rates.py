@@ -14,7 +14,7 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from bench.predict.cpu_board import GEMM_CLASSES, gemm_class, gemm_terms
+from bench.predict.cpu_gemm import GEMM_CLASSES, gemm_class, gemm_terms
 
 MIB = 2**20
 # (rows, out, in) of x W^T, dY W and dY^T x, in this order by `_product`: wide ones, an adapter's, and of short sums.

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,16 @@ def trace(case: Case, on_gpu: bool = True) -> Trace:
 
 
 def _key(case: Case, on_gpu: bool) -> str:
-    """Of all that a trace depends on; of the length of a step only what is in a micro-step."""
-    assert case.shape is not None or case.model is None
+    """Of all that a trace depends on."""
     config = None if case.shape is None else dict(case.shape.config) | {"layers": case.shape.num_layers}
-    of = [case.axes(), config, on_gpu, source_hash(), [version(p) for p in _PACKAGES]]
+    of = [case.axes(), config, on_gpu, _state()]
     return hashlib.sha256(json.dumps(of, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+@cache
+def _state() -> list[str | None]:
+    """Of the code and of the packages that it calls."""
+    return [source_hash(), *map(version, _PACKAGES)]
 
 
 def _read(path: Path) -> Trace | None:

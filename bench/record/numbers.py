@@ -16,6 +16,16 @@ def with_interval(found: Estimate, most: int = 9) -> str:
     return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
 
 
+def with_span(value: float, low: float, high: float) -> str:
+    """'61.9 (55 .. 69)': how a prediction is written, so that it never looks like a measured value."""
+    return f"{_three(value)} ({_three(low)} .. {_three(high)})"
+
+
+def _three(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def decimals(found: Estimate) -> int:
     """Decimals that show two digits of the uncertainty, but no more than four digits of a value of 1 or more."""
     size = max(floor(log10(abs(found.value))), -2) if found.value else 0

@@ -1,6 +1,6 @@
 """From a sweep file to the cases a run measures on this device."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
@@ -42,10 +42,17 @@ class Plan:
         return [(p, c) for clock in self.clocks for c in clocks_of(clock) for p in self.passes]
 
 
-def make_plan(sweep: str, on_cpu: bool, where: list[str] | tuple[str, ...] = ()) -> Plan:
-    """Reads a sweep and expands it for a GPU or for the CPU. Raises UserError where either cannot be done."""
+def make_plan(
+    sweep: str,
+    on_cpu: bool,
+    where: list[str] | tuple[str, ...] = (),
+    change: Callable[[SweepFile], SweepFile] = lambda file: file,
+) -> Plan:
+    """Reads a sweep and expands it for a GPU or for the CPU. change: to what the file says, by values that are valid.
+    Raises UserError where either cannot be done."""
     path = sweep_path(sweep)
     file, read = read_sweep(path)
+    file = change(file)
     conditions = parse_where(where, (*AXES, "case_id", "pass"))
     instead = file.cpu.axes.given() if on_cpu else {}
     asked = _asked_for(file, conditions)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from bench.predict.boards import Board, Gemm
+from bench.predict.ops import MEMORY_KINDS
 
 EASY = Gemm(t0_us=2.0, e=1.0, k0=0.0, ebw=1.0, pen=0.0, sag=0.0)
 
@@ -21,11 +22,11 @@ def made_up(**fields: Any) -> Board:
         "l2_tbs": 10.0,
         "warm": 0.0,
         "gemm": EASY,
-        "shares": {"elementwise": 0.8, "norm": 0.5},
+        "shares": dict.fromkeys(MEMORY_KINDS, 0.8) | {"norm": 0.5},
         "attention": {"forward": 0.5, "backward": 0.25},
         "launch_us": 2.5,
         "graph_us": 1.0,
-        "errors": {},
+        "errors": {"gemm": (0.1, 0.2), "memory": (0.3, 0.5), "attention": (0.25, 0.4)},
         "fitted": "grid",
         "sources": {},
     }

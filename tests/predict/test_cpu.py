@@ -12,8 +12,8 @@ import torch
 from bench.errors import UserError
 from bench.predict import cpu
 from bench.predict.boards import MemoryKind
-from bench.predict.cpu import MAPPED, cpu_us, half_widths, price_cpu, remembered_cpu
-from bench.predict.cpu_board import CpuBoard, gemm_class, gemm_terms
+from bench.predict.cpu import MAPPED, CpuBoard, cpu_us, half_widths, price_cpu, remembered_cpu
+from bench.predict.cpu_gemm import gemm_class, gemm_terms
 from bench.predict.cpu_rates import fit_gemms, seconds
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import ratio
