@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date
+from itertools import count
 from pathlib import Path
 from time import process_time
 from typing import get_args
@@ -39,6 +40,7 @@ _MAPPED_HALF = (0.3, 0.5)  # of what new memory costs
 _MAYBE_HALF = (0.5, 1.0)  # of what results between _MAYBE and MAPPED would cost in new memory; counted as none
 _SPEED_HALF = (0.3, 0.5)  # of all rates on another day, by neighbours and clock rate: equal for all cases of a run
 _RUN_HALF = (0.03, 0.05)  # of one case's time from process to process
+_RUNS = count()
 # By the beginning of an operator's name, the first that fits; for the rest its kind says enough.
 _BY_NAME = {
     "tanh_backward": "tanh_backward", "tanh": "tanh", "gelu_backward": "tanh", "gelu": "tanh", "exp": "silu",
@@ -181,6 +183,8 @@ def price_cpu(
 ) -> dict[tuple[str, str], Predicted]:
     """The passes of a case by (pass, clock), of `trace(case, on_gpu=False)`; the one clock is cpu-time.
 
+    Each call stands for a process of its own: in a ratio of two calls' predictions even equal traces differ by that.
+
     Raises UserError for what the rates do not speak of: other products than fp32 ones, and kernels of a GPU.
     """
     for op in {op for ops in trace.phases.values() for op in ops}:
@@ -204,25 +208,25 @@ def _predict(
     parts = dict.fromkeys(CAUSES, 0.0)
     errors: dict[Source, float] = {}
 
-    def count(kind: str, cause: str, ms: float, half: Half) -> None:
+    def add(kind: str, cause: str, ms: float, half: Half) -> None:
         source = Source("cpu", kind, cause, half)
         errors[source] = errors.get(source, 0.0) + ms
 
     for phase, ops in phases:
         cost = len(ops) * board.operator[phase == "backward"] / 1e3
         parts["gaps"] += cost
-        count("operators", "", cost, _OP_HALF)
+        add("operators", "", cost, _OP_HALF)
         for op in ops:
             parts[op.cause] += us[op] / 1e3
             new = _new_us(board, op) / 1e3
             mapped = _result(op) > MAPPED
             kind = _error_kind(op)
-            count(kind, op.cause, us[op] / 1e3 - mapped * new, board.errors[kind])
+            add(kind, op.cause, us[op] / 1e3 - mapped * new, board.errors[kind])
             if _result(op) > _MAYBE:
-                count("mapped", str(mapped), new, _MAPPED_HALF if mapped else _MAYBE_HALF)
+                add("mapped", str(mapped), new, _MAPPED_HALF if mapped else _MAYBE_HALF)
     total = sum(parts.values())
-    count("speed", "", total, _SPEED_HALF)
-    count("run", f"{total!r} ms", total, _RUN_HALF)  # each pass of each case has its own
+    add("speed", "", total, _SPEED_HALF)
+    add("run", str(next(_RUNS)), total, _RUN_HALF)  # each pass of each case has its own
     return Predicted(
         pass_=pass_,
         clock=CLOCK,
