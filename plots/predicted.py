@@ -10,7 +10,7 @@ from plots.figures.predicted import predicted_figure
 from plots.render.blocks import Block, Heading, Para
 from plots.render.files import staged
 from plots.render.markdown import markdown
-from plots.tables.predicted import board_tables, comparison_table
+from plots.tables.predicted import board_tables, comparison_tables
 
 REPORT, FIGURE = "predicted.md", "predicted_ratio"
 BEGIN, END = "<!-- predicted table 1 -->", "<!-- end -->"
@@ -30,7 +30,7 @@ def draw_predictions(found: Predictions) -> list[Path]:
                 f" published of a board. {found.provenance}"
             ),
             *(figure for figure in figures if figure),
-            *(comparison_table(found, clock) for clock in found.clocks if len(found.boards) > 1),
+            *(t for clock in found.clocks if len(found.boards) > 1 for t in comparison_tables(found, clock)),
             *board_tables(found),
         ]
         (drafts / REPORT).write_text(markdown(blocks), encoding="utf-8")
@@ -39,11 +39,17 @@ def draw_predictions(found: Predictions) -> list[Path]:
 
 
 def write_into(page: Path, found: Predictions) -> None:
-    """Puts the tables by board between the page's two comments. Raises UserError where it has none, and OSError."""
+    """Puts the figure and the tables by board between the page's two comments, and the figure beside the page. Raises
+    UserError where it has none, and OSError."""
     text = read_text(page)
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(f"--into {page}: it has no lines {BEGIN} and {END}, between which the table would go.")
-    tables = markdown([comparison_table(found, clock) for clock in found.clocks])
-    replace_file(page, f"{before}{BEGIN}\n\n{tables}\n{END}{after}")
+    blocks: list[Block] = []
+    with staged(page.parent) as drafts:
+        if found.clocks and (figure := predicted_figure(found, found.clocks[0], drafts / FIGURE)):
+            blocks.append(figure)
+            (drafts / f"{FIGURE}.svg").unlink()  # a page shows the other
+    blocks += [table for clock in found.clocks for table in comparison_tables(found, clock)]
+    replace_file(page, f"{before}{BEGIN}\n\n{markdown(blocks)}\n{END}{after}")

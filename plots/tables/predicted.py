@@ -33,19 +33,22 @@ def _board_table(found: Predictions, board: str, clock: str) -> Table:
     return Table(title, caption, ("Model", "Batch x length", "Training type"), heads, tuple(lines))
 
 
-def comparison_table(found: Predictions, clock: str) -> Table:
-    """All boards side by side: time and ratio of the headline's pass."""
-    lines = []
+def comparison_tables(found: Predictions, clock: str) -> list[Table]:
+    """All boards side by side: ratios, then times, of the headline's pass."""
+    said = f"clock {clock}: {SAID.get(clock, clock)}"
+    ratios, times = [], []
     for case in found.cases:
-        cells: list[str] = []
-        for board in found.boards:
-            time = span(found.time(case, board, found.headline, clock)) or found.word(case, board)
-            cells += [time, _ratio(found, case, board, clock)]
-        lines.append((*_lead(found, case), *cells))
-    heads = tuple((f"{name}, predicted", ("ms", "ratio")) for name in found.boards.values())
-    caption = f"Predicted, not measured: {found.headline}. {SHOWN} % intervals. {WINNER} {found.provenance}"
-    title = f"Predicted by board, clock {clock}: {SAID.get(clock, clock)}"
-    return Table(title, caption, ("Model", "Batch x length", "Training type"), heads, tuple(lines))
+        ratios.append((*_lead(found, case), *(_ratio(found, case, board, clock) for board in found.boards)))
+        of_boards = (span(found.time(case, board, found.headline, clock)) for board in found.boards)
+        words = (found.word(case, board) for board in found.boards)
+        times.append((*_lead(found, case), *(time or word for time, word in zip(of_boards, words, strict=True))))
+    lead = ("Model", "Batch x length", "Training type")
+    names: tuple[tuple[str, tuple[str, ...]], ...] = tuple((f"{name}, predicted", ()) for name in found.boards.values())
+    caption = f"Predicted, not measured: {found.headline}. {SHOWN} % intervals. {{}}{found.provenance}"
+    return [
+        Table(f"Predicted ratio to Full-FT, {said}", caption.format(f"{WINNER} "), lead, names, tuple(ratios)),
+        Table(f"Predicted time, ms, {said}", caption.format(""), lead, names, tuple(times)),
+    ]
 
 
 def _lead(found: Predictions, case: Case) -> tuple[str, str, str]:

@@ -33,7 +33,7 @@ def test_a_report_and_a_figure_a_clock(folder: Path, capsys: pytest.CaptureFixtu
     heads = [above for above, line in pairwise(lines) if line.startswith("| ---")]
     for head in heads:
         assert all("redicted" in cell for cell in head.strip("| ").split(" | ")[3:])
-    assert len(heads) == 2 + 2 * 2
+    assert len(heads) == 2 * 2 + 2 * 2
     assert all("redicted" in line for line in lines if line.startswith(("#", "![")))
     for path in folder.glob("*.svg"):
         text = path.read_text()
@@ -57,7 +57,13 @@ def test_the_table_goes_between_a_pages_comments(folder: Path, tmp_path: Path) -
     assert main([str(folder), "--into", str(page)]) == 0
     first = page.read_text()
     assert first.startswith("# Page\n\n<!-- predicted table 1 -->\n") and first.endswith("<!-- end -->\n\nrest\n")
-    assert "Predicted, not measured" in first and "stale" not in first and "Predicted on 20" in first
+    assert (tmp_path / "predicted_ratio.png").stat().st_size > 1000
+    assert (
+        "(predicted_ratio.png)" in first
+        and "Predicted, not measured" in first
+        and "stale" not in first
+        and "Predicted on 20" in first
+    )
     assert main([str(folder), "--into", str(page)]) == 0 and page.read_text() == first
 
 
