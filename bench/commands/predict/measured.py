@@ -12,7 +12,7 @@ from bench.commands.predict.groups import TYPICAL, Group, Tracer, judge, judge_r
 from bench.errors import UserError
 from bench.files import cache_folder
 from bench.folder import usable
-from bench.predict.boards import Board, ErrorKind, board
+from bench.predict.boards import Board, ErrorKind, board, boards
 from bench.predict.changes import changed
 from bench.predict.cpu import CLOCK, price_cpu, remembered_cpu
 from bench.predict.fit import Check, refit
@@ -32,16 +32,18 @@ _UNSEEN = {"shapes held out": 0.06, "board held out": 0.09, "memory, every other
 
 
 def results(tracer: Tracer, folder: Path = RESULTS) -> list[Group]:
-    """Every published results folder of a GPU that boards.yaml knows, a group for each board and clock."""
+    """Every published results folder of a GPU that boards.yaml knows by its name, a group for each board and clock."""
     out: list[Group] = []
-    for path in sorted(folder.glob("*/reference/*/rows.*")):
-        try:
-            known = board(path.parents[2].name)
-        except UserError:
-            continue
-        if path.suffix == ".csv" or not path.with_suffix(".csv").exists():
-            out += _of_folder(tracer, path.parent, known)
+    for path in sorted({rows.parent for rows in folder.glob("*/reference/*/rows.*")}):
+        for name in sorted({str(row.get("gpu")) for row in read_rows(path)[0]}):
+            if known := _named(name):
+                out += _of_folder(tracer, path, name, known)
     return out
+
+
+def _named(name: str) -> Board | None:
+    """The board that NVML calls so: 'NVIDIA GeForce RTX 5090' is the RTX 5090."""
+    return next((known for known in boards().values() if f" {name}".endswith(f" {known.name}")), None)
 
 
 def of_this_cpu(folder: Path = RESULTS / "cpu" / "reference" / "table1") -> list[Group]:
@@ -71,11 +73,11 @@ def of_this_cpu(folder: Path = RESULTS / "cpu" / "reference" / "table1") -> list
     ]
 
 
-def _of_folder(tracer: Tracer, folder: Path, known: Board) -> Iterator[Group]:
+def _of_folder(tracer: Tracer, folder: Path, name: str, known: Board) -> Iterator[Group]:
     by_clock: dict[str, list[Judged]] = {clock: [] for clock in _CLOCKS}
     for row in read_rows(folder)[0]:
         clock, pass_, ms = row.get("clock"), row.get("pass"), row.get("median_ms")
-        if row.get("status") != "ok" or clock not in _CLOCKS or not ms or not pass_:
+        if row.get("gpu") != name or row.get("status") != "ok" or clock not in _CLOCKS or not ms or not pass_:
             continue
         case = read_case(row)
         try:

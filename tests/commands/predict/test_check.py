@@ -8,12 +8,14 @@ import pytest
 from bench.case import Case
 from bench.commands.predict.check import BEGIN, END, check, redrawn
 from bench.commands.predict.groups import TYPICAL, spanning
+from bench.commands.predict.measured import results
 from bench.commands.predict.paper import paper
 from bench.errors import UserError
 from bench.predict.boards import board
 from bench.predict.judged import Judged
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import price
+from tests.synthetic import row, write_run
 
 HEAD = "model,method,gpu,batch,seq,forward_ms,backward_ms\n"
 
@@ -106,3 +108,15 @@ def test_an_interval_over_hosts_spans_all_of_theirs() -> None:
     slow = Judged("a", 20, 15, ((18, 22), (16, 24)))
     found = spanning([Judged("a", 10, 15, ((9, 11), (8, 12))), slow])
     assert (found.predicted, found.intervals) == (10, ((9, 22), (8, 24))) and found.holds(80)
+
+
+def test_a_measured_folder_is_judged_by_the_board_that_its_rows_name(tmp_path: Path) -> None:
+    case = Case("model", "tinyllama", None, "full", "eager", "all", None, None, None, None, None, "bf16", 4, 512)
+    known, name = board("h100"), "NVIDIA H100 80GB HBM3"
+    ms = price(made_up(case), known, ("forward",))["forward", "graph"].ms
+    same = {"case_id": case.case_id, **case.axes(), "pass": "forward", "clock": "graph"}
+    lines = [row("r", 0, 0, 2 * ms, **same, gpu=name), row("r", 1, 1, None, **same, gpu=name, status="oom")]
+    write_run(tmp_path / "h100" / "reference" / "table1", [*lines, row("r", 2, 2, ms, **same, gpu="Board 1")])
+    (group,) = results(made_up, tmp_path)
+    assert [judged.error for judged in group.judged] == pytest.approx([-0.5])
+    assert known.name in group.name
