@@ -4,8 +4,10 @@ The blocks of a decoder are alike. So models of one block and of two say what ea
 the time that the whole model takes.
 """
 
+import atexit
 import hashlib
 import json
+import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -94,12 +96,18 @@ def _traced(case: Case, on_gpu: bool) -> Trace:
         return whole(case)
     blocks = case.shape.num_layers
     trained = trainable_blocks(case.trainable_layers, blocks)
-    with tempfile.TemporaryDirectory() as folder:
-        found = _from_few(whole, lambda frozen, more: _few(case, Path(folder), frozen, more), blocks - trained, trained)
-    return found or whole(case)
+    return _from_few(whole, lambda frozen, more: _few(case, frozen, more), blocks - trained, trained) or whole(case)
 
 
-def _few(case: Case, folder: Path, frozen: int, trained: int) -> Case:
+@cache
+def _configs() -> Path:
+    """A folder for as long as this process lives: of a config at the same path transformers is asked once."""
+    folder = tempfile.mkdtemp(prefix="lorabench-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _few(case: Case, frozen: int, trained: int) -> Case:
     """The case of a model with so many blocks, of which the upper train."""
     assert case.shape is not None
     config = {"model_type": case.shape.model_type, **case.shape.config}
@@ -109,8 +117,9 @@ def _few(case: Case, folder: Path, frozen: int, trained: int) -> Case:
     config |= dict.fromkeys(names, frozen + trained)
     if config.get("layer_types"):
         config["layer_types"] = config["layer_types"][: frozen + trained]
-    path = folder / f"{frozen}-{trained}.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
+    text = json.dumps(config, sort_keys=True)
+    path = _configs() / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    path.write_text(text, encoding="utf-8")
     layers = case.trainable_layers if case.trainable_layers == "all" else str(trained)
     return replace(case, model=str(path), trainable_layers=layers)
 

@@ -145,20 +145,30 @@ def unexplained(ratio: Estimate | None, total_ms: float) -> str:
 
 
 def sentence(
-    name: str, base_name: str, pass_: str, ratio: Estimate, split: Split, base: Split, verb: str = "takes"
+    name: str,
+    base_name: str,
+    pass_: str,
+    ratio: Estimate,
+    split: Split,
+    base: Split,
+    verb: str = "takes",
+    anyhow: bool = False,
 ) -> str:
     """'LoRA peft-fp32 forward takes 1.58 times Full-FT eager's: of the extra 36.1 ms, 61 % is branch GEMMs, 30 % dtype
     casts and 9 % launches/gaps.' Of a pass that is faster, the time saved is told; of one whose interval holds 1, that
-    it is not told apart. A cause whose own interval holds 0 has no share. ratio: as measured, with its interval."""
+    it is not told apart. A cause whose own interval holds 0 has no share. ratio: with its interval. anyhow: causes are
+    told of an uncertain difference too, as of a prediction, whose ends move together."""
     told = f"{name} {pass_} {verb} {with_interval(ratio, 2)} times {base_name}'s"
     beyond = split.beyond(base)
     total = sum(e.value for e in beyond.values())
     word = unexplained(ratio, total)
-    if word == APART:
+    if anyhow and total and word in (APART, UNCERTAIN):
+        told += f", {word}" * (word == APART)
+    elif word == APART:
         return f"{told}, which is {word}: there is no difference to explain."
-    if word == UNCERTAIN:
+    elif word == UNCERTAIN:
         return f"{told}: that is {word} to explain."
-    if word == DISAGREE:
+    elif word == DISAGREE:
         return f"{told}, but the medians of the two differ by {total:+.3g} ms: their causes cannot be told."
     shares = {cause: e.value / total for cause, e in beyond.items() if abs(e.value) >= LEAST * abs(total)}
     sure = {cause: share for cause, share in shares.items() if _tells(beyond[cause])}

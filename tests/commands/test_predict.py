@@ -15,6 +15,7 @@ from bench.case.predictions import CAUSE_COLUMNS, PREDICTION_ROW
 from bench.case.predictions import as_markdown as columns_as_markdown
 from bench.commands.predict.command import predict
 from bench.commands.predict.request import Request, given_host, plan_of
+from bench.errors import UserError
 from bench.predict.ops import Trace
 from bench.predict.predicted import Host
 from tests.conftest import ROOT, Cli
@@ -237,3 +238,10 @@ def test_the_default_folder_names_sweep_and_boards(tmp_path: Path, monkeypatch: 
     found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("predictions.csv")}
     names = ("table1-a100-h100", "tinyllama-batch-4-b200")
     assert found == {f"results/predicted/{name}/predictions.csv" for name in names}
+
+
+def test_a_damaged_config_is_named_with_what_is_wrong_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"model_type": "llama", "hidden_size": "x"}')
+    with pytest.raises(UserError, match=rf"^--model: {path}: hidden_size is 'x'"):
+        predict(Request("a100", model=str(path), out=tmp_path / "out", host_us="10"), made_up_trace)

@@ -191,7 +191,8 @@ def test_one_board_s_errors_do_not_cancel_another_s() -> None:
 def test_a_difference_is_told_in_the_words_of_measured_ones() -> None:
     base, more = forward(*[BASE] * 20, clock="graph"), forward(*[BASE, CAST] * 20, clock="graph")
     found = ratio(more, base)
-    told = sentence("A", "B", "forward", Estimate(found.value, 1.01, 1.2), as_split(more), as_split(base))
+    splits = as_split(more), as_split(base)
+    told = sentence("A", "B", "forward", Estimate(found.value, 1.01, 1.2), *splits)
     assert "of the extra 0.52 ms, 100 % is dtype casts." in told
 
 
@@ -224,3 +225,12 @@ def test_a_gemm_thinner_than_all_that_was_published_is_less_certain() -> None:
         for sizes in (gemm.sizes, (1024, 8, 1024, 1))
     ]
     assert halves[1] > 2 * halves[0]
+
+
+@pytest.mark.parametrize("ends", [(0.5, 2.0), (1.01, 9.0)], ids=["may be none", "may be any"])
+def test_the_causes_of_a_predicted_difference_are_told_however_uncertain_it_is(ends: tuple[float, float]) -> None:
+    base, more = forward(*[CAST] * 9, clock="graph"), forward(*[CAST] * 9, NORM, clock="graph")
+    by = Estimate(ratio(more, base).value, *ends)
+    told = sentence("A", "B", "forward", by, as_split(more), as_split(base), "is predicted to take", anyhow=True)
+    assert ("not told apart from 1" in told) == (ends[0] < 1)
+    assert "100 % is norms/activations" in told

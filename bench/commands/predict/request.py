@@ -118,7 +118,7 @@ def _with_model(request: Request) -> Callable[[SweepFile], SweepFile]:
     try:
         shape = model_shape(request.model)
     except UserError as e:
-        raise UserError(f"--{e}") from None
+        raise UserError(f"--model: {str(e).removeprefix('model: ')}") from None
     sizes = {axis: _counts(f"--{axis}", text) for axis in ("batch", "seq") if (text := getattr(request, axis))}
     for length in sizes.get("seq", []):
         if length > shape.max_positions:

@@ -95,5 +95,5 @@ def sentences(lines: Sequence[Line], passes: Sequence[str]) -> Iterator[str]:
         ratio = Estimate(quotient.value, *quotient.interval(SHOWN))
         yield sentence(
             f"{name_of(line.case)} on {line.name}", way_of(line.base.case), f"{main} ({clock})", ratio,
-            as_split(line.found[key]), as_split(line.base.found[key]), "is predicted to take",
+            as_split(line.found[key]), as_split(line.base.found[key]), "is predicted to take", anyhow=True,
         )  # fmt: skip
