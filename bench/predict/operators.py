@@ -26,7 +26,6 @@ _BY_NAME: tuple[tuple[str, MemoryKind], ...] = (
     ("_safe_softmax", "softmax"),
     ("logsumexp", "softmax"),
     ("nll_loss_forward", "gather"),
-    ("embedding_dense_backward", "gather"),
     ("embedding", "gather"),
     ("sum", "reduction"),
     ("mean", "reduction"),
@@ -68,6 +67,10 @@ def ops_of(role: Role, func: Any, args: Any, kwargs: Any, made: list[Tensor]) ->
         # Half of the products lie above the diagonal, and causal kernels leave them out.
         return [Op(role.name, role.cause, "attention", width=made[0].element_size(), bytes=moved, flops=role.flops / 2,
                    backward="backward" in name)]  # fmt: skip
+    if name == "embedding_dense_backward":  # zeros of the weight's size, and rows of dY added to some of them
+        rows = 2 * _size(args[0]) + _size(args[1])
+        zeros = Op("aten::zero_", role.cause, "elementwise", bytes=sum(map(_size, made)))
+        return [zeros, Op(role.name, role.cause, "gather", bytes=rows)]
     kind = _kind(name, _tensors((args, kwargs)), made)
     return [Op(role.name, role.cause, kind, bytes=moved, flops=role.flops)]
 
@@ -125,14 +128,15 @@ def _moved(name: str, func: Any, args: Any, kwargs: Any, made: list[Tensor]) -> 
     for argument in func._schema.arguments:
         tensors = [t for t in tree_leaves(given.get(argument.name)) if isinstance(t, Tensor)]
         size = sum(map(_size, tensors))
-        if argument.alias_info is not None and argument.alias_info.is_write:
+        # An optimizer's kernel writes gradients only to undo a GradScaler, and there is none.
+        if argument.alias_info is not None and argument.alias_info.is_write and argument.name != "grads":
             changed |= {id(t) for t in tensors}
             written += size
             size *= not name.startswith(_OVERWRITES)
         read += size
     fresh = sum(_size(t) for t in made if id(t) not in changed)
-    if name.endswith("_like") or name in ("nll_loss_backward", "embedding_dense_backward"):
-        read = sum(map(_size, _tensors(args)[:1])) * (name == "embedding_dense_backward")
+    if name.endswith("_like") or name == "nll_loss_backward":
+        read = 0.0
     if name.startswith(_PICK) and not written:  # all of what is picked is read, and its places
         read = fresh + sum(_size(t) for t in _tensors((args, kwargs)) if not t.is_floating_point())
     elif name.startswith("index") and written:  # as much is read as is written over

@@ -140,6 +140,19 @@ def test_embeddings_are_read_where_they_are_picked(tmp_path: Path, traces: Path)
     assert picked.bytes == 2 * (2 * 16 * 32) + 8 * 16  # read and written, and the ids
 
 
+def test_a_gradient_of_an_embedding_is_zeros_and_the_rows_that_were_picked(tmp_path: Path, traces: Path) -> None:
+    found = trace(make_case(write_config(tmp_path, LLAMA, vocab_size=10_000), precision="bf16"))
+    added = next(op for op in found.phases["backward"] if op.name == "aten::embedding_dense_backward")
+    zeros = next(op for op in found.phases["backward"] if op.name == "aten::zero_")
+    assert (zeros.bytes, added.bytes) == (2 * 10_000 * 32, 2 * (2 * 16 * 32) + 8 * 16)
+
+
+def test_adamw_reads_four_tensors_of_a_weights_size_and_writes_three(tmp_path: Path, traces: Path) -> None:
+    found = trace(make_case(None, **SQUARE, precision="fp32"))
+    step = next(op for op in found.phases["optimizer"] if "adamw" in op.name)
+    assert step.bytes == pytest.approx(7 * 4 * 256 * 256, rel=1e-3)  # and the count of steps
+
+
 def test_the_second_time_nothing_is_traced(tmp_path: Path, traces: Path) -> None:
     case = make_case(write_config(tmp_path, LLAMA), "paca", precision="bf16")
     first = trace(case)
