@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from bench.causes.attribution import Role
 from bench.causes.roles import GATHERS, PRODUCTS
+from bench.errors import UserError
 from bench.predict.boards import MemoryKind
 from bench.predict.ops import Op
 
@@ -62,6 +63,8 @@ def ops_of(role: Role, func: Any, args: Any, kwargs: Any, made: list[Tensor]) ->
         return _ours(name, role, args)
     if name in PRODUCTS:
         return [_gemm(role, args)]
+    if "grouped_mm" in name or "scaled_mm" in name or "convolution" in name:
+        raise UserError(f"{role.name}: such products, as of a mixture of experts, are not predicted.")
     moved = _moved(name, func, args, kwargs, made)
     if "attention" in name:
         # Half of the products lie above the diagonal, and causal kernels leave them out.
@@ -84,16 +87,17 @@ def _ours(name: Any, role: Role, args: Any) -> list[Op]:
         width = x.element_size()
         moved = width * (m * k + n * k + m * n + a.shape[0] * (m + n + k))
         flops = 2.0 * m * n * k
-        return [Op(role.name, "fused", name, (m, n, k, a.shape[0]), width, bytes=moved, flops=flops, dropout=p > 0)]
+        sizes = (m, n, k, a.shape[0])
+        return [Op(role.name, "fused", name, sizes, width, _in_fp32(x), bytes=moved, flops=flops, dropout=p > 0)]
     if name == "paca_product":
         dy, x_live = args[:2]
         (m, n), rank, width = dy.shape, x_live.shape[1], dy.element_size()
         moved = width * (m * n + m * rank + n * rank)
-        return [Op(role.name, "branch", name, (m, n, rank), width, bytes=moved, flops=2.0 * m * n * rank)]
+        return [Op(role.name, "branch", name, (m, n, rank), width, _in_fp32(dy), moved, 2.0 * m * n * rank)]
     x, weight, index = args[0], args[1], args[3]  # paca_forward: a GEMM, and a gather beside it
     (m, k), n, width = x.shape, weight.shape[0], x.element_size()
     gathered = 2 * width * m * index.shape[0] + index.numel() * index.element_size()
-    gemm = Op("aten::addmm", "base_forward", "gemm", (m, n, k, 1), width, x.dtype == torch.float32,
+    gemm = Op("aten::addmm", "base_forward", "gemm", (m, n, k, 1), width, _in_fp32(x),
               width * (m * k + n * k + m * n), 2.0 * m * n * k)  # fmt: skip
     return [gemm, Op("aten::index_select", "gathers", "gather", bytes=gathered)]
 
@@ -102,9 +106,13 @@ def _gemm(role: Role, args: Any) -> Op:
     a, b = [t for t in args if isinstance(t, Tensor)][-2:]
     m, n, k = (1 if a.dim() == 1 else a.shape[-2]), (1 if b.dim() == 1 else b.shape[-1]), a.shape[-1]
     batch, width = a.shape[0] if a.dim() == 3 else 1, a.element_size()
-    in_fp32 = a.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
     moved = width * batch * (m * k + k * n + m * n)
-    return Op(role.name, role.cause, "gemm", (m, n, k, batch), width, in_fp32, moved, role.flops)
+    return Op(role.name, role.cause, "gemm", (m, n, k, batch), width, _in_fp32(a), moved, role.flops)
+
+
+def _in_fp32(t: Tensor) -> bool:
+    """Whether a product of it runs on the ordinary cores, as torch's default has it."""
+    return t.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
 
 
 def _kind(name: str, read: list[Tensor], made: list[Tensor]) -> MemoryKind:

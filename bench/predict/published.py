@@ -154,4 +154,7 @@ def _read(folder: Path, name: str) -> pd.DataFrame:
     path = folder / name
     if not path.is_file():
         raise UserError(f"{path}: not there. The fit reads the published timings of the folder that it is given.")
-    return pd.read_csv(path)
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as e:  # no UTF-8, no table, torn
+        raise UserError(f"{path}: cannot be read as CSV ({str(e).splitlines()[0]}). Get the file again.") from None

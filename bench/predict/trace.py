@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from bench.case import Case
 from bench.case.shapes import LLAMA_LIKE, trainable_blocks
@@ -33,7 +33,7 @@ Ops = tuple[Op, ...]
 _ALIKE = ("gpt2", *LLAMA_LIKE)
 _COUNTS = ("n_layer", "n_layers", "num_layers", "num_hidden_layers")
 _PACKAGES = ("torch", "transformers", "peft", "triton")
-_PHASES: TypeAdapter[dict[str, list[int]]] = TypeAdapter(dict[str, list[int]])
+_PHASES: TypeAdapter[dict[str, list[int]]] = TypeAdapter(dict[str, list[NonNegativeInt]])
 _OPS: TypeAdapter[list[Op]] = TypeAdapter(list[Op])
 
 

@@ -170,7 +170,7 @@ def test_a_damaged_file_is_made_anew(damage: str, tmp_path: Path, traces: Path) 
     case = make_case(None, **SQUARE)
     first = trace(case)
     (file,) = traces.iterdir()
-    file.write_text(damage)
+    file.write_text(damage.replace("-1", file.read_text().replace('"forward": [0', '"forward": [-1')))
     assert trace(case) == first
     assert json.loads(file.read_text())["ops"]
 
@@ -200,3 +200,19 @@ def test_nothing_of_torch_stays_changed(traces: Path) -> None:
     with pytest.raises(ValueError, match="names no linear layer"):
         trace(make_case("gpt2-medium", "lora", "block", targets="nothing"))
     assert (nn.Module.__call__, nn.Module._apply, torch.nn.functional.dropout) == before
+
+
+def test_in_fp32_our_kernels_leave_the_work_to_cublas_and_a_columns_gradient_is_on_the_ordinary_cores(
+    tmp_path: Path, traces: Path
+) -> None:
+    model = write_config(tmp_path, LLAMA)
+    lora, paca = (trace(make_case(model, method, impl="triton", precision="fp32")) for method in ("lora", "paca"))
+    assert not of_kind(lora, "forward", "lora_forward") and of_kind(lora, "forward", "gemm")
+    assert all(op.fp32 for op in of_kind(paca, "backward", "paca_product"))
+
+
+def test_a_mixture_of_experts_is_refused(tmp_path: Path, traces: Path) -> None:
+    more = {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 1}
+    case = make_case(write_config(tmp_path, LLAMA, **more), precision="bf16")
+    with pytest.raises(UserError, match="are not predicted"):
+        trace(case)

@@ -97,7 +97,10 @@ def operators(folder: Path) -> list[Group]:
     The intervals of held-out shapes are by construction those of these rows; those of a held-out board are the other
     boards' errors.
     """
-    _, check = refit(folder)
+    try:
+        _, check = refit(folder)
+    except (AttributeError, KeyError) as e:  # a column that is not there
+        raise UserError(f"--published {folder}: not the tables of published timings ({e}).") from None
     out = []
     for name, target in _UNSEEN.items():
         of_kind = {key: ratios for key, ratios in check.items() if key[1].startswith(name)}

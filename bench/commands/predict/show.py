@@ -59,7 +59,8 @@ def table(lines: Sequence[Line], clock: str, passes: Sequence[str]) -> PlainTabl
     out = plain_table(("model", "batch x length", "method", *times, *ratios, *bound, "note"), right=(*times, ratios[0]))
     for line in lines:
         shape = f"{line.case.batch} x {line.case.seq}"
-        row = [line.case.subject, shape, line.case.training]
+        several = len({other.case.precision for other in lines}) > 1
+        row = [line.case.subject, shape, line.case.training + f" {line.case.precision}" * several]
         found = [line.found.get((p, clock)) for p in passes]
         row += [with_span(p.ms, *p.interval(SHOWN)) if p else "" for p in found]
         quotient = line.ratio((main, clock))
