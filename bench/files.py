@@ -81,6 +81,13 @@ def cache_folder(name: str) -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
+def between_marks(text: str, begin: str, end: str, new: str) -> str | None:
+    """The text with `new` from after the first `begin` to the next `end`; None where it has not both."""
+    before, found, rest = text.partition(begin)
+    _, ends, after = rest.partition(end)
+    return f"{before}{begin}{new}{end}{after}" if found and ends else None
+
+
 def check_named(flag: str, path: Path) -> None:
     """Raises UserError where `write_named` could not write to a path that a flag names."""
     try:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from bench.errors import UserError
-from bench.files import replace_file
+from bench.files import between_marks, replace_file
 from bench.reading import read_text
 from plots.data.predictions import Predictions
 from plots.figures.predicted import predicted_figure
@@ -42,9 +42,7 @@ def write_into(page: Path, found: Predictions) -> None:
     """Puts the figure and the tables by board between the page's two comments, and the figure beside the page. Raises
     UserError where it has none, and OSError."""
     text = read_text(page)
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
+    if between_marks(text, BEGIN, END, "") is None:
         raise UserError(f"--into {page}: it has no lines {BEGIN} and {END}, between which the table would go.")
     blocks: list[Block] = []
     with staged(page.parent) as drafts:
@@ -52,4 +50,6 @@ def write_into(page: Path, found: Predictions) -> None:
             blocks.append(figure)
             (drafts / f"{FIGURE}.svg").unlink()  # a page shows the other
     blocks += [table for clock in found.clocks for table in comparison_tables(found, clock)]
-    replace_file(page, f"{before}{BEGIN}\n\n{markdown(blocks)}\n{END}{after}")
+    new = between_marks(text, BEGIN, END, f"\n\n{markdown(blocks)}\n")
+    assert new is not None
+    replace_file(page, new)

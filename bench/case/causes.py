@@ -3,7 +3,7 @@ No torch."""
 
 from dataclasses import dataclass
 
-from bench.case.columns import Column
+from bench.case.columns import Column, column_table
 from bench.case.schema import PASSES
 
 
@@ -74,9 +74,8 @@ CAUSE_ROW = (
 def as_markdown() -> str:
     """The tables of docs/why.md: the causes, and the columns of causes.csv."""
     causes = [f"| {cause.label} | `{name}` | {cause.meaning} |" for name, cause in CAUSES.items()]
-    columns = [f"| `{c.name}` | {c.unit} | {c.meaning} |" for c in CAUSE_ROW]
-    tables = (["| Cause | In causes.csv | What counts as it |", *causes], ["| Column | Unit | Meaning |", *columns])
-    return "\n".join(f"{head}\n| --- | --- | --- |\n" + "\n".join(lines) + "\n" for head, *lines in tables)
+    head = ["| Cause | In causes.csv | What counts as it |", "| --- | --- | --- |"]
+    return "\n".join([*head, *causes, "", *column_table(CAUSE_ROW), ""])
 
 
 if __name__ == "__main__":

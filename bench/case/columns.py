@@ -1,5 +1,6 @@
 """The columns of rows.csv: their order, units and meanings. `python -m bench.case.columns` prints docs/columns.md."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,6 +110,12 @@ ROW = (*_FIRST, *_AXES, *_PASS, *_L2, *_FOUND)
 COLUMNS = tuple(column.name for column in ROW)  # in their order; an empty cell means not measured
 
 
+def column_table(columns: Iterable[Column]) -> list[str]:
+    """The lines of a table of columns, for docs/."""
+    lines = (f"| `{c.name}` | {c.unit} | {c.meaning.replace('|', '/')} |" for c in columns)
+    return ["| Column | Unit | Meaning |", "| --- | --- | --- |", *lines]
+
+
 def as_markdown() -> str:
     """docs/columns.md."""
     lines = [
@@ -117,9 +124,7 @@ def as_markdown() -> str:
         "One line for each case, pass, clock and repeat. An empty cell means not measured. This page is generated from"
         " the schema: `python -m bench.case.columns > docs/columns.md`.",
         "",
-        "| Column | Unit | Meaning |",
-        "| --- | --- | --- |",
-        *(f"| `{c.name}` | {c.unit} | {c.meaning.replace('|', '/')} |" for c in ROW),
+        *column_table(ROW),
     ]
     words = [f"- `{name}`: {', '.join(axis.valid)}" for name, axis in AXES.items() if axis.valid]
     return "\n".join([*lines, "", "Axes with a fixed set of words:", "", *words, ""])

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from bench.case.case import AXES
 from bench.case.causes import CAUSES
-from bench.case.columns import ROW, Column
+from bench.case.columns import ROW, Column, column_table
 
 PREDICTIONS_CSV = "predictions.csv"
 
@@ -69,8 +69,7 @@ PREDICTION_ROW = (
 
 def as_markdown() -> str:
     """The table of docs/predict.md."""
-    lines = [f"| `{c.name}` | {c.unit} | {c.meaning.replace('|', '/')} |" for c in PREDICTION_ROW]
-    return "\n".join(["| Column | Unit | Meaning |", "| --- | --- | --- |", *lines, ""])
+    return "\n".join([*column_table(PREDICTION_ROW), ""])
 
 
 if __name__ == "__main__":

@@ -1,32 +1,25 @@
 """This machine's CPU as one more board: one thread, fp32, by CPU time. Its rates are measured once, then kept."""
 
-import hashlib
-import json
-import platform
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from itertools import count
-from pathlib import Path
 from time import process_time
 from typing import get_args
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from bench.case.causes import CAUSES
 from bench.causes.attribution import PHASES
 from bench.devices import cpu_device
 from bench.errors import UserError
-from bench.files import cache_folder, replace_file
 from bench.predict.boards import MemoryKind
 from bench.predict.cpu_gemm import GEMM_CLASSES, gemm_class, gemm_terms
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import LEVELS, Half, Predicted, root_sum
 from bench.predict.price import FUSED, Source
-from bench.reading import read_json
-from bench.record.environment import version
+from bench.predict.remembered import keep, recall
 
 CLOCK = "cpu-time"
 # Larger results are mapped anew at every call and given back: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems.
@@ -73,19 +66,13 @@ def measured_cpu(fresh: bool = False) -> CpuBoard:
     if not fresh and (known := remembered_cpu()) is not None:
         return known
     board = _measured()
-    if (path := _path()) is not None:
-        with suppress(OSError):  # a full disk: they are measured again next time
-            replace_file(path, json.dumps(asdict(board)) + "\n")
+    keep("cpu", cpu_device().name, board)
     return board
 
 
 def remembered_cpu() -> CpuBoard | None:
     """What `measured_cpu` has kept for this CPU and this torch; None where it has nothing. No torch."""
-    path = _path()
-    try:
-        board = None if path is None else _BOARD.validate_python(read_json(path))
-    except (UserError, ValidationError):
-        return None
+    board = recall("cpu", cpu_device().name, _BOARD)
     return board if board is not None and _whole(board) else None
 
 
@@ -96,12 +83,6 @@ def _whole(board: CpuBoard) -> bool:
     named = set(board.memory) >= {*get_args(MemoryKind), *_BY_NAME.values()} - {"cast"}
     sized = set(board.gemm) == set(GEMM_CLASSES) and all(len(each) == 5 for each in board.gemm.values())
     return valid and named and sized and set(board.errors) == {"gemm", "skinny", "memory", "attention"}
-
-
-def _path() -> Path | None:
-    folder = cache_folder("cpu")
-    key = json.dumps([cpu_device().name, version("torch"), platform.python_version()])
-    return None if folder is None else folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
 def _measured() -> CpuBoard:

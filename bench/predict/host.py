@@ -3,28 +3,21 @@
 It is an input of every prediction with the host's queue, and differs by a factor of eight from host to host.
 """
 
-import hashlib
 import json
-import platform
 import tempfile
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from bench.case import Case
 from bench.devices import cpu_device, gpus
-from bench.errors import UserError
-from bench.files import cache_folder, replace_file
 from bench.predict.predicted import Host
-from bench.reading import read_json
-from bench.record.environment import version
+from bench.predict.remembered import keep, recall
 
 # Host time of cuLaunchKernel: 3.0 us without arguments, 3.3 with 19 (GB200, meta-pytorch/tritonbench#1017). In traces
 # of H100s, slowed down by a profiler, cudaLaunchKernel has medians of 3.3 to 5.3 us (AMD-AGI/TraceLens, tests/traces).
@@ -53,19 +46,13 @@ def measured_host(fresh: bool = False, now: Callable[[], float] = perf_counter) 
     if not fresh and (known := remembered_host()) is not None:
         return known
     host = _measured(now)
-    if (path := _path()) is not None:
-        with suppress(OSError):  # a full disk: it is measured again next time
-            replace_file(path, json.dumps(asdict(host)) + "\n")
+    keep("host", machine(), host)
     return host
 
 
 def remembered_host() -> Host | None:
     """What `measured_host` has kept for this machine, torch and Python; None where it has nothing. No torch."""
-    path = _path()
-    try:
-        host = None if path is None else _HOST.validate_python(read_json(path))
-    except (UserError, ValidationError):
-        return None
+    host = recall("host", machine(), _HOST)
     valid = host is not None and all(0 < us < 1e6 for us in (host.forward_us, host.backward_us))
     return host if valid else None
 
@@ -73,12 +60,6 @@ def remembered_host() -> Host | None:
 def machine() -> str:
     """The name of the GPU and of the CPU: what the cost is kept for."""
     return ", ".join([*(d.name for d in gpus()[:1]), cpu_device().name])
-
-
-def _path() -> Path | None:
-    folder = cache_folder("host")
-    key = json.dumps([machine(), version("torch"), platform.python_version()])
-    return None if folder is None else folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
 def _measured(now: Callable[[], float]) -> Host:

@@ -10,13 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
-
 from bench.case import Case
 from bench.errors import UserError, short
 from bench.files import replace_file
 from bench.predict.boards import Board, board
 from bench.predict.configs import CONFIGS, config_text
+from bench.predict.published import read_table
 
 # What differs from this project's own way of running a model; bench/predict/changes.py carries it out.
 Change = Literal["recompute", "plain attention", "no loss", "no head"]
@@ -78,14 +77,8 @@ class Chosen:
 def read_model_level(folder: Path) -> Chosen:
     """The rows of model_level.csv. Raises UserError where it is missing or is not that file."""
     path = folder / "model_level.csv"
-    if not path.is_file():
-        raise UserError(f"{path}: not there. --published is the folder of published timings, which has this file.")
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, OSError) as e:  # pandas' errors of parsing are ValueErrors
-        raise UserError(f"{path}: not CSV ({e}). Copy the folder of published timings again.") from None
-    if missing := [c for c in _COLUMNS if c not in rows]:
-        raise UserError(f"{path}: no column {', '.join(missing)}. Copy the folder of published timings again.")
+    where = "--published is the folder of published timings, which has this file."
+    rows = read_table(folder, path.name, _COLUMNS, where, dtype=str, keep_default_na=False)
     chosen = Chosen([], {})
     for line, row in enumerate(rows.to_dict("records"), start=2):
         try:

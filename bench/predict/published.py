@@ -3,7 +3,9 @@
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -81,28 +83,28 @@ _LEAST_BYTES_OF_EVENTS = 8e7  # NeuSight's, which show the host below
 
 def grid(folder: Path) -> dict[str, pd.DataFrame]:
     """bf16 GEMMs by board: m, n, k and us, the median of the serving stacks that timed the shape."""
-    rows = _read(folder, "gemm_bf16_grid_aiconfigurator.csv")
+    rows = _read(folder, "gemm_bf16_grid_aiconfigurator.csv", "m", "n", "k")
     rows["us"] = rows.value * 1e3
     return {key: rows[rows.gpu == gpu].groupby(["m", "n", "k"]).us.median().reset_index() for gpu, key in GRID.items()}
 
 
 def model_shapes(folder: Path) -> dict[str, pd.DataFrame]:
     """16-bit projections inside serving engines by board, from 512 tokens: m, n, k, us. Below lie launch gaps."""
-    rows = _read(folder, "gemm_model_shapes.csv")
+    rows = _read(folder, "gemm_model_shapes.csv", "m", "n", "k")
     rows["us"] = rows.value * 1e3
     return _by_board(rows[rows.m >= 512], _MODELS, ["m", "n", "k", "us"])
 
 
 def fp32(folder: Path) -> dict[str, pd.DataFrame]:
     """Products in fp32 on the ordinary cores by board, from 512 rows: m, n, k, us."""
-    rows = _read(folder, "gemm_fp32_neusight.csv")
+    rows = _read(folder, "gemm_fp32_neusight.csv", "m", "n", "k")
     rows = rows[(rows.m >= 512) & (rows.n >= 256) & (rows.k >= 256)].assign(us=lambda r: r.value * 1e3)
     return _by_board(rows, {**_MEMORY, "NVIDIA H100 80GB HBM3": "h100"}, ["m", "n", "k", "us"])
 
 
 def squares(folder: Path) -> dict[str, pd.DataFrame]:
     """16-bit squares by board: m, from 2048, and us; m is 0 in a database's rows, where tflops is the best of many."""
-    rows = _read(folder, "gemm_squares_community.csv")
+    rows = _read(folder, "gemm_squares_community.csv", "m", "dtype", "unit")
     rows = rows[rows.dtype.isin(["bf16", "fp16"]) & (rows.unit == "TFLOP/s")]
     rows = rows.assign(m=pd.to_numeric(rows.m, errors="coerce").fillna(0), tflops=rows.value.astype(float))
     return _by_board(rows[(rows.m == 0) | (rows.m >= 2048)], _SQUARES, ["m", "tflops"])
@@ -113,12 +115,12 @@ def memory(folder: Path, engines: bool = False) -> dict[str, pd.DataFrame]:
 
     engines: the serving engines' own kernels in their stead, which are others, and in part rounded to 1 us.
     """
-    rows = _read(folder, "memory_bound.csv")
+    rows = _read(folder, "memory_bound.csv", "op", "shape", "dtype", "method", "pass", "unit", "bytes", "source")
     rows = rows[rows.unit.isin(["ms", "us"]) & ~rows.dtype.astype(str).str.contains("double|long|int")]
     rows["us"] = rows.value.astype(float) * rows.unit.map({"ms": 1e3, "us": 1.0})
     looked_up = (rows.op == "embedding") & (rows.method == "huggingface") & (rows["pass"] == "forward")
     rows.loc[looked_up, "bytes"] = rows["shape"][looked_up].map(_looked_up_bytes)
-    fp32 = _read(folder, "memory_bound_fp32_neusight.csv")
+    fp32 = _read(folder, "memory_bound_fp32_neusight.csv", "op", "dtype", "bytes", "source")
     fp32 = fp32[fp32.bytes > _LEAST_BYTES_OF_EVENTS].assign(us=fp32.value * 1e3)
     both = pd.concat([rows[rows.bytes > _LEAST_BYTES], fp32])
     both["kind"] = both.op.map({op: kind for kind, ops in _KINDS.items() for op in ops})
@@ -150,11 +152,21 @@ def _by_board(rows: pd.DataFrame, keys: dict[str, str], columns: list[str]) -> d
     return {str(key): part[columns].reset_index(drop=True) for key, part in rows.groupby("key")}
 
 
-def _read(folder: Path, name: str) -> pd.DataFrame:
-    path = folder / name
+def read_table(folder: Path, name: str, columns: Iterable[str], where: str, **how: Any) -> pd.DataFrame:
+    """A file of published timings. columns: that it must have; where: which folder has such a file; how: as pandas has
+    it. Raises UserError for a file that is missing or is not that one."""
+    path, again = folder / name, "Copy the folder of published timings again."
     if not path.is_file():
-        raise UserError(f"{path}: not there. The fit reads the published timings of the folder that it is given.")
+        raise UserError(f"{path}: not there. {where}")
     try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as e:  # no UTF-8, no table, torn
-        raise UserError(f"{path}: cannot be read as CSV ({str(e).splitlines()[0]}). Get the file again.") from None
+        rows = pd.read_csv(path, **how)
+    except (OSError, ValueError) as e:  # pandas' errors of parsing are ValueErrors, as those of UTF-8
+        raise UserError(f"{path}: not CSV ({str(e).splitlines()[0]}). {again}") from None
+    if missing := [c for c in columns if c not in rows]:
+        raise UserError(f"{path}: no column {', '.join(missing)}. {again}")
+    return rows
+
+
+def _read(folder: Path, name: str, *more: str) -> pd.DataFrame:
+    where = "The fit reads the published timings of the folder that it is given."
+    return read_table(folder, name, ("gpu", "value", *more), where)

@@ -1,7 +1,5 @@
 """causes.csv: what the time of a pass goes into; and the sentence that tells a difference to Full-FT by its causes."""
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isclose
@@ -11,10 +9,9 @@ from typing import Any
 from bench.case.causes import AGREES, CAUSE_ROW, CAUSES, SOURCES
 from bench.case.schema import PASSES
 from bench.errors import listed, short
-from bench.files import replace_file
 from bench.reading import shape_of
 from bench.record.numbers import with_interval
-from bench.record.read import CELLS, read_csv
+from bench.record.read import CELLS, read_csv, write_csv
 from bench.record.stats import RATIO_TELLS, Estimate
 
 CAUSES_CSV = "causes.csv"
@@ -87,16 +84,13 @@ def _difference(ours: Part, theirs: Part) -> Estimate:
 
 def write_causes(folder: Path, splits: Mapping[Key, Split]) -> None:
     """Writes causes.csv as a whole, one line for each case, pass, clock and cause. Raises OSError."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [column.name for column in CAUSE_ROW], restval="", lineterminator="\n")
-    writer.writeheader()
-    for (case_id, pass_, clock), split in splits.items():
-        for cause, part in split.parts.items():
-            writer.writerow(
-                {"case_id": case_id, "pass": pass_, "clock": clock, "cause": cause, **part.__dict__,
-                 "scale": split.scale, "remainder": split.remainder, "source": split.source}
-            )  # fmt: skip
-    replace_file(folder / CAUSES_CSV, text.getvalue())
+    lines = (
+        {"case_id": case_id, "pass": pass_, "clock": clock, "cause": cause, **part.__dict__,
+         "scale": split.scale, "remainder": split.remainder, "source": split.source}
+        for (case_id, pass_, clock), split in splits.items()
+        for cause, part in split.parts.items()
+    )  # fmt: skip
+    write_csv(folder / CAUSES_CSV, (column.name for column in CAUSE_ROW), lines)
 
 
 def read_causes(folder: Path) -> dict[Key, Split]:
@@ -162,13 +156,14 @@ def sentence(
     beyond = split.beyond(base)
     total = sum(e.value for e in beyond.values())
     word = unexplained(ratio, total)
-    if anyhow and total and word in (APART, UNCERTAIN):
-        told += f", {word}" * (word == APART)
-    elif word == APART:
+    explained = anyhow and total != 0
+    if word == APART and not explained:
         return f"{told}, which is {word}: there is no difference to explain."
-    elif word == UNCERTAIN:
+    if word == UNCERTAIN and not explained:
         return f"{told}: that is {word} to explain."
-    elif word == DISAGREE:
+    if word == APART:
+        told += f", {word}"
+    if word == DISAGREE:
         return f"{told}, but the medians of the two differ by {total:+.3g} ms: their causes cannot be told."
     shares = {cause: e.value / total for cause, e in beyond.items() if abs(e.value) >= LEAST * abs(total)}
     sure = {cause: share for cause, share in shares.items() if _tells(beyond[cause])}

@@ -1,15 +1,12 @@
 """predictions.csv on disk."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.case.predictions import PREDICTION_ROW, PREDICTIONS_CSV, Outcome
 from bench.errors import short
-from bench.files import replace_file
 from bench.reading import shape_of
-from bench.record.read import CELLS, ROWS, ROWS_CSV, RUN, Row, read_csv
+from bench.record.read import CELLS, ROWS, ROWS_CSV, RUN, Row, read_csv, write_csv
 
 MEASURED = (RUN, ROWS, ROWS_CSV)  # no prediction goes beside these
 _NEEDED = ("case_id", "board", "board_name", "predicted_outcome", "predicted_on", "predicted_by")
@@ -18,11 +15,7 @@ _MEND = f"Remove {PREDICTIONS_CSV} and run python -m bench predict again."
 
 def write_predictions(folder: Path, rows: Iterable[Mapping[str, object]]) -> None:
     """Writes predictions.csv as a whole. Raises OSError."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [column.name for column in PREDICTION_ROW], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_file(folder / PREDICTIONS_CSV, text.getvalue())
+    write_csv(folder / PREDICTIONS_CSV, (column.name for column in PREDICTION_ROW), rows)
 
 
 def holds_measurements(folder: Path) -> bool:

@@ -8,16 +8,17 @@ here, or is refused with its place.
 import csv
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from bench.case.columns import COLUMNS, ROW, Column
 from bench.case.schema import SCHEMA
 from bench.errors import UserError, short
+from bench.files import replace_file
 from bench.reading import (
     LARGEST,
     Count,
@@ -169,6 +170,21 @@ def read_csv(
     except csv.Error as e:
         raise UserError(f"{path}:{reader.line_num}: not CSV ({e}). {mend_file}") from None
     return rows
+
+
+def write_csv(
+    path: Path,
+    names: Iterable[str],
+    rows: Iterable[Mapping[str, object]],
+    extra: Literal["raise", "ignore"] = "raise",
+) -> None:
+    """A CSV as a whole, by the names of its columns. extra: what becomes of a value that has no column. Raises OSError,
+    and ValueError for such a value."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(names), restval="", extrasaction=extra, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, text.getvalue())
 
 
 def _cell(kind: str, text: str) -> Any:

@@ -5,8 +5,6 @@ cut off by a kill is dropped and its case measured again. Nothing is ever overwr
 earlier/<run_id>/.
 """
 
-import csv
-import io
 import json
 import secrets
 from collections.abc import Iterable
@@ -20,7 +18,7 @@ from bench.errors import UserError, printable, short
 from bench.files import EARLIER, append_json_lines, refuse_links, replace_file, set_aside
 from bench.record.environment import IDENTITY
 from bench.record.ratios import with_ratios
-from bench.record.read import Row, read_kept_rows, read_run, read_samples
+from bench.record.read import ROWS_CSV, Row, read_kept_rows, read_run, read_samples, write_csv
 
 Key = tuple[str, str, str, int]
 
@@ -82,11 +80,7 @@ class Record:
     def write_csv(self) -> None:
         """rows.csv: the record as a tidy table. An empty cell means not measured. A case that was measured alone has
         the quotient of the medians as its ratio."""
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(with_ratios(self.rows, read_samples(self.folder)[0]))
-        replace_file(self.folder / "rows.csv", text.getvalue())
+        write_csv(self.folder / ROWS_CSV, COLUMNS, with_ratios(self.rows, read_samples(self.folder)[0]), extra="ignore")
 
 
 def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) -> Record:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from bench.devices import cpu_device
 from bench.errors import UserError
 from bench.predict import cpu
 from bench.predict.boards import MemoryKind
@@ -17,6 +18,7 @@ from bench.predict.cpu_gemm import gemm_class, gemm_terms
 from bench.predict.cpu_rates import fit_gemms, seconds
 from bench.predict.ops import Op, Trace
 from bench.predict.predicted import ratio
+from bench.predict.remembered import place
 
 CLASSES = ("power", "tanh", "tanh_backward", "silu", "silu_backward", "norm_backward", "softmax_backward", "rows",
            "one", "columns")  # fmt: skip
@@ -139,7 +141,7 @@ def test_half_widths_hold_their_part_of_the_errors() -> None:
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The file where this machine's rates would be kept."""
     monkeypatch.setenv("LORABENCH_CACHE", str(tmp_path))
-    path = cpu._path()
+    path = place("cpu", cpu_device().name)
     assert path is not None
     return path
 

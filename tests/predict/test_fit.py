@@ -101,6 +101,17 @@ def test_a_folder_without_the_rows_is_named(tmp_path: Path, capsys: pytest.Captu
     assert f"error: {tmp_path}/gemm_bf16_grid_aiconfigurator.csv: not there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "content, said", [(b"\x94\xff\n", "not CSV"), (b"a,b\n1,2\n", "no column gpu, value, m, n, k")]
+)
+def test_a_file_that_is_no_such_table_is_refused(
+    content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gemm_bf16_grid_aiconfigurator.csv").write_bytes(content)
+    assert main(tmp_path) == 2
+    assert f"error: {tmp_path}/gemm_bf16_grid_aiconfigurator.csv: {said}" in capsys.readouterr().err
+
+
 @where_published
 def test_held_out_shapes_are_met_within_the_stated_limits() -> None:
     """And half widths from every other held-out row hold the rest: 85 % of them at least within those of 90 %."""

@@ -11,7 +11,7 @@ from bench.commands.predict.groups import Group, Tracer
 from bench.commands.predict.measured import RESULTS, Models, model_level, of_this_cpu, operators, results
 from bench.commands.predict.paper import PAPER, paper
 from bench.errors import UserError
-from bench.files import replace_file
+from bench.files import between_marks, replace_file
 from bench.folder import usable
 from bench.predict.judged import Summary, summary, widening
 from bench.predict.ops import Trace
@@ -156,11 +156,10 @@ def redrawn(path: Path, text: str) -> str:
     """The file's text with `text` between its markers; a file that is not there has the markers and nothing else.
     Raises UserError where one of the markers is missing."""
     old = read_text(path, LARGEST) if path.exists() else f"{BEGIN}\n{END}\n"
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
+    new = between_marks(old, BEGIN, END, f"\n{text}\n")
+    if new is None:
         raise UserError(f"{path}: no lines {BEGIN} and {END}, between which the tables belong. Put them in.")
-    return f"{before}{BEGIN}\n{text}\n{END}{after}"
+    return new
 
 
 def _csv(groups: Sequence[Group]) -> str:

@@ -57,9 +57,9 @@ def table(lines: Sequence[Line], clock: str, passes: Sequence[str]) -> PlainTabl
     bound = ["launch-bound above", *["launch-bound"] * (clock == "eager")] if clock in ("graph", "eager") else []
     ratios = [f"predicted ratio to Full-FT ({main})", "than Full-FT"]
     out = plain_table(("model", "batch x length", "method", *times, *ratios, *bound, "note"), right=(*times, ratios[0]))
+    several = len({line.case.precision for line in lines}) > 1
     for line in lines:
         shape = f"{line.case.batch} x {line.case.seq}"
-        several = len({other.case.precision for other in lines}) > 1
         row = [line.case.subject, shape, line.case.training + f" {line.case.precision}" * several]
         found = [line.found.get((p, clock)) for p in passes]
         row += [with_span(p.ms, *p.interval(SHOWN)) if p else "" for p in found]
