@@ -56,6 +56,12 @@ class ModelShape:
         """Tokens of the longest sequence that can be measured: attention here is causal over the whole length."""
         return min(self.max_positions, self.window or self.max_positions)
 
+    @property
+    def why(self) -> str:
+        """Why it is no longer than that, as it stands behind 'longer than ... allows'."""
+        slides = self.longest < self.max_positions
+        return ", whose attention slides beyond that, which is not measured" if slides else ""
+
     def match(self, target: str) -> list[Projection]:
         """The projections a target names: its whole name or, as in PEFT, its last parts."""
         if target == "all-linear":

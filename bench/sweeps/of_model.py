@@ -103,12 +103,7 @@ def _check(request: ModelRequest, shape: ModelShape, on_cpu: bool) -> None:
     """Raises UserError for values that this model cannot have."""
     for length in request.seq or ():
         if length > shape.longest:
-            what = (
-                ""
-                if shape.longest == shape.max_positions
-                else ", whose attention slides beyond that, which is not measured"
-            )
-            raise UserError(f"--seq: {length} is longer than {request.model} allows{what}. Up to {shape.longest}.")
+            raise UserError(f"--seq: {length} is longer than {request.model} allows{shape.why}. Up to {shape.longest}.")
     for precision in request.precision or ():
         if precision not in PRECISIONS:
             raise UserError(one_of("--precision", precision, PRECISIONS))
