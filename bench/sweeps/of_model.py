@@ -10,7 +10,7 @@ import yaml
 from bench.case.case import LARGEST
 from bench.case.names import plain_name, short_name
 from bench.case.schema import BASELINE, PRECISIONS
-from bench.case.shapes import ModelShape, model_shape, trainable_blocks
+from bench.case.shapes import ModelShape, known_name, model_shape, trainable_blocks
 from bench.errors import UserError, one_of, short
 from bench.methods.registry import methods
 from bench.sweeps.expand import Plan, Request, make_plan
@@ -68,6 +68,11 @@ def model_request(model: str | None, sweep: str | None = None, **options: Any) -
     return ModelRequest(model, **given)
 
 
+def asked_for(sweep: str | None, model: str | None, **options: Any) -> str | ModelRequest:
+    """What the command line asks for: a sweep, by default table1, or a model. Raises UserError as model_request."""
+    return model_request(model, sweep, **options) or sweep or SWEEP
+
+
 def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = (), sweep: str = SWEEP) -> Plan:
     """The cases of a sweep's methods for that model; without batch or seq at the sweep's own sizes, as far as the model
     allows. Raises UserError naming the flag."""
@@ -91,6 +96,17 @@ def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = (), s
     return make_plan(sweep, on_cpu, where, asked)
 
 
+def plan_of(asked: str | ModelRequest, on_cpu: bool, where: Sequence[str] = ()) -> Plan:
+    """The plan of a sweep, or of a model."""
+    return make_plan(asked, on_cpu, where) if isinstance(asked, str) else model_plan(asked, on_cpu, where)
+
+
+def configs_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The fields of each config.json that cases are of, by what the axis model holds; models.yaml has the others."""
+    models = dict.fromkeys(c.model for c in plan.cases if c.model and known_name(c.model) is None)
+    return {model: dict(model_shape(model).config) for model in models}
+
+
 def folder_name(plan: Plan) -> Path:
     """What names the folder of a plan's results: the sweep's file, or the model; never a model as a sweep."""
     if plan.model is None:
@@ -107,6 +123,8 @@ def _check(request: ModelRequest, shape: ModelShape, on_cpu: bool) -> None:
     for precision in request.precision or ():
         if precision not in PRECISIONS:
             raise UserError(one_of("--precision", precision, PRECISIONS))
+    if request.dropout is not None and not 0 <= request.dropout < 1:
+        raise UserError(f"--dropout: {request.dropout} is no dropout. Give a number from 0 to below 1.")
     for layers in request.trainable_layers or ():
         try:
             trainable_blocks(layers, shape.num_layers)
