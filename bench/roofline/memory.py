@@ -7,10 +7,10 @@ with what forward keeps for backward and the loss's logits, for impl eager; the 
 from dataclasses import dataclass
 
 from bench.case import Case
+from bench.case.architectures import vocabulary_of
 from bench.case.shapes import trainable_blocks
 from bench.methods.registry import method_of, trainable_params
 from bench.roofline.bytes_moved import widths
-from bench.roofline.gemm_shapes import DEFAULT_VOCABULARY
 
 FP32 = 1.8  # as much in fp32: masks and what norms keep are no wider
 AMP = 1.2  # under autocast: the residual stream and the norms are fp32
@@ -76,8 +76,7 @@ def _activations(case: Case) -> int | None:
     kept = case.tokens * blocks * token * {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
     if case.precision.startswith("amp-"):
         kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
-    vocabulary = shape.config.get("vocab_size", DEFAULT_VOCABULARY[shape.model_type])
-    return round(kept) + LOGITS * case.tokens * vocabulary
+    return round(kept) + LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
 
 
 def too_large(case: Case, step: bool, memory_mib: int | None) -> str | None:
