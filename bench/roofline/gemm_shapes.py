@@ -110,6 +110,19 @@ def gemm_shapes(case: Case) -> GemmShapes | None:
     return None if ends is None else GemmShapes((*groups, ends.head), tuple(blocks), ends)
 
 
+def widths_of(shape: ModelShape) -> tuple[int, int, int]:
+    """(q, k and v each, the MLP's inner width) of a block that has a closed form."""
+    n = {p.name: p.out_features for p in shape.projections}
+    k = {p.name: p.in_features for p in shape.projections}
+    reads, (out,), _, (down,) = _parts(shape)
+    return k[out], (sum(n[name] for name in reads) - k[out]) // 2, k[down]
+
+
+def _parts(shape: ModelShape) -> list[list[str]]:
+    names = {p.name for p in shape.projections}
+    return [[name for name in part if name in names] for part in _PARTS]
+
+
 def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
     method = method_of(case)
     full = trains and not method.adapts
@@ -124,14 +137,13 @@ def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
             found.append(Layer(p.out_features, p.in_features, p.params, how))
         return Group(tuple(found), grad)
 
-    reads, (out_name, *_), up_names, (down_name, *_) = ([name for name in names if name in by_name] for names in _PARTS)
+    reads, (out_name,), ups, (down_name,) = _parts(shape)
     qkv = group(x_grad or full, *reads)
     q_grad, k_grad, v_grad = qkv.y_grad * (3 // len(reads))
     out = group(any(qkv.y_grad), out_name)
-    up = group(x_grad or full or any(out.y_grad), *up_names)
+    up = group(x_grad or full or any(out.y_grad), *ups)
     down = group(any(up.y_grad), down_name)
-    q = out.k
-    kv = (sum(layer.n for layer in qkv.layers) - q) // 2
+    q, kv, _ = widths_of(shape)
     norms = shape.block_params - sum(p.params for p in shape.projections)
     y_grad = x_grad or any(out.y_grad) or any(down.y_grad)
     return Block((qkv, out, up, down), q, kv, (q_grad, k_grad, v_grad), norms, full, x_grad, y_grad)
