@@ -99,22 +99,27 @@ def _verdict(option: Option, first: Sequence[Option]) -> str:
     return "slower than Full-FT"
 
 
-def sentence(options: Sequence[Option], over: Over, of: str = "forward-backward") -> str:
-    """What to use, how much faster than what most people have, and at what memory; of: the pass that was timed. Empty
-    where no time tells anything."""
+def sentence(
+    options: Sequence[Option],
+    over: Over,
+    of: str = "forward-backward",
+    write: Callable[[Estimate], str] = with_interval,
+) -> str:
+    """What to use, how much faster than what most people have, and at what memory; of: the pass that was timed, write:
+    how a value and its interval are written. Empty where no time tells anything."""
     first = leaders(options, over)
     if not first:
         return ""
     best, base, peft = first[0], baseline(options), of_peft(options)
     tie = len(first) > 1
     said = f"{listed([o.name for o in first])} tie for the fastest" if tie else f"{best.name} is the fastest"
-    if base and (ratios := [with_interval(o.ratio) for o in first if o.ratio]):
+    if base and (ratios := [write(o.ratio) for o in first if o.ratio]):
         said += f": {listed(ratios)} times {base.name}'s {of}"
     told = [said]
     if peft and peft.tells and peft not in first and (slower := over(peft.case, best.case)):
-        told.append(f"{peft.name}, which most people have, took {with_interval(slower)} times as long")
+        told.append(f"{peft.name}, which most people have, took {write(slower)} times as long")
     told += [
-        f"{o.name}, the fastest {o.name.split()[0]}, took {with_interval(o.ratio)} times {base.name}'s"
+        f"{o.name}, the fastest {o.name.split()[0]}, took {write(o.ratio)} times {base.name}'s"
         for o in _fastest_of_others(options, first)
         if base and o.ratio and o is not peft
     ]
