@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.again import to_go_on
 from bench.case import Case
+from bench.case.names import plain_name
 from bench.case.predictions import PREDICTIONS_CSV, SAID, Outcome
 from bench.commands.predict.lines import Line, csv_rows, does_not_fit, untraceable, with_baselines
 from bench.commands.predict.request import (
@@ -75,7 +76,7 @@ def _folder(request: Request, plan: Plan, boards: Sequence[Board]) -> Path:
     if request.out is None:
         keys = "-".join(b.key for b in boards) or "cpu"
         keys = keys if len(keys) <= LONGEST else f"{len(boards)}-boards"
-        named = plan.path if request.model is None else Path(_plain(request.name))
+        named = plan.path if request.model is None else Path(f"{plain_name(request.name)}.yaml")
         folder = results_folder(Path("results") / "predicted", named)
         folder = folder.with_name(f"{folder.name}-{keys}")
     else:
@@ -96,14 +97,6 @@ def _forget_traces() -> None:
     folder = cache_folder("traces")
     for path in folder.glob("*.json") if folder else ():
         path.unlink(missing_ok=True)
-
-
-def _plain(name: str) -> str:
-    """A name as a folder may have it; of a path, its last part that says something."""
-    parts = [p for p in name.split("/") if p and not p.startswith("config.json")]
-    return (
-        "".join(c if c.isalnum() or c in "-_" else "-" for c in parts[-1] if c.isprintable())[:60] if parts else "model"
-    )
 
 
 def _measured_host() -> Host:
