@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.case import schema
+from bench.cli_advise import advise
 from bench.cli_predict import predict
 from bench.cli_training import evaluate, train
 from bench.errors import UserError, one_of
@@ -152,6 +153,7 @@ def why(
     raise typer.Exit(tell_why(folder, Only(model, method, impl), gpu, trace, fresh))
 
 
+app.command()(advise)
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)

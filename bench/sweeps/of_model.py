@@ -34,6 +34,7 @@ class ModelRequest:
     trainable_layers: tuple[str, ...] | None = None
     method: tuple[str, ...] | None = None  # Full-FT comes with each
     impl: tuple[str, ...] | None = None
+    level: str | None = None  # block or model
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -77,9 +78,9 @@ def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = (), s
     except UserError as e:
         raise UserError(f"--model: {str(e).removeprefix('model: ')}") from None
     axes: dict[str, list[Any]] = {"model": [model]}
-    for name in ("batch", "seq", "precision", "trainable_layers"):
+    for name in ("batch", "seq", "precision", "trainable_layers", "level"):
         if (value := getattr(request, name)) is not None:
-            axes[name] = list(value)
+            axes[name] = [value] if isinstance(value, str) else list(value)
     _check(request, shape, on_cpu)
     asked = Request(
         change=lambda file: _changed(file, request, axes, shape),
