@@ -46,12 +46,20 @@ def advise(
     out; 130 interrupted, to go on with the same command.
     """
     from bench.commands.advise import advise as advise_on
-    from bench.commands.advise.request import Asked, bytes_of, count_of, number_of
+    from bench.commands.advise.request import SWEEP, Asked, bytes_of, count_of, number_of
     from bench.sweeps.of_model import model_request
     from bench.terminal import seconds_of
 
     request = model_request(
-        model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision, level=level
+        model,
+        SWEEP,
+        batch=batch,
+        seq=seq,
+        rank=rank,
+        targets=targets,
+        dropout=dropout,
+        precision=precision,
+        level=level,
     )
     assert request is not None
     asked = Asked(

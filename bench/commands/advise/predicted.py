@@ -7,7 +7,7 @@ from pathlib import Path
 from bench.case import Case
 from bench.case.predictions import Outcome
 from bench.case.schema import BASELINE
-from bench.commands.advise.request import SWEEP, Asked, Kinds
+from bench.commands.advise.request import Asked, Kinds
 from bench.commands.advise.table import Found, Room, name_of, room_by_formula
 from bench.commands.predict.command import on_boards, traced
 from bench.commands.predict.lines import Line
@@ -34,7 +34,7 @@ class Forecast:
         self.limit = asked.memory or (None if board.memory_gib is None else round(board.memory_gib * 2**30))
 
     def plan(self, request: ModelRequest) -> Plan:
-        return model_plan(request, on_cpu=False, sweep=SWEEP)
+        return model_plan(request, on_cpu=False)
 
     def find(self, request: ModelRequest, only: Kinds | None = None) -> Found:
         """The cases as predicted; what cannot be expressed there is left out."""

@@ -15,7 +15,7 @@ from bench.case import Case
 from bench.case.clocks import clocks_of
 from bench.case.schema import BASELINE, Status
 from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, OutOfTime, Tries
-from bench.commands.advise.request import SWEEP, Asked, Kinds
+from bench.commands.advise.request import Asked, Kinds
 from bench.commands.advise.table import GIB, Found, Room, name_of, room_by_formula
 from bench.devices import Device
 from bench.errors import UserError
@@ -49,11 +49,11 @@ class Timed:
         own = psutil.virtual_memory().available if device.is_cpu else (device.memory_mib or 0) * 2**20
         self.limit = asked.memory or own or None
         plan = self.plan(asked.model)
-        default = results_folder(Path("results") / device.key, folder_name(plan), "advise-")
+        default = results_folder(Path("results") / device.key, folder_name(plan))
         self.folder: Path | None = usable("--out", asked.out or default)
 
     def plan(self, request: ModelRequest) -> Plan:
-        return model_plan(request, self._device.is_cpu, sweep=SWEEP)
+        return model_plan(request, self._device.is_cpu)
 
     def find(self, request: ModelRequest, only: Kinds | None = None) -> Found:
         """What the record has of the cases, once what it lacks was measured as far as there is time."""
@@ -120,7 +120,7 @@ class Timed:
         """Raises KeyboardInterrupt, and UserError where the run could not begin."""
         left = self._left()
         say(f"Measuring at most {duration(left)}: {', '.join(map(name_of, cases))}")
-        command = [sys.executable, "-m", "bench", "run", SWEEP, *request.words, "--gpu", self._asked.gpu]
+        command = [sys.executable, "-m", "bench", "run", *request.words, "--gpu", self._asked.gpu]
         command += ["--out", str(self.folder), "--where", f"case_id={','.join(c.case_id for c in cases)}"]
         command += ["--fresh"] * self._fresh
         self._fresh = False
