@@ -12,7 +12,7 @@ from bench.errors import shell_line
 # What says which cases: the sweep or the model, the device, and what narrows them.
 _CASES = (
     "", "--gpu", "--where", "--model", "--batch", "--seq", "--rank", "--targets", "--dropout", "--precision",
-    "--trainable-layers", "--method", "--impl",
+    "--trainable-layers", "--method", "--impl", "--level",
 )  # fmt: skip
 FLAGS = ("--fresh", "--strict", "--fail-on-slower", "--as-campaign", "--trace", "--check")
 _BYTES = re.compile(r"(?<!\S)\$'((?:[^'\\]|\\x[0-9a-f]{2})*)'(?!\S)")  # a word as shell_line writes one that is no text

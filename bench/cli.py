@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bench.cli_advise import advise
 from bench.cli_predict import predict
 from bench.cli_run import Gpu, Where, list_cases, run
 from bench.cli_training import evaluate, train
@@ -112,6 +113,7 @@ def why(
     raise typer.Exit(tell_why(folder, Only(model, method, impl), gpu, trace, fresh))
 
 
+app.command()(advise)
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)

@@ -12,6 +12,7 @@ from bench.usage import (
     Dropout,
     Impl,
     Layers,
+    Level,
     Method,
     ModelOption,
     Precision,
@@ -47,6 +48,7 @@ def run(
     trainable_layers: Layers = None,
     method: Method = None,
     impl: Impl = None,
+    level: Level = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old record moves to earlier/.")] = False,
     retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
     repeat: Annotated[int, typer.Option(min=1, max=10_000, help="Measure every case in so many fresh processes.")] = 1,
@@ -72,7 +74,7 @@ def run(
     quiet_s = None if wait_quiet is None else seconds_of("--wait-quiet", wait_quiet)
     asked = asked_for(
         sweep, model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
-        trainable_layers=trainable_layers, method=method, impl=impl,
+        trainable_layers=trainable_layers, method=method, impl=impl, level=level,
     )  # fmt: skip
     raise typer.Exit(run_sweep(asked, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s))
 
@@ -91,6 +93,7 @@ def list_cases(
     trainable_layers: Layers = None,
     method: Method = None,
     impl: Impl = None,
+    level: Level = None,
 ) -> None:
     """The cases that a run would measure, and what each needs at least. --gpu may name a GPU that is not here."""
     from bench.commands.list import show_cases
@@ -98,6 +101,6 @@ def list_cases(
 
     asked = asked_for(
         sweep, model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
-        trainable_layers=trainable_layers, method=method, impl=impl,
+        trainable_layers=trainable_layers, method=method, impl=impl, level=level,
     )  # fmt: skip
     show_cases(asked, gpu, tuple(where or ()))

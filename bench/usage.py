@@ -42,7 +42,7 @@ ModelOption = Annotated[
     name_option(
         "--model",
         metavar="MODEL",
-        help="Instead of a sweep: this model under Table 1's methods. A name of bench/case/models.yaml, a config.json"
+        help="This model under the methods of the sweep. A name of bench/case/models.yaml, a config.json"
         " or its folder, or an id on the Hugging Face Hub.",
     ),
 ]
@@ -59,3 +59,6 @@ Layers = Annotated[
 ]
 Method = Annotated[str | None, name_option(help="With --model: only these methods; Full-FT comes with each.")]
 Impl = Annotated[str | None, name_option(help="With --model: these implementations of the adapters.")]
+Level = Annotated[
+    str | None, name_option(help="With --model: block or model. Default: the model on a GPU, one block on a CPU.")
+]
