@@ -65,7 +65,8 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     steps = strategy.epochs * -(-len(plan.items) // per_step)
     if steps <= strategy.warmup_steps:
         say(f"{steps} steps in all and {strategy.warmup_steps} warmup_steps: the learning rate never gets to its value")
-    say(f"{strategy.description}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
+    what = strategy.description or plan.name
+    say(f"{what}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
     try:
         trainer = PartTrainer(  # moves the model to its device
             watch,
