@@ -182,4 +182,8 @@ def test_kernels_work_without_triton() -> None:
 
 
 def test_model_names_are_the_contracts() -> None:
-    assert set(named_models()) == {"gpt2-medium", "gpt2-xl", "tinyllama", "tinyllama-4-blocks", "llama2-7b"}
+    assert list(named_models()) == [
+        "gpt2-medium", "gpt2-xl", "tinyllama", "tinyllama-4-blocks", "llama2-7b", "llama-3.2-1b", "llama-3.2-3b",
+        "llama-3.1-8b", "mistral-7b", "qwen3-0.6b", "qwen3-1.7b", "qwen3-4b", "qwen3-8b", "gemma-3-1b", "gemma-3-4b",
+        "phi-4-mini",
+    ]  # fmt: skip

@@ -145,7 +145,9 @@ def _runs(needed: tuple[str, ...]) -> Shape:
 def read_kept_rows(folder: Path) -> tuple[list[Row], int | None]:
     """The rows of rows.jsonl, each with its key, its status and all columns, and the byte at which a torn last line
     begins. Raises UserError."""
-    return read_json_lines(folder / ROWS, _KEPT_ROW)
+    found, torn = read_json_lines(folder / ROWS, _KEPT_ROW)
+    tell_apart(row["model"] for row in found)
+    return found, torn
 
 
 def read_rows(folder: Path) -> tuple[list[Row], int | None]:
