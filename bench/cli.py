@@ -21,6 +21,24 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from bench.commands.version import version_line
+
+        print(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="This version and those it runs with.")
+    ] = False,
+) -> None:
+    """What goes before a command."""
+
+
 Sweep = Annotated[str, name_argument(help="A name in bench/sweeps, or the path of a sweep file.")]
 Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a GPU: a100, a6000, h100, h200 ...")]
 Where = Annotated[

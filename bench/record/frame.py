@@ -44,4 +44,4 @@ def _series(name: str, dtype: str, values: list[Any]) -> "pd.Series[Any]":
     if dtype.startswith("datetime"):
         times = pd.to_datetime(pd.Series(values, dtype="string"), utc=True, format="ISO8601", errors="coerce")
         return times.dt.as_unit("us").rename(name)
-    return pd.Series(values, dtype=dtype, name=name)  # type: ignore[call-overload, no-any-return]
+    return pd.Series(values, dtype=dtype, name=name)
