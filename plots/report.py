@@ -227,7 +227,8 @@ def _write_table2(
     tables += [steps_table(results, strategies)] if results and strategies else []
     tables = [spare_marks(table) for table in tables]
     _write(where / TABLE2[0], markdown([*head, *tables]))
-    write_csv(table2_rows(strategies, runs, examples), where / TABLE2[1], table2_csv.INTEGERS)
+    price = results.price if results else None
+    write_csv(table2_rows(strategies, runs, examples, price), where / TABLE2[1], table2_csv.INTEGERS)
     return tables
 
 
