@@ -76,10 +76,10 @@ def draw(
     """Writes tables, the figures named and reports into the folder; returns their paths and the answer in plain
     sentences.
 
-    `runs` of real training and evaluation stand in Table 2; `examples` make up one of its epochs; `price` of an hour on
-    the device makes costs. Raises OSError where they cannot be written, and then the earlier ones are as they were.
+    `runs` of real training and evaluation stand in Table 2; `examples` make up an epoch; `price` of an hour on the
+    device makes costs. Raises OSError where they cannot be written, and then the earlier ones are as they were.
     """
-    results = read_results(folder, price)
+    results = read_results(folder, price, examples)
     panels, strategies = make_panels(results), find_strategies(results)
     tables = lay_out(panels)
     said = [headline(results, panels, strategies), *causes(panels)]
@@ -227,7 +227,8 @@ def _write_table2(
     tables += [steps_table(results, strategies)] if results and strategies else []
     tables = [spare_marks(table) for table in tables]
     _write(where / TABLE2[0], markdown([*head, *tables]))
-    write_csv(table2_rows(strategies, runs, examples), where / TABLE2[1], table2_csv.INTEGERS)
+    price = results.price if results else None
+    write_csv(table2_rows(strategies, runs, examples, price), where / TABLE2[1], table2_csv.INTEGERS)
     return tables
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bench.errors import listed
+from bench.record.numbers import with_interval
 from plots.data.labels import distinct
 from plots.data.results import Results
 from plots.data.strategies import BETWEEN, DISAGREE, Strategy
@@ -36,11 +37,12 @@ LEAD = ("Model", "Strategy", "Computed as")
 def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequence[Run], examples: int) -> Table:
     """The paper's Table 2: a line for each strategy and way of computing it, and one for each run."""
     lines = []
+    price = results.price if results else None
     for model in dict.fromkeys([*(str(s.case.model) for s in strategies), *(r.subject for r in runs)]):
         of_model = [s for s in strategies if s.case.model == model]
         lines_of_runs = [(line_of(r.strategy, r.method, r.layers), r) for r in runs if r.subject == model]
         for paper in published():
-            timed = [_timed_line(model, paper, s, examples) for s in of_model if s.paper == paper]
+            timed = [_timed_line(model, paper, s, examples, price) for s in of_model if s.paper == paper]
             ran = [_run_line(model, paper.strategy, paper, r, runs) for line, r in lines_of_runs if line == paper]
             lines += timed + ran or [_line(model, paper.strategy, paper)]
         others = [run for line, run in lines_of_runs if line is None]
@@ -51,6 +53,8 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
     ]
     if results and strategies:
         told.append(_projection(strategies[0], examples))
+        if price and any(s.epoch(examples) for s in strategies):
+            told.append(f"The price is that of the projected hours at {price:.12g} an hour (--price).")
         told.append(
             "Ratio here: time of a step over LoRA's on all layers, of the same way of computing it. "
             + (OFF if any(s.to_lora.word.endswith(DISAGREE) for s in strategies) else "")
@@ -60,6 +64,7 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
         told.append(_runs_note(runs))
     groups = (
         ("Training time, one epoch", ("paper", "projected", "trained")),
+        ("Price of an epoch", ()),
         ("Ratio to LoRA", ("paper", "here")),
         *((SHORT[name], ("paper", "here")) for name in SCORES),
     )
@@ -67,10 +72,13 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
     return whole.without_empty_columns()
 
 
-def _timed_line(model: str, paper: Published, strategy: Strategy, examples: int) -> tuple[str, ...]:
-    step = strategy.step
-    projected = epoch_word(strategy.epoch(examples)) if step.time else step.status
-    return _line(model, paper.strategy, paper, strategy.how, projected, ratio=ratio_word(strategy.to_lora))
+def _timed_line(
+    model: str, paper: Published, strategy: Strategy, examples: int, price: float | None
+) -> tuple[str, ...]:
+    step, epoch = strategy.step, strategy.epoch(examples)
+    projected = epoch_word(epoch) if step.time else step.status
+    cost = with_interval(epoch.times(price / 3600)) if epoch and price else ""
+    return _line(model, paper.strategy, paper, strategy.how, projected, cost, ratio=ratio_word(strategy.to_lora))
 
 
 def _run_line(model: str, name: str, paper: Published | None, run: Run, runs: Sequence[Run]) -> tuple[str, ...]:
@@ -81,13 +89,13 @@ def _run_line(model: str, name: str, paper: Published | None, run: Run, runs: Se
 
 
 def _line(
-    model: str, name: str, paper: Published | None, how: str = "", projected: str = "", trained: str = "",
-    ratio: str = "", scores: dict[str, float] | None = None,
+    model: str, name: str, paper: Published | None, how: str = "", projected: str = "", cost: str = "",
+    trained: str = "", ratio: str = "", scores: dict[str, float] | None = None,
 ) -> tuple[str, ...]:  # fmt: skip
     """Ours beside what the paper has; its hours and accuracies beside its own model alone."""
     its_own = paper if is_papers(model) else None
     took = clock_word(its_own.seconds) if its_own and its_own.seconds else ""
-    line = [model, name, how, took, projected, trained, _paper_ratio(paper), ratio]
+    line = [model, name, how, took, projected, trained, cost, _paper_ratio(paper), ratio]
     for score in SCORES:
         line += [f"{its_own.scores[score]:g}" if its_own else ""]
         line += [f"{scores[score]:.4g}" if scores and score in scores else ""]

@@ -22,14 +22,16 @@ INTEGERS = ("n", "examples", "steps", "batch", "accumulation", "seq")  # columns
 TOLD = ("method", "trainable_layers", "impl", "rank", "alpha", "dropout", "precision")  # axes as text
 
 
-def table2_rows(strategies: Sequence[Strategy], runs: Sequence[Run], examples: int) -> list[dict[str, object]]:
+def table2_rows(
+    strategies: Sequence[Strategy], runs: Sequence[Run], examples: int, price: float | None = None
+) -> list[dict[str, object]]:
     """One line a timed strategy, one a real run, and the paper's own lines, marked by the column `source`."""
-    lines = [_strategy_row(strategy, examples) for strategy in strategies]
+    lines = [_strategy_row(strategy, examples, price) for strategy in strategies]
     lines += [_run_row(run, runs) for run in runs]
     return lines + [{"source": "paper", "model": MODEL, **_paper(line, everything=True)} for line in published()]
 
 
-def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
+def _strategy_row(strategy: Strategy, examples: int, price: float | None) -> dict[str, object]:
     case, step, epoch = strategy.case, strategy.step, strategy.epoch(examples)
     told = axes_columns(case)
     line: dict[str, object] = {
@@ -44,6 +46,7 @@ def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
         "examples": examples if epoch else None,
         "steps": steps_of(examples, case.batch, case.micro_steps) if epoch else None,
         **ends(epoch, "epoch_s", "epoch_ci_low_s", "epoch_ci_high_s"),
+        **({"price_per_epoch": epoch.value * price / 3600} if epoch and price else {}),
     }  # fmt: skip
     ratios = {"ratio_to_lora": strategy.to_lora, "ratio_to_lora_on_the_same_layers": strategy.to_same_layers}
     for name, ratio in ratios.items():

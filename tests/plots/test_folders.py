@@ -158,7 +158,7 @@ def test_failures_without_pass_and_clock(maker: Any, fill: Callable[..., None], 
     draw_tables(maker)
     text = section((maker.path / "table1.md").read_text(), "### Forward and backward time")
     cells = cells_of(text, "gpt2-xl", "4 x 1024", "LoRA eager")
-    assert list(cells.values())[3:] == ["timeout"] * 4 + ["none"]
+    assert list(cells.values())[3:] == ["timeout"] * 5 + ["none"]
 
 
 def test_an_empty_folder_and_none_at_all(tmp_path: Path, capsys: Any) -> None:
