@@ -43,7 +43,7 @@ def training_time(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest // 100:02}.{rest % 100:02}"
 
 
-PEAK_OF_GPU, PEAK_OF_PROCESS = "GPU, allocated by torch", "process, resident"
+PEAK_OF_GPU, PEAK_OF_PROCESS = "allocated by torch on the GPU", "resident set of the process"
 
 
 def peak_mib(on_cpu: bool) -> float | None:

@@ -18,7 +18,9 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "triton")
 _FIELDS: dict[str, Any] = {
     "method": Literal["none", "full", "lora", "paca"],
     **dict.fromkeys(("model", "model_path", "data"), StrictStr),  # as they are: they name files
-    **dict.fromkeys(("strategy", "precision", "trainable_layers", "training_time", "device", "gpu", "impl", "peak_of"), Text),
+    **dict.fromkeys(
+        ("strategy", "precision", "trainable_layers", "training_time", "device", "gpu", "impl", "peak_of"), Text
+    ),
     **dict.fromkeys(("rank", "examples", "steps", "epochs", "batch", "accumulation", "length", "world_size"), Count),
     **dict.fromkeys(("warmup_steps", "seed", "tokens"), Count),
     **dict.fromkeys(("alpha", "learning_rate", "wall_s", "final_loss", "tokens_per_s", "peak_mib"), Number),

@@ -152,7 +152,7 @@ def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) ->
     losses, tokens, peaks, rates = (
         [m[key] for m in metrics if m.get(key) is not None] for key in ("loss", "tokens", "peak_mib", "learning_rate")
     )
-    counted = sum(tokens) if len(tokens) == len(metrics) else None
+    counted = sum(tokens) if len(tokens) == trainer.state.global_step else None
     last = losses[-max(1, len(losses) // 10) :]
     elapsed = round(elapsed, 3)
     told = {
