@@ -24,7 +24,7 @@ from bench.train.adapter import adapter_in
 from bench.train.folder import ACCURACY, BOARD, RESULT, SETTINGS
 from bench.train.hub import offline_where_all_is_here
 from bench.train.load import load_trained_model, stands_on
-from bench.train.plan import device_word
+from bench.train.plan import called, device_word
 from bench.train.result import read_result
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -61,7 +61,7 @@ def evaluate(
             f"evaluate needs lm-evaluation-harness, which is not installed. Install it: {install('accuracy')}"
         )
     offline_where_all_is_here(source, data, trained.get("model_path") or stands_on(source))
-    say(f"{source}: {shots}-shot, {device_word(device)}; reading {data}")
+    say(f"{called(source)}: {shots}-shot, {device_word(device)}; reading {called(data)}")
     pieces = read_pieces(data, shots, limit, max(size, batch))
 
     say(f"{sum(len(p.items) for p in pieces):,} items; loading the model")

@@ -25,7 +25,8 @@ def write_board(folder: Path) -> None:
     told = read_result(folder)
     results = {f"result/{name}": told[name] for name in _RESULTS if told.get(name) is not None}
     results |= _accuracy(folder / ACCURACY)
-    given: dict[str, Any] = {name: told[name] for name in _HYPERPARAMETERS if told.get(name) is not None}
+    # TensorBoard takes the columns of the first run that it reads, so each has all of them: 0 where a method has none.
+    given: dict[str, Any] = {name: 0 if told.get(name) is None else told[name] for name in _HYPERPARAMETERS}
     for old in (folder / BOARD).glob(f"*{_SUFFIX}"):
         old.unlink()
     columns = {**dict.fromkeys(f"result/{name}" for name in _RESULTS), "accuracy/average": None, **results}

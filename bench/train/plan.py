@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.devices import gpus
-from bench.errors import UserError, install, one_of
+from bench.errors import UserError, install, one_of, short
 from bench.reading import is_there
 from bench.record.environment import version
 from bench.train.data import Item, read_items
@@ -95,7 +95,7 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
         precision=request.precision,
         warmup_steps=request.warmup_steps,
     )
-    model = Path(absolute(request.model)).name or request.model
+    model = called(request.model)
     if strategy.method == "none":
         say(f"{name}: {model}; nothing trains")
         check_checkpoint(request.model)
@@ -103,7 +103,7 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
     if request.data is None:
         raise UserError("--data: a JSONL file, a folder with train.jsonl, or the id of a Hub dataset is needed")
     _check_packages(strategy)
-    say(f"{name}: {model}, {strategy.precision}, {device_word(request.device)}; reading {request.data}")
+    say(f"{name}: {model}, {strategy.precision}, {device_word(request.device)}; reading {called(request.data)}")
     items = read_items(request.data, "train")
     say(f"{len(items):,} examples; loading")
     check_checkpoint(request.model)
@@ -120,6 +120,12 @@ def _check_packages(strategy: Strategy) -> None:
     missing = [package for package in wanted if version(package) is None]
     if missing:
         raise UserError(f"training needs {', '.join(missing)}. Install them: {install('train')}")
+
+
+def called(name: str) -> str:
+    """A folder, a file or a Hub id without what stands before its last part, for a line that tells what is going on."""
+    word = Path(absolute(name)).name or name
+    return word if len(word) <= 100 else short(word, 100)
 
 
 def device_word(flag: str) -> str:

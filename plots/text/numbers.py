@@ -38,7 +38,7 @@ def ratio_word(ratio: Ratio) -> str:
 
 def run_ratio_word(found: Estimate | None) -> str:
     """The ratio of two trainings' steps; 1 for the base itself, and empty where there is none."""
-    return "" if found is None else "1" if found == Estimate(1.0) else with_interval(found)
+    return "" if found is None else "1" if found == Estimate(1.0) else with_interval(found, 3)
 
 
 def score_words(run: Run) -> dict[str, str]:
