@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import UserError, listed
+from bench.reading import is_there
 from bench.record.predictions import holds_predictions
 from plots.data.load import HELD_FILES
 from plots.data.training_runs import is_run
@@ -28,7 +29,7 @@ def sort_out(paths: Sequence[Path]) -> Given:
     given = Given()
     files, unfinished, others = [], [], []
     for path in paths:
-        if not path.exists():
+        if not is_there(path.exists):
             raise UserError(f"{path}: no such folder. A results folder holds one of {', '.join(HELD_FILES)}.")
         if not path.is_dir():
             files.append(path)
@@ -45,10 +46,10 @@ def sort_out(paths: Sequence[Path]) -> Given:
             given.notes.append(f"{path}: took the {len(inside)} training runs in it")
         else:
             others.append(path)
-    lacking = f"none of {', '.join(HELD_FILES)}, train.json and accuracy.json is in"
+    lacking = f"none of {', '.join(HELD_FILES)} is in"
     for left, why in (
         (files, "no folder" if len(files) == 1 else "no folders"),
-        (unfinished, "training is not finished. The command that began it goes on"),
+        (unfinished, "training is not finished"),
         (others, f"no results folder: {lacking} {'it' if len(others) == 1 else 'them'}"),
     ):
         if left:
