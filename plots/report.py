@@ -135,15 +135,6 @@ def draw(
     return [folder.path / name for name in names], "\n".join(said)
 
 
-def draw_runs(where: Path, runs: Sequence[Run], examples: int) -> list[Path]:
-    """Writes table2.md and table2.csv of real runs without a sweep. Raises OSError."""
-    where.mkdir(parents=True, exist_ok=True)
-    head: list[Block] = [Heading("Table 2", 1), Para("Real training runs; no sweep was given for projected times.")]
-    with staged(where) as drafts:
-        _write_table2(None, [], runs, examples, head, drafts)
-    return [where / name for name in TABLE2]
-
-
 def _write(path: Path, words: str) -> None:
     path.write_text(words, encoding="utf-8")
 

@@ -6,6 +6,7 @@ from bench.errors import listed
 from bench.record.numbers import with_interval
 from plots.data.labels import distinct
 from plots.data.results import Results
+from plots.data.run_ratios import as_the_papers, step_ratio
 from plots.data.strategies import BETWEEN, DISAGREE, Strategy
 from plots.data.training_runs import (
     EXAMPLES,
@@ -15,16 +16,16 @@ from plots.data.training_runs import (
     Published,
     Run,
     clock_word,
+    duration_word,
     is_papers,
     line_of,
-    lora_run,
     paper_ratio,
     published,
     steps_of,
 )
 from plots.render.blocks import Table
 from plots.text.captions import conditions_of, place
-from plots.text.numbers import epoch_word, ratio_word, time_word
+from plots.text.numbers import RATIOS_OF_RUNS, epoch_word, ratio_word, run_ratio_word, score_words, time_word
 
 SHORT = {"humanities": "Hums.", "stem": "STEM", "social sciences": "Social", "other": "Other", "average": "Avg."}
 OFF = (
@@ -49,7 +50,8 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
         lines += [_run_line(model, run.strategy or run.path.name, None, run, runs) for run in others]
     told = [
         "Measured and published side by side; an empty cell was not measured, or not published. The paper trained "
-        f"{MODEL} on an A6000; its hours and accuracies stand beside that model alone, its ratios to LoRA everywhere."
+        f"{MODEL} on an A6000; its hours and accuracies stand beside that model alone, its ratios to LoRA beside every "
+        "timed strategy, and beside a run of that model with the paper's settings."
     ]
     if results and strategies:
         told.append(_projection(strategies[0], examples))
@@ -82,23 +84,23 @@ def _timed_line(
 
 
 def _run_line(model: str, name: str, paper: Published | None, run: Run, runs: Sequence[Run]) -> tuple[str, ...]:
-    base = lora_run(run, runs)
-    ratio = f"{run.step_s / base.step_s:.3f}" if run.step_s and base and base.step_s else ""
-    trained = clock_word(run.seconds) if run.seconds else ""
-    return _line(model, name, paper, f"run {run.path.name}", trained=trained, ratio=ratio, scores=run.scores)
+    ratio = run_ratio_word(step_ratio(run, runs))
+    trained = "" if not run.seconds else clock_word(run.seconds) if run.seconds >= 60 else duration_word(run.seconds)
+    how, beside = f"run {run.path.name}", as_the_papers(run, paper)
+    return _line(model, name, paper, how, trained=trained, ratio=ratio, scores=score_words(run), beside=beside)
 
 
 def _line(
     model: str, name: str, paper: Published | None, how: str = "", projected: str = "", cost: str = "",
-    trained: str = "", ratio: str = "", scores: dict[str, float] | None = None,
+    trained: str = "", ratio: str = "", scores: dict[str, str] | None = None, beside: bool = True,
 ) -> tuple[str, ...]:  # fmt: skip
     """Ours beside what the paper has; its hours and accuracies beside its own model alone."""
     its_own = paper if is_papers(model) else None
     took = clock_word(its_own.seconds) if its_own and its_own.seconds else ""
-    line = [model, name, how, took, projected, trained, cost, _paper_ratio(paper), ratio]
+    line = [model, name, how, took, projected, trained, cost, _paper_ratio(paper if beside else None), ratio]
     for score in SCORES:
         line += [f"{its_own.scores[score]:g}" if its_own else ""]
-        line += [f"{scores[score]:.4g}" if scores and score in scores else ""]
+        line += [scores.get(score, "") if scores else ""]
     return tuple(line)
 
 
@@ -131,9 +133,8 @@ def _runs_note(runs: Sequence[Run]) -> str:
         parts += [run.model, f"on {run.device}" if run.device else ""]
         told.append(f"{run.path.name}: {', '.join(filter(None, parts)) or 'no details'}")
     return (
-        "Trained: wall clock of a real training; its ratio is of the mean step, over that of a LoRA run of the same "
-        "model on the same device, with equal batch, accumulation, length and precision, empty without one. "
-        f"Runs: {'; '.join(told)}."
+        f"Trained: wall clock of a real training. {RATIOS_OF_RUNS} An accuracy of a run stands with its standard "
+        f"error. Runs: {'; '.join(told)}."
     )
 
 
