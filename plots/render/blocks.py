@@ -4,11 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, compress, groupby
 
+FOOT = "footnote"
+
 
 @dataclass(frozen=True)
 class Heading:
+    """A heading. What stands below one of level 2 is a section, which the page may show folded, or leave off paper."""
+
     text: str
     level: int = 2
+    folded: bool = False
+    printed: bool = True  # else its figures alone are, and nothing where it has none
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,24 @@ class Code:
 
 
 @dataclass(frozen=True)
+class Links:
+    """Files beside the report."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Figure:
-    """A drawn figure: the stem of its PNG and SVG in the folder, and its title."""
+    """A drawn figure: the stem of its PNG and SVG in the folder, and its title.
+
+    `note` is what the picture says at its lower edge, `foot` points high, in a group with the id FOOT. The page has it
+    as text below the picture instead.
+    """
 
     stem: str
     title: str
+    note: str = ""
+    foot: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -79,4 +98,11 @@ class Table:
         return sum(max(map(len, column)) for column in zip(above, *self.lines, strict=True))
 
 
-Block = Heading | Para | Items | Code | Figure | Table
+@dataclass(frozen=True)
+class Beside:
+    """Blocks that stand side by side where there is room."""
+
+    blocks: tuple[Figure | Table, ...]
+
+
+Block = Heading | Para | Items | Code | Links | Figure | Table | Beside
