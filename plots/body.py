@@ -102,9 +102,8 @@ def _stated(found: list[Block], results: Results) -> list[Block]:
     """With a section of the conditions before the first section that is folded."""
     found, stated = conditions_once(found, results)
     at = next((i for i, block in enumerate(found) if isinstance(block, Heading) and block.folded), len(found))
-    told = Items(tuple(f"{words[:1].upper()}{words[1:]}" for words in stated))
-    said = Para("Of every figure and table, where it says nothing else:")
-    return [*found[:at], *(_section("Conditions", [said, told], printed=True) if stated else []), *found[at:]]
+    told = [Para("Of every figure and table that says nothing else:"), Items(stated)] if stated else []
+    return [*found[:at], *_section("Conditions", told, printed=True), *found[at:]]
 
 
 def reading(results: Results) -> list[Block]:

@@ -17,6 +17,7 @@ from plots.render.svg import inline_svg
 
 MINOR = ("Forward (", "Backward (", "Refresh (")  # columns that a narrow screen leaves out beside their sum
 MOST_WHOLE = 34  # lines of a table that is not cut in two on paper
+FEW = 12  # lines of a table that is printed though it is not the first of its section
 
 
 @dataclass
@@ -51,10 +52,14 @@ def page(blocks: Sequence[Block], title: str, folder: Path) -> str:
     prose = MarkdownIt("commonmark", {"html": False})
     anchor = _Anchors()
     head, sections = _sections(blocks, anchor)
+
+    def svg(figure: Figure) -> tuple[Markup, float]:
+        words, ratio = inline_svg(figure, folder)
+        return Markup(words), ratio
+
     return _template().render(
-        head=head, sections=sections, title=title, anchor=anchor, minor=minor, most_whole=MOST_WHOLE,
-        kind=lambda block: type(block).__name__, svg=lambda figure: Markup(inline_svg(figure, folder)),
-        html=lambda block: Markup(prose.render(markdown([block]))),
+        head=head, sections=sections, title=title, anchor=anchor, minor=minor, most_whole=MOST_WHOLE, few=FEW, svg=svg,
+        kind=lambda block: type(block).__name__, html=lambda block: Markup(prose.render(markdown([block]))),
     )  # fmt: skip
 
 

@@ -14,8 +14,9 @@ SHAPES = {"svg", "g", "defs", "clipPath", "path", "rect", "circle", "use", "text
 STYLE = {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # its style sheet, which would hold for the whole page
 
 
-def inline_svg(figure: Figure, folder: Path) -> str:
-    """The figure's SVG file as an element of a page, without its footnote. Its ids begin with the figure's stem."""
+def inline_svg(figure: Figure, folder: Path) -> tuple[str, float]:
+    """The figure's SVG file as an element of a page, without its footnote; and how often its height goes into its
+    width. Its ids begin with the figure's stem."""
     root = ElementTree.parse(folder / f"{figure.stem}.svg").getroot()
     _clean(root)
     _own_ids(root, f"svg-{figure.stem}-")
@@ -32,7 +33,7 @@ def inline_svg(figure: Figure, folder: Path) -> str:
         element.tail = None
         if element.tag not in ("text", "tspan"):
             element.text = None
-    return ElementTree.tostring(root, encoding="unicode")
+    return ElementTree.tostring(root, encoding="unicode"), round(width / shown, 3)
 
 
 def _name(element: ElementTree.Element) -> str:
