@@ -43,10 +43,12 @@ def _name(element: ElementTree.Element) -> str:
 def _clean(element: ElementTree.Element) -> None:
     """Leaves in an element only shapes and text that fetch nothing and run nothing."""
     for child in [*element]:
-        if _name(child) not in SHAPES or child.get("id") == FOOT:
+        if _name(child) not in SHAPES:
             element.remove(child)
-        else:
-            _clean(child)
+            continue
+        if child.get("id") == FOOT:
+            child[:] = [*child.iter(f"{{{SVG}}}defs")]  # others may refer to them
+        _clean(child)
     for name, value in [*element.attrib.items()]:
         link = name in (HREF, "href") and not value.startswith(("#", "data:image/png;base64,"))
         if link or name.lower().startswith("on") or any(not target.startswith("#") for target in _targets(value)):
