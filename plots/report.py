@@ -17,6 +17,7 @@ from plots.render.markdown import markdown
 from plots.render.page import page
 from plots.tables import summary_csv, table2_csv
 from plots.tables.peers import layers_summary, layers_table, peers_rows, remarks
+from plots.tables.shortlist import shortlist_table
 from plots.tables.summary_csv import summary_rows
 from plots.tables.table2 import steps_table, table2
 from plots.tables.table2_csv import table2_rows
@@ -64,7 +65,7 @@ def draw(
         second = _write_table2(results, strategies, runs, examples, head, drafts)
         failed = status_blocks(folder, table_csv)
         files = (table_md, table_csv, PEERS[0])
-        parts = Parts(results, panels, tables, said, drawn, second, None, files)
+        parts = Parts(results, panels, tables, said, drawn, second, shortlist_table(panels), files)
         beside = beside_the_report(
             folder.path, [table_csv, *TABLE2[1:] * bool(second), *PEERS[1:] * bool(tables.layers)]
         )

@@ -9,7 +9,7 @@ from bench.methods.registry import methods
 from bench.record.stats import Estimate
 from plots.data.panels import Panel
 from plots.data.results import Ratio
-from plots.render.blocks import FOOT, Figure
+from plots.render.blocks import Figure
 from plots.text.numbers import ratio_word
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def finish(canvas: "Canvas", path: Path, title: str, words: str) -> Figure:
         fontweight="bold",
         color=INK,
     )
-    canvas.text(0.01, 0.06 / height, "\n".join(lines), ha="left", va="bottom", fontsize=7, color=SOFT, gid=FOOT)
+    canvas.text(0.01, 0.06 / height, "\n".join(lines), ha="left", va="bottom", fontsize=7, color=SOFT)
     head.set_in_layout(False)
     legend = 0.0
     for found in canvas.legends:
@@ -68,7 +68,7 @@ def finish(canvas: "Canvas", path: Path, title: str, words: str) -> Figure:
     canvas.tight_layout(rect=(0, low, 1, 1 - (0.32 + legend) / height), h_pad=1.2, w_pad=1.2)
     canvas.savefig(path.with_suffix(".png"), dpi=140, metadata={"Software": None})
     canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    return Figure(path.name, title, words, 72 * low * height)
+    return Figure(path.name, title)
 
 
 def hues_of(method: str) -> tuple[str, ...]:

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate, compress, groupby
 
-FOOT = "footnote"
-
 
 @dataclass(frozen=True)
 class Heading:
@@ -42,16 +40,10 @@ class Links:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure: the stem of its PNG and SVG in the folder, and its title.
-
-    `note` is what the picture says at its lower edge, `foot` points high, in a group with the id FOOT. The page has it
-    as text below the picture instead.
-    """
+    """A drawn figure: the stem of its PNG and SVG in the folder, and its title."""
 
     stem: str
     title: str
-    note: str = ""
-    foot: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from plots.render.blocks import FOOT, Figure
+from plots.render.blocks import Figure
 
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 HREF = f"{{{XLINK}}}href"
@@ -15,15 +15,14 @@ STYLE = {"stroke-linejoin": "round", "stroke-linecap": "butt"}  # its style shee
 
 
 def inline_svg(figure: Figure, folder: Path) -> tuple[str, float]:
-    """The figure's SVG file as an element of a page, without its footnote; and how often its height goes into its
-    width. Its ids begin with the figure's stem."""
+    """The figure's SVG file as an element of a page, and how often its height goes into its width. Its ids begin with
+    the figure's stem."""
     root = ElementTree.parse(folder / f"{figure.stem}.svg").getroot()
     _clean(root)
     _own_ids(root, f"svg-{figure.stem}-")
     _, _, width, height = (float(x) for x in root.attrib["viewBox"].split())
-    shown = height - figure.foot
     root.attrib = {
-        "viewBox": f"0 0 {width:g} {shown:g}", "width": f"{width:g}pt", "height": f"{shown:g}pt", "role": "img",
+        "viewBox": root.attrib["viewBox"], "width": f"{width:g}pt", "height": f"{height:g}pt", "role": "img",
         "aria-label": figure.title, "style": "; ".join(f"{name}: {value}" for name, value in STYLE.items()),
     }  # fmt: skip
     for element in root.iter():
@@ -33,7 +32,7 @@ def inline_svg(figure: Figure, folder: Path) -> tuple[str, float]:
         element.tail = None
         if element.tag not in ("text", "tspan"):
             element.text = None
-    return ElementTree.tostring(root, encoding="unicode"), round(width / shown, 3)
+    return ElementTree.tostring(root, encoding="unicode"), round(width / height, 3)
 
 
 def _name(element: ElementTree.Element) -> str:
@@ -45,10 +44,8 @@ def _clean(element: ElementTree.Element) -> None:
     for child in [*element]:
         if _name(child) not in SHAPES:
             element.remove(child)
-            continue
-        if child.get("id") == FOOT:
-            child[:] = [*child.iter(f"{{{SVG}}}defs")]  # others may refer to them
-        _clean(child)
+        else:
+            _clean(child)
     for name, value in [*element.attrib.items()]:
         link = name in (HREF, "href") and not value.startswith(("#", "data:image/png;base64,"))
         if link or name.lower().startswith("on") or any(not target.startswith("#") for target in _targets(value)):

@@ -12,7 +12,7 @@ from plots.data.labels import PLACED, distinct, method_label, shapes_word, short
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results
-from plots.render.blocks import Beside, Block, Figure, Table
+from plots.render.blocks import Beside, Block, Table
 
 SHORTLY = {"cpu-time": "time that the processor worked for the process; waiting for a core is not in it"}
 LEVELS = {
@@ -113,9 +113,6 @@ def conditions_once(
             case Table():
                 words, stated = _once(block.caption, results, stated)
                 found.append(replace(block, caption=words))
-            case Figure():
-                words, stated = _once(block.note, results, stated)
-                found.append(replace(block, note=words))
             case Beside():
                 inner, stated = conditions_once(block.blocks, results, stated)
                 found.append(replace(block, blocks=tuple(inner)))
