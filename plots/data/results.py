@@ -105,6 +105,7 @@ class Results:
     peaks_mib: dict[Case, float] = field(default_factory=dict)  # the largest of any row
     price: float | None = None  # of an hour on the device, as asked for
     examples: int = EXAMPLES  # sequences in an epoch, as asked for
+    conditions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # sentences in captions, and their parts
 
     @cached_property
     def cases(self) -> list[Case]:
