@@ -11,7 +11,7 @@ from plots.data.strategies import Strategy, find_strategies
 from plots.data.training_runs import EXAMPLES, Run
 from plots.figures.registry import FIGURES
 from plots.layout import lay_out
-from plots.render.blocks import Block, Figure, Heading, Para, Table
+from plots.render.blocks import Block, Figure, Table
 from plots.render.files import staged, write_csv
 from plots.render.markdown import markdown
 from plots.render.page import page
