@@ -107,7 +107,7 @@ def _gpt2(name: str, c: Mapping[str, Any]) -> ModelShape:
         Projection("mlp.c_fc", d, inner, True, conv1d=True),
         Projection("mlp.c_proj", inner, d, True, conv1d=True),
     )
-    head = 0 if c.get("tie_word_embeddings", True) else vocab * d
+    head = 0 if is_tied(c) else vocab * d
     return ModelShape(
         name, "gpt2", layers, d, positions, projections,
         block_params=sum(p.params for p in projections) + 4 * d,  # two LayerNorms with weight and bias
@@ -174,11 +174,10 @@ def _like_llama(name: str, c: Mapping[str, Any]) -> ModelShape:
     out = Projection("self_attn.o_proj", q, d, bias)
     down = Projection("mlp.down_proj", inner, d, mlp_bias)
     projections = (out, *reads, *gates, down) if family.fused else (*reads, out, *gates, down)
-    tied = c.get("tie_word_embeddings", family.tied)
     return ModelShape(
         name, kind, layers, d, positions, projections,
         block_params=sum(p.params for p in projections) + family.norms * d + 2 * family.qk_norms * (q // heads),
-        outside_params=vocab * d * (1 if tied else 2) + d,
+        outside_params=vocab * d * (1 if is_tied(c) else 2) + d,
         dropout=max(c.get(key) or 0.0 for key in ("attention_dropout", *["resid_pdrop", "embd_pdrop"] * family.fused)),
         config=dict(c),
         window=window_of(c, family.window),
@@ -191,6 +190,23 @@ def window_of(c: Mapping[str, Any], default: int | None = None) -> int | None:
     on = c.get("use_sliding_window", not str(c.get("model_type")).startswith("qwen"))
     slides = "sliding_attention" in (c.get("layer_types") or ["sliding_attention"])
     return window if on and slides and isinstance(window, int) and window > 0 else None
+
+
+def vocabulary_of(c: Mapping[str, Any]) -> int | None:
+    """Words, as transformers has them where a config.json is silent; None where that is not known."""
+    family = _FAMILIES.get(str(c.get("model_type")))
+    default = family.sizes[_SIZES.index("vocab_size")] if family else _GPT2["vocab_size"] if _is_gpt2(c) else None
+    return c.get("vocab_size", default)
+
+
+def is_tied(c: Mapping[str, Any]) -> bool:
+    """Whether the head is the embeddings' own weight, by the same rule."""
+    family = _FAMILIES.get(str(c.get("model_type")))
+    return bool(c.get("tie_word_embeddings", family.tied if family else _is_gpt2(c)))
+
+
+def _is_gpt2(c: Mapping[str, Any]) -> bool:
+    return c.get("model_type") == "gpt2"
 
 
 CLOSED_FORMS = {"gpt2": _gpt2, **dict.fromkeys(_FAMILIES, _like_llama)}

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from bench.case.columns import COLUMNS, ROW, Column
+from bench.case.names import tell_apart
 from bench.case.schema import SCHEMA
 from bench.errors import UserError, short
 from bench.files import replace_file
@@ -155,8 +156,12 @@ def read_kept_rows(folder: Path) -> tuple[list[Row], int | None]:
 def read_rows(folder: Path) -> tuple[list[Row], int | None]:
     """The same of any age: whatever columns there are, from rows.csv where rows.jsonl is missing. Raises UserError."""
     if (folder / ROWS).exists() or not (folder / ROWS_CSV).exists():
-        return read_json_lines(folder / ROWS, _ANY_ROW)
-    return read_csv(folder / ROWS_CSV, _ANY_ROW, ROW, "Mend the line.", "Copy it again, or remove it."), None
+        found, torn = read_json_lines(folder / ROWS, _ANY_ROW)
+    else:
+        advice = ("Mend the line.", "Copy it again, or remove it.")
+        found, torn = read_csv(folder / ROWS_CSV, _ANY_ROW, ROW, *advice), None
+    tell_apart(str(row["model"]) for row in found if row.get("model"))
+    return found, torn
 
 
 def read_record(folder: Path) -> tuple[list[Row], int | None]:

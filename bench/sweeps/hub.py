@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bench.case.shapes import config_file, config_of_hub, known_name, looks_like_hub_id, named_models
 from bench.errors import UserError, did_you_mean
+from bench.train.hub import offline_without_network
 
 
 def resolved(model: str, folder: Path) -> str:
@@ -31,26 +32,33 @@ def fetch(model: str) -> Path:
     files, so that nobody asks the network again. Raises UserError."""
     if found := config_of_hub(model):
         return found
+    given = os.environ.get("HF_HUB_OFFLINE")
+    offline_without_network()
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+    from huggingface_hub.utils import logging
 
-    known = ", ".join(named_models())
-    instead = f"Valid without the Hub: a folder with config.json, or {known}."
-    if constants.HF_HUB_OFFLINE:
-        raise UserError(
-            f"model: {model!r} is no folder here, and its config.json was not fetched before; HF_HUB_OFFLINE forbids to"
-            f" fetch it. {instead}"
-        )
+    logging.set_verbosity_error()  # its tries are told in the end
     try:
         return Path(hf_hub_download(model, "config.json"))
     except GatedRepoError:
         why = f"it is gated: ask for access at {constants.ENDPOINT}/{model}, then set HF_TOKEN or run: hf auth login"
     except RepositoryNotFoundError:
         why = f"{constants.ENDPOINT} knows no such model, or shows it to nobody without HF_TOKEN"
+    except LocalEntryNotFoundError:
+        failed = "HF_HUB_OFFLINE forbids to ask" if given else f"{constants.ENDPOINT} does not answer"
+        why = f"its config.json was not fetched before, and {failed}"
     except EntryNotFoundError:
         why = "it has no config.json"
-    except Exception as e:  # the library raises a dozen kinds for a network that fails
-        why = (
-            f"{constants.ENDPOINT} did not give its config.json ({type(e).__name__}: {' '.join(str(e).split())[:200]})"
-        )
-    raise UserError(f"model: {model!r} is no folder here, and as an id on the Hub: {why}. {instead}")
+    except Exception as e:  # the library raises a dozen kinds
+        told = f"{type(e).__name__}: {' '.join(str(e).split())[:200]}"
+        why = f"{constants.ENDPOINT} did not give its config.json ({told})"
+    raise UserError(
+        f"model: {model!r} is no folder here, and as an id on the Hub: {why}. Valid without the Hub: a folder with"
+        f" config.json, or {', '.join(named_models())}."
+    )

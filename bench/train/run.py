@@ -69,7 +69,8 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
             f"{steps} steps in all and {strategy.warmup_steps} of warm-up: the learning rate never gets to its value."
             " --warmup-steps, or warmup_steps in a strategy file, takes fewer"
         )
-    say(f"{strategy.description}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
+    what = strategy.description or plan.name
+    say(f"{what}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
     bar = Bar()
     try:
         trainer = PartTrainer(  # moves the model to its device

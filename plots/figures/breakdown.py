@@ -99,7 +99,7 @@ def _facets(panel: Panel, types: Sequence[str], shapes: Sequence[tuple[int, int]
             if cases:
                 first = next(iter(cases.values()))
                 linear = panel.level == "linear"
-                name = (first.model or "no model") if linear else subject
+                name = (first.model_name or "no model") if linear else subject
                 found.setdefault(name, []).append((str(first.layer) if linear else shape_word(shape), cases))
     facets, room = [], MAX_BARS // len(types)
     for name, of_name in list(found.items())[:MAX_MODELS]:

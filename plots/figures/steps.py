@@ -28,14 +28,14 @@ def steps_figure(panel: Panel, path: Path) -> Figure | None:
     strategies = find_strategies(panel.results) if panel.level == "model" else []
     if not any(s.step.time for s in strategies):
         return None
-    models = list(dict.fromkeys(str(s.case.model) for s in strategies))[:MAX_MODELS]
+    models = list(dict.fromkeys(s.case.subject for s in strategies))[:MAX_MODELS]
     columns = min(COLUMNS, len(models))
     rows = -(-len(models) // columns)
-    most = max(sum(s.case.model == m for s in strategies) for m in models)
+    most = max(sum(s.case.subject == m for s in strategies) for m in models)
     canvas = new_canvas(6.6 * columns if columns > 1 else 8.5, rows * (0.9 + 0.27 * most) + 1.2)
     grid = canvas.subplots(rows, columns, squeeze=False).flatten()
     for axes, model in zip(grid, models, strict=False):
-        _bars(axes, [s for s in strategies if s.case.model == model])
+        _bars(axes, [s for s in strategies if s.case.subject == model])
         axes.set_title(model, loc="left")
     for axes in grid[len(models) :]:
         axes.set_visible(False)

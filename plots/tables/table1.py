@@ -76,7 +76,7 @@ def paper_table(panel: Panel) -> Table | None:
             continue
         theirs = "1" if case.method == BASELINE else f"{paper.ratio:.2f}" if paper.ratio else "not given"
         lines.append((
-            str(case.model), shape_word(case.size), panel.labels[case],
+            case.subject, shape_word(case.size), panel.labels[case],
             time_word(panel.time(case, "forward")), f"{paper.forward_ms:.2f}",
             time_word(panel.time(case, "backward")), f"{paper.backward_ms:.2f}", ratio_word(panel.ratio(case)), theirs,
         ))  # fmt: skip

@@ -39,8 +39,8 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
     """The paper's Table 2: a line for each strategy and way of computing it, and one for each run."""
     lines = []
     price = results.price if results else None
-    for model in dict.fromkeys([*(str(s.case.model) for s in strategies), *(r.subject for r in runs)]):
-        of_model = [s for s in strategies if s.case.model == model]
+    for model in dict.fromkeys([*(s.case.subject for s in strategies), *(r.subject for r in runs)]):
+        of_model = [s for s in strategies if s.case.subject == model]
         lines_of_runs = [(line_of(r.strategy, r.method, r.layers), r) for r in runs if r.subject == model]
         for paper in published():
             timed = [_timed_line(model, paper, s, examples, price) for s in of_model if s.paper == paper]
@@ -170,7 +170,7 @@ def steps_table(results: Results, strategies: Sequence[Strategy]) -> Table:
 def _step_line(strategy: Strategy, with_peft: bool) -> tuple[str, ...]:
     step, off, peak = strategy.step, strategy.sum_off, strategy.peak_mib
     return (
-        str(strategy.case.model), strategy.name, strategy.how,
+        strategy.case.subject, strategy.name, strategy.how,
         *(time_word(strategy.micro[p], by=strategy.case.micro_steps) for p in ("forward", "backward")),
         _ms(step.optimizer_ms), _ms(step.refresh_ms) or ("none" if step.time else ""), time_word(step),
         "" if off is None else f"{100 * off:+.1f}", ratio_word(strategy.to_lora), ratio_word(strategy.to_same_layers),

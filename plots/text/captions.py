@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from bench.case import AXES, Case
+from bench.case.names import short_name
 from bench.case.schema import BASELINE
 from bench.errors import listed
 from plots.data.labels import PLACED, distinct, method_label, shapes_word, short_axis
@@ -174,7 +175,7 @@ def _model_dropout(folder: Folder, cases: Sequence[Case]) -> str:
             by_model[str(row.get("model"))] = value
     if len(set(by_model.values())) <= 1:
         return next(iter(by_model.values()), "")
-    return ", ".join(f"{model} {value}" for model, value in by_model.items())
+    return ", ".join(f"{short_name(model)} {value}" for model, value in by_model.items())
 
 
 def _dates(folder: Folder) -> str:

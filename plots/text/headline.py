@@ -155,8 +155,8 @@ def _said(panel: Panel) -> str:
 
 def _strategies_said(results: Results, strategies: Sequence[Strategy]) -> str:
     """What the strategies take of LoRA's time, for the first model with a ratio, in a clause for each."""
-    for model in dict.fromkeys(s.case.model for s in strategies):
-        own = [s for s in strategies if s.case.model == model and s.case.method == "paca"]
+    for model in dict.fromkeys(s.case.subject for s in strategies):
+        own = [s for s in strategies if s.case.subject == model and s.case.method == "paca"]
         if noise := _no_answer(results, (s.to_lora for s in own if s.to_lora.value)):
             return noise
         said = [_strategy_said(s) for s in own if s.to_lora.tells]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.again import recorded
+from bench.case.names import short_name
 from bench.errors import listed, shell_line
 from bench.record.stats import RATIO_NOISY
 from plots.data.load import Folder, text
@@ -25,7 +26,10 @@ def failed_items(folder: Folder) -> list[str]:
     for row in folder.rows:
         status = text(row.get("status")) or "ok"
         if status != "ok":
-            where = " ".join(filter(None, (text(row.get(n)) for n in ("level", "model", "layer"))))
+            model = text(row.get("model"))
+            where = " ".join(
+                filter(None, (text(row.get("level")), model and short_name(model), text(row.get("layer"))))
+            )
             rank = f" rank {text(row.get('rank'))}" if text(row.get("rank")) else ""
             name = f"{where}, {text(row.get('method'))} {text(row.get('impl'))}{rank}, {text(row.get('precision'))}"
             if row.get("case_id") in timed and text(row.get("clock")):
