@@ -59,8 +59,9 @@ def test_publish_copies_a_run_to_where_git_sees_it(tmp_path: Path) -> None:
     assert done.returncode == 2 and "results/h200/table1" in done.stderr
 
 
-def test_the_readmes_table_is_the_published_one() -> None:
-    shown = README.split("<!-- reference table: begin -->")[1].split("<!-- reference table: end -->")[0]
+def test_the_example_of_a_table_is_the_published_one() -> None:
+    page = (ROOT / "docs" / "reading.md").read_text()
+    shown = page.split("<!-- reference table: begin -->")[1].split("<!-- reference table: end -->")[0]
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     published = (ROOT / "results" / "cpu" / "reference" / "table1" / "table1.md").read_text().splitlines()
     assert len(rows) > 5 and rows == [line for line in published if line.startswith("|")][: len(rows)]
@@ -73,7 +74,7 @@ def test_the_example_of_causes_is_the_published_one() -> None:
 
 
 def test_the_sweep_that_the_docs_show_is_one(bench: Bench, tmp_path: Path) -> None:
-    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "methodology.md").read_text(), re.DOTALL)
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     assert shown
     (tmp_path / "shown.yaml").write_text(shown[1])
     done = bench("list", tmp_path / "shown.yaml")
