@@ -56,6 +56,12 @@ class ModelShape:
         """Tokens of the longest sequence that can be measured: attention here is causal over the whole length."""
         return min(self.max_positions, self.window or self.max_positions)
 
+    @property
+    def why(self) -> str:
+        """Why it is no longer than that, as it stands behind 'longer than ... allows'."""
+        slides = self.longest < self.max_positions
+        return ", whose attention slides beyond that, which is not measured" if slides else ""
+
     def match(self, target: str) -> list[Projection]:
         """The projections a target names: its whole name or, as in PEFT, its last parts."""
         if target == "all-linear":
@@ -161,13 +167,10 @@ def _like_llama(name: str, c: Mapping[str, Any]) -> ModelShape:
     d, layers, heads, inner, vocab, positions = (sizes[key] for key in _SIZES)
     q, kv = heads * (given or d // heads), kv_heads * (given or d // heads)
     bias, mlp_bias = family.bias(c, "attention_bias"), kind == "llama" and family.bias(c, "mlp_bias")
-    if family.fused:
-        reads = (Projection("self_attn.qkv_proj", d, q + 2 * kv, False),)
-        gates = (Projection("mlp.gate_up_proj", d, 2 * inner, False),)
-    else:
-        widths = {"q": q, "k": kv, "v": kv}
-        reads = tuple(Projection(f"self_attn.{x}_proj", d, width, bias) for x, width in widths.items())
-        gates = tuple(Projection(f"mlp.{x}_proj", d, inner, mlp_bias) for x in ("gate", "up"))
+    widths = {"qkv": q + 2 * kv} if family.fused else {"q": q, "k": kv, "v": kv}
+    inners = {"gate_up": 2 * inner} if family.fused else {"gate": inner, "up": inner}
+    reads = tuple(Projection(f"self_attn.{x}_proj", d, width, bias) for x, width in widths.items())
+    gates = tuple(Projection(f"mlp.{x}_proj", d, width, mlp_bias) for x, width in inners.items())
     out = Projection("self_attn.o_proj", q, d, bias)
     down = Projection("mlp.down_proj", inner, d, mlp_bias)
     projections = (out, *reads, *gates, down) if family.fused else (*reads, out, *gates, down)

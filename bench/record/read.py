@@ -99,7 +99,7 @@ _Invocation: Any = fields_of(
         "spent_s": dict[Text, Number],
         "settings": dict[Text, Plain],
         "sweep": Annotated[
-            fields_of(dict.fromkeys(("name", "description", "text"), Text)),
+            fields_of(dict.fromkeys(("name", "description", "text"), Text) | {"words": list[Text]}),
             BeforeValidator(lambda found: {"name": found} if isinstance(found, str) else found),
         ],
     }

@@ -63,7 +63,7 @@ class RowMaker:
 
     def _repro(self, case: Case) -> str:
         """A command that measures this case again, in a folder of its own."""
-        words = ["run", self._plan.sweep, "--gpu", self._device.key, "--where", f"case_id={case.case_id}", "--out"]
+        words = ["run", *self._plan.words, "--gpu", self._device.key, "--where", f"case_id={case.case_id}", "--out"]
         return shell_line(["python", "-m", "bench", *words, f"results/repro/{case.case_id}"])
 
     def measured(

@@ -147,12 +147,8 @@ class _Blame:
         """The flag that gave an axis, or the place in the file."""
         if key in self.flags:
             return self.flags[key]
-        for candidate in (
-            *[("cpu", "axes", key)] * self.on_cpu,
-            (*self.where, key),
-            ("axes", key),
-            ("on_request", key),
-        ):
+        on_cpu = [("cpu", "axes", key)] * self.on_cpu
+        for candidate in (*on_cpu, (*self.where, key), ("axes", key), ("on_request", key)):
             if candidate in self.read.lines:
                 return place(self.read, candidate)
         return place(self.read, self.where)
@@ -269,8 +265,8 @@ def _no_layer(layer: str, models: list[str]) -> str:
 def _check(case: Case) -> None:
     shape = case.shape
     if shape and case.level != "linear" and case.seq > shape.longest:
-        what = f"{case.model_name} allows" if shape.longest == shape.max_positions else "its attention reaches back"
-        raise _Bad("seq", f"{case.seq} is longer than {what}. Valid: up to {shape.longest}.")
+        allows = f"{case.model_name} allows{shape.why}"
+        raise _Bad("seq", f"{case.seq} is longer than {allows}. Valid: up to {shape.longest}.")
     if shape and case.targets:
         for target in case.targets.split(","):
             if not shape.match(target):

@@ -1,4 +1,4 @@
-"""From what people call a model to what the axis model holds; a config.json is fetched from the Hub where it must be."""
+"""From what people call a model to what the axis model holds; what the Hub alone has is fetched."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ def resolved(model: str, folder: Path) -> str:
     path = os.path.normpath(folder / model)
     if file := config_file(path):
         bare = path in (".", "config.json") or path.startswith("..")
-        return os.path.abspath(file) if bare else path
+        return str(file.resolve()) if bare else path
     if "/" in model and looks_like_hub_id(model):
         fetch(model)
         return model

@@ -10,7 +10,7 @@ import yaml
 from bench.case.case import LARGEST
 from bench.case.names import plain_name, short_name
 from bench.case.schema import BASELINE, PRECISIONS
-from bench.case.shapes import ModelShape, model_shape, trainable_blocks
+from bench.case.shapes import ModelShape, known_name, model_shape, trainable_blocks
 from bench.errors import UserError, one_of, short
 from bench.methods.registry import methods
 from bench.sweeps.expand import Plan, Request, make_plan
@@ -34,14 +34,16 @@ class ModelRequest:
     trainable_layers: tuple[str, ...] | None = None
     method: tuple[str, ...] | None = None  # Full-FT comes with each
     impl: tuple[str, ...] | None = None
+    level: str | None = None  # block or model
+    sweep: str = SWEEP  # whose methods and passes
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The options that ask for it."""
-        found = []
+        """The words of the command line that ask for it."""
+        found = [self.sweep] * (self.sweep != SWEEP)
         for f in fields(self):
             value = getattr(self, f.name)
-            if value is not None:
+            if value is not None and f.name != "sweep":
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 found += [f"--{f.name.replace('_', '-')}", text]
         return tuple(found)
@@ -49,7 +51,7 @@ class ModelRequest:
 
 def model_request(model: str | None, sweep: str | None = None, **options: Any) -> ModelRequest | None:
     """What options as they were typed ask for, lists joined by commas; None without --model. Raises UserError for an
-    option without --model, for --model beside a sweep, and for what is no count."""
+    option without --model, and for what is no count."""
     given = {name: value for name, value in options.items() if value is not None}
     if model is None:
         for name in given:
@@ -57,18 +59,21 @@ def model_request(model: str | None, sweep: str | None = None, **options: Any) -
                 f"--{name.replace('_', '-')}: this goes with --model. Of a sweep, --where narrows the cases."
             )
         return None
-    if sweep is not None:
-        raise UserError(f"--model {model}: give a sweep ({sweep}) or a model, not both.")
     for name in ("batch", "seq"):
         if name in given:
             given[name] = _counts(f"--{name}", given[name])
     for name in ("precision", "trainable_layers", "method", "impl"):
         if name in given:
             given[name] = tuple(given[name].split(","))
-    return ModelRequest(model, **given)
+    return ModelRequest(model, sweep=sweep or SWEEP, **given)
 
 
-def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = (), sweep: str = SWEEP) -> Plan:
+def asked_for(sweep: str | None, model: str | None, **options: Any) -> str | ModelRequest:
+    """What the command line asks for: a sweep, by default table1, or a model. Raises UserError as model_request."""
+    return model_request(model, sweep, **options) or sweep or SWEEP
+
+
+def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = ()) -> Plan:
     """The cases of a sweep's methods for that model; without batch or seq at the sweep's own sizes, as far as the model
     allows. Raises UserError naming the flag."""
     try:
@@ -77,9 +82,9 @@ def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = (), s
     except UserError as e:
         raise UserError(f"--model: {str(e).removeprefix('model: ')}") from None
     axes: dict[str, list[Any]] = {"model": [model]}
-    for name in ("batch", "seq", "precision", "trainable_layers"):
+    for name in ("batch", "seq", "precision", "trainable_layers", "level"):
         if (value := getattr(request, name)) is not None:
-            axes[name] = list(value)
+            axes[name] = [value] if isinstance(value, str) else list(value)
     _check(request, shape, on_cpu)
     asked = Request(
         change=lambda file: _changed(file, request, axes, shape),
@@ -88,14 +93,25 @@ def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = (), s
         name=short_name(model),
         text=_text,
     )
-    return make_plan(sweep, on_cpu, where, asked)
+    return make_plan(request.sweep, on_cpu, where, asked)
+
+
+def plan_of(asked: str | ModelRequest, on_cpu: bool, where: Sequence[str] = ()) -> Plan:
+    """The plan of a sweep, or of a model."""
+    return make_plan(asked, on_cpu, where) if isinstance(asked, str) else model_plan(asked, on_cpu, where)
+
+
+def configs_of(plan: Plan) -> dict[str, dict[str, Any]]:
+    """The fields of each config.json that cases are of, by what the axis model holds; models.yaml has the others."""
+    models = dict.fromkeys(c.model for c in plan.cases if c.model and known_name(c.model) is None)
+    return {model: dict(model_shape(model).config) for model in models}
 
 
 def folder_name(plan: Plan) -> Path:
     """What names the folder of a plan's results: the sweep's file, or the model; never a model as a sweep."""
     if plan.model is None:
         return plan.path
-    name = plain_name(plan.model)
+    name = plain_name(plan.model) + (f"-{plan.path.stem}" if plan.path.stem != SWEEP else "")
     return Path(f"model-{name}.yaml" if name in sweep_names() else f"{name}.yaml")
 
 
@@ -103,25 +119,25 @@ def _check(request: ModelRequest, shape: ModelShape, on_cpu: bool) -> None:
     """Raises UserError for values that this model cannot have."""
     for length in request.seq or ():
         if length > shape.longest:
-            what = (
-                ""
-                if shape.longest == shape.max_positions
-                else ", whose attention slides beyond that, which is not measured"
-            )
-            raise UserError(f"--seq: {length} is longer than {request.model} allows{what}. Up to {shape.longest}.")
+            raise UserError(f"--seq: {length} is longer than {request.model} allows{shape.why}. Up to {shape.longest}.")
     for precision in request.precision or ():
         if precision not in PRECISIONS:
             raise UserError(one_of("--precision", precision, PRECISIONS))
+    if request.dropout is not None and not 0 <= request.dropout < 1:
+        raise UserError(f"--dropout: {request.dropout} is no dropout. Give a number from 0 to below 1.")
+    if request.level not in (None, "block", "model"):
+        raise UserError(one_of("--level", request.level, ("block", "model")))
+    whole = request.level == "model" or not (on_cpu or request.level)
     for layers in request.trainable_layers or ():
         try:
             trainable_blocks(layers, shape.num_layers)
         except (ValueError, ZeroDivisionError) as e:
             valid = f"all, upper-1/2, upper-3/4, or a count up to {shape.num_layers}"
             raise UserError(f"--trainable-layers: {e}. Valid: {valid}.") from None
-        if on_cpu and layers != "all":
+        if not whole and layers != "all":
             raise UserError(
-                f"--trainable-layers {layers}: without a GPU one decoder block is measured, which trains whole. Leave"
-                " the option out."
+                f"--trainable-layers {layers}: one decoder block is measured, which trains whole. Add --level model, or"
+                " leave the option out."
             )
 
 
@@ -145,7 +161,7 @@ def _changed(file: SweepFile, request: ModelRequest, axes: dict[str, list[Any]],
             entries.append(entry.model_copy(update=more))
     fit = lambda part: part.model_copy(update=axes | _fitting(part, axes, shape))  # noqa: E731
     cpu = file.cpu.model_copy(update={"axes": fit(file.cpu.axes)})
-    description = f"The methods of {SWEEP}: {' '.join(request.words)}"
+    description = f"The methods of {request.sweep}: {' '.join(request.words)}"
     return file.model_copy(update={"description": description, "axes": fit(file.axes), "methods": entries, "cpu": cpu})
 
 

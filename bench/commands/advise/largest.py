@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,17 @@ from bench.record.environment import ROOT
 from bench.runner.signals import run_command
 
 TRIES = "tries.jsonl"
+MOST_BATCH, MOST_SEQ = 4096, 2**20
+GRAIN = 64  # tokens, to which the largest length is looked for
 _TRY = shape_of(
     {"case_id": Text, "limit": Count, "fits": Flag, "peak": Number, "detail": Text}, ("case_id", "limit", "fits")
 )
+
+
+def sized(case: Case, axis: str, n: int) -> Case:
+    """The case with another batch or seq."""
+    values: dict[str, Any] = case.axes() | {axis: n}
+    return Case(**values)
 
 
 class OutOfTime(Exception):
@@ -85,7 +93,7 @@ class Tries:
     def largest(self, case: Case, axis: str, most: int, grain: int = 1) -> int:
         """The largest value of an axis, batch or seq, at which the case fits."""
         start = max(getattr(case, axis) // grain * grain, grain)
-        return largest(lambda n: self.attempt(replace(case, **{axis: n})).fits, min(start, most), most, grain)
+        return largest(lambda n: self.attempt(sized(case, axis, n)).fits, min(start, most), most, grain)
 
     def _run(self, case: Case) -> Try:
         left = self._left_s()

@@ -25,7 +25,7 @@ TIMED = ("all", "upper-3/4", "upper-1/2")  # those of the paper's Table 2
 
 @dataclass(frozen=True)
 class Pair:
-    """PaCA and LoRA on the same top blocks, each the fastest implementation of its method; None where it has no time."""
+    """PaCA and LoRA on the same top blocks, each by its method's fastest implementation; None without a time."""
 
     blocks: int
     paca: Option | None
@@ -48,8 +48,8 @@ def pairs(found: Found, blocks: int) -> list[Pair]:
 
 
 def most_blocks(case: Case, times_ms: Mapping[int, float], asked: Asked, limit: int | None) -> tuple[int, str]:
-    """How many top blocks fit all budgets, 0 where not one does, and what bounds them. case: on all layers; times_ms: of
-    a step by the number of blocks; limit: bytes of memory, by closed form where it is known."""
+    """How many top blocks fit all budgets, 0 where not one does, and what bounds them. case: on all layers; times_ms:
+    of a step by the number of blocks; limit: bytes of memory, by closed form where it is known."""
 
     def on(count: int) -> Case:
         return replace(case, trainable_layers=str(count))

@@ -1,13 +1,15 @@
 """What `advise` is asked for, checked."""
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.errors import UserError, short
 from bench.sweeps.of_model import ModelRequest
 
 SWEEP = "advise"
+Kinds = Collection[tuple[str, str]]  # (method, impl)
 UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 COUNTS = {"": 1, "k": 10**3, "M": 10**6, "B": 10**9}
 MOST_BYTES = 2**50
@@ -32,10 +34,6 @@ class Asked:
     @property
     def chooses_layers(self) -> bool:
         return self.step_ms is not None or self.trained is not None
-
-    def with_layers(self, layers: tuple[str, ...]) -> "Asked":
-        """The same on these top blocks."""
-        return replace(self, model=replace(self.model, trainable_layers=layers))
 
 
 def bytes_of(flag: str, text: str) -> int:

@@ -1,9 +1,10 @@
 """The answer for people: a ranked table and one sentence."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.case import Case
+from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, largest, sized
 from bench.methods.registry import methods
 from bench.record.numbers import with_interval, with_span
 from bench.record.shortlist import Option, Over, sentence, shortlist, verdicts
@@ -93,6 +94,19 @@ def peak(option: Option) -> str:
         return f"{option.gib:.3g}"
     estimate = need(option.case, step=True).about
     return "not known" if estimate is None else f"~{estimate / GIB:.3g}"
+
+
+def room_by_formula(case: Case, limit: int | None) -> Room:
+    """By closed form, in so many bytes; not known of an architecture without one."""
+    if limit is None or need(case, step=True).about is None:
+        return Room()
+
+    def fits(axis: str) -> Callable[[int], bool]:
+        return lambda n: (need(sized(case, axis, n), step=True).about or 0) <= limit
+
+    longest = min(case.shape.max_positions if case.shape else MOST_SEQ, MOST_SEQ)
+    seq = largest(fits("seq"), min(case.seq, longest), longest, min(GRAIN, case.seq))
+    return Room(largest(fits("batch"), case.batch, MOST_BATCH), seq, estimated=True)
 
 
 def _room(room: Room | None) -> list[str]:

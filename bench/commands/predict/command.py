@@ -55,9 +55,9 @@ def predict(request: Request, tracer: Tracer | None = None, measured: Callable[[
     with terminate_as_interrupt() as came:
         try:
             if host is None and "eager" in request.clocks and not request.on_cpu:
-                host = (measured or _measured_host)()
-            traces = _traced(plan.cases, tracer or _trace, not request.on_cpu)
-            lines = _on_cpu(plan, traces) if request.on_cpu else _on_boards(plan, traces, boards, request.clocks, host)
+                host = (measured or measured_host_cost)()
+            traces = traced(plan.cases, tracer or trace_case, not request.on_cpu)
+            lines = _on_cpu(plan, traces) if request.on_cpu else on_boards(plan, traces, boards, request.clocks, host)
             day, version = datetime.date.today().isoformat(), numbers_version()
             with hold(folder, lambda process: say(f"process {process} writes into {folder}; waiting")):
                 write_predictions(folder, csv_rows(lines, host, day, version))
@@ -86,7 +86,7 @@ def _folder(request: Request, plan: Plan, boards: Sequence[Board]) -> Path:
     return usable("--out", folder)
 
 
-def _trace(case: Case, on_gpu: bool) -> Trace:
+def trace_case(case: Case, on_gpu: bool) -> Trace:
     from bench.predict.trace import trace
 
     return trace(case, on_gpu)
@@ -99,14 +99,14 @@ def _forget_traces() -> None:
         path.unlink(missing_ok=True)
 
 
-def _measured_host() -> Host:
+def measured_host_cost() -> Host:
     from bench.predict.host import measured_host
 
     found: Host = measured_host()
     return found
 
 
-def _traced(cases: Sequence[Case], tracer: Tracer, on_gpu: bool) -> dict[Case, Trace | tuple[Outcome, str]]:
+def traced(cases: Sequence[Case], tracer: Tracer, on_gpu: bool) -> dict[Case, Trace | tuple[Outcome, str]]:
     """The operators of each case, or why there are none."""
     out: dict[Case, Trace | tuple[Outcome, str]] = {}
     with Progress(len(cases)) as progress, warnings.catch_warnings():
@@ -125,7 +125,7 @@ def _traced(cases: Sequence[Case], tracer: Tracer, on_gpu: bool) -> dict[Case, T
     return out
 
 
-def _on_boards(
+def on_boards(
     plan: Plan,
     traces: dict[Case, Trace | tuple[Outcome, str]],
     boards: Sequence[Board],

@@ -45,7 +45,7 @@ class Request:
         if self.model is None:
             return self.sweep or SWEEP
         sizes = [f"{label} {value}" for label, value in (("batch", self.batch), ("length", self.seq)) if value]
-        return " ".join([short_name(known_name(self.model) or self.model), *sizes])
+        return " ".join([short_name(known_name(self.model) or self.model), *filter(None, [self.sweep]), *sizes])
 
     @property
     def clocks(self) -> tuple[str, ...]:
