@@ -23,9 +23,9 @@ class Command:
     text: str
 
     @property
-    def variables(self) -> list[str]:
-        """The names of what it sets in front of the program."""
-        return [word.partition("=")[0] for word in takewhile(SETS.match, self._parted)]
+    def variables(self) -> dict[str, str]:
+        """What it sets in front of the program."""
+        return dict(word.split("=", 1) for word in takewhile(SETS.match, self._parted))
 
     @property
     def words(self) -> list[str]:

@@ -1,73 +1,25 @@
-"""Every command of README, CONTRIBUTING and docs/ does what it says, as far as this machine can show it: it runs on a
-small folder or sweep where that takes seconds. Where it takes a GPU, the network or minutes, the program's own parser
-accepts all of it, its cases are listed, or it says what is missing here."""
+"""What each documented `python -m bench ...` must do here."""
 
-import re
-import runpy
-import shlex
-import shutil
-import subprocess
-import sys
-import tomllib
 from collections.abc import Callable
-from pathlib import Path
+from typing import Any
 
-import pytest
 import typer
 
 from bench.cli import app
+from bench.commands.advise.request import bytes_of, number_of
 from bench.devices import gpus
-from bench.errors import UserError
 from bench.terminal import seconds_of
-from tests.conftest import QUICK_SWEEP, ROOT, SWEEP, Bench, Cli
-from tests.documented import Command, every_command
+from tests.conftest import ROOT
+from tests.documented.place import Place
 
 BENCH = typer.main.get_command(app).commands
-REFERENCE = ROOT / "results" / "cpu" / "reference" / "table1"
-HOST = "12.5"  # microseconds; given, so that nothing is measured
 HUB_ID, NAMED = "Qwen/Qwen3-8B", "qwen3-8b"  # what the pages name, and the same without the network
-COMMANDS = every_command()
 
 
-def parsed(name: str, arguments: list[str]) -> dict:
+def parsed(name: str, arguments: list[str]) -> dict[str, Any]:
     """The options as a command's own parser understands them. A quoted name alone is only looked up."""
     assert name in BENCH, f"python -m bench has no command {name}"
     return BENCH[name].make_context(name, list(arguments)).params if arguments else {}
-
-
-class Place:
-    """An empty folder that the commands run in, with what they name put there when they do."""
-
-    def __init__(self, folder: Path, cli: Cli) -> None:
-        self.folder, self.cli = folder, cli
-        (folder / "my.yaml").write_text(SWEEP)
-
-    def put(self, arguments: list[str]) -> list[str]:
-        """Makes each results folder that is named: one case size of the published Table 1, or a prediction."""
-        for word in arguments:
-            if not re.fullmatch(r"DIR(_[AB])?|results/\S+", word) or (self.folder / word).exists():
-                continue
-            if "predicted" in word:
-                self.predict("a100", word)
-                continue
-            (self.folder / word).mkdir(parents=True)
-            for name in ("run.json", "causes.csv"):
-                shutil.copy(REFERENCE / name, self.folder / word)
-            lines = (REFERENCE / "rows.jsonl").read_text().splitlines(keepends=True)
-            kept = [line for line in lines if '"gpt2-xl"' in line and '"seq": 128' in line]
-            (self.folder / word / "rows.jsonl").write_text("".join(kept))
-        return arguments
-
-    def predict(self, boards: str, out: str, *options: str) -> None:
-        done = self.cli("predict", "my.yaml", "--gpu", boards, "--out", out, "--host-us", HOST, *options)
-        assert done.returncode == 0, done.stderr
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Cli) -> Place:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LORABENCH_LOCKS", str(tmp_path))
-    return Place(tmp_path, cli)
 
 
 def as_it_stands(place: Place, arguments: list[str]) -> None:
@@ -85,10 +37,25 @@ def its_cases(place: Place, arguments: list[str]) -> None:
     if options.get("gpu", "auto") != "auto" and not gpus():
         done = place.cli(*arguments)
         assert done.returncode == 2 and "Found: no NVIDIA GPU" in done.stderr, done.stderr
-    known = [p.name for p in BENCH["list"].params]
     if options:
-        options |= {"gpu": "auto", "model": NAMED if options.get("model") == HUB_ID else options.get("model")}
-        BENCH["list"].callback(**{name: options[name] for name in known if name in options})
+        listed(options)
+
+
+def listed(options: dict[str, Any]) -> None:
+    """`python -m bench list` accepts the cases that these options ask for."""
+    known = [p.name for p in BENCH["list"].params]
+    options = options | {"gpu": "auto", "model": NAMED if options["model"] == HUB_ID else options["model"]}
+    BENCH["list"].callback(**{name: options[name] for name in known if name in options})
+
+
+def advised(place: Place, arguments: list[str]) -> None:
+    """The cases that it would measure are listed, and its own options are understood."""
+    options = parsed(arguments[0], arguments[1:])
+    if options:
+        listed(options | {"sweep": "advise"})
+        assert seconds_of("--time", options["time"]) > 0
+        assert options["memory"] is None or bytes_of("--memory", options["memory"]) > 0
+        assert options["price"] is None or number_of("--price", options["price"], "price") > 0
 
 
 def predicted(place: Place, arguments: list[str]) -> None:
@@ -142,5 +109,5 @@ SUBCOMMANDS: dict[str, Callable[[Place, list[str]], None]] = {
     "campaign": only_parsed,
     "train": only_parsed,
     "evaluate": only_parsed,
-    "advise": only_parsed,
+    "advise": advised,
 }
