@@ -72,7 +72,7 @@ def test_the_example_of_causes_is_the_published_one() -> None:
 
 
 def test_the_sweep_that_the_docs_show_is_one(bench: Bench, tmp_path: Path) -> None:
-    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
+    shown = re.search(r"```yaml\n(description:.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     assert shown
     (tmp_path / "shown.yaml").write_text(shown[1])
     done = bench("list", tmp_path / "shown.yaml")

@@ -34,7 +34,7 @@ class Command:
 
     @property
     def _parted(self) -> list[str]:
-        return shlex.split(self.text.split(" > ")[0])
+        return shlex.split(re.split(r" >>? ", self.text)[0])
 
     @property
     def module(self) -> str | None:
@@ -52,7 +52,7 @@ def commands(page: Path) -> list[Command]:
     text, found = page.read_text(), []
     for mark, block in FENCE.findall(text):
         lines = block.replace("\\\n", " ").splitlines() if mark in SHELL else []
-        found += [Command(page.name, re.split(r"\s{2,}", line.strip())[0]) for line in lines if line.strip()]
+        found += [Command(page.name, re.split(r"\s{2,}|\s#\s", line.strip())[0]) for line in lines if line.strip()]
     quoted = re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     return found + [Command(page.name, word) for word in quoted if STARTS.match(word)]
 

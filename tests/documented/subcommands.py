@@ -96,6 +96,11 @@ def explained(place: Place, arguments: list[str]) -> None:
         as_it_stands(place, arguments)
 
 
+def version(place: Place, arguments: list[str]) -> None:
+    done = place.cli(*arguments)
+    assert done.returncode == 0 and "torch" in done.stdout
+
+
 SUBCOMMANDS: dict[str, Callable[[Place, list[str]], None]] = {
     "run": its_cases,
     "list": as_it_stands,
@@ -110,4 +115,5 @@ SUBCOMMANDS: dict[str, Callable[[Place, list[str]], None]] = {
     "train": only_parsed,
     "evaluate": only_parsed,
     "advise": advised,
+    "--version": version,
 }

@@ -2,13 +2,15 @@
 small folder or sweep where that takes seconds. Where it takes a GPU, the network or minutes, the program's own parser
 accepts all of it, its cases are listed, or it says what is missing here."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.errors import UserError
 from bench.usage import UsageError
-from tests.conftest import QUICK_SWEEP, Bench, Cli
+from tests.conftest import QUICK_SWEEP, ROOT, Bench, Cli
 from tests.documented.pages import Command, every_command
 from tests.documented.place import Place
 from tests.documented.programs import check
@@ -37,6 +39,16 @@ def test_a_sweep_of_ones_own_runs(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_text(QUICK_SWEEP)
     done = bench("run", "my.yaml", cwd=tmp_path)
     assert done.returncode == 0 and (tmp_path / done.stdout.strip() / "rows.csv").is_file(), done.stderr
+
+
+def test_the_lines_for_pandas_give_the_table_of_ratios(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "reading.md").read_text()
+    lines = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0].strip().splitlines()
+    names: dict[str, Any] = {}
+    monkeypatch.chdir(ROOT)
+    exec("\n".join(lines[:-1]), names)
+    table = eval(lines[-1], names)
+    assert f"| {table.loc[('gpt2-xl', 'lora', 'peft'), (1, 128)]:.3f} [" in page
 
 
 @pytest.mark.parametrize(
