@@ -51,16 +51,9 @@ def advise(
     from bench.terminal import seconds_of
 
     request = model_request(
-        model,
-        SWEEP,
-        batch=batch,
-        seq=seq,
-        rank=rank,
-        targets=targets,
-        dropout=dropout,
-        precision=precision,
+        model, SWEEP, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
         level=level,
-    )
+    )  # fmt: skip
     assert request is not None
     asked = Asked(
         request,

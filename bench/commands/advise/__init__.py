@@ -25,6 +25,7 @@ from bench.roofline.memory import size_text
 from bench.sweeps.expand import Plan
 from bench.terminal import output, print_path, say
 
+WIDE = 150  # columns that the whole table takes
 Source = Timed | Forecast
 Tracer = Callable[[Case, bool], Trace]
 
@@ -92,7 +93,7 @@ def _show(asked: Asked, plan: Plan, source: Source, found: Found) -> None:
     lead = "PREDICTED, not measured: " if found.predicted else ""
     limit = "" if source.limit is None else f"; memory {size_text(source.limit)}"
     console.print(f"{lead}{case.subject}, {what}, {case.conditions}, on {source.place}{limit}")
-    console.print(answer_table(found, asked.price))
+    console.print(answer_table(found, asked.price, console.width < WIDE))
     console.print()
     told = answer(found)
     console.print(f"{lead}{told}" if told else "No answer: the intervals are too wide.", soft_wrap=True)

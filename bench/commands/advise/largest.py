@@ -33,6 +33,14 @@ class OutOfTime(Exception):
     """There was no time for another try."""
 
 
+class AtLeast(OutOfTime):
+    """The same, within a bisection: the largest value so far that fits, 0 where none was found."""
+
+    def __init__(self, value: int) -> None:
+        super().__init__()
+        self.value = value
+
+
 @dataclass(frozen=True)
 class Try:
     """One size in one process: whether a whole optimizer step fits into the limit, and its peak in bytes."""
@@ -43,26 +51,23 @@ class Try:
 
 
 def largest(fits: Callable[[int], bool], start: int, most: int, grain: int = 1) -> int:
-    """The largest multiple of grain in grain..most that fits, where what fits also fits when smaller; 0 where none
-    does. start: a multiple that is asked first."""
-    low, high = 0, None  # fits; does not fit
-    n = start
-    while high is None and low < most:
-        if fits(n):
-            low, n = n, min(2 * n, most // grain * grain)
-            if low == n:
-                return low
-        else:
-            high = n
-    while high is not None and high - low > grain:
-        middle = (low + high) // 2 // grain * grain or grain
-        if middle in (low, high):
-            break
-        if fits(middle):
-            low = middle
-        else:
-            high = middle
-    return low
+    """The largest multiple of grain up to `most` that fits, where what fits also fits when smaller; 0 where none does.
+
+    start: what is asked first. From there by doubling, then by halves. Raises AtLeast where fits raises OutOfTime.
+    """
+    low, high, most = 0, None, most // grain  # in grains: the largest that fits, the smallest that does not
+    n = min(max(start // grain, 1), most)
+    try:
+        while low < n:
+            if fits(n * grain):
+                low = n
+                n = min(2 * n, most) if high is None else (low + high) // 2
+            else:
+                high = n
+                n = (low + high) // 2
+    except OutOfTime:
+        raise AtLeast(low * grain) from None
+    return low * grain
 
 
 class Tries:
@@ -91,9 +96,8 @@ class Tries:
         return self._known[case.case_id]
 
     def largest(self, case: Case, axis: str, most: int, grain: int = 1) -> int:
-        """The largest value of an axis, batch or seq, at which the case fits."""
-        start = max(getattr(case, axis) // grain * grain, grain)
-        return largest(lambda n: self.attempt(sized(case, axis, n)).fits, min(start, most), most, grain)
+        """The largest value of an axis, batch or seq, at which the case fits. Raises AtLeast, and as attempt."""
+        return largest(lambda n: self.attempt(sized(case, axis, n)).fits, getattr(case, axis), most, grain)
 
     def _run(self, case: Case) -> Try:
         left = self._left_s()
@@ -108,7 +112,7 @@ class Tries:
         command = (sys.executable, "-m", "bench.commands.advise.attempt", job, str(out.absolute()))
         with open(log, "ab") as errors:
             status = run_command(
-                command, ROOT, seconds=left, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, cwd=ROOT,
+                command, ROOT, seconds=left, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
                 environment={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
             )  # fmt: skip
         if status is None:

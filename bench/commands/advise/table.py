@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rich.text import Text
+
 from bench.case import Case
 from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, largest, sized
 from bench.methods.registry import methods
@@ -18,11 +20,19 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Room:
     """The largest batch at the length asked for and the largest length at the batch asked for that fit; None where that
-    is not known. estimated: by closed form, not tried."""
+    is not known. estimated: by closed form, not tried; at_least: the time was over before the largest was found."""
 
     batch: int | None = None
     seq: int | None = None
     estimated: bool = False
+    at_least: tuple[str, ...] = ()
+
+    def cell(self, axis: str) -> str:
+        """'16', '~16' of an estimate, '>= 16'."""
+        value: int | None = getattr(self, axis)
+        if value is None:
+            return "not known"
+        return f"{'~' if self.estimated else '>= ' if axis in self.at_least else ''}{value}"
 
 
 @dataclass(frozen=True)
@@ -60,19 +70,22 @@ def layers_of(trainable_layers: str) -> str:
     return f"the top {trainable_layers} blocks" if trainable_layers.isdigit() else trainable_layers
 
 
-def answer_table(found: Found, price: float | None) -> PlainTable:
-    """Ranked lines, the fastest first; below them what has no time."""
-    shown, per = found.shown, found.pass_
-    room = any(found.rooms.values())
-    numbers = [f"{per} ms", "tokens/s", "peak GiB", *["largest batch", "largest length"] * room]
-    numbers += [*["price of 1M tokens"] * (price is not None), "ratio to Full-FT"]
-    table = plain_table(("training", *numbers, "verdict"), right=numbers)
-    for option, verdict in zip(shown, verdicts(shown, found.over), strict=True):
-        words = [found.write(option.ms), f"{rate(option):,.0f}", peak(option)]
-        words += _room(found.rooms.get(option.case)) * room
+def answer_table(found: Found, price: float | None, narrow: bool = False) -> PlainTable:
+    """Ranked lines, the fastest first; below them what has no time. narrow: intervals and heads in lines of their
+    own."""
+    shown, per, end = found.shown, found.pass_, "\n" if narrow else " "
+    rooms = [found.rooms.get(o.case, Room()) for o in shown]
+    axes = ("batch", "seq") if any(r.batch is not None or r.seq is not None for r in rooms) else ()
+    heads = {"batch": f"largest{end}batch", "seq": f"largest{end}length"}
+    numbers = [f"{per} ms", "tokens/s", f"peak{end}GiB", *(heads[axis] for axis in axes)]
+    numbers += [*[f"price of{end}1M tokens"] * (price is not None), f"ratio to{end}Full-FT"]
+    table = plain_table(("training", *numbers, "verdict"), right=numbers, wrap=("verdict",))
+    for option, room, verdict in zip(shown, rooms, verdicts(shown, found.over), strict=True):
+        words = [found.write(option.ms), f"{rate(option):,.0f}", peak(option), *(room.cell(axis) for axis in axes)]
         words += [] if price is None else [f"{cost(option, price):.3g}"]
-        ratio = found.write(option.ratio) if option.ratio else "1" if option.is_baseline else "not known"
-        table.add_row(option.name, *words, ratio, verdict)
+        words += [found.write(option.ratio) if option.ratio else "1" if option.is_baseline else "not known"]
+        words = [w.replace(" [", "\n[").replace(" (", "\n(") if narrow else w for w in words]
+        table.add_row(option.name, *map(Text, words), verdict)
     for case, why in found.lost:
         table.add_row(name_of(case), *[""] * len(numbers), why)
     return table
@@ -107,11 +120,6 @@ def room_by_formula(case: Case, limit: int | None) -> Room:
     longest = min(case.shape.max_positions if case.shape else MOST_SEQ, MOST_SEQ)
     seq = largest(fits("seq"), min(case.seq, longest), longest, min(GRAIN, case.seq))
     return Room(largest(fits("batch"), case.batch, MOST_BATCH), seq, estimated=True)
-
-
-def _room(room: Room | None) -> list[str]:
-    mark = "~" if room and room.estimated else ""
-    return [f"{mark}{n}" if n is not None else "not known" for n in ((room.batch, room.seq) if room else (None, None))]
 
 
 def answer(found: Found) -> str:

@@ -4,7 +4,6 @@ record."""
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -14,7 +13,7 @@ import psutil
 from bench.case import Case
 from bench.case.clocks import clocks_of
 from bench.case.schema import BASELINE, Status
-from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, OutOfTime, Tries
+from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, AtLeast, OutOfTime, Tries
 from bench.commands.advise.request import Asked, Kinds
 from bench.commands.advise.table import GIB, Found, Room, name_of, room_by_formula
 from bench.devices import Device
@@ -59,7 +58,7 @@ class Timed:
         """What the record has of the cases, once what it lacks was measured as far as there is time."""
         plan = self.plan(request)
         plan = replace(plan, cases=tuple(c for c in plan.cases if only is None or (c.method, c.impl) in only))
-        for cases in self._stages(plan):
+        for cases in self._stages(plan, together=only is not None):
             if self._complete(plan, cases):
                 continue
             if self._left() < LEAST_S:
@@ -70,23 +69,39 @@ class Timed:
 
     def rooms(self, found: Found) -> dict[Case, Room]:
         """The largest batch and length of each option, tried from the fastest on while there is time; else by closed
-        form. On a CPU only under a limit that was asked for: it would fill the whole memory."""
+        form. On a CPU only under a limit that was asked for, since it would fill the whole memory; else a try at the
+        sizes asked for gives the peak alone."""
         formula = {o.case: room_by_formula(o.case, self.limit) for o in found.shown}
-        if self._device.is_cpu and self._asked.memory is None:
-            return formula
         tries, tried = self._tries(), dict[Case, Room]()
-        say(f"Trying which batch and length fit, at most {duration(max(self._left(), 0))}")
-        with only_run_on(self._device, say), suppress(OutOfTime):
+        bisects = self._asked.memory is not None or not self._device.is_cpu
+        say(
+            f"{'Trying which batch and length fit' if bisects else 'Peak memory'}, at most {duration(max(self._left(), 0))}"
+        )
+        with only_run_on(self._device, say):
             for option in found.shown:
                 try:
-                    longest = min(option.case.shape.max_positions if option.case.shape else MOST_SEQ, MOST_SEQ)
-                    batch = tries.largest(option.case, "batch", MOST_BATCH)
-                    seq = tries.largest(option.case, "seq", longest, min(GRAIN, option.case.seq))
-                    tried[option.case] = Room(batch, seq)
-                    say(f"{option.name}: batch {batch}, length {seq}")
+                    tries.attempt(option.case)
+                    if bisects:
+                        tried[option.case] = room = self._room(option.case, tries)
+                        say(f"{option.name}: batch {room.cell('batch')}, length {room.cell('seq')}")
+                except OutOfTime:
+                    break
                 except RuntimeError as e:
                     say(f"{option.name}: no try came to an end: {e}")
         return formula | tried
+
+    @staticmethod
+    def _room(case: Case, tries: Tries) -> Room:
+        longest = min(case.shape.max_positions if case.shape else MOST_SEQ, MOST_SEQ)
+        found: dict[str, int] = {}
+        cut = []
+        for axis, most, grain in (("batch", MOST_BATCH, 1), ("seq", longest, min(GRAIN, case.seq))):
+            try:
+                found[axis] = tries.largest(case, axis, most, grain)
+            except AtLeast as e:
+                found[axis] = e.value
+                cut.append(axis)
+        return Room(found["batch"], found["seq"], at_least=tuple(cut))
 
     def with_peaks(self, found: Found) -> Found:
         """With the peaks that tries found, of cases whose rows have none."""
@@ -101,11 +116,11 @@ class Timed:
         assert self.folder is not None and self.limit is not None
         return Tries(self.folder, self._device, self.limit, self._left)
 
-    def _stages(self, plan: Plan) -> list[list[Case]]:
+    def _stages(self, plan: Plan, together: bool = False) -> list[list[Case]]:
         """The cases that can run here, in the order in which they are measured."""
         can = [c for c in plan.cases if unsupported(c, "cpu" if self._device.is_cpu else "cuda") is None]
         first = FIRST_ON_CPU if self._device.is_cpu else FIRST
-        early = [c for c in can if c.impl in first.get(c.method, ())]
+        early = [c for c in can if together or c.impl in first.get(c.method, ())]
         return [stage for stage in (early, [c for c in can if c not in early]) if stage]
 
     def _complete(self, plan: Plan, cases: Sequence[Case]) -> bool:
@@ -121,7 +136,9 @@ class Timed:
         left = self._left()
         say(f"Measuring at most {duration(left)}: {', '.join(map(name_of, cases))}")
         command = [sys.executable, "-m", "bench", "run", *request.words, "--gpu", self._asked.gpu]
-        command += ["--out", str(self.folder), "--where", f"case_id={','.join(c.case_id for c in cases)}"]
+        base = [c for c in self.plan(request).cases if c.method == BASELINE and c.trainable_layers == "all"]
+        ids = dict.fromkeys(c.case_id for c in [*base, *cases])  # what is measured already stands beside the others
+        command += ["--out", str(self.folder), "--where", f"case_id={','.join(ids)}"]
         command += ["--fresh"] * self._fresh
         self._fresh = False
         if run_command(command, ROOT, seconds=left, stdout=subprocess.DEVNULL) == 2:
