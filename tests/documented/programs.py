@@ -20,6 +20,9 @@ from tests.documented.pages import Command
 from tests.documented.place import Place
 from tests.documented.subcommands import SUBCOMMANDS, parsed
 
+BESIDE = Path(sys.executable).parent  # where an environment keeps the programs of its packages
+WIDE = {"COLUMNS": "200"}
+
 
 def plots(place: Place, arguments: list[str]) -> None:
     from plots.__main__ import main
@@ -93,10 +96,16 @@ def pytest_(command: Command) -> None:
 
 
 def hub(command: Command) -> None:
-    program = [Path(sys.executable).parent / "hf", command.arguments[0], "--help"]
-    told = subprocess.run(program, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}).stdout
+    """hf knows the command and its options; nothing is fetched."""
     options = [a for a in command.arguments if a.startswith("--")]
-    assert options and all(re.search(rf"{o}\b", told) for o in options), told
+    path = command.arguments[: 2 if command.arguments[0] == "auth" else 1]
+    told = subprocess.run([BESIDE / "hf", *path, "--help"], capture_output=True, text=True, env=os.environ | WIDE)
+    assert told.returncode == 0 and all(re.search(rf"{o}\b", told.stdout) for o in options), told.stdout
+
+
+def tensorboard(command: Command) -> None:
+    told = subprocess.run([BESIDE / "tensorboard", "--help"], capture_output=True, text=True).stdout
+    assert all(a in told for a in command.arguments if a.startswith("--"))
 
 
 def torchrun(command: Command) -> None:
@@ -120,9 +129,14 @@ def shell(command: Command) -> None:
         assert all((ROOT / "bench" / "train" / "strategies" / f"{name}.yaml").is_file() for name in names)
 
 
-PROGRAMS = {"make": make, "pytest": pytest_, "hf": hub, "torchrun": torchrun, "pip": pip} | dict.fromkeys(
-    ("source", "for", "done"), shell
-)
+PROGRAMS = {
+    "make": make,
+    "pytest": pytest_,
+    "hf": hub,
+    "tensorboard": tensorboard,
+    "torchrun": torchrun,
+    "pip": pip,
+} | dict.fromkeys(("source", "for", "done"), shell)
 
 
 def check(command: Command, place: Place) -> None:
