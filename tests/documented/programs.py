@@ -64,6 +64,14 @@ def refused_for_its_jobs(main: Callable[[list[str]], int], arguments: list[str])
     assert "--jobs" in told.getvalue().splitlines()[-1], told.getvalue()
 
 
+def schemas(place: Place, arguments: list[str]) -> None:
+    """What it writes is what is there."""
+    written = place.folder / "schemas"
+    subprocess.run([sys.executable, "-m", "bench.record.schema", written], cwd=ROOT, check=True)
+    assert list(written.iterdir())
+    assert all(path.read_text() == (ROOT / arguments[0] / path.name).read_text() for path in written.iterdir())
+
+
 def table(command: Command) -> None:
     """It prints what its page has."""
     program = [sys.executable, "-m", str(command.module)]
@@ -72,7 +80,13 @@ def table(command: Command) -> None:
     assert printed and all(part.strip() in page for part in printed.split("\n\n"))
 
 
-MODULES = {"plots": plots, "kernels.tune": tune, "kernels.audit": audit, "kernels.zoo": zoo}
+MODULES = {
+    "plots": plots,
+    "kernels.tune": tune,
+    "kernels.audit": audit,
+    "kernels.zoo": zoo,
+    "bench.record.schema": schemas,
+}
 TABLES = {"bench.case.columns": "columns.md", "bench.case.causes": "why.md", "bench.case.predictions": "predict.md"}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from bench.cli import app
-from bench.commands.advise.request import bytes_of, number_of
+from bench.commands.advise.request import bytes_of, count_of, number_of
 from bench.devices import gpus
 from bench.terminal import seconds_of
 from tests.conftest import ROOT
@@ -56,6 +56,7 @@ def advised(place: Place, arguments: list[str]) -> None:
         assert seconds_of("--time", options["time"]) > 0
         assert options["memory"] is None or bytes_of("--memory", options["memory"]) > 0
         assert options["price"] is None or number_of("--price", options["price"], "price") > 0
+        assert options["trained"] is None or count_of("--trained", options["trained"]) > 0
 
 
 def predicted(place: Place, arguments: list[str]) -> None:
