@@ -28,6 +28,7 @@ from plots.text.sections import provenance, status_blocks
 TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the paper's precision
 TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
 TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
+NO_MORE = ("times",)  # figures that earlier versions drew
 REPORT = ("report.md", "report.html")
 
 
@@ -78,7 +79,8 @@ def draw(
             _write_peers(results, panels, [*head, *(f for f in drawn if f.stem == "peers")], notes, drafts)
     names = [table_md, table_csv, *(TABLE2 if second else ()), *REPORT, *(PEERS if tables.layers else ())]
     names += [f"{figure.stem}.{kind}" for figure in drawn for kind in ("png", "svg")]
-    every = {*TABLE1, *OTHER_TABLES, *PEERS, *(f"{stem}.{kind}" for stem in FIGURES for kind in ("png", "svg"))}
+    stems = (*FIGURES, *NO_MORE)
+    every = {*TABLE1, *OTHER_TABLES, *PEERS, *(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))}
     for old in every - {*names}:
         (folder.path / old).unlink(missing_ok=True)  # of an earlier drawing, which the data no longer support
     return [folder.path / name for name in names], "\n".join(said)

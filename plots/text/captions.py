@@ -68,6 +68,12 @@ def caption(panel: Panel, *clocks: str) -> str:
     return conditions_of(panel.results, panel.cases, *(clocks or (panel.clock,)))
 
 
+def note(panel: Panel, reading: str, *clocks: str) -> str:
+    """The line below a figure: how to read it, and the few conditions that its title leaves out."""
+    held = ", ".join([*distinct(c.precision for c in panel.cases), f"clock {listed(clocks or (panel.clock,))}"])
+    return f"{reading} In {held}; all conditions: see the tables' captions."
+
+
 def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
     """Every held constant of a table or figure, in one paragraph."""
     folder, shown = results.folder, set(cases)

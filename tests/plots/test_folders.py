@@ -62,7 +62,7 @@ def test_the_page_is_one_file_and_the_figures_are_valid(maker: Any, fill: Callab
     assert len(page.ids) == len(set(page.ids)), "figures share no ids"
     assert not {"script", "link", "iframe"} & set(page.tags)
     assert {*re.findall(r"url\((.)", text)} == {"#"} and "@import" not in text
-    for stem in ("times", "ratio"):
+    for stem in ("memory", "ratio"):
         assert (maker.path / f"{stem}.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
         assert ElementTree.parse(maker.path / f"{stem}.svg").getroot().tag.endswith("svg")
         assert f"]({stem}.png)" in (maker.path / "report.md").read_text()
@@ -71,7 +71,7 @@ def test_the_page_is_one_file_and_the_figures_are_valid(maker: Any, fill: Callab
 def test_a_redraw_changes_nothing(maker: Any, fill: Callable[..., None]) -> None:
     fill(maker, TYPES, [(4, 512)], models=ONE)
     main([str(maker.write())])
-    names = (*FILES, "times.svg")
+    names = (*FILES, "ratio.svg")
     before = [(maker.path / name).read_bytes() for name in names]
     main([str(maker.path)])
     assert before == [(maker.path / name).read_bytes() for name in names]
