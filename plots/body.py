@@ -102,7 +102,9 @@ def _stated(found: list[Block], results: Results) -> list[Block]:
     """With a section of the conditions before the first section that is folded."""
     found, stated = conditions_once(found, results)
     at = next((i for i, block in enumerate(found) if isinstance(block, Heading) and block.folded), len(found))
-    told = [Para("Of every figure and table, where it says nothing else:"), Items(stated)] if stated else []
+    told: list[Block] = []
+    if stated:
+        told = [Para("Of every figure and table, where it says nothing else:"), Items(stated)]
     return [*found[:at], *_section("Conditions", told, printed=True), *found[at:]]
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from plots.data.training_runs import Run
-from plots.figures.canvas import INK, SOFT, finish, hues_of, new_canvas
+from plots.figures.canvas import INK, SOFT, finish, new_canvas
+from plots.figures.styles import style_of
 from plots.render.blocks import Figure
 from plots.runs.compared import groups_by, is_untrained, pareto, smoothed
 
@@ -34,7 +35,7 @@ def looks(runs: Sequence[Run]) -> dict[Path, Look]:
     for run in runs:
         method = run.method or "none"
         i = used[method] = used.get(method, -1) + 1
-        hues = (INK, SOFT) if is_untrained(run) else hues_of(method)[:2]
+        hues = (INK, SOFT) if is_untrained(run) else [style_of(method, impl).colour for impl in ("triton", "eager")]
         found[run.path] = Look(hues[i % len(hues)], MARKS[i % len(MARKS)])
     return found
 
@@ -81,8 +82,7 @@ def _figure(
         axes.set_xlabel(f"{unit} of training", color=SOFT)
         axes.set_ylabel(y_label, color=SOFT)
     handles = [Line2D([], [], color=paint[r.path].colour, marker=paint[r.path].mark, ms=5, label=r.name) for r in shown]
-    canvas.legend(handles=handles, loc="upper left", ncols=4, frameon=False, fontsize=9, columnspacing=1.4)
-    return finish(canvas, path, title, words)
+    return finish(canvas, path, title, words, handles)
 
 
 def _unit(most: float) -> tuple[str, float]:

@@ -13,7 +13,7 @@ from plots.data.labels import PLACED, distinct, method_label, shapes_word, short
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results
-from plots.render.blocks import Beside, Block, Table
+from plots.render.blocks import Beside, Block, Figure, Table
 
 SHORTLY = {"cpu-time": "time that the processor worked for the process; waiting for a core is not in it"}
 LEVELS = {
@@ -122,7 +122,7 @@ def conditions_once(
                 found.append(replace(block, caption=words))
             case Beside():
                 inner, stated = conditions_once(block.blocks, results, stated)
-                found.append(replace(block, blocks=tuple(inner)))
+                found.append(replace(block, blocks=tuple(b for b in inner if isinstance(b, Figure | Table))))
             case _:
                 found.append(block)
     return found, stated

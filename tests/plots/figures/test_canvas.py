@@ -33,9 +33,14 @@ def texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Bbox, tuple[float,
     original = RendererAgg.draw_text
 
     def draw_text(self: Any, gc: Any, x: Any, y: Any, s: Any, prop: Any, angle: Any, ismath: Any, mtext: Any) -> None:
-        box = mtext.get_window_extent(self)
-        if s.strip() and (mtext.get_text(), box.bounds) not in [(words, old.bounds) for words, old, _ in found]:
-            found.append((mtext.get_text(), box, (self.width, self.height)))
+        if mtext is None:  # one of several lines, whose y is counted from above
+            wide, high, below = self.get_text_width_height_descent(s, prop, ismath)
+            turned = Bbox.from_bounds(x - high + below, self.height - y, high, wide)
+            words, box = s, turned if angle else Bbox.from_bounds(x, self.height - y - below, wide, high)
+        else:
+            words, box = mtext.get_text(), mtext.get_window_extent(self)
+        if s.strip() and (words, box.bounds) not in [(old, its.bounds) for old, its, _ in found]:
+            found.append((words, box, (self.width, self.height)))
         original(self, gc, x, y, s, prop, angle, ismath, mtext)
 
     monkeypatch.setattr(RendererAgg, "draw_text", draw_text)
