@@ -158,4 +158,4 @@ def test_names_from_files_run_nothing(browser: Chromium, maker: Any, make_case: 
     assert browser.value("document.title").startswith("Fine-tuning times")
     assert browser.value("document.querySelectorAll('script, img').length") == 0
     asked = [e for e in browser.events if e.get("method") == "Network.requestWillBeSent"]
-    assert len(asked) == 1 and browser.value("document.body.innerText.includes('<script>')")
+    assert len(asked) == 1 and browser.value("document.body.innerText.includes('<img src=x')")
