@@ -22,6 +22,24 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
+def _version(asked: bool) -> None:
+    if asked:
+        from bench.commands.version import version_line
+
+        print(version_line())
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="This version and those it runs with.")
+    ] = False,
+) -> None:
+    """What goes before a command."""
+
+
 Sweep = Annotated[str, name_argument(help="A name in bench/sweeps, or the path of a sweep file.")]
 
 
@@ -58,19 +76,27 @@ def compare(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With --run: start anew; earlier rounds move to earlier/.")
     ] = False,
+    fail: Annotated[
+        str | None,
+        typer.Option(help="Exit status 1 where a verdict is SLOWER (slower), or SLOWER by 5 % or more (slower:5%)."),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="Of standard output: text; json; github, Markdown for a summary or comment; junit.")
+    ] = "text",
+    json: Annotated[Path | None, path_option(help="Write the comparison as JSON to this file, too.")] = None,
     fail_on_slower: Annotated[
-        bool, typer.Option("--fail-on-slower", help="Exit status 1 where a verdict is SLOWER.")
+        bool, typer.Option("--fail-on-slower", hidden=True, help="The older word for --fail slower.")
     ] = False,
-    json: Annotated[Path | None, path_option(help="Write the comparison to this file, too.")] = None,
 ) -> None:
     """Two runs side by side: FASTER, SLOWER, SAME or UNCLEAR, row by row.
 
-    A verdict needs 5 fresh processes a side, measured in turns, as --run 5 does it. Exit status: 0; 1 a verdict is
-    SLOWER and --fail-on-slower was given; 2 the two cannot be compared.
+    A verdict needs 5 fresh processes a side, measured in turns, as --run 5 does it. Exit status: 0; 1 a row is as slow
+    as --fail says; 2 the two cannot be compared.
     """
     from bench.commands.compare import compare as compare_runs
 
-    raise typer.Exit(compare_runs(a, b, sweep, run, out, gpu, tuple(where or ()), fresh, fail_on_slower, json))
+    limit = "slower" if fail_on_slower else fail
+    raise typer.Exit(compare_runs(a, b, sweep, run, out, gpu, tuple(where or ()), fresh, limit, format, json))
 
 
 @app.command()

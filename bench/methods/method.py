@@ -74,7 +74,7 @@ class Method(ABC):
     """
 
     label: str  # in tables
-    colours: tuple[str, ...]  # of its implementations in figures, the darkest or strongest first
+    colours: tuple[str, ...]  # one hue, dark to light: of fused kernels in figures, of others, of textbook PyTorch
     axes: tuple[str, ...] = ("rank", "alpha", "targets", "adapter_dtype")  # those of the adapter that apply
     adapts: bool = True  # leaves the weights and adds to them; False: the weights themselves train
     reads_x: bool = True  # backward needs the layer's input

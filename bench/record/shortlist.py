@@ -92,7 +92,7 @@ def _verdict(option: Option, first: Sequence[Option]) -> str:
     if option in first:
         return "fastest" if len(first) == 1 else "ties for the fastest"
     if option.is_baseline:
-        return "what ratios are over"
+        return "the baseline"
     assert option.ratio is not None
     if _may_be_one(option.ratio):
         return "faster than Full-FT" if (option.ratio.high or 2) < 1 else "ties with Full-FT"

@@ -1,151 +1,176 @@
-"""What all figures share: canvas, colours, legend, the point of a ratio, title and caption."""
+"""What all figures share: an empty canvas, and the layout that leaves no text outside it."""
 
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from bench.methods.registry import methods
-from bench.record.stats import Estimate
-from plots.data.panels import Panel
-from plots.data.results import Ratio
 from plots.render.blocks import Figure
-from plots.text.numbers import ratio_word
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.artist import Artist
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
 
 MAX_WIDE = 3  # batch x length that stand side by side
 MAX_MODELS = 6  # side by side in one figure; the tables hold the rest
 MAX_LAYERS = 40
 INK, SOFT, FAILED = "#1c2024", "#66707a", "#8a3b00"
-# Of methods that are not known here; methods that are bring their own. Okabe and Ito's palette throughout, told apart
-# by every kind of colour vision.
-OTHER = ("#009e73", "#cc79a7", "#7a6fac", "#b8a800")
-HATCHES = ("", "//", "..", "xx")
+DPI = 140
+LEAST = 1.25, 0.45  # inches of axes; where names leave less, the canvas grows
+TURNS = 16  # of growing; each adds an inch, or what was found outside
+MARGIN = 0.08  # inches around all
 
 
 def new_canvas(width: float, height: float) -> "Canvas":
-    """An empty canvas in inches, in the house style. matplotlib is imported here, by those who draw."""
-    import matplotlib
-
-    matplotlib.use("Agg")
+    """An empty canvas in the house style: inches of width, and of the height between title and footnote. matplotlib
+    is imported here, by those who draw."""
     from matplotlib import rcParams
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
     rcParams.update({
-        "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "axes.titlesize": 10,
-        "axes.titleweight": "bold", "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": SOFT,
-        "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK, "axes.grid": True, "grid.color": "#e5e8ea",
-        "grid.linewidth": 0.7, "axes.axisbelow": True, "svg.hashsalt": "lorabench", "hatch.linewidth": 0.5,
-        "text.parse_math": False,
+        "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial"], "font.size": 9,
+        "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
+        "axes.spines.right": False, "axes.edgecolor": SOFT, "axes.labelcolor": INK, "xtick.color": INK,
+        "ytick.color": INK, "axes.grid": True, "grid.color": "#e5e8ea", "grid.linewidth": 0.7, "axes.axisbelow": True,
+        "svg.hashsalt": "lorabench", "svg.fonttype": "none", "hatch.linewidth": 0.5, "text.parse_math": False,
     })  # fmt: skip
-    return Canvas(figsize=(width, height))
+    canvas = Canvas(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(canvas)
+    return canvas
 
 
-def finish(canvas: "Canvas", path: Path, title: str, words: str) -> Figure:
-    """Title above, caption below, both files on disk. Nothing in them depends on the day they were drawn."""
-    width, height = canvas.get_size_inches()
-    lines = textwrap.wrap(words, int(width * 18))
-    low = (0.118 * len(lines) + 0.14) / height
-    head = canvas.suptitle(
-        title,
-        x=0.01,
-        y=1 - 0.08 / height,
-        ha="left",
-        va="top",
-        fontsize=min(12, 114 * width / len(title)),
-        fontweight="bold",
-        color=INK,
-    )
-    canvas.text(0.01, 0.06 / height, "\n".join(lines), ha="left", va="bottom", fontsize=7, color=SOFT)
-    head.set_in_layout(False)
-    legend = 0.0
-    for found in canvas.legends:
-        found.set_bbox_to_anchor((0.005, 1 - 0.3 / height))
-        legend = 0.08 + 0.2 * -(-len(found.get_texts()) // max(found._ncols, 1))  # type: ignore[attr-defined]
-    canvas.tight_layout(rect=(0, low, 1, 1 - (0.32 + legend) / height), h_pad=1.2, w_pad=1.2)
-    canvas.savefig(path.with_suffix(".png"), dpi=140, metadata={"Software": None})
+def finish(
+    canvas: "Canvas",
+    path: Path,
+    title: str,
+    words: str,
+    keys: Sequence[object] = (),
+    then: Callable[[], object] = tuple,
+) -> Figure:
+    """Title and legend of `keys` above, one line of words below, both files on disk. `then` draws what needs to know
+    how large the axes are.
+
+    Where text would leave the canvas it is wrapped, the legend gets more lines, or the canvas grows. Nothing in the
+    files depends on the day they were drawn.
+    """
+    head = canvas.text(0, 1, title, va="top", fontsize=12, fontweight="bold", color=INK)
+    foot = canvas.text(0, 0, words, va="bottom", fontsize=7.5, color=SOFT)
+    told = [axes.get_title(loc="left") for axes in canvas.axes]
+    titles = [axes.set_title(words) for axes, words in zip(canvas.axes, told, strict=True)]
+    width, body = canvas.get_size_inches()
+    height = body
+    for _ in range(TURNS):
+        for found, whole in zip((head, foot), (title, words), strict=True):
+            _wrap(found, whole, width - 2 * MARGIN)
+        legend = _legend(canvas, keys, width - 2 * MARGIN)
+        above, below = _inches(head)[1] + 2 * MARGIN, _inches(foot)[1] + 2 * MARGIN
+        height = above + (extent(legend).height / DPI + MARGIN if legend else 0.0) + body + below
+        canvas.set_size_inches(width, height)
+        head.set_position((MARGIN / width, 1 - MARGIN / height))
+        foot.set_position((MARGIN / width, MARGIN / height))
+        if legend:
+            legend.set_bbox_to_anchor((MARGIN / width, 1 - above / height))
+        rect = (0, below / height, 1, (below + body) / height)
+        fits = _lay_out(canvas, rect)
+        for axes, found, whole in zip(canvas.axes, titles, told, strict=True):
+            _wrap(found, whole, max(axes.get_position().width * width, LEAST[0]))
+        fits = _lay_out(canvas, rect) and fits
+        more = _missing(canvas, fits)
+        if more == (0.0, 0.0):
+            break
+        width, body = width + more[0], body + more[1]
+    then()
+    canvas.savefig(path.with_suffix(".png"), metadata={"Software": None})
     canvas.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     return Figure(path.name, title)
 
 
-def hues_of(method: str) -> tuple[str, ...]:
-    """One hue a method, lighter for further impls."""
-    return methods()[method].colours if method in methods() else OTHER
+def extent(found: "Artist") -> "Bbox":
+    """In pixels of the canvas."""
+    canvas = found.get_figure(root=True)
+    assert canvas is not None
+    return found.get_window_extent(canvas.canvas.get_renderer())  # type: ignore[attr-defined]
 
 
-def colours(panel: Panel) -> dict[str, tuple[str, str]]:
-    """Training type -> (colour, hatch)."""
-    found: dict[str, tuple[str, str]] = {}
-    used: dict[str, int] = {}
-    method = {panel.labels[c]: c.method for c in panel.cases}
-    for type_ in panel.types:
-        i = used.setdefault(method[type_], 0)
-        used[method[type_]] += 1
-        hues = hues_of(method[type_])
-        found[type_] = hues[i % len(hues)], HATCHES[(i // len(hues)) % len(HATCHES)]
-    return found
+def _inches(found: "Text") -> tuple[float, float]:
+    box = extent(found)
+    return box.width / DPI, box.height / DPI
 
 
-def legend(canvas: "Canvas", panel: Panel, types: Sequence[str], extra: Sequence[object] = ()) -> None:
-    """One legend for all axes, on one line below the title."""
-    from matplotlib.patches import Patch
-
-    paint = colours(panel)
-    patches: list[object] = [Patch(facecolor=paint[t][0], hatch=paint[t][1], edgecolor="white", label=t) for t in types]
-    widest = max((len(t) for t in types), default=0)
-    columns = max(1, int(canvas.get_size_inches()[0] / max(0.075 * widest + 0.45, 1.7)))
-    canvas.legend(
-        handles=[*patches, *extra], loc="upper left", ncols=min(columns, len(types) + len(extra)), frameon=False,
-        fontsize=9, handlelength=1.2, columnspacing=1.4,
-    )  # fmt: skip
+def _wrap(found: "Text", words: str, room: float) -> None:
+    """Into as many lines as the room in inches asks for."""
+    found.set_text(words)
+    letters = len(words)
+    while letters > 8 and (wide := _inches(found)[0]) > room:
+        letters = min(letters - 1, int(letters * max(room / wide, 0.5)) + 1)
+        found.set_text("\n".join(textwrap.wrap(words, max(letters, 8))))
 
 
-def whisker(found: Estimate) -> tuple[float, float]:
-    """How far the interval reaches below and above the value; 0 where there is none."""
-    low, high = (found.value if end is None else end for end in (found.low, found.high))
-    return max(found.value - low, 0.0), max(high - found.value, 0.0)
-
-
-def mark_missing(axes: "Axes", x: float, word: str) -> None:
-    """The word that stands in place of a bar."""
-    axes.text(x, 0, f" {word}", rotation=90, ha="center", va="bottom", fontsize=7.5, color=FAILED)
-
-
-def mark_bar(axes: "Axes", x: float, top: float, word: str) -> None:
-    """The number above a bar."""
-    style: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "bottom", "fontsize": 7.5, "color": INK}
-    axes.annotate(word, (x, top), (0, 3), textcoords="offset points", **style)
-
-
-def slots(axes: "Axes", names: Sequence[str]) -> None:
-    """Names of groups of bars below the axis."""
-    axes.set_xticks(range(len(names)), names)
-    axes.set_xlim(-0.5, len(names) - 0.5)
-    axes.tick_params(axis="x", length=0)
-    axes.grid(False, axis="x")
-
-
-def offset(i: int, of: int, width: float) -> float:
-    """Where bar `i` of so many stands, from the middle of its group of that width."""
-    return (i - (of - 1) / 2) * width / of
-
-
-def draw_ratio(
-    axes: "Axes", ratio: Ratio, y: float, colour: str, labelled: bool = True, fill: str | None = None
-) -> None:
-    """A ratio with its interval at height y, its number at the right edge, or the word that stands in its place."""
-    found = ratio.value
-    if labelled or found is None:
-        axes.text(
-            0.99, y, ratio_word(ratio), ha="right", va="center", fontsize=8, transform=axes.get_yaxis_transform(),
-            color=FAILED if found is None else INK,
+def _legend(canvas: "Canvas", keys: Sequence[object], room: float) -> "Legend | None":
+    """One legend for all axes, on as few lines as its width in inches allows, all about as long."""
+    for old in canvas.legends[:]:
+        old.remove()
+    columns = len(keys)
+    while columns:
+        found = canvas.legend(
+            handles=[*keys], loc="upper left", ncols=columns, frameon=False, fontsize=9, handlelength=1.6,
+            columnspacing=1.4, borderaxespad=0,
         )  # fmt: skip
-    if found is not None:
-        low, high = whisker(found)
-        axes.errorbar(
-            found.value, y, xerr=[[low], [high]], fmt="o", ms=5, color=colour, ecolor=INK, elinewidth=1, capsize=2.5,
-            mfc=fill or colour,
-        )  # fmt: skip
+        if extent(found).width / DPI <= room or columns == 1:
+            return found
+        found.remove()
+        lines = -(-len(keys) // columns)
+        columns = min(columns - 1, -(-len(keys) // (lines + 1)))
+    return None
+
+
+def _lay_out(canvas: "Canvas", rect: tuple[float, float, float, float]) -> bool:
+    """Whether there was room for the axes and what stands beside them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        try:
+            canvas.tight_layout(rect=rect, h_pad=1.2, w_pad=1.2)
+        except UserWarning:
+            return False
+    return True
+
+
+def _missing(canvas: "Canvas", fits: bool) -> tuple[float, float]:
+    """Inches of width and height by which the canvas is too small."""
+    wide, high = canvas.get_size_inches()
+    sizes = [(a.get_position().width * wide, a.get_position().height * high) for a in canvas.axes if a.get_visible()]
+    narrow, low = (any(size[i] < LEAST[i] for size in sizes) for i in (0, 1))
+    keys = [
+        text for legend in canvas.legends for text in legend.get_texts()
+    ]  # they have no place before they are drawn
+    boxes = [extent(found) for found in texts_of(canvas) if found not in keys]
+    over = [max([0.0, *(-b.x0 / DPI for b in boxes), *(b.x1 / DPI - wide for b in boxes)])]
+    over[0] = max(over[0], *(extent(legend).width / DPI + 2 * MARGIN - wide for legend in canvas.legends), 0.0)
+    over += [max([0.0, *(-b.y0 / DPI for b in boxes), *(b.y1 / DPI - high for b in boxes)])]
+    x, y = (amount + MARGIN if amount > 0.01 else 0.0 for amount in over)
+    if not fits and not (narrow or low):
+        narrow = low = True
+    return max(x, float(narrow)), max(y, float(low))
+
+
+def texts_of(canvas: "Canvas") -> "list[Text]":
+    """All text that is drawn on a canvas: of labels of ticks, those inside the axis's limits alone."""
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+
+    outside: set[Text] = set()
+    for axis in canvas.findobj(Axis):
+        drawn = axis._update_ticks()  # type: ignore[attr-defined]
+        shown = {label for tick in drawn for label in (tick.label1, tick.label2) if label.get_visible()}
+        every = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        outside |= {label for tick in every for label in (tick.label1, tick.label2)} - shown
+        if not axis.axes.get_visible() or not axis.axes.axison:
+            outside |= {*axis.findobj(Text)}
+    hidden = {found for axes in canvas.axes if not axes.get_visible() for found in axes.findobj(Text)}
+    every_text = [found for found in canvas.findobj(Text) if found.get_visible() and found.get_text().strip()]
+    return [found for found in every_text if found not in outside | hidden]

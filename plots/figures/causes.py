@@ -11,11 +11,11 @@ from bench.record.causes import Split
 from plots.data.causes import Told, cases_at, causes_in, longest_places, passes_of, told
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
-from plots.figures.canvas import FAILED, INK, finish, new_canvas, whisker
+from plots.figures.canvas import FAILED, INK, finish, new_canvas
+from plots.figures.styles import whisker
 from plots.render.blocks import Figure
-from plots.text.captions import conditions_of, panel_place
+from plots.text.captions import note, panel_place
 from plots.text.numbers import short
-from plots.text.why import source_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,16 +66,15 @@ def causes_figure(panel: Panel, path: Path) -> Figure | None:
     names = ["\n".join(textwrap.wrap(type_, NAME)) for type_ in types]
     slots = sum(0.27 if "\n" not in name else 0.17 * (1 + name.count("\n")) for name in names)
     keys = [*drawn, *([OTHER] if rest else [])]
-    columns = 4 if len(shown) > 1 else 3
     width = 2.2 + max(6.4, 3.6 * len(shown))
-    canvas = new_canvas(width, 1.4 + 0.2 * -(-len(keys) // columns) + len(passes) * (0.75 + slots))
+    canvas = new_canvas(width, 0.3 + len(passes) * (0.75 + slots))
     grid = canvas.subplots(len(passes), len(shown), squeeze=False, sharey=True)
     for row, pass_ in enumerate(passes):
         for axes, place in zip(grid[row], shown, strict=True):
             rows = {types.index(panel.labels[case]): found[case, pass_] for case in cases[place]}
             top = max(_bar(axes, panel, y, one, drawn, by) for y, one in rows.items())
             axes.set_xlim(0, top * 1.14 or 1.0)
-            axes.set_title(f"{pass_}: {place[0]}, {shape_word(place[1])}", loc="left", fontsize=9)
+            axes.set_title(f"{pass_}: {place[0]}, {shape_word(place[1])}")
             axes.grid(False, axis="y")
             axes.tick_params(axis="y", length=0)
         grid[row][0].set_yticks(range(len(types)), names)
@@ -86,20 +85,18 @@ def causes_figure(panel: Panel, path: Path) -> Figure | None:
     handles = [
         Patch(facecolor=PAINT[c][0], hatch=PAINT[c][1] * 2, edgecolor=INK, linewidth=0.5, label=labels[c]) for c in keys
     ]
-    canvas.legend(handles=handles, loc="upper left", ncols=columns, frameon=False, fontsize=8.5, handlelength=2.2,
-                  handleheight=1.1, columnspacing=1.4)  # fmt: skip
     what = "layers" if panel.level == "linear" else "models"
     words = (
-        f"{source_words(panel)}. Diamonds: the measured median with its 95 % interval. "
+        "Diamonds: the measured median with its 95 % interval. "
         + (
             f"Other: {listed([CAUSES[c].label for c in rest])}, each below {100 * LEAST:.0f} % of every bar. "
             if rest
             else ""
         )
         + (f"{len(shown)} of {len(panel.subjects)} {what}. " if len(shown) < len(panel.subjects) else "")
-        + conditions_of(panel.results, [case for case, _ in found], panel.clock)
     )
-    return finish(canvas, path, f"What the time goes into, by cause: {panel_place(panel)}", words)
+    title = f"What the time goes into, by cause: {panel_place(panel)}"
+    return finish(canvas, path, title, note(panel, words.strip()), handles)
 
 
 def _part(split: Split, cause: str) -> float:

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from plots.data.labels import shape_word
 from plots.data.panels import MAX_TYPES, Panel
-from plots.figures.canvas import INK, MAX_LAYERS, colours, draw_ratio, finish, legend, new_canvas, offset
+from plots.figures.canvas import MAX_LAYERS, finish, new_canvas
+from plots.figures.styles import NOISY_RATIO, draw_ratio, key, ratio_axes, styles_in
 from plots.render.blocks import Figure
-from plots.text.captions import caption, panel_place
+from plots.text.captions import note, panel_place
 
 
 def layers_figure(panel: Panel, path: Path) -> Figure | None:
@@ -16,18 +17,17 @@ def layers_figure(panel: Panel, path: Path) -> Figure | None:
     layers = [s for s in panel.subjects if any(panel.find(s, shape, t) for t in types)][:MAX_LAYERS]
     if panel.level != "linear" or len(panel.types) > MAX_TYPES or not types or not layers:
         return None
-    canvas = new_canvas(9.5, 2.2 + 0.3 * len(layers))
-    axes = canvas.subplots()
+    canvas = new_canvas(9.5, 0.8 + len(layers) * (0.16 + 0.08 * len(types)))
+    axes, paint = canvas.subplots(), styles_in(panel)
     for i, layer in enumerate(layers):
         for j, type_ in enumerate(types):
-            case = panel.find(layer, shape, type_)
-            if case:
-                y = i + offset(j, len(types), 0.6)
-                draw_ratio(axes, panel.ratio(case), y, colours(panel)[type_][0], False)
-    axes.axvline(1, color=INK, lw=1.1, zorder=1)
+            if case := panel.find(layer, shape, type_):
+                y = i + 0.7 * ((j + 0.5) / len(types) - 0.5)
+                draw_ratio(axes, panel.ratio(case), y, paint[type_], False)
     axes.set_yticks(range(len(layers)), layers)
     axes.set_ylim(len(layers) - 0.4, -0.6)
-    axes.set_xlabel("forward-backward time / Full-FT's")
-    legend(canvas, panel, types)
+    ratio_axes([axes], what="forward-backward time")
+    hollow = f" {NOISY_RATIO}" if any(ratio.noisy for ratio in panel.ratios.values()) else ""
     title = f"Time over Full-FT's at {shape_word(shape)}: {panel_place(panel)}"
-    return finish(canvas, path, title, f"{caption(panel)} Drawn: {shape_word(shape)}; 95 % intervals.")
+    keys = [key(type_, paint[type_]) for type_ in types]
+    return finish(canvas, path, title, note(panel, f"95 % intervals; grey band: 1 ± 2 %.{hollow}"), keys)

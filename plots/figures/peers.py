@@ -1,61 +1,55 @@
-"""Time over Full-FT's of every implementation, axes for each layer or group of layers."""
+"""Time over Full-FT's of every implementation at every layer or group of layers, as a table of shaded cells."""
 
 from pathlib import Path
 
+import numpy as np
+
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
-from plots.figures.canvas import INK, MAX_LAYERS, draw_ratio, finish, hues_of, legend, new_canvas
+from plots.figures.canvas import INK, MAX_LAYERS, finish, new_canvas
+from plots.figures.heat import shade_cells
 from plots.render.blocks import Figure
-from plots.text.captions import caption, panel_place
+from plots.text.captions import note, panel_place
+
+PASSES = ("forward-backward", "forward")
+PEFT = ("lora", "peft")
+ACROSS = 6  # layers whose names stand across; those of more are turned
 
 
 def peers_figure(panel: Panel, path: Path) -> Figure | None:
-    """Time over Full-FT's for each training type, axes for each layer or group: forward hollow, the whole filled."""
-    from matplotlib.lines import Line2D
-
+    """Cells of ratios to Full-FT, a row a training type, the fastest first, and a column a layer; axes a pass."""
     shape = panel.shapes[-1]
     types = [t for t in panel.types if any(panel.labels[c] == t and not panel.is_full(c) for c in panel.cases)]
     layers = [s for s in panel.subjects if any(panel.find(s, shape, t) for t in types)][:MAX_LAYERS]
     if not panel.compares_implementations or not types or not layers or not panel.baselines:
         return None
-    columns = min(4, len(layers))
-    lines = -(-len(layers) // columns)
-    canvas = new_canvas(3.0 + 2.6 * columns, 1.9 + lines * (0.5 + 0.19 * len(types)))
-    grid = canvas.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
-    hue = {panel.labels[c]: hues_of(c.method)[0] for c in panel.cases}
-    for axes, layer in zip(grid.flat, layers, strict=False):
-        for y, type_ in enumerate(types):
-            case = panel.find(layer, shape, type_)
-            if case is None:
-                continue
-            forward, both = (panel.ratio(case, pass_) for pass_ in ("forward", "forward-backward"))
-            if forward.value:
-                draw_ratio(axes, forward, y - 0.17, hue[type_], False, "white")
-            if both.value or not forward.value:
-                draw_ratio(axes, both, y + 0.17, hue[type_], False)
-        axes.axvline(1, color=INK, lw=1.1, zorder=1)
-        axes.set_title(layer, loc="left", fontsize=8.5)
-        axes.tick_params(axis="y", length=0)
-    for axes in grid.flat[len(layers) :]:
-        axes.set_visible(False)
-    first = grid[0][0]
-    first.set_yticks(range(len(types)), types)
-    first.set_ylim(len(types) - 0.4, -0.6)
-    first.set_xscale("log", base=2)
-    low, high = first.get_xlim()
-    first.set_xlim(min(low, 0.5), max(high, 2.0))
-    first.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    for axes in grid.flat[max(0, len(layers) - columns) : len(layers)]:
-        axes.tick_params(axis="x", labelbottom=True)
-        axes.set_xlabel("time / Full-FT's")
-    marks = [
-        Line2D([], [], marker="o", mfc=fill, mec=INK, ls="", label=name)
-        for name, fill in (("forward", "white"), ("forward-backward", INK))
-    ]
-    legend(canvas, panel, [], marks)
-    words = (
-        f"{caption(panel)} Drawn: {shape_word(shape)}; 95 % intervals; a pass that is "
-        "missing has no time. Left of the line is faster than Full-FT."
-    )
+    types.sort(key=lambda type_: _mean(panel, layers, shape, type_))
+    few, longest = len(layers) <= ACROSS, max(len(word) for layer in layers for word in layer.split())
+    cell = 0.085 * longest + 0.1 if few else 0.55
+    canvas = new_canvas(0.1 * max(map(len, types)) + 2 * cell * len(layers), 1.0 + 0.25 * len(types) + (not few))
+    grid = canvas.subplots(1, 2, sharey=True)
+    peft = {panel.labels[c] for c in panel.cases if (c.method, c.impl) == PEFT}
+    for axes, pass_ in zip(grid, PASSES, strict=True):
+        found = [[panel.find(layer, shape, t) for layer in layers] for t in types]
+        shade_cells(axes, [[panel.ratio(c, pass_) if c else None for c in line] for line in found])
+        for i, type_ in enumerate(types):
+            if type_ in peft:
+                axes.axhline(i - 0.5, color=INK, lw=1.4)
+                axes.axhline(i + 0.5, color=INK, lw=1.4)
+        axes.set_title(pass_)
+        axes.set_xticks(range(len(layers)), [layer.replace(" ", "\n") for layer in layers], rotation=0 if few else 90)
+        axes.set_yticks(range(len(types)), types)
+        axes.spines[:].set_visible(False)
+    for tick, type_ in zip(grid[0].get_yticklabels(), types, strict=True):
+        tick.set_fontweight("bold" if type_ in peft else "normal")
+    reference = " Between lines, in bold: PEFT, what people have." if peft else ""
+    words = f"At {shape_word(shape)}; green: faster than Full-FT, purple: slower; hatched: not decided.{reference}"
     what = "Methods and implementations, time over Full-FT's"
-    return finish(canvas, path, f"{what}: {panel_place(panel)}", words)
+    return finish(canvas, path, f"{what}: {panel_place(panel)}", note(panel, words))
+
+
+def _mean(panel: Panel, layers: list[str], shape: tuple[int, int], type_: str) -> float:
+    """Of forward-backward over all layers, else infinite: a training type that has forward alone stands last."""
+    found = [panel.ratio(panel.find(layer, shape, type_)).value for layer in layers]
+    known = [np.log(one.value) for one in found if one]
+    return float(np.mean(known)) if known else float("inf")

@@ -9,22 +9,22 @@ from plots.figures.causes import causes_figure
 from plots.figures.grid import grid_figure
 from plots.figures.layers import layers_figure
 from plots.figures.lengths import lengths_figure
+from plots.figures.memory import memory_figure
 from plots.figures.peers import peers_figure
 from plots.figures.ratio import ratio_figure
 from plots.figures.roofline import roofline_figure
 from plots.figures.steps import steps_figure
 from plots.figures.throughput import throughput_figure
-from plots.figures.times import times_figure
 from plots.figures.waterfall import waterfall_figure
 from plots.render.blocks import Figure
 
 # Every figure by the stem of its files, in the order in which the report shows them.
 FIGURES: dict[str, Callable[[Panel, Path], Figure | None]] = {
+    "memory": memory_figure,
     "split": breakdown_figure,
     "causes": causes_figure,
     "waterfall": waterfall_figure,
     "steps": steps_figure,
-    "times": times_figure,
     "ratio": ratio_figure,
     "layers": layers_figure,
     "peers": peers_figure,

@@ -9,15 +9,15 @@ import numpy as np
 from bench.case.clocks import in_order
 from plots.data.hardware import dtype_of, measured_peaks, sheet_peaks, tflops, work_cell
 from plots.data.panels import Panel
-from plots.figures.canvas import INK, SOFT, finish, hues_of, new_canvas
+from plots.figures.canvas import INK, SOFT, finish, new_canvas
+from plots.figures.styles import key, styles_in
 from plots.render.blocks import Figure
-from plots.text.captions import caption, panel_place
+from plots.text.captions import note, panel_place
 from plots.text.numbers import rate_word
 
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
-MARKERS = "os^DvPX*<>ph8d"
 PASSES = ("forward", "backward")
 
 
@@ -64,37 +64,29 @@ def roofline_figure(panel: Panel, path: Path) -> Figure | None:
     xs = np.geomspace(min([x.min() / 2, *(r / 4 for r in ridges)]), max([x.max() * 2, *(r * 4 for r in ridges)]), 200)
     ceilings = [roof.over(xs) for roof in roofs]
     low, high = min(y.min(), np.min(ceilings)), max(y.max(), np.max(ceilings))
-    canvas = new_canvas(10.5, 5.2)
-    method = {panel.labels[c]: c.method for c in panel.cases}
-    drawn = [t for t in panel.types if any(key[1] == t for key in points)]
-    marks = {t: (MARKERS[i % len(MARKERS)], hues_of(method[t])[0]) for i, t in enumerate(drawn)}
+    canvas = new_canvas(10.5, 4.2)
+    paint = styles_in(panel)
+    drawn = [t for t in panel.types if any(type_ == t for _, type_ in points)]
     for axes, pass_ in zip(canvas.subplots(1, 2, sharey=True), PASSES, strict=True):
         for roof, ceiling in zip(roofs, ceilings, strict=True):
             axes.plot(xs, ceiling * by, color=roof.colour, lw=1.5, ls=roof.dash, zorder=2)
-        for type_, (mark, colour) in marks.items():
+        for type_ in drawn:
             if found := points.get((pass_, type_)):
-                axes.scatter(
-                    *np.transpose([(a, b * by) for a, b in found]), marker=mark, s=34, facecolor="none",
-                    edgecolor=colour, linewidth=1.3, zorder=3,
-                )  # fmt: skip
+                axes.plot(*np.transpose([(a, b * by) for a, b in found]), zorder=3, **paint[type_].mark())
         axes.set(xscale="log", yscale="log", xlabel="FLOPs a byte", xlim=(xs[0], xs[-1]))
         axes.set_ylim(low * by / 1.5, high * by * 1.5)
-        axes.set_title(pass_, loc="left")
+        axes.set_title(pass_)
         for axis in (axes.xaxis, axes.yaxis):
             _plain(axis)
     canvas.axes[0].set_ylabel(unit)
-    handles = [
-        Line2D([], [], marker=mark, ls="", mfc="none", mec=colour, mew=1.3, label=t)
-        for t, (mark, colour) in marks.items()
-    ]
-    handles += [Line2D([], [], color=roof.colour, ls=roof.dash, lw=1.5, label=roof.label) for roof in roofs]
-    canvas.legend(handles=handles, loc="upper left", ncols=min(len(handles), 4), frameon=False, fontsize=8.5)
+    keys = [key(type_, paint[type_]) for type_ in drawn]
+    keys += [Line2D([], [], color=roof.colour, ls=roof.dash, lw=1.5, label=roof.label) for roof in roofs]
     words = (
-        "A point is a case, all models and sizes; FLOPs and bytes are the method's own, by closed form. A roof is the "
-        "lower of a peak rate and of bandwidth x FLOPs a byte; what a cache still holds can pass its slope. "
-        f"{caption(panel, *in_order([*clocks]))}"
+        "A point a case, all models and sizes; FLOPs and bytes by closed form. What a cache still holds can pass a "
+        "roof's slope."
     )
-    return finish(canvas, path, f"Roofline: {panel_place(panel)}", words)
+    words = note(panel, words, *in_order([*clocks]))
+    return finish(canvas, path, f"Roofline: {panel_place(panel)}", words, keys)
 
 
 def _plain(axis: "Axis") -> None:

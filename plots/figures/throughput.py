@@ -1,4 +1,4 @@
-"""Tokens a second, peak memory, cost and energy of each training type, as bars."""
+"""Tokens a second, peak memory, cost and energy of each training type, as bars: all are amounts that begin at 0."""
 
 from pathlib import Path
 
@@ -6,9 +6,10 @@ from bench.errors import listed
 from plots.data.labels import shape_word
 from plots.data.panels import MAX_TYPES, Panel
 from plots.data.throughput import throughput, trained_pass
-from plots.figures.canvas import FAILED, INK, MAX_MODELS, colours, finish, new_canvas, whisker
+from plots.figures.canvas import FAILED, INK, MAX_MODELS, finish, new_canvas
+from plots.figures.styles import styles_in, whisker
 from plots.render.blocks import Figure
-from plots.text.captions import caption, panel_place
+from plots.text.captions import note, panel_place
 
 Bar = tuple[float, tuple[float, float], str]  # value, whisker, and the words at its end
 
@@ -25,9 +26,9 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
     counted = any(f.energy_kj is not None for f in found.values())
     names = ["tokens a second", *(["peak memory (GiB)"] if peaks else []), *(["cost of 1M tokens"] if price else [])]
     names += ["energy of 1M tokens (kJ)"] * counted
-    canvas = new_canvas(max(7.0, 1.6 + 2.9 * len(names)), 1.3 + len(models) * (0.55 + 0.27 * len(types)))
+    canvas = new_canvas(max(7.0, 1.6 + 2.9 * len(names)), 0.3 + len(models) * (0.5 + 0.27 * len(types)))
     grid = canvas.subplots(len(models), len(names), squeeze=False, sharey="row")
-    paint = colours(panel)
+    paint = styles_in(panel)
     for line, model in zip(grid, models, strict=True):
         for axes in line:
             axes.grid(False, axis="y")
@@ -51,7 +52,7 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
                     continue
                 value, (low, high), words = bar
                 axes.barh(
-                    y, value, 0.74, color=paint[type_][0], hatch=paint[type_][1], edgecolor="white", linewidth=0.5,
+                    y, value, 0.74, color=paint[type_].colour,
                     xerr=[[low], [high]] if low or high else None, capsize=2,
                     error_kw={"elinewidth": 0.9, "ecolor": INK},
                 )  # fmt: skip
@@ -60,7 +61,7 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
                 )
         line[0].set_yticks(range(len(types)), types)
         line[0].set_ylim(len(types) - 0.4, -0.6)
-        line[0].set_title(model, loc="left")
+        line[0].set_title(model)
     for axes, name in zip(grid[-1], names, strict=True):
         axes.set_xlabel(name)
     for axes in grid.flat:
@@ -70,4 +71,4 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
     of = "a whole optimizer step" if pass_ == "step" else "forward and backward"
     words = f"At {shape_word(shape)}; tokens over the time of {of}. "
     words += f"Cost at {price:.12g} an hour (--price). " if price else ""
-    return finish(canvas, path, f"{listed(parts)}: {panel_place(panel)}", words + caption(panel))
+    return finish(canvas, path, f"{listed(parts)}: {panel_place(panel)}", note(panel, words.strip()))

@@ -12,18 +12,18 @@ from plots.data.causes import Compared, cases_at, compared, passes_of, places
 from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.figures.canvas import INK, SOFT, finish, new_canvas
+from plots.figures.styles import FASTER, SLOWER
 from plots.render.blocks import Figure
-from plots.text.captions import conditions_of, panel_place
+from plots.text.captions import note, panel_place
 from plots.text.headline import chosen
 from plots.text.numbers import ratio_word, short
-from plots.text.why import sentence_of, source_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PAIRS = 3  # side by side
 LEAST = 0.01  # part of all that causes add and take away; smaller ones are drawn as one
-MORE, LESS = ("#d55e00", ""), ("#56b4e9", "///")  # colour and hatch
+MORE, LESS = (SLOWER, ""), ("white", "////")  # colour and hatch
 REST = "all others"
 
 
@@ -37,7 +37,7 @@ def waterfall_figure(panel: Panel, path: Path) -> Figure | None:
     steps = {key: _steps(one) for key, one in found.items() if not one.word}
     rows = {p: _rows([steps[key] for key in steps if key[1] == p]) for p in passes}
     heights = [0.75 + 0.24 * max(len(rows[p]), 2) for p in passes]
-    canvas = new_canvas(2.0 + max(5.6, 3.7 * len(pairs)), 1.5 + sum(heights))
+    canvas = new_canvas(2.0 + max(5.6, 3.7 * len(pairs)), 0.5 + sum(heights))
     grid = canvas.subplots(len(passes), len(pairs), squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights})
     for i, pass_ in enumerate(passes):
         for axes, case in zip(grid[i], pairs, strict=True):
@@ -48,18 +48,15 @@ def waterfall_figure(panel: Panel, path: Path) -> Figure | None:
     for axes in grid[-1]:
         axes.set_xlabel(panel.unit[0])
     subject, size = places(panel)[0]
-    sides = [case for one in found.values() for case in (one.base, one.case)]
     words = (
-        f"{' '.join(sentence_of(panel, one) for one in found.values())} Orange: more time than Full-FT; blue, hatched: "
-        f"less; {REST}: those each below {100 * LEAST:.0f} % of what is added and taken away. Diamonds: the two "
-        f"medians. The axes do not begin at 0. {source_words(panel)}. "
-        f"{conditions_of(panel.results, list(dict.fromkeys(sides)), panel.clock)}"
+        f"Purple: more than Full-FT; green, hatched: less; {REST}: each below {100 * LEAST:.0f} %. Diamonds: "
+        f"the two medians. The axes do not begin at 0."
     )
     return finish(
         canvas,
         path,
         f"From Full-FT's time to the method's: {subject} at {shape_word(size)}, {panel_place(panel)}",
-        words,
+        note(panel, words),
     )
 
 
@@ -96,7 +93,7 @@ def _draw(
 ) -> None:  # fmt: skip
     ratio = ratio_word(panel.ratio(case, pass_))
     name = "\n".join(textwrap.wrap(panel.labels[case], 34))
-    axes.set_title(f"{name}\n{pass_}: {ratio} times Full-FT's", loc="left", fontsize=8.5)
+    axes.set_title(f"{name}\n{pass_}: {ratio} times Full-FT's")
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0)
     if found is None or steps is None:
@@ -112,7 +109,8 @@ def _draw(
         axes.plot([at, at], [y - 1, y], color=SOFT, lw=0.7, zorder=1)
         if more:
             colour, hatch = MORE if more > 0 else LESS
-            axes.barh(y, more, 0.66, at, color=colour, hatch=hatch, edgecolor=INK, linewidth=0.5)
+            edge = INK if more > 0 else FASTER
+            axes.barh(y, more, 0.66, at, facecolor=colour, hatch=hatch, edgecolor=edge, linewidth=0.8)
             end = max(at, at + more)
             axes.annotate(short(more, "+"), (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8)
         at += more

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench.case import AXES, Case
@@ -12,6 +13,7 @@ from plots.data.labels import PLACED, distinct, method_label, shapes_word, short
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results
+from plots.render.blocks import Beside, Block, Figure, Table
 
 SHORTLY = {"cpu-time": "time that the processor worked for the process; waiting for a core is not in it"}
 LEVELS = {
@@ -66,6 +68,12 @@ def caption(panel: Panel, *clocks: str) -> str:
     return conditions_of(panel.results, panel.cases, *(clocks or (panel.clock,)))
 
 
+def note(panel: Panel, reading: str, *clocks: str) -> str:
+    """The line below a figure: how to read it, and the few conditions that its title leaves out."""
+    held = ", ".join([*distinct(c.precision for c in panel.cases), f"clock {listed(clocks or (panel.clock,))}"])
+    return f"{reading} In {held}; all conditions: see the tables' captions."
+
+
 def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
     """Every held constant of a table or figure, in one paragraph."""
     folder, shown = results.folder, set(cases)
@@ -96,7 +104,39 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
         parts.append(f"clocks {folder.clocks_word}")
     parts += [f"measured {when}" for when in [_dates(folder)] if when]
     joined = "; ".join(parts)
-    return joined[:1].upper() + joined[1:] + "."
+    words = joined[:1].upper() + joined[1:] + "."
+    results.conditions[words] = tuple(parts)
+    return words
+
+
+def conditions_once(
+    blocks: Sequence[Block], results: Results, stated: tuple[str, ...] = ()
+) -> tuple[list[Block], tuple[str, ...]]:
+    """The blocks with no more than what differs from the stated conditions, which are those of the first that has any;
+    and the stated conditions."""
+    found: list[Block] = []
+    for block in blocks:
+        match block:
+            case Table():
+                words, stated = _once(block.caption, results, stated)
+                found.append(replace(block, caption=words))
+            case Beside():
+                inner, stated = conditions_once(block.blocks, results, stated)
+                found.append(replace(block, blocks=tuple(b for b in inner if isinstance(b, Figure | Table))))
+            case _:
+                found.append(block)
+    return found, stated
+
+
+def _once(words: str, results: Results, stated: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The words without the conditions that are stated, and what is stated after them."""
+    told = max((told for told in results.conditions if told in words), key=len, default="")
+    if not told:
+        return words, stated
+    stated = stated or results.conditions[told]
+    own = [part for part in results.conditions[told] if part not in stated]
+    instead = f"Conditions as stated, but {'; '.join(own)}." if own else ""
+    return " ".join(words.replace(told, instead).split()), stated
 
 
 def _how_measured(folder: Folder, rows: Sequence[dict[str, Any]]) -> list[str]:

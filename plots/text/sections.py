@@ -54,7 +54,7 @@ def commands(folder: Folder) -> tuple[str, str]:
 def status_blocks(folder: Folder, csv_name: str) -> list[Block]:
     """What was not timed, why, and the command that tries again."""
     items = failed_items(folder)
-    blocks: list[Block] = [Heading("What could not be timed")]
+    blocks: list[Block] = [Heading("What could not be timed", folded=True, printed=False)]
     if items:
         blocks.append(Items(tuple(items[:MAX_ITEMS])))
         if len(items) > MAX_ITEMS:
@@ -83,9 +83,9 @@ def provenance(folder: Folder, price: float | None = None) -> list[Block]:
     asked, _ = commands(folder)
     redraw = f"python -m plots {shlex.quote(shown(folder.path))}" + (f" --price {price:.12g}" if price else "")
     blocks: list[Block] = [
-        Heading("Where it comes from"),
+        Heading("Where it comes from", folded=True, printed=False),
         Items(tuple(f"{name}: {value}" for name, value in pairs)),
-        Heading("To get it again"),
+        Heading("To get it again", folded=True, printed=False),
     ]
     why = f"python -m bench why {shlex.quote(shown(folder.path))}\n" if folder.causes else ""
     blocks.append(Code(f"{asked}\n{why}{redraw}"))

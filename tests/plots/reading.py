@@ -2,6 +2,7 @@
 
 import csv
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +66,9 @@ def section(text: str, head: str) -> str:
     assert start is not None
     end = re.search(rf"^#{{1,{len(level)}}} ", text[start.end() :], re.M)
     return text[start.start() : start.end() + end.start()] if end else text[start.start() :]
+
+
+def words_of(svg: Path) -> list[str]:
+    """The texts of a figure, a line each, in the order in which they are drawn."""
+    root = ElementTree.parse(svg).getroot()
+    return [" ".join("".join(found.itertext()).split()) for found in root.iter("{http://www.w3.org/2000/svg}text")]

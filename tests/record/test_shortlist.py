@@ -43,7 +43,7 @@ def test_the_winner_what_people_have_and_memory_are_named() -> None:
         "Peak memory: PaCA triton 11 GiB, Full-FT eager 24 GiB and LoRA peft-fp32 14 GiB."
     )
     assert ranked == [
-        "PaCA triton: fastest", "LoRA triton: faster than Full-FT", "Full-FT eager: what ratios are over",
+        "PaCA triton: fastest", "LoRA triton: faster than Full-FT", "Full-FT eager: the baseline",
         "LoRA eager: slower than Full-FT", "LoRA peft-fp32: slower than Full-FT",
     ]  # fmt: skip
 

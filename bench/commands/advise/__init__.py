@@ -11,7 +11,7 @@ from bench.again import to_go_on
 from bench.case import Case
 from bench.commands.advise.layers import TIMED, Pair, kinds, layers_sentence, layers_table, most_blocks, pairs
 from bench.commands.advise.predicted import Forecast
-from bench.commands.advise.request import SWEEP, Asked
+from bench.commands.advise.request import Asked
 from bench.commands.advise.table import Found, answer, answer_table
 from bench.commands.advise.timed import Timed
 from bench.commands.predict.command import measured_host_cost, trace_case
@@ -23,7 +23,7 @@ from bench.predict.predicted import Host
 from bench.process import terminate_as_interrupt
 from bench.roofline.memory import size_text
 from bench.sweeps.expand import Plan
-from bench.terminal import output, print_path, say
+from bench.terminal import output, say
 
 WIDE = 150  # columns that the whole table takes
 Source = Timed | Forecast
@@ -137,8 +137,3 @@ def _show_layers(asked: Asked, plan: Plan, source: Source, found: Found) -> None
     console.print(layers_table(shown, timed, asked))
     console.print()
     console.print(layers_sentence(shown, bound, timed, asked), soft_wrap=True)
-    if source.folder is not None:
-        print_path(source.folder)
-
-
-__all__ = ["SWEEP", "Asked", "advise"]

@@ -45,7 +45,7 @@ class Timed:
     def __init__(self, asked: Asked, device: Device) -> None:
         self._asked, self._device, self._began, self._fresh = asked, device, monotonic(), asked.fresh
         self.place = device.name
-        own = psutil.virtual_memory().available if device.is_cpu else (device.memory_mib or 0) * 2**20
+        own = psutil.virtual_memory().total if device.is_cpu else (device.memory_mib or 0) * 2**20
         self.limit = asked.memory or own or None
         plan = self.plan(asked.model)
         default = results_folder(Path("results") / device.key, folder_name(plan))
@@ -74,9 +74,8 @@ class Timed:
         formula = {o.case: room_by_formula(o.case, self.limit) for o in found.shown}
         tries, tried = self._tries(), dict[Case, Room]()
         bisects = self._asked.memory is not None or not self._device.is_cpu
-        say(
-            f"{'Trying which batch and length fit' if bisects else 'Peak memory'}, at most {duration(max(self._left(), 0))}"
-        )
+        what = "Trying which batch and length fit" if bisects else "Trying for the peak memory"
+        say(f"{what}, at most {duration(max(self._left(), 0))}")
         with only_run_on(self._device, say):
             for option in found.shown:
                 try:

@@ -8,7 +8,7 @@ class Full(Method):
     """dW costs 2 M N K in backward."""
 
     label = "Full-FT"
-    colours = ("#5b5f63", "#a3a8ad", "#d0d3d6")
+    colours = ("#2f3235", "#5b5f63", "#8d9297")
     axes = ()
     adapts = False
     impls = {

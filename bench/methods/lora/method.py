@@ -10,7 +10,7 @@ class LoRA(Method):
     """S = x A^T and S B^T forward; dS, dB, dA, and dS A for dX, backward."""
 
     label = "LoRA"
-    colours = ("#d55e00", "#e69f00", "#f3cf8e", "#8c3d00")
+    colours = ("#7a3300", "#c65600", "#e07010")
     axes = ("rank", "alpha", "dropout", "targets", "adapter_dtype")
     impls = {
         "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one"),

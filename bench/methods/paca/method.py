@@ -9,7 +9,7 @@ class PaCA(Method):
     """Forward is that of the frozen layer; backward adds dcolumns = s dY^T x[:, index]."""
 
     label = "PaCA"
-    colours = ("#0072b2", "#56b4e9", "#b5ddf5", "#00436b")
+    colours = ("#003a5e", "#0b6fa9", "#3c98d3")
     reads_x = False  # x[:, index] alone, which forward has kept
     impls = {
         "eager": Impl("textbook PyTorch: live columns in the weight, a skinny gradient", rank_fits),

@@ -185,11 +185,11 @@ def test_a_baseline_that_failed_is_named(maker: Any, fill_clocks: Any, make_case
 
 def test_the_split_figure_goes_when_its_rows_do(maker: Any, fill_clocks: Any) -> None:
     fill_clocks(maker, TYPES, [(4, 512)], models=ONE, clocks=("eager", "graph"))
-    draw(load(maker.write()), figures=("split", "times"))
+    draw(load(maker.write()), figures=("split", "memory"))
     assert (maker.path / "split.png").exists()
     maker.rows = [row for row in maker.rows if row["clock"] == "eager"]
-    draw(load(maker.write()), figures=("split", "times"))
-    assert not (maker.path / "split.png").exists() and (maker.path / "times.png").exists()
+    draw(load(maker.write()), figures=("split", "memory"))
+    assert not (maker.path / "split.png").exists() and (maker.path / "memory.png").exists()
     assert not [p for p in maker.path.iterdir() if p.name.startswith(".")]
 
 

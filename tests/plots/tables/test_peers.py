@@ -12,7 +12,7 @@ from plots.data.panels import make_panels
 from plots.data.results import read_results
 from plots.report import draw
 from plots.tables.peers import mean
-from tests.plots.reading import PASSES, cells_of, draw_tables, lines_of, pick, samples, value
+from tests.plots.reading import PASSES, cells_of, draw_tables, lines_of, pick, samples, value, words_of
 
 LAYERS = ("self_attn.q_proj", "self_attn.qkv", "mlp.down_proj")
 FULL_MS = {"self_attn.q_proj": (1.0, 2.0), "self_attn.qkv": (1.6, 3.1), "mlp.down_proj": (3.0, 5.0)}
@@ -193,8 +193,8 @@ def test_figure_and_report(maker: Any, make_case: Any) -> None:
     report = (maker.path / "report.md").read_text()
     assert "(peers.png)" in report and "## Layer by layer" in report
     assert "(peers.png)" in (maker.path / "peers.md").read_text()
-    svg = (maker.path / "peers.svg").read_text()
-    assert "rank 16, alpha 32" in svg and "bf16" in svg and "4 x 512" in svg, "the caption says what is constant"
+    note = " ".join(words_of(maker.path / "peers.svg"))
+    assert "At 4 x 512" in note and "In bf16, clock eager" in note, "what is constant, in short"
     page = (maker.path / "report.html").read_text()
     assert "Methods and implementations over all layers" in page and "http" not in page.split("<body>")[0]
 
