@@ -4,11 +4,14 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
+
 from bench.sweeps.expand import make_plan
 from tests.conftest import Bench, rows_of
 from tests.models.tiny import LLAMA, write_config
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_recorded_and_drawn(bench: Bench, tmp_path: Path) -> None:
     for folder in ("a/tiny", "b/tiny"):
         (tmp_path / folder).mkdir(parents=True)
