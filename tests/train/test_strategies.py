@@ -81,7 +81,7 @@ GOOD = "description: mine\nmethod: paca\nrank: 4\nalpha: 8\nlearning_rate: 3e-4\
         (GOOD.replace("learning_rate: 3e-4\n", ""), ": method paca needs a learning_rate"),
         (GOOD.replace("paca", "full"), ": method full has no rank"),
         (GOOD + "rank: 8\n", ":6: key 'rank' stands twice, first on line 3"),
-        (GOOD.replace("description: mine\n", ""), ": description: Field required"),
+        (GOOD.replace("method: paca\n", ""), ": method: Field required"),
         ("- lora\n", ":1: a strategy is a mapping with the keys description, method"),
     ],
 )
@@ -100,6 +100,8 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert (name, strategy.targets, strategy.trainable_layers) == ("mine", ["q_proj", "v_proj"], "2")
     assert (strategy.learning_rate, strategy.epochs, strategy.batch) == (3e-4, 3, 8)
     assert set(yaml.safe_load(path.read_text())) <= set(Strategy.model_fields)
+    path.write_text(GOOD.replace("description: mine\n", ""))
+    assert read_strategy(str(path))[1].description == "", "it may be left out"
 
 
 def test_flags_are_held_to_the_same_values() -> None:
