@@ -84,6 +84,8 @@ def test_the_first_screen_holds_the_answer_its_figure_and_its_table(browser: Chr
     )
     assert max(ends) <= 800, ends
     assert 4 <= browser.value("document.querySelectorAll('.beside tbody tr').length") <= 8
+    cut = "[...document.querySelectorAll('.beside .wide')].filter(w => w.scrollWidth > w.clientWidth).length"
+    assert browser.value(cut) == 0
     assert browser.value("document.querySelectorAll('svg text').length") > 50, "text that can be selected"
 
 
