@@ -20,12 +20,14 @@ from bench.devices import Device
 from bench.errors import UserError
 from bench.folder import usable
 from bench.methods.registry import unsupported
+from bench.predict.boards import boards
 from bench.record.environment import ROOT
 from bench.record.ratios import ratio_over, repeats_of
 from bench.record.read import read_kept_rows, read_run, read_samples
 from bench.record.shortlist import PEFT, Option, Over
 from bench.record.stats import Estimate, generator, measured
 from bench.record.store import key_of
+from bench.roofline.roofline import flops
 from bench.runner.lock import only_run_on
 from bench.runner.plan import results_folder
 from bench.runner.signals import run_command
@@ -34,6 +36,10 @@ from bench.sweeps.of_model import ModelRequest, folder_name, model_plan
 from bench.terminal import duration, say
 
 LEAST_S = 5.0  # that a measurement is begun for
+CORE_FLOPS = (
+    2e11  # a second: no core of today multiplies faster in fp32 (two AVX-512 units, 64 operations a cycle, 3 GHz)
+)
+LEAST_CALLS = 8  # of each pass before there is an interval: check, warm-up and the fewest rounds
 # The impls that tell the most, which are measured first.
 FIRST = {"full": ("eager",), "lora": (*PEFT, "triton"), "paca": ("triton",)}
 FIRST_ON_CPU = {"full": ("eager",), "lora": (*PEFT, "eager"), "paca": ("eager",)}
@@ -61,6 +67,7 @@ class Timed:
         for cases in self._stages(plan, together=only is not None):
             if self._complete(plan, cases):
                 continue
+            self._check_time(cases)
             if self._left() < LEAST_S:
                 say(f"The time is over; not measured: {', '.join(map(name_of, cases))}.")
                 break
@@ -129,6 +136,17 @@ class Timed:
             return False
         have = {key_of(row) for row in read_kept_rows(self.folder)[0]}
         return all((c.case_id, p, k, 0) in have for c in cases for p, k in plan.row_keys)
+
+    def _check_time(self, cases: Sequence[Case]) -> None:
+        """Raises UserError where a CPU cannot measure them in time, before anybody waits for it."""
+        of_steps = sum(flops(c, "step") or 0 for c in cases) / CORE_FLOPS
+        least = of_steps * LEAST_CALLS * 2  # a step, and forward and backward alone
+        if self._device.is_cpu and least > self._asked.seconds:
+            raise UserError(
+                f"--time {duration(self._asked.seconds)}: {cases[0].subject} at {cases[0].conditions} takes"
+                f" {duration(least)} on this CPU at the very least. Give a shorter --seq, or predict: --gpu"
+                f" {', '.join(key for key in boards() if '-' not in key)}."
+            )
 
     def _measure(self, request: ModelRequest, cases: Sequence[Case]) -> None:
         """Raises KeyboardInterrupt, and UserError where the run could not begin."""
