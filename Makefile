@@ -76,8 +76,13 @@ predict: $(READY)  ## What SWEEP would take on boards that are not here, with in
 wheel: $(READY)  ## Build dist/lorabench-*.whl: the kernels alone, as the package lorabench
 	rm -rf build && $(PY) -m build --wheel --no-isolation  # an old build/ would put deleted modules into the wheel
 
-doctor: $(READY)  ## What this machine can run, and what is missing
-	$(PY) -m bench doctor
+PYTHONS = $(or $(PYTHON),.venv/bin/python python3 python3.14 python3.13 python3.12 python3.11)
+
+doctor:  ## What this machine can run, and what is missing; installs nothing
+	@for p in $(PYTHONS); do \
+	  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && exec $$p bench/needs.py; \
+	done; echo "missing: Python 3.11 or newer; none of these is: $(PYTHONS)"; \
+	echo "to mend it: apt-get install python3 python3-venv (or your system's), then make setup"; exit 1
 
 audit: $(READY)  ## Compile every kernel and tile for every architecture, without a GPU, and check what came out
 	$(PY) -m kernels.audit $(ARGS)

@@ -9,6 +9,11 @@ from collections.abc import Iterator, Sequence
 from bench.errors import shell_line
 
 # Options without a value; what follows any other is its value, whatever that looks like.
+# What says which cases: the sweep or the model, the device, and what narrows them.
+_CASES = (
+    "", "--gpu", "--where", "--model", "--batch", "--seq", "--rank", "--targets", "--dropout", "--precision",
+    "--trainable-layers", "--method", "--impl", "--level",
+)  # fmt: skip
 FLAGS = ("--fresh", "--strict", "--fail-on-slower", "--as-campaign", "--trace", "--check")
 _BYTES = re.compile(r"(?<!\S)\$'((?:[^'\\]|\\x[0-9a-f]{2})*)'(?!\S)")  # a word as shell_line writes one that is no text
 
@@ -64,7 +69,7 @@ def _quoted(found: re.Match[str]) -> str:
 def to_list() -> str:
     """The command that lists the cases of a run."""
     parts = _parts(sys.argv[1:])
-    return _python(["list", *(w for option, words in parts for w in words if option in ("", "--gpu", "--where"))])
+    return _python(["list", *(w for option, words in parts for w in words if option in _CASES)])
 
 
 def _retry(given: Sequence[str], statuses: Sequence[str]) -> str:

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from bench.case import schema
+from bench.cli_advise import advise
 from bench.cli_predict import predict
+from bench.cli_run import Gpu, Where, list_cases, run
 from bench.cli_training import evaluate, train
-from bench.errors import UserError, one_of
+from bench.errors import UserError
 from bench.process import output_failure
 from bench.terminal import say
 from bench.usage import UsageError, name_argument, name_option, path_argument, path_option, sentence
@@ -21,51 +22,29 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Sweep = Annotated[str, name_argument(help="A name in bench/sweeps, or the path of a sweep file.")]
-Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a GPU: a100, a6000, h100, h200 ...")]
-Where = Annotated[
-    list[str] | None,
-    typer.Option(help="axis=value or axis=value,value: only the cases that match. May be given several times."),
-]
+
+def _version(asked: bool) -> None:
+    if asked:
+        from bench.commands.version import version_line
+
+        print(version_line())
+        raise typer.Exit
 
 
-@app.command()
-def run(
-    sweep: Sweep = "table1",
-    gpu: Gpu = "auto",
-    out: Annotated[Path | None, path_option(help="Results folder; default results/<key>/<sweep>.")] = None,
-    where: Where = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old record moves to earlier/.")] = False,
-    retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
-    repeat: Annotated[int, typer.Option(min=1, max=10_000, help="Measure every case in so many fresh processes.")] = 1,
-    strict: Annotated[bool, typer.Option("--strict", help="Noisy rows make the exit status 1.")] = False,
-    threads: Annotated[
-        int | None, typer.Option(min=1, max=4096, help="Threads that the CPU computes with. Default without a GPU: 1.")
-    ] = None,
-    wait_quiet: Annotated[
-        str | None, typer.Option("--wait-quiet", help="Wait so long at most for the machine to come to rest: 10m, 90s.")
-    ] = None,
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="This version and those it runs with.")
+    ] = False,
 ) -> None:
-    """Measure a sweep. A run that was cut off goes on where it stopped.
-
-    Exit status: 0 all measured or unsupported; 1 some row has another status; 2 the request cannot be carried out.
-    """
-    from bench.commands.run import run_sweep
-    from bench.terminal import seconds_of
-
-    statuses = frozenset(filter(None, (s.strip() for s in retry.split(","))))
-    for status in sorted(statuses - set(schema.Status)):
-        raise UserError(one_of("--retry", status, schema.Status))
-    quiet_s = None if wait_quiet is None else seconds_of("--wait-quiet", wait_quiet)
-    raise typer.Exit(run_sweep(sweep, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s))
+    """What goes before a command."""
 
 
-@app.command("list")
-def list_cases(sweep: Sweep = "table1", gpu: Gpu = "auto", where: Where = None) -> None:
-    """The cases that a run would measure, and what each needs at least. --gpu may name a GPU that is not here."""
-    from bench.commands.list import show_cases
+Sweep = Annotated[str, name_argument(help="A name in bench/sweeps, or the path of a sweep file.")]
 
-    show_cases(sweep, gpu, tuple(where or ()))
+
+app.command()(run)
+app.command("list")(list_cases)
 
 
 @app.command("cross-check")
@@ -97,19 +76,27 @@ def compare(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="With --run: start anew; earlier rounds move to earlier/.")
     ] = False,
+    fail: Annotated[
+        str | None,
+        typer.Option(help="Exit status 1 where a verdict is SLOWER (slower), or SLOWER by 5 % or more (slower:5%)."),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(help="Of standard output: text; json; github, Markdown for a summary or comment; junit.")
+    ] = "text",
+    json: Annotated[Path | None, path_option(help="Write the comparison as JSON to this file, too.")] = None,
     fail_on_slower: Annotated[
-        bool, typer.Option("--fail-on-slower", help="Exit status 1 where a verdict is SLOWER.")
+        bool, typer.Option("--fail-on-slower", hidden=True, help="The older word for --fail slower.")
     ] = False,
-    json: Annotated[Path | None, path_option(help="Write the comparison to this file, too.")] = None,
 ) -> None:
     """Two runs side by side: FASTER, SLOWER, SAME or UNCLEAR, row by row.
 
-    A verdict needs 5 fresh processes a side, measured in turns, as --run 5 does it. Exit status: 0; 1 a verdict is
-    SLOWER and --fail-on-slower was given; 2 the two cannot be compared.
+    A verdict needs 5 fresh processes a side, measured in turns, as --run 5 does it. Exit status: 0; 1 a row is as slow
+    as --fail says; 2 the two cannot be compared.
     """
     from bench.commands.compare import compare as compare_runs
 
-    raise typer.Exit(compare_runs(a, b, sweep, run, out, gpu, tuple(where or ()), fresh, fail_on_slower, json))
+    limit = "slower" if fail_on_slower else fail
+    raise typer.Exit(compare_runs(a, b, sweep, run, out, gpu, tuple(where or ()), fresh, limit, format, json))
 
 
 @app.command()
@@ -152,6 +139,7 @@ def why(
     raise typer.Exit(tell_why(folder, Only(model, method, impl), gpu, trace, fresh))
 
 
+app.command()(advise)
 app.command()(predict)
 app.command()(train)
 app.command()(evaluate)

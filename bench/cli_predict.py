@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from bench.errors import UserError
-from bench.usage import name_argument, name_option, path_option
+from bench.usage import Batch, Impl, Method, ModelOption, Precision, Rank, Seq, name_argument, name_option, path_option
 
 
 def predict(
@@ -19,17 +19,13 @@ def predict(
     where: Annotated[
         list[str] | None, typer.Option(help="axis=value or axis=value,value: only the cases that match.")
     ] = None,
-    model: Annotated[
-        str | None, name_option(help="Instead of a sweep: a model's name or config.json, under Table 1's methods.")
-    ] = None,
-    batch: Annotated[str | None, name_option(help="With --model: sequences, joined by commas.")] = None,
-    seq: Annotated[str | None, name_option(help="With --model: tokens in a sequence, joined by commas.")] = None,
-    method: Annotated[
-        str | None, name_option(help="With --model: only these methods; Full-FT comes with each.")
-    ] = None,
-    impl: Annotated[str | None, name_option(help="With --model: these implementations of the adapters.")] = None,
-    rank: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="With --model: of the adapters.")] = None,
-    precision: Annotated[str | None, name_option(help="With --model: bf16, amp-fp16 ..., joined by commas.")] = None,
+    model: ModelOption = None,
+    batch: Batch = None,
+    seq: Seq = None,
+    method: Method = None,
+    impl: Impl = None,
+    rank: Rank = None,
+    precision: Precision = None,
     out: Annotated[
         Path | None, path_option(help="Where predictions.csv goes; default results/predicted/<sweep>-<boards>.")
     ] = None,

@@ -29,6 +29,15 @@ def train(
     accumulation: Annotated[
         int | None, typer.Option(min=1, max=COUNT, help="Micro-steps per optimizer step. Default: the strategy's.")
     ] = None,
+    warmup_steps: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=COUNT,
+            help="Steps in which the learning rate rises from 0 to its peak. Default: the strategy's (its key"
+            " warmup_steps; the paper's 100).",
+        ),
+    ] = None,
     max_length: Annotated[
         int | None,
         typer.Option(
@@ -63,7 +72,7 @@ def train(
 
     request = Request(
         strategy, model, data, out, epochs, learning_rate, batch, accumulation, max_length, precision, seed,
-        checkpoint_every, impl, save, device, fresh,
+        checkpoint_every, impl, save, device, fresh, warmup_steps,
     )  # fmt: skip
     raise typer.Exit(train_model(request))
 

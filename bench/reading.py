@@ -14,7 +14,17 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, Required
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+)
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
 
 from bench.errors import UserError, printable, short
@@ -34,7 +44,8 @@ def number(low: float, high: float) -> Any:
             raise ValueError(f"it should be a number from {low:g} to {high:g}")
         return value
 
-    return Annotated[Any, AfterValidator(check)]
+    told = WithJsonSchema({"type": "number", "minimum": low, "maximum": high})
+    return Annotated[Any, AfterValidator(check), told]
 
 
 def _plain(value: Any) -> Any:
@@ -50,7 +61,9 @@ Text = Annotated[StrictStr, Field(max_length=1_000_000), AfterValidator(printabl
 Count = Annotated[StrictInt, Field(ge=0, le=2**53)]  # beyond, a float would not hold it
 Flag = StrictBool
 Number: Any = number(-1e30, 1e30)
-Plain: Any = Annotated[Any, AfterValidator(_plain)]  # a single value, whichever
+Plain: Any = Annotated[  # a single value, whichever
+    Any, AfterValidator(_plain), WithJsonSchema({"type": ["string", "number", "boolean", "null"]})
+]
 
 _typed_dict: Any = TypedDict
 

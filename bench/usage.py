@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -34,3 +34,31 @@ def sentence(e: Any) -> str:
     told = "" if found is None else f" Found: {short(found)}."
     text += "" if not text or text[-1] in ".?" else "."
     return text and f"error: {text}{told} ({getattr(e.ctx, 'command_path', 'python -m bench')} --help)"
+
+
+# The options that say what to run of one's own model. bench.sweeps.of_model reads them.
+ModelOption = Annotated[
+    str | None,
+    name_option(
+        "--model",
+        metavar="MODEL",
+        help="This model under the methods of the sweep. A name of bench/case/models.yaml, a config.json"
+        " or its folder, or an id on the Hugging Face Hub.",
+    ),
+]
+Batch = Annotated[str | None, name_option(help="With --model: sequences, joined by commas.")]
+Seq = Annotated[str | None, name_option(help="With --model: tokens in a sequence, joined by commas.")]
+Rank = Annotated[
+    int | None, typer.Option(min=1, max=2**31 - 1, help="With --model: of the adapters; alpha stays as it is.")
+]
+Targets = Annotated[str | None, name_option(help="With --model: the layers adapted: all-linear, or q_proj,v_proj ...")]
+Dropout = Annotated[float | None, typer.Option(help="With --model: of the input of LoRA's branch, from 0 to below 1.")]
+Precision = Annotated[str | None, name_option(help="With --model: bf16, amp-fp16 ..., joined by commas.")]
+Layers = Annotated[
+    str | None, name_option("--trainable-layers", help="With --model: all, upper-1/2, a count ..., joined by commas.")
+]
+Method = Annotated[str | None, name_option(help="With --model: only these methods; Full-FT comes with each.")]
+Impl = Annotated[str | None, name_option(help="With --model: these implementations of the adapters.")]
+Level = Annotated[
+    str | None, name_option(help="With --model: block or model. Default: the model on a GPU, one block on a CPU.")
+]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from bench.errors import EMPTY, UserError, one_line, printable, short
-from plots.data.training_runs import EXAMPLES, Run, is_run, load_run
+from plots.data.training_runs import EXAMPLES, Run, load_runs
 
 if TYPE_CHECKING:
     from plots.data.predictions import Predictions
@@ -63,10 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="+",
         type=_path,
         help="a results folder, such as results/cpu/table1; a folder of bench predict; or a folder "
-        "of bench train or bench evaluate, which fills Table 2 of the results folders beside it",
+        "of bench train or bench evaluate, which fills Table 2 of the results folders beside it. Runs alone, or a "
+        "folder that holds them, make a page of their own",
     )
     parser.add_argument(
-        "--out", type=_path, help="where table2 of runs alone goes, without a results folder; default: beside the first"
+        "--out",
+        type=_path,
+        help="where the page of runs alone goes, without a results folder; default: beside the first",
     )
     parser.add_argument(
         "--examples", type=int, default=EXAMPLES, help="in an epoch that Table 2 projects; default: %(default)s, MMLU's"
@@ -82,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "the predicted table 1",
     )
     asked = parser.parse_args(arguments)
-    from bench.record.predictions import holds_predictions
+    from plots.data.arguments import sort_out
     from plots.data.load import load
     from plots.data.predictions import load_predictions
 
@@ -90,12 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not 1 <= asked.examples <= MOST_EXAMPLES:
             raise UserError(f"--examples {short(asked.examples)}: an epoch has from 1 to {MOST_EXAMPLES:,} examples.")
         price = _price(asked.price)
-        predicted = [load_predictions(path) for path in asked.folders if holds_predictions(path)]
+        given = sort_out(asked.folders)
+        predicted = [load_predictions(path) for path in given.predicted]
         if asked.into and (len(predicted), len(asked.folders)) != (1, 1):
             raise UserError(f"--into {asked.into}: this goes with one folder of bench predict, and no other.")
-        measured = [path for path in asked.folders if not holds_predictions(path)]
-        runs = [load_run(path) for path in measured if is_run(path)]
-        folders = [load(path) for path in measured if not is_run(path)]
+        runs = load_runs(given.runs)
+        folders = [load(path) for path in given.measured]
         if asked.out and folders:
             raise UserError(
                 f"--out {asked.out}: this is for runs alone. {folders[0].path} is a results folder, and is drawn into."
@@ -103,12 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         _say(f"python -m plots: {error}")
         return 2
+    for note in given.notes:
+        _say(f"note: {note}")
     if status := _predictions(predicted, asked.into):
         return status
-    if predicted and not measured:
-        return 0
+    if runs and not folders:
+        return _runs_alone(asked.out or runs[0].path.resolve().parent, runs, asked.examples)
     if not folders:
-        return _runs_alone(asked.out or asked.folders[0].resolve().parent, runs, asked.examples)
+        return 0
     from plots.report import draw
 
     for folder in folders:
@@ -144,15 +149,17 @@ def _predictions(found: "Sequence[Predictions]", into: Path | None) -> int:
 
 
 def _runs_alone(where: Path, runs: Sequence[Run], examples: int) -> int:
-    from plots.report import draw_runs
+    from plots.runs.report import draw_runs
 
     try:
         with terminate_as_interrupt():
-            written = draw_runs(where, runs, examples)
-    except OSError as error:
-        _say(f"python -m plots: cannot write into {where}: {error}")
+            written, said = draw_runs(where, runs, examples)
+    except (OSError, UserError) as error:
+        told = error if isinstance(error, UserError) else f"cannot write into {where}: {error}"
+        _say(f"python -m plots: {told}")
         return 2
     print(one_line(f"{where}: {', '.join(path.name for path in written)}"))
+    print(printable(said))
     return 0
 
 

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from bench.case import AXES
 from bench.case.causes import as_markdown as causes_as_markdown
@@ -16,13 +15,12 @@ from bench.case.clocks import CLOCKS
 from bench.case.columns import COLUMNS, as_markdown
 from bench.case.schema import Status
 from bench.case.shapes import named_models
-from bench.cli import app
 from bench.sweeps.file import sweep_names
 from tests.conftest import ROOT, Bench
+from tests.documented.pages import PAGES
 
 README = (ROOT / "README.md").read_text()
 DOCS = "\n".join([README, *(path.read_text() for path in sorted((ROOT / "docs").glob("*.md")))])
-PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def make(*arguments: str, cwd: Path = ROOT) -> str:
@@ -59,8 +57,9 @@ def test_publish_copies_a_run_to_where_git_sees_it(tmp_path: Path) -> None:
     assert done.returncode == 2 and "results/h200/table1" in done.stderr
 
 
-def test_the_readmes_table_is_the_published_one() -> None:
-    shown = README.split("<!-- reference table: begin -->")[1].split("<!-- reference table: end -->")[0]
+def test_the_example_of_a_table_is_the_published_one() -> None:
+    page = (ROOT / "docs" / "reading.md").read_text()
+    shown = page.split("<!-- reference table: begin -->")[1].split("<!-- reference table: end -->")[0]
     rows = [line for line in shown.splitlines() if line.startswith("|")]
     published = (ROOT / "results" / "cpu" / "reference" / "table1" / "table1.md").read_text().splitlines()
     assert len(rows) > 5 and rows == [line for line in published if line.startswith("|")][: len(rows)]
@@ -73,7 +72,7 @@ def test_the_example_of_causes_is_the_published_one() -> None:
 
 
 def test_the_sweep_that_the_docs_show_is_one(bench: Bench, tmp_path: Path) -> None:
-    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "methodology.md").read_text(), re.DOTALL)
+    shown = re.search(r"```yaml\n(description:.*?)```", (ROOT / "docs" / "running.md").read_text(), re.DOTALL)
     assert shown
     (tmp_path / "shown.yaml").write_text(shown[1])
     done = bench("list", tmp_path / "shown.yaml")
@@ -85,25 +84,6 @@ def test_the_docs_know_every_sweep_axis_clock_and_status() -> None:
         assert f"| {name} |" in DOCS, name
     for word in AXES:
         assert word in DOCS, word
-
-
-def quoted(pattern: str) -> set[tuple[str, str]]:
-    """(page, match) for what the pages quote as code, in blocks or between backticks."""
-    code = {path.name: "\n".join(re.findall(r"```.*?```|`[^`\n]+`", path.read_text(), re.DOTALL)) for path in PAGES}
-    return {(name, found) for name, text in code.items() for found in re.findall(pattern, text)}
-
-
-def test_every_command_that_the_docs_quote_exists() -> None:
-    subcommands = typer.main.get_command(app).commands
-    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    commands, made = quoted(r"-m bench ([a-z][a-z-]*)"), quoted(r"\bmake ([a-z][a-z-]*)")
-    modules = quoted(r"python -m ((?:bench|kernels|plots)[.\w]*)")
-    assert {("README.md", "campaign"), ("table2.md", "train")} <= commands and ("README.md", "bench") in made
-    assert ("CONTRIBUTING.md", "kernels.audit") in modules
-    assert not [c for c in commands if c[1] not in subcommands]
-    assert not [t for t in made if t[1] not in targets]
-    here = [ROOT.joinpath(*name.split(".")) for _, name in modules]
-    assert not [p for p in here if not ((p / "__main__.py").is_file() or p.with_suffix(".py").is_file())]
 
 
 def test_every_link_in_the_docs_leads_somewhere() -> None:
@@ -181,5 +161,7 @@ def test_kernels_work_without_triton() -> None:
     assert done.stdout.strip() == str([[6.0] * 3] * 2)
 
 
-def test_model_names_are_the_contracts() -> None:
-    assert set(named_models()) == {"gpt2-medium", "gpt2-xl", "tinyllama", "tinyllama-4-blocks", "llama2-7b"}
+def test_the_docs_know_every_model() -> None:
+    assert {"gpt2-medium", "gpt2-xl", "tinyllama", "tinyllama-4-blocks", "llama2-7b"} <= set(named_models())
+    for name in named_models():
+        assert f"`{name}`" in DOCS, name

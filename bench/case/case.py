@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
+from bench.case.names import short_name
 from bench.case.schema import DTYPES, L2_STATES, LEVELS, PRECISIONS, Axis, axis
 from bench.case.shapes import ModelShape, Projection, model_shape, square
 
@@ -30,7 +31,7 @@ class Case:
 
     level: str = axis("level", "what is timed: one linear layer, one decoder block, or the model", valid=LEVELS)
     model: str | None = axis(
-        "model", "a name of models.yaml or the path of a config.json; empty for layers that belong to no model"
+        "model", "a name of models.yaml, the path of a config.json, or a Hub id; empty for layers of no model"
     )
     layer: str | None = axis("layer", "at level linear: a projection, a group of siblings, or square-N")
     method: str = axis("method", "what trains", trains=True, compared=False)
@@ -112,9 +113,14 @@ class Case:
         return None if self.model is None else model_shape(self.model)
 
     @property
+    def model_name(self) -> str | None:
+        """The model as people read it."""
+        return None if self.model is None else short_name(self.model)
+
+    @property
     def subject(self) -> str:
         """What is run: the model, and at level linear its layer."""
-        return " ".join(part for part in (self.model, self.layer) if part) or "unnamed"
+        return " ".join(part for part in (self.model_name, self.layer) if part) or "unnamed"
 
     @property
     def projections(self) -> tuple[Projection, ...]:
@@ -173,7 +179,7 @@ class Case:
 
     def describe(self) -> str:
         """A short name for people: 'tinyllama lora/eager r8 bf16 4x512', without the pass."""
-        where = " ".join(x for x in (self.model, self.layer) if x)
+        where = "" if self.subject == "unnamed" else self.subject
         return f"{where} {self.training} {self.conditions}"
 
 

@@ -1,4 +1,5 @@
-"""The columns of rows.csv: their order, units and meanings. `python -m bench.case.columns` prints docs/columns.md."""
+"""The columns of rows.csv: their order, units, types and meanings. `python -m bench.case.columns` prints
+docs/columns.md."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +9,12 @@ from bench.case.case import AXES, TYPES
 from bench.case.clocks import CLOCKS
 from bench.case.schema import BESIDE, Status
 
+# The pandas dtype of each kind of column, as bench.read gives it; all of them know a missing value.
+DTYPES = {
+    "text": "string", "time": "datetime64[us, UTC]", "count": "Int64", "amount": "float64", "share": "float64",
+    "flag": "boolean",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Column:
@@ -16,7 +23,13 @@ class Column:
     name: str
     meaning: str
     unit: str = ""
-    kind: Literal["text", "count", "amount", "share", "flag"] = "text"
+    kind: Literal["text", "time", "count", "amount", "share", "flag"] = "text"
+    derived: bool = False  # worked out from the record whenever it is read, so that old rows have it too
+
+    @property
+    def dtype(self) -> str:
+        """Its pandas dtype."""
+        return DTYPES[self.kind]
 
 
 _FIRST = (
@@ -58,6 +71,29 @@ _FOUND = (
     Column("noisy", "True where the interval is wider than +-2 %", kind="flag"),
     Column("status", f"how the measurement ended: {', '.join(Status)}"),
     Column("detail", "what else is to be said, such as the reason of a status"),
+    Column(
+        "comparison",
+        "12 hex digits over the axes that a ratio must share: rows of equal comparison, pass, clock and repeat may be"
+        " compared",
+        derived=True,
+    ),
+    Column("tokens", "tokens in one call: batch x seq, in a step times its micro-steps", kind="count", derived=True),
+    Column(
+        "tokens_per_s",
+        "tokens over median_ms, of what trains: a step or forward-backward of a block or model. Not under clock host,"
+        " nor under cpu-time with several threads, which are no time that passes",
+        "1/s",
+        "amount",
+        derived=True,
+    ),
+    Column(
+        "mfu",
+        "model FLOPs utilization where tokens_per_s is known: flops over median_ms and over the peak, from 0 to 1. The"
+        " peak is the data sheet's dense one, without a data sheet that of one big matrix product measured on the"
+        " machine (ceilings in run.json)",
+        kind="amount",
+        derived=True,
+    ),
     Column("peak_mib", "peak memory of the pass", "MiB", "amount"),
     Column("trainable_params", "number of trained values", kind="count"),
     Column("flops", "work of the pass, by closed form: matrix products alone", "FLOP", "amount"),
@@ -93,8 +129,8 @@ _FOUND = (
     ),
     Column("tuned", "hash of the tuned tiles that our kernels ran under; empty for other impls and default tiles"),
     Column("threads", "threads that the CPU computed with; empty on a GPU", kind="count"),
-    Column("process", "the worker process that measured the row"),
-    Column("measured_at", "when the row was on disk, UTC"),
+    Column("process", "the worker process that measured the row: a name of its own, from its number and its start"),
+    Column("measured_at", "when the row was on disk, UTC", kind="time"),
     Column("repro", "the command that measures this case again"),
 )
 
@@ -108,6 +144,7 @@ _AXES = tuple(_of_axis(name) for name in AXES if name != "l2")
 _L2 = (_of_axis("l2"),)
 ROW = (*_FIRST, *_AXES, *_PASS, *_L2, *_FOUND)
 COLUMNS = tuple(column.name for column in ROW)  # in their order; an empty cell means not measured
+RECORDED = tuple(column.name for column in ROW if not column.derived)  # those of rows.jsonl
 
 
 def column_table(columns: Iterable[Column]) -> list[str]:
@@ -118,13 +155,21 @@ def column_table(columns: Iterable[Column]) -> list[str]:
 
 def as_markdown() -> str:
     """docs/columns.md."""
+    cells = (f"| `{c.name}` | {c.dtype} | {c.unit} | {c.meaning.replace('|', '/')} |" for c in ROW)
+    derived = ", ".join(f"`{c.name}`" for c in ROW if c.derived)
     lines = [
         "# The columns of rows.csv",
         "",
         "One line for each case, pass, clock and repeat. An empty cell means not measured. This page is generated from"
         " the schema: `python -m bench.case.columns > docs/columns.md`.",
         "",
-        *column_table(ROW),
+        "Type is the pandas dtype that `bench.read(folder)` gives the column; each of them knows a missing value."
+        f" {derived} are worked out from the record whenever it is read or rows.csv is written, and are not in"
+        " rows.jsonl. [schema/](schema) has the JSON Schema of rows.jsonl, samples.jsonl and run.json.",
+        "",
+        "| Column | Type | Unit | Meaning |",
+        "| --- | --- | --- | --- |",
+        *cells,
     ]
     words = [f"- `{name}`: {', '.join(axis.valid)}" for name, axis in AXES.items() if axis.valid]
     return "\n".join([*lines, "", "Axes with a fixed set of words:", "", *words, ""])

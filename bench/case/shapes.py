@@ -1,17 +1,18 @@
-"""Shapes of models by closed form, without torch: what `list` shows and what trainable counts are made of."""
+"""Models and their shapes, without torch: what `list` shows and what trainable counts are made of."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.case.config_json import check_sizes, read_config
+from bench.case.architectures import CLOSED_FORMS, LLAMA_LIKE, ModelShape, Projection, window_of
+from bench.case.config_json import read_config
 from bench.errors import UserError
 from bench.reading import is_there
 from bench.yamlfile import load_yaml
@@ -19,165 +20,72 @@ from bench.yamlfile import load_yaml
 HERE = Path(__file__).parent
 LONGEST_S = 300  # that transformers may take to build a model without memory; Llama 2 7B takes 3 s, most of it imports
 
-# Architectures whose block is Llama's, as far as products go.
-LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
-
-# Projections of a block that read the same input, by the name of the group.
-SIBLINGS = {
-    "self_attn.qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "mlp.gate_up": ("mlp.gate_proj", "mlp.up_proj"),
-}
-
-
-@dataclass(frozen=True)
-class Projection:
-    """One linear layer of a decoder block. GPT-2's Conv1D stores its weight as (in_features, out_features)."""
-
-    name: str
-    in_features: int
-    out_features: int
-    bias: bool
-    conv1d: bool = False
-
-    @property
-    def params(self) -> int:
-        return self.out_features * (self.in_features + self.bias)
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What can be said of a model without building it."""
-
-    name: str
-    model_type: str
-    num_layers: int
-    hidden_size: int
-    max_positions: int
-    projections: tuple[Projection, ...]  # of one block, in the order of the model's own modules
-    block_params: int  # all parameters of one block
-    outside_params: int  # embeddings, final norm and head, a tied head counted once
-    dropout: float  # the largest dropout of the model itself in training mode
-    config: Mapping[str, Any] = field(repr=False, compare=False, hash=False)  # keyword arguments of its config
-
-    @property
-    def num_params(self) -> int:
-        return self.num_layers * self.block_params + self.outside_params
-
-    def match(self, target: str) -> list[Projection]:
-        """The projections a target names: its whole name or, as in PEFT, its last parts."""
-        if target == "all-linear":
-            return list(self.projections)
-        return [p for p in self.projections if p.name == target or p.name.endswith("." + target)]
-
-    @property
-    def groups(self) -> dict[str, tuple[Projection, ...]]:
-        """Siblings that read the same x, by the group's name; GPT-2 has none, its c_attn is one product already."""
-        if self.model_type not in LLAMA_LIKE:
-            return {}
-        return {group: tuple(p for p in self.projections if p.name in names) for group, names in SIBLINGS.items()}
-
-    def layer(self, name: str) -> tuple[Projection, ...]:
-        """What a value of the layer axis names: one projection, or the siblings of a group; nothing if unknown."""
-        return self.groups.get(name) or tuple(p for p in self.projections if p.name == name)
-
-    def distinct_projections(self) -> list[Projection]:
-        """One projection for each shape; q_proj stands for o_proj where both are square."""
-        seen: dict[tuple[int, int, bool, bool], Projection] = {}
-        for p in self.projections:
-            seen.setdefault((p.in_features, p.out_features, p.bias, p.conv1d), p)
-        return list(seen.values())
-
-
-# transformers' own values where a config.json is silent, and what has to divide what.
-_GPT2 = {"n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024, "vocab_size": 50257}
-_LLAMA = {
-    "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "intermediate_size": 11008,
-    "vocab_size": 32000, "max_position_embeddings": 2048,
-}  # fmt: skip
-# GPT-2's other names for its sizes, which count where both stand.
-_ALIASES = {
-    "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
-    "max_position_embeddings": "n_positions",
-}  # fmt: skip
-
-
-def _gpt2(name: str, c: Mapping[str, Any]) -> ModelShape:
-    sizes = {**_GPT2, **c, **{_ALIASES[key]: c[key] for key in _ALIASES.keys() & c.keys()}}
-    check_sizes(sizes, name, _GPT2, {"n_embd": "n_head"})
-    d, layers, positions, vocab = (sizes[key] for key in ("n_embd", "n_layer", "n_positions", "vocab_size"))
-    inner = c.get("n_inner") or 4 * d
-    projections = (
-        Projection("attn.c_attn", d, 3 * d, True, conv1d=True),
-        Projection("attn.c_proj", d, d, True, conv1d=True),
-        Projection("mlp.c_fc", d, inner, True, conv1d=True),
-        Projection("mlp.c_proj", inner, d, True, conv1d=True),
-    )
-    head = 0 if c.get("tie_word_embeddings", True) else vocab * d
-    return ModelShape(
-        name, "gpt2", layers, d, positions, projections,
-        block_params=sum(p.params for p in projections) + 4 * d,  # two LayerNorms with weight and bias
-        outside_params=(vocab + positions) * d + 2 * d + head,
-        dropout=max(c.get(key, 0.1) or 0.0 for key in ("resid_pdrop", "embd_pdrop", "attn_pdrop")),
-        config=dict(c),
-    )  # fmt: skip
-
-
-def _llama(name: str, c: Mapping[str, Any]) -> ModelShape:
-    sizes = {**_LLAMA, **c}
-    sizes["num_key_value_heads"] = kv_heads = c.get("num_key_value_heads") or sizes["num_attention_heads"]
-    check_sizes(
-        sizes, name, _LLAMA,
-        {"hidden_size": "num_attention_heads", "num_attention_heads": "num_key_value_heads"},
-    )  # fmt: skip
-    d, layers, heads, inner, vocab, positions = (sizes[key] for key in _LLAMA)
-    head_dim = c.get("head_dim") or d // heads
-    bias, mlp_bias = c.get("attention_bias", False), c.get("mlp_bias", False)
-    projections = (
-        Projection("self_attn.q_proj", d, heads * head_dim, bias),
-        Projection("self_attn.k_proj", d, kv_heads * head_dim, bias),
-        Projection("self_attn.v_proj", d, kv_heads * head_dim, bias),
-        Projection("self_attn.o_proj", heads * head_dim, d, bias),
-        Projection("mlp.gate_proj", d, inner, mlp_bias),
-        Projection("mlp.up_proj", d, inner, mlp_bias),
-        Projection("mlp.down_proj", inner, d, mlp_bias),
-    )
-    return ModelShape(
-        name, "llama", layers, d, positions, projections,
-        block_params=sum(p.params for p in projections) + 2 * d,  # two RMSNorms
-        outside_params=vocab * d * (1 if c.get("tie_word_embeddings", False) else 2) + d,
-        dropout=c.get("attention_dropout") or 0.0,
-        config=dict(c),
-    )  # fmt: skip
+__all__ = ["LLAMA_LIKE", "ModelShape", "Projection"]  # of architectures.py, for everybody
 
 
 @cache
+def _models() -> dict[str, tuple[Mapping[str, Any], tuple[str, ...]]]:
+    """The fields of each model of models.yaml, and its ids on the Hub."""
+    found = load_yaml(HERE / "models.yaml").value
+    return {
+        name: ({key: value for key, value in fields.items() if key != "hub"}, tuple(fields.get("hub", ())))
+        for name, fields in found.items()
+    }
+
+
 def named_models() -> dict[str, Mapping[str, Any]]:
     """The models of models.yaml, by name."""
-    return load_yaml(HERE / "models.yaml").value
+    return {name: fields for name, (fields, _) in _models().items()}
+
+
+def known_name(model: str) -> str | None:
+    """The name in models.yaml of a model that is called by it or by its id on the Hub, in any case; None of others."""
+    names = {word.casefold(): name for name, (_, ids) in _models().items() for word in (name, *ids)}
+    return names.get(model.casefold())
+
+
+def config_file(model: str) -> Path | None:
+    """The config.json at a path, of a file or of its folder; None where there is none."""
+    path = Path(model)
+    if is_there(path.is_dir):
+        path = path / "config.json"
+    return path if is_there(path.is_file) else None
+
+
+def looks_like_hub_id(text: str) -> bool:
+    """Whether `text` has the form of a Hub id: owner/name, or the one name of an old model (gpt2)."""
+    part = r"[A-Za-z0-9][\w.-]{0,95}"  # as long as huggingface_hub takes it
+    return re.fullmatch(f"{part}(/{part})?", text, re.ASCII) is not None
+
+
+def config_of_hub(model: str) -> Path | None:
+    """The config.json of a Hub id as huggingface_hub keeps it on this machine; None where it was never fetched."""
+    if "/" not in model or not looks_like_hub_id(model):
+        return None
+    from huggingface_hub import try_to_load_from_cache  # takes 0.1 s
+
+    found = try_to_load_from_cache(model, "config.json")
+    return Path(found) if isinstance(found, str) and is_there(Path(found).is_file) else None
 
 
 @cache
 def model_shape(model: str) -> ModelShape:
-    """The shape of a named model, or of the config.json at a path.
+    """The shape of a named model, of the config.json at a path, or of a Hub id whose config.json was fetched before.
 
-    Raises UserError where the name is unknown, or the file is not a config that transformers understands.
+    Raises UserError where it is none of these, or the file is not a config that transformers understands.
     """
     if model in named_models():
         return _from_config(model, named_models()[model])
-    path = Path(model)
-    if is_there(path.is_dir):
-        path = path / "config.json"
-    if not is_there(path.is_file):
-        known = ", ".join(named_models())
-        raise UserError(f"model: {model!r} is neither a known model ({known}) nor the path of a config.json")
-    return _from_config(model, read_config(path), path)
+    if path := config_file(model) or config_of_hub(model):
+        return _from_config(model, read_config(path), path)
+    raise UserError(
+        f"model: {model!r} is neither a known model ({', '.join(named_models())}) nor the path of a config.json"
+    )
 
 
 def _from_config(name: str, config: Mapping[str, Any], path: Path | None = None) -> ModelShape:
-    kind = {"gpt2": _gpt2, "llama": _llama}.get(config["model_type"])
-    if kind is None:
-        return ask_transformers(name, path)
-    return kind(name, config)
+    closed_form = CLOSED_FORMS.get(config["model_type"])
+    return ask_transformers(name, path) if closed_form is None else closed_form(name, config)
 
 
 def ask_transformers(name: str, path: Path | None) -> ModelShape:
@@ -196,7 +104,7 @@ def ask_transformers(name: str, path: Path | None) -> ModelShape:
         raise UserError(f"{path}: transformers cannot build this model ({last[:300]})")
     found = json.loads(done.stdout)
     projections = tuple(Projection(**p) for p in found.pop("projections"))
-    return ModelShape(name=name, projections=projections, **found)
+    return ModelShape(name=name, projections=projections, window=window_of(found["config"]), **found)
 
 
 def square(layer: str) -> Projection | None:

@@ -18,13 +18,12 @@ from bench.busy import QUIET, busy_cores, sentence
 from bench.devices import Device, cpu_device, gpus
 from bench.errors import install
 from bench.methods.registry import methods
+from bench.needs import NEEDED
 from bench.record.environment import ROOT, version
 from bench.terminal import output, plain_table, shown
 
 # Oldest driver for each major CUDA version (CUDA Toolkit Release Notes, table 'Minor Version Compatibility').
 OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
-NEEDED = ("torch", "transformers", "numpy", "pandas", "scipy", "matplotlib", "pyyaml", "pydantic", "typer", "rich",
-          "nvidia-ml-py", "filelock", "psutil", "pytest", "pytest-benchmark")  # fmt: skip
 # Package -> its extra in pyproject.toml, and what it is for.
 OPTIONAL = {
     "peft": ("peft", "the impls of PEFT, and accelerate"),

@@ -21,9 +21,10 @@ from bench.record.environment import version
 from bench.record.store import now
 from bench.terminal import output, say
 from bench.train.adapter import adapter_in
-from bench.train.folder import RESULT, SETTINGS
+from bench.train.folder import ACCURACY, BOARD, RESULT, SETTINGS
 from bench.train.hub import offline_where_all_is_here
 from bench.train.load import load_trained_model, stands_on
+from bench.train.plan import called, device_word
 from bench.train.result import read_result
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -60,10 +61,14 @@ def evaluate(
             f"evaluate needs lm-evaluation-harness, which is not installed. Install it: {install('accuracy')}"
         )
     offline_where_all_is_here(source, data, trained.get("model_path") or stands_on(source))
+    say(f"{called(source)}: {shots}-shot, {device_word(device)}; reading {called(data)}")
     pieces = read_pieces(data, shots, limit, max(size, batch))
 
+    say(f"{sum(len(p.items) for p in pieces):,} items; loading the model")
     place = _device(device)
     model, tokenizer = _load(source, place)
+    if make_scorer is None:
+        say("loading lm-evaluation-harness")
     scorer = (make_scorer or _harness())(model, tokenizer, batch)
     settings = {
         "source": _identity(source, model),
@@ -93,8 +98,10 @@ def evaluate(
                 "finished": now(),
                 "versions": settings["versions"],
             }
-            replace_file(folder / "accuracy.json", json.dumps(result, indent=1) + "\n")
+            replace_file(folder / ACCURACY, json.dumps(result, indent=1) + "\n")
             partial.remove()
+            if trained:
+                _write_board(folder)
     except Taken as e:
         raise UserError(f"--out {folder}: another process is at work in it ({e.process}).") from None
     except OSError as e:
@@ -183,6 +190,17 @@ def _identity(source: str, model: Any) -> dict[str, Any]:
     listed = {str(p.relative_to(source)): (s.st_size, s.st_mtime_ns) for p in files for s in (p.stat(),)}
     own = {k: list(v) for k, v in listed.items() if not k.startswith("accuracy.")}
     return {"name": source, "files": own, "commit": getattr(model.config, "_commit_hash", None)}
+
+
+def _write_board(folder: Path) -> None:
+    """Accuracy beside the curves of a trained folder. accuracy.json is there: that TensorBoard is not is no failure."""
+    if (folder / RESULT).is_file() and version("tensorboard"):
+        from bench.train.board import write_board
+
+        try:
+            write_board(folder)
+        except OSError as e:
+            say(f"{folder / BOARD}: {e.strerror or e}; TensorBoard does not show this accuracy")
 
 
 def _is_out_of_memory(e: Exception) -> bool:

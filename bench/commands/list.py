@@ -4,22 +4,22 @@ from bench.case import AXES
 from bench.devices import ELSEWHERE, choose_any, entry_flag, gpus, known_devices
 from bench.methods.registry import trainable_params, unsupported
 from bench.roofline.memory import need, size_text, too_large
-from bench.sweeps.expand import make_plan
+from bench.sweeps.of_model import ModelRequest, plan_of
 from bench.terminal import output, plain_table
 from bench.where import text_of
 
 
-def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
+def show_cases(asked: str | ModelRequest, gpu: str, where: tuple[str, ...]) -> None:
     """Prints one line a case: its id, its axes, the memory it needs, why it would not be measured."""
     device = choose_any(gpu, gpus())
-    plan = make_plan(sweep, device.is_cpu, where)
+    plan = plan_of(asked, device.is_cpu, where)
     shown = [a for a, axis in AXES.items() if axis.listed and any(getattr(c, a) is not None for c in plan.cases)]
     step = "step" in plan.passes
     numbers = ("trained", "min memory", "estimated peak")
     table = plain_table(("case_id", *shown, *numbers, "note"), right=numbers)
     for case in plan.cases:
         reason = unsupported(case, "cpu" if device.is_cpu else "cuda")
-        values = [text_of(getattr(case, a)) for a in shown]
+        values = [text_of(case.model_name if a == "model" else getattr(case, a)) for a in shown]
         note = f"unsupported: {reason}" if reason else ""
         if not reason and (too_much := too_large(case, step, device.memory_mib)):
             note = f"oom: {too_much.removesuffix('. Nothing was loaded')}"
@@ -39,7 +39,7 @@ def show_cases(sweep: str, gpu: str, where: tuple[str, ...]) -> None:
     console.print(table)
     rows = len(plan.cases) * len(plan.row_keys)
     what = f"{len(plan.cases)} cases, {rows} rows ({', '.join(plan.passes)}; clock {', '.join(plan.clocks)})"
-    console.print(f"{plan.sweep} on {device.name}: {what}")
+    console.print(f"{plan.name} on {device.name}: {what}")
     held = "weights, adapters, gradients" + (" and the optimizer's state" if step else "")
     sentence = f"min memory: {held}; estimated peak: with activations, by estimate for impl eager"
     console.print(sentence)

@@ -22,12 +22,13 @@ from bench.runner.plan import check_size, exit_status, open_tasks, results_folde
 from bench.runner.progress import Display
 from bench.runner.scheduler import Scheduler
 from bench.runner.summary import closing_lines
-from bench.sweeps.expand import Plan, make_plan
+from bench.sweeps.expand import Plan
+from bench.sweeps.of_model import ModelRequest, configs_of, folder_name, plan_of
 from bench.terminal import print_path, say
 
 
 def run_sweep(
-    sweep: str,
+    asked: str | ModelRequest,
     gpu: str,
     out: Path | None,
     where: tuple[str, ...],
@@ -38,18 +39,19 @@ def run_sweep(
     threads: int | None,
     quiet_s: float | None,
 ) -> int:
-    """Measures a sweep into its folder, prints the folder's path on standard output, and returns the exit status.
+    """Measures a sweep, or a model under Table 1's methods, into its folder, prints the folder's path on standard
+    output, and returns the exit status.
 
     threads: that the CPU computes with; one by default where there is no GPU. quiet_s: how long to wait at most for the
     machine to come to rest; None: not at all. Everything but the path goes to standard error, so that scripts can take
     it. Raises UserError before anything is changed.
     """
     device = choose(gpu, gpus())
-    plan = make_plan(sweep, device.is_cpu, where)
+    plan = plan_of(asked, device.is_cpu, where)
     if not plan.cases:
         raise UserError(f"--where {' '.join(where)}: no case is left to measure")
     check_size(plan, repeats)
-    folder = usable("--out", out or results_folder(Path("results") / device.key, plan.path))
+    folder = usable("--out", out or results_folder(Path("results") / device.key, folder_name(plan)))
     # One: with two, each waits at every barrier for whichever core a neighbour took.
     threads = threads or (1 if device.is_cpu else None)
     environment = provenance(device, threads)
@@ -59,7 +61,7 @@ def run_sweep(
             check_record(folder, environment, fresh)
         record = peek_record(folder, environment) if whole and not fresh else None
         if record is not None and not open_tasks(plan, record, repeats, retry, tuned_hash(device)):
-            say(f"{plan.sweep} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
+            say(f"{plan.name} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
             for line in closing_lines(plan, record, repeats, {}, ()):
                 say(line)
             with suppress(Taken), hold(folder):  # whoever has the folder writes it
@@ -101,7 +103,13 @@ def _measure(
         "started": now(),
         "finished": None,
         "command": command_line(),
-        "sweep": {"name": printable(plan.sweep), "description": plan.description, "text": plan.text},
+        "sweep": {
+            "name": printable(plan.sweep),
+            "description": plan.description,
+            "text": plan.text,
+            "words": [printable(word) for word in plan.words],
+            "configs": configs_of(plan),
+        },
         "settings": plan.settings.model_dump(),
         "cases": total,
         "open": len(tasks),
@@ -118,7 +126,7 @@ def _measure(
     with terminate_as_interrupt() as interrupted:
         try:
             timed = scheduler.refuse(tasks)
-            display.say(f"{plan.sweep} on {device.name} into {record.folder}: {len(timed)} of {total} cases to measure")
+            display.say(f"{plan.name} on {device.name} into {record.folder}: {len(timed)} of {total} cases to measure")
             display.say(f"The machine: {busy_sentence(busy)}")
             if device.is_cpu:
                 display.say(f"CPU times are no GPU times. Clock cpu-time, {threads} thread{'s' * (threads != 1)}.")

@@ -30,7 +30,7 @@ def train(request: Request, train_model: TrainModel | None = None) -> int:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             leave_to_starter()
         try:
-            plan = make_plan(request, rank)
+            plan = make_plan(request, rank, say if rank == 0 else _nothing)
             return _train(plan, train_model or _by_trainer)
         except UserError as e:
             if rank == 0:

@@ -8,7 +8,8 @@ import numpy as np
 
 from bench.case.clocks import CLOCKS
 from bench.compare.folders import Pair, describe
-from bench.compare.verdict import LUCK, SMALLEST, Outcome, Process, Verdict, judge
+from bench.compare.verdict import LUCK, MIN_PROCESSES, SMALLEST, Outcome, Process, Verdict, judge
+from bench.errors import listed
 
 Judged = tuple[Pair, Outcome]
 
@@ -30,15 +31,36 @@ class Headline:
     sentence: str
 
 
+NOTHING = "No row has times on both sides: there is nothing to compare."
+
+
+def closing(judged: Sequence[Judged], head: Headline | None) -> str:
+    """The last sentence: the headline's, or why there is none."""
+    if head or not judged:
+        return head.sentence if head else NOTHING
+    if any(o.low is not None for _, o in judged):
+        return f"No mean of the cases: fewer than {MIN_PROCESSES} repeats have all of them. Each row has its verdict."
+    whys = listed(list(dict.fromkeys(o.why for _, o in judged)))
+    return (
+        f"No verdict: {whys}. It needs {MIN_PROCESSES} processes a side, measured in turns:"
+        f" python -m bench compare --run {MIN_PROCESSES} CHECKOUT_A CHECKOUT_B"
+    )
+
+
 def headline(judged: Sequence[Judged]) -> Headline | None:
-    """The headline of all rows that have times on both sides; None where there are none."""
-    found = {(p.key[1], p.key[2]) for p, _ in judged}
+    """The headline of the rows whose ratio has an interval; None where there are none. No ratio that was refused a
+    verdict is in a mean."""
+    sound = [(p, o) for p, o in judged if o.low is not None]
+    found = {(p.key[1], p.key[2]) for p, _ in sound}
     if not found:
         return None
     pass_, clock = min(found, key=lambda k: (_place(HEADLINE, k[1]), _place(PASSES, k[0]), k))
-    chosen = [(p, o) for p, o in judged if p.key[1:] == (pass_, clock)]
+    chosen = [(p, o) for p, o in sound if p.key[1:] == (pass_, clock)]
+    every = sum(p.key[1:] == (pass_, clock) for p, _ in judged)
     slowest, fastest = (f(chosen, key=lambda j: j[1].ratio) for f in (max, min))
     outcome = chosen[0][1] if len(chosen) == 1 else judge(*_mean_of_cases([p for p, _ in chosen]))
+    if outcome.low is None:
+        return None
     what = f"{pass_}, clock {clock}"
     if len(chosen) == 1:
         sentence = f"{_said(outcome)} on {describe(chosen[0][0].axes, chosen[0][0].key[0])}: {what}."
@@ -47,7 +69,8 @@ def headline(judged: Sequence[Judged]) -> Headline | None:
             f"{word} {describe(p.axes, p.key[0])}, B/A {o.ratio:.3f}, {o.cell}"
             for word, (p, o) in (("slowest", slowest), ("fastest", fastest))
         )
-        sentence = f"{_said(outcome)}, geometric mean over {len(chosen)} cases: {what} ({ends})."
+        of = f" of {every}" if every > len(chosen) else ""
+        sentence = f"{_said(outcome).rstrip(',')}, geometric mean over {len(chosen)}{of} cases: {what} ({ends})."
     return Headline(pass_, clock, outcome, slowest, fastest, len(chosen), sentence)
 
 
@@ -84,8 +107,7 @@ def _mean_of_cases(pairs: Sequence[Pair]) -> tuple[list[Process], list[Process]]
 def _said(o: Outcome) -> str:
     """The outcome as the beginning of a sentence. Faster and slower are given by how many times, with the larger side
     of the interval."""
-    if o.verdict is None or o.low is None or o.high is None:
-        return f"B took {o.ratio:.2f} times as long as A, which is no verdict ({o.why}),"
+    assert o.low is not None and o.high is not None, "a headline has an interval"
     if o.verdict is Verdict.FASTER:
         return f"B ran {_times(1 / o.ratio, 1 / o.high, 1 / o.low)} times faster than A"
     if o.verdict is Verdict.SLOWER:

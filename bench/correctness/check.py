@@ -245,7 +245,7 @@ def shrink(case: Case, tokens: int) -> Case:
     the model has the positions; at level model with two blocks."""
     seq = min(tokens, max(case.seq, LEAST))
     if case.shape is not None:
-        seq = min(seq, case.shape.max_positions, case.shape.config.get("sliding_window") or seq)
+        seq = min(seq, case.shape.longest)
     small = replace(case, seq=seq, batch=max(1, min(case.batch, tokens // seq)))
     return TwoBlocks(**asdict(small)) if case.level == "model" else small
 

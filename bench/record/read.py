@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from bench.case.columns import COLUMNS, ROW, Column
+from bench.case.names import tell_apart
 from bench.case.schema import SCHEMA
 from bench.errors import UserError, short
 from bench.files import replace_file
@@ -46,7 +47,7 @@ KEY = ("case_id", "pass", "clock", "repeat")  # what makes a row one of its kind
 
 # By the kinds of columns.
 CELLS: dict[str, Any] = {
-    "text": Annotated[Text, Field(max_length=10_000)],
+    **dict.fromkeys(("text", "time"), Annotated[Text, Field(max_length=10_000)]),
     "count": Count,
     "amount": number(0, 1e30),
     "share": number(0, 1),
@@ -99,7 +100,7 @@ _Invocation: Any = fields_of(
         "spent_s": dict[Text, Number],
         "settings": dict[Text, Plain],
         "sweep": Annotated[
-            fields_of(dict.fromkeys(("name", "description", "text"), Text)),
+            fields_of(dict.fromkeys(("name", "description", "text"), Text) | {"words": list[Text]}),
             BeforeValidator(lambda found: {"name": found} if isinstance(found, str) else found),
         ],
     }
@@ -141,17 +142,39 @@ def _runs(needed: tuple[str, ...]) -> Shape:
     return shape_of(_RUN_FIELDS, needed)
 
 
+def shapes() -> dict[str, Shape]:
+    """What a run writes: a line of rows.jsonl, one of samples.jsonl, and run.json, each by its file."""
+    return {ROWS: _KEPT_ROW, SAMPLES: _LINE, RUN: _runs(("schema", "run_id", "invocations"))}
+
+
 def read_kept_rows(folder: Path) -> tuple[list[Row], int | None]:
     """The rows of rows.jsonl, each with its key, its status and all columns, and the byte at which a torn last line
     begins. Raises UserError."""
-    return read_json_lines(folder / ROWS, _KEPT_ROW)
+    found, torn = read_json_lines(folder / ROWS, _KEPT_ROW)
+    tell_apart(row["model"] for row in found)
+    return found, torn
 
 
 def read_rows(folder: Path) -> tuple[list[Row], int | None]:
     """The same of any age: whatever columns there are, from rows.csv where rows.jsonl is missing. Raises UserError."""
     if (folder / ROWS).exists() or not (folder / ROWS_CSV).exists():
-        return read_json_lines(folder / ROWS, _ANY_ROW)
-    return read_csv(folder / ROWS_CSV, _ANY_ROW, ROW, "Mend the line.", "Copy it again, or remove it."), None
+        found, torn = read_json_lines(folder / ROWS, _ANY_ROW)
+    else:
+        advice = ("Mend the line.", "Copy it again, or remove it.")
+        found, torn = read_csv(folder / ROWS_CSV, _ANY_ROW, ROW, *advice), None
+    tell_apart(str(row["model"]) for row in found if row.get("model"))
+    return found, torn
+
+
+def read_record(folder: Path) -> tuple[list[Row], int | None]:
+    """The rows of a folder with all columns, from rows.csv where rows.jsonl is missing, and the byte at which a torn
+    last line begins. Raises UserError for a damaged record, and for a folder without any."""
+    if (folder / ROWS).exists() or not (folder / ROWS_CSV).exists():
+        if not (folder / ROWS).exists() and not (folder / RUN).exists():
+            what = "this is no results folder" if folder.is_dir() else "no such folder"
+            raise UserError(f"{folder}: {what}. One that `python -m bench run` has filled holds {ROWS} and {RUN}.")
+        return read_kept_rows(folder)
+    return read_csv(folder / ROWS_CSV, _KEPT_ROW, ROW, "Mend the line.", "Copy it again.", (*KEY, "status")), None
 
 
 def read_csv(
@@ -189,7 +212,7 @@ def write_csv(
 
 def _cell(kind: str, text: str) -> Any:
     """The value of a CSV's cell; what is none stays as it is, for the schema to refuse."""
-    if kind == "text":
+    if kind in ("text", "time"):
         return text
     try:
         value = json.loads(text.lower())  # True and False are as Python writes them

@@ -16,6 +16,7 @@ from bench.case.columns import COLUMNS
 from bench.case.schema import SCHEMA
 from bench.errors import UserError, printable, short
 from bench.files import EARLIER, append_json_lines, refuse_links, replace_file, set_aside
+from bench.record.budget import with_budget
 from bench.record.environment import IDENTITY
 from bench.record.ratios import with_ratios
 from bench.record.read import ROWS_CSV, Row, read_kept_rows, read_run, read_samples, write_csv
@@ -79,8 +80,9 @@ class Record:
 
     def write_csv(self) -> None:
         """rows.csv: the record as a tidy table. An empty cell means not measured. A case that was measured alone has
-        the quotient of the medians as its ratio."""
-        write_csv(self.folder / ROWS_CSV, COLUMNS, with_ratios(self.rows, read_samples(self.folder)[0]), extra="ignore")
+        the quotient of the medians as its ratio; what is derived from a row is worked out here."""
+        rows = with_budget(with_ratios(self.rows, read_samples(self.folder)[0]), self.run)
+        write_csv(self.folder / ROWS_CSV, COLUMNS, rows, extra="ignore")
 
 
 def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) -> Record:

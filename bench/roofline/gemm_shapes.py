@@ -9,12 +9,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.case import Case
+from bench.case.architectures import CLOSED_FORMS, is_tied, vocabulary_of
 from bench.case.schema import BASELINE
 from bench.case.shapes import LLAMA_LIKE, ModelShape, trainable_blocks
 from bench.methods.method import Linear, Method
 from bench.methods.registry import method_of, methods
 
-DEFAULT_VOCABULARY = {"gpt2": 50257, "llama": 32000}  # transformers' own, where a config leaves it out
+# Names of a block's projections, in the order in which they are called; an architecture has some of each line.
+_PARTS = (
+    ("attn.c_attn", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj"),
+    ("attn.c_proj", "self_attn.o_proj"),
+    ("mlp.c_fc", "mlp.gate_proj", "mlp.up_proj", "mlp.gate_up_proj"),
+    ("mlp.c_proj", "mlp.down_proj"),
+)
 
 
 @dataclass(frozen=True)
@@ -80,14 +87,14 @@ class GemmShapes:
 
 
 def gemm_shapes(case: Case) -> GemmShapes | None:
-    """None at levels block and model of an architecture that is neither GPT-2's nor Llama's."""
+    """None at levels block and model of an architecture that is neither GPT-2's nor built as Llama's."""
     method = method_of(case)
     if case.level == "linear":
         layers = (Layer(p.out_features, p.in_features, p.params, method) for p in case.projections)
         return GemmShapes((Group(tuple(layers), x_grad=True),))
     shape = case.shape
     assert shape is not None
-    if shape.model_type not in ("gpt2", *LLAMA_LIKE):
+    if shape.model_type not in (*CLOSED_FORMS, *LLAMA_LIKE):
         return None
     everything = not method.adapts and case.level == "model" and case.trainable_layers == "all"
     grad = case.level == "block" or everything  # an inner block's input requires grad, and so do trained embeddings
@@ -101,6 +108,19 @@ def gemm_shapes(case: Case) -> GemmShapes | None:
         return GemmShapes(groups, tuple(blocks))
     ends = _ends(shape, grad, everything)
     return None if ends is None else GemmShapes((*groups, ends.head), tuple(blocks), ends)
+
+
+def widths_of(shape: ModelShape) -> tuple[int, int, int]:
+    """(q, k and v each, the MLP's inner width) of a block that has a closed form."""
+    n = {p.name: p.out_features for p in shape.projections}
+    k = {p.name: p.in_features for p in shape.projections}
+    reads, (out,), _, (down,) = _parts(shape)
+    return k[out], (sum(n[name] for name in reads) - k[out]) // 2, k[down]
+
+
+def _parts(shape: ModelShape) -> list[list[str]]:
+    names = {p.name for p in shape.projections}
+    return [[name for name in part if name in names] for part in _PARTS]
 
 
 def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
@@ -117,20 +137,13 @@ def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
             found.append(Layer(p.out_features, p.in_features, p.params, how))
         return Group(tuple(found), grad)
 
-    if shape.model_type == "gpt2":
-        qkv = group(x_grad or full, "attn.c_attn")
-        q_grad, k_grad, v_grad = qkv.y_grad * 3
-        q = kv = shape.hidden_size
-        out = group(any(qkv.y_grad), "attn.c_proj")
-        up = group(x_grad or full or any(out.y_grad), "mlp.c_fc")
-        down = group(any(up.y_grad), "mlp.c_proj")
-    else:
-        qkv = group(x_grad or full, "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-        q_grad, k_grad, v_grad = qkv.y_grad
-        q, kv = qkv.layers[0].n, qkv.layers[1].n
-        out = group(any(qkv.y_grad), "self_attn.o_proj")
-        up = group(x_grad or full or any(out.y_grad), "mlp.gate_proj", "mlp.up_proj")
-        down = group(any(up.y_grad), "mlp.down_proj")
+    reads, (out_name,), ups, (down_name,) = _parts(shape)
+    qkv = group(x_grad or full, *reads)
+    q_grad, k_grad, v_grad = qkv.y_grad * (3 // len(reads))
+    out = group(any(qkv.y_grad), out_name)
+    up = group(x_grad or full or any(out.y_grad), *ups)
+    down = group(any(up.y_grad), down_name)
+    q, kv, _ = widths_of(shape)
     norms = shape.block_params - sum(p.params for p in shape.projections)
     y_grad = x_grad or any(out.y_grad) or any(down.y_grad)
     return Block((qkv, out, up, down), q, kv, (q_grad, k_grad, v_grad), norms, full, x_grad, y_grad)
@@ -138,11 +151,11 @@ def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
 
 def _ends(shape: ModelShape, grad: bool, train: bool) -> Ends | None:
     gpt2 = shape.model_type == "gpt2"
-    vocabulary = shape.config.get("vocab_size", DEFAULT_VOCABULARY.get(shape.model_type))
+    vocabulary = vocabulary_of(shape.config)
     if vocabulary is None:
         return None
     width = shape.hidden_size
-    tied = bool(shape.config.get("tie_word_embeddings", gpt2))
+    tied = is_tied(shape.config)
     positions = shape.max_positions if gpt2 else 0
     norm = shape.outside_params - (vocabulary * (1 if tied else 2) + positions) * width
     head = Layer(vocabulary, width, vocabulary * width, methods()[BASELINE] if train else None)

@@ -7,10 +7,11 @@ with what forward keeps for backward and the loss's logits, for impl eager; the 
 from dataclasses import dataclass
 
 from bench.case import Case
+from bench.case.architectures import vocabulary_of
 from bench.case.shapes import trainable_blocks
 from bench.methods.registry import method_of, trainable_params
 from bench.roofline.bytes_moved import widths
-from bench.roofline.gemm_shapes import DEFAULT_VOCABULARY
+from bench.roofline.gemm_shapes import widths_of
 
 FP32 = 1.8  # as much in fp32: masks and what norms keep are no wider
 AMP = 1.2  # under autocast: the residual stream and the norms are fp32
@@ -63,21 +64,14 @@ def _activations(case: Case) -> int | None:
     factors = method_of(case).kept(shape.model_type, bool(case.dropout))
     if factors is None:
         return None
-    by_name = {p.name: p for p in shape.projections}
-    if shape.model_type == "llama":
-        q, kv = (by_name[f"self_attn.{name}_proj"].out_features for name in ("q", "k"))
-        inner = by_name["mlp.up_proj"].out_features
-    else:
-        q = kv = shape.hidden_size
-        inner = by_name["mlp.c_fc"].out_features
+    q, kv, inner = widths_of(shape)
     wide = (shape.hidden_size, inner, q, kv)
     token = sum(k * width for k, width in zip(factors, wide, strict=True))
     blocks = trainable_blocks(case.trainable_layers, case.blocks)
     kept = case.tokens * blocks * token * {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
     if case.precision.startswith("amp-"):
         kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
-    vocabulary = shape.config.get("vocab_size", DEFAULT_VOCABULARY[shape.model_type])
-    return round(kept) + LOGITS * case.tokens * vocabulary
+    return round(kept) + LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
 
 
 def too_large(case: Case, step: bool, memory_mib: int | None) -> str | None:

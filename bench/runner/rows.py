@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.case import Case
-from bench.case.columns import COLUMNS
+from bench.case.columns import RECORDED
 from bench.case.schema import Status
 from bench.devices import Device
 from bench.errors import shell_line
@@ -47,7 +47,7 @@ class RowMaker:
         self._peaks = peaks_of(device.name, device.sm_count)
 
     def _base(self, case: Case, repeat: int, process: str | None) -> Row:
-        return dict.fromkeys(COLUMNS) | {
+        return dict.fromkeys(RECORDED) | {
             "case_id": case.case_id,
             "run_id": self._run_id,
             "repeat": repeat,
@@ -63,7 +63,7 @@ class RowMaker:
 
     def _repro(self, case: Case) -> str:
         """A command that measures this case again, in a folder of its own."""
-        words = ["run", self._plan.sweep, "--gpu", self._device.key, "--where", f"case_id={case.case_id}", "--out"]
+        words = ["run", *self._plan.words, "--gpu", self._device.key, "--where", f"case_id={case.case_id}", "--out"]
         return shell_line(["python", "-m", "bench", *words, f"results/repro/{case.case_id}"])
 
     def measured(
@@ -74,7 +74,7 @@ class RowMaker:
         rows, samples = [], []
         for series in event["series"]:
             key = {"pass": series["pass"], "clock": series["clock"]}
-            row = base | key | self._physics(case, series["pass"]) | {k: v for k, v in series.items() if k in COLUMNS}
+            row = base | key | self._physics(case, series["pass"]) | {k: v for k, v in series.items() if k in RECORDED}
             if series["status"] != Status.ok:
                 rows.append(row)
                 continue

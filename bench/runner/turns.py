@@ -24,7 +24,7 @@ from bench.timing.clocks import make_clock
 from bench.timing.energy import with_energy
 from bench.timing.gpu_state import GpuState
 from bench.timing.measurement import Measurement
-from bench.timing.peak_memory import peak_mib
+from bench.timing.peak_memory import brief, out_of_memory, peak_mib
 from bench.timing.sampler import Sampler
 from bench.timing.settings import MeasureSettings
 
@@ -60,15 +60,13 @@ class Turns:
             self._state.siblings = siblings
         try:
             getattr(self, what)(**command)
-        except (torch.OutOfMemoryError, MemoryError) as e:
-            return self._failed(Status.oom, _brief(e))
         except Exception as e:
-            status = Status.oom if _is_cpu_oom(e) else Status.error
+            status = Status.oom if out_of_memory(e) else Status.error
             if status is Status.error:
                 import traceback
 
                 traceback.print_exc()  # to the log
-            return self._failed(status, _brief(e), goes_on=status is Status.error and self._device.type == "cpu")
+            return self._failed(status, brief(e), goes_on=status is Status.error and self._device.type == "cpu")
         return not (self._spoiled and what == "finish")
 
     def _failed(self, status: Status, detail: str, goes_on: bool = False) -> bool:
@@ -213,16 +211,6 @@ def _attention(work: Work) -> str | None:
     out = work.forward()
     assert isinstance(out, torch.Tensor)
     return attention_backend(out)
-
-
-def _is_cpu_oom(e: BaseException) -> bool:
-    """torch's CPU allocator raises a plain RuntimeError; its text is all there is to go by."""
-    return isinstance(e, RuntimeError) and "DefaultCPUAllocator" in str(e)
-
-
-def _brief(e: BaseException) -> str:
-    text = " ".join(str(e).split())
-    return f"{type(e).__name__}: {text[:300]}" if text else type(e).__name__
 
 
 def _spent(building_s: float, checking_s: float) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """From a sweep file to the cases a run measures on this device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from math import prod
@@ -9,10 +9,12 @@ from typing import Any
 
 from bench.case import AXES, Case
 from bench.case.clocks import clocks_of
+from bench.case.names import tell_apart
 from bench.case.shapes import model_shape, square, trainable_blocks
 from bench.errors import UserError
 from bench.methods.registry import method_of, methods
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
+from bench.sweeps.hub import resolved
 from bench.timing.settings import MeasureSettings
 from bench.where import Condition, parse_where, text_of
 from bench.yamlfile import Where, YamlFile, place
@@ -29,12 +31,19 @@ class Plan:
 
     sweep: str  # the name or path it was asked for by
     path: Path
-    text: str  # the file as read
+    text: str  # the file as read, or as it was changed
     description: str
     cases: tuple[Case, ...]
     passes: tuple[str, ...]
     clocks: tuple[str, ...]  # as the worker is asked for them; eager brings host along
     settings: MeasureSettings
+    words: tuple[str, ...]  # of the command line that ask for it: the sweep, or --model and its options
+    model: str | None = None  # the short name of the one that --model asked for
+
+    @property
+    def name(self) -> str:
+        """What it is called: the sweep, or the model."""
+        return self.model or self.sweep
 
     @property
     def row_keys(self) -> list[tuple[str, str]]:
@@ -42,17 +51,26 @@ class Plan:
         return [(p, c) for clock in self.clocks for c in clocks_of(clock) for p in self.passes]
 
 
-def make_plan(
-    sweep: str,
-    on_cpu: bool,
-    where: list[str] | tuple[str, ...] = (),
-    change: Callable[[SweepFile], SweepFile] = lambda file: file,
-) -> Plan:
-    """Reads a sweep and expands it for a GPU or for the CPU. change: to what the file says, by values that are valid.
-    Raises UserError where either cannot be done."""
+@dataclass(frozen=True)
+class Request:
+    """What options make of a sweep."""
+
+    change: Callable[[SweepFile], SweepFile]
+    text: Callable[[SweepFile], str]  # of what it was changed to
+    words: tuple[str, ...]  # the options
+    flags: Mapping[str, str]  # by axis, to name where a value cannot be
+    name: str  # of the model
+
+
+def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Request | None = None) -> Plan:
+    """Reads a sweep and expands it for a GPU or for the CPU, with what options change of it. Raises UserError where
+    either cannot be done."""
     path = sweep_path(sweep)
     file, read = read_sweep(path)
-    file = change(file)
+    text = path.read_text(encoding="utf-8")
+    if request is not None:
+        file = request.change(file)
+        text = request.text(file)
     conditions = parse_where(where, (*AXES, "case_id", "pass"))
     instead = file.cpu.axes.given() if on_cpu else {}
     asked = _asked_for(file, conditions)
@@ -64,13 +82,18 @@ def make_plan(
     _check_size(entries, read)
     found: dict[str, Case] = {}
     for i, values in enumerate(entries):
-        for case in _expand(values, on_cpu, read, ("methods", i)):
+        blame = _Blame(read, ("methods", i), on_cpu, request.flags if request else {})
+        if "model" in values and request is None:
+            values["model"] = _resolved(values["model"], path.parent, blame)
+        for case in _expand(values, on_cpu, blame):
             found.setdefault(case.case_id, case)
             if len(found) > MOST_CASES:  # a value of the axis layer may stand for many
                 raise UserError(f"{place(read, ('methods', i))}: more than {MOST_CASES:,} cases, the most of a sweep.")
     cases, passes = _narrow(_side_by_side(list(found.values())), passes, conditions, file.on_request.given())
+    tell_apart(c.model for c in cases)
     clocks = ("cpu-time",) if on_cpu else tuple(dict.fromkeys(file.clocks))
-    return Plan(sweep, path, path.read_text(encoding="utf-8"), file.description, cases, passes, clocks, settings)
+    words, model = (request.words, request.name) if request else ((sweep,), None)
+    return Plan(sweep, path, text, file.description, cases, passes, clocks, settings, words, model)
 
 
 def _check_size(entries: list[dict[str, list[Any]]], read: YamlFile) -> None:
@@ -111,30 +134,51 @@ def _settings(file: SweepFile, on_cpu: bool) -> MeasureSettings:
     return MeasureSettings(**given)
 
 
-def _expand(values: dict[str, list[Any]], on_cpu: bool, read: YamlFile, where: Where) -> Iterator[Case]:
+@dataclass(frozen=True)
+class _Blame:
+    """Where a value comes from that cannot be."""
+
+    read: YamlFile
+    where: Where
+    on_cpu: bool
+    flags: Mapping[str, str]
+
+    def at(self, key: str) -> str:
+        """The flag that gave an axis, or the place in the file."""
+        if key in self.flags:
+            return self.flags[key]
+        on_cpu = [("cpu", "axes", key)] * self.on_cpu
+        for candidate in (*on_cpu, (*self.where, key), ("axes", key), ("on_request", key)):
+            if candidate in self.read.lines:
+                return place(self.read, candidate)
+        return place(self.read, self.where)
+
+
+def _resolved(models: list[str | None], folder: Path, blame: _Blame) -> list[str | None]:
+    """The models of a sweep file as the axis holds them, each once; relative paths are seen from the file's folder."""
+    try:
+        return list(dict.fromkeys(m and resolved(m, folder) for m in models))
+    except UserError as e:
+        raise UserError(f"{blame.at('model')}: {str(e).removeprefix('model: ')}") from None
+
+
+def _expand(values: dict[str, list[Any]], on_cpu: bool, blame: _Blame) -> Iterator[Case]:
     """The cases of one entry under `methods`, in the order of the file: models outermost, shapes innermost."""
+    at = place(blame.read, blame.where)
     for key in ("level", "method", "batch", "seq"):
         if key not in values:
-            raise UserError(f"{place(read, where)}: there is no value for {key!r}. Give one here or under axes.")
+            raise UserError(f"{at}: there is no value for {key!r}. Give one here or under axes.")
     if "model" not in values and not all(square(x) for x in values.get("layer", [""])):
-        raise UserError(f"{place(read, where)}: there is no value for 'model'. Only layers called square-N need none.")
-
-    def at(key: str) -> str:
-        """The place in the file to blame for this axis."""
-        for candidate in (*[("cpu", "axes", key)] * on_cpu, (*where, key), ("axes", key), ("on_request", key)):
-            if candidate in read.lines:
-                return place(read, candidate)
-        return place(read, where)
-
+        raise UserError(f"{at}: there is no value for 'model'. Only layers called square-N need none.")
     ordered = [a for a in AXES if a in values]
     for combination in product(*(values[a] for a in ordered)):
         point = dict(zip(ordered, combination, strict=True))
         try:
             yield from _cases(point, on_cpu, values.get("model", []))
         except _Bad as bad:
-            raise UserError(f"{at(bad.axis)}: {bad}") from None
+            raise UserError(f"{blame.at(bad.axis)}: {bad}") from None
         except UserError as e:  # of what the axis model names
-            raise UserError(f"{at('model')}: {str(e).removeprefix('model: ')}") from None
+            raise UserError(f"{blame.at('model')}: {str(e).removeprefix('model: ')}") from None
 
 
 class _Bad(Exception):
@@ -220,13 +264,16 @@ def _no_layer(layer: str, models: list[str]) -> str:
 
 def _check(case: Case) -> None:
     shape = case.shape
-    if shape and case.level != "linear" and case.seq > shape.max_positions:
-        raise _Bad("seq", f"{case.seq} is longer than {case.model} allows. Valid: up to {shape.max_positions}.")
+    if shape and case.level != "linear" and case.seq > shape.longest:
+        allows = f"{case.model_name} allows{shape.why}"
+        raise _Bad("seq", f"{case.seq} is longer than {allows}. Valid: up to {shape.longest}.")
     if shape and case.targets:
         for target in case.targets.split(","):
             if not shape.match(target):
                 names = ", ".join(x.name for x in shape.projections)
-                raise _Bad("targets", f"{target!r} is no linear layer of {case.model}. Valid: all-linear, {names}.")
+                raise _Bad(
+                    "targets", f"{target!r} is no linear layer of {case.model_name}. Valid: all-linear, {names}."
+                )
     if complaint := method_of(case).complaint(case):
         raise _Bad(*complaint)
 

@@ -73,7 +73,7 @@ class CpuPart(Strict):
 class SweepFile(Strict):
     """A sweep: axes and methods whose combinations are the cases, what to time, and how."""
 
-    description: str
+    description: str = ""
     axes: Axes
     methods: Annotated[list[Axes], Field(min_length=1)]
     passes: _words(schema.PASSES) = Field(default=["forward", "backward", "forward-backward"])  # type: ignore[valid-type]

@@ -1,4 +1,4 @@
-"""Peak memory of what is timed, in a call that nobody times."""
+"""Peak memory of what is timed, in a call that nobody times; and whether it was memory that something failed for."""
 
 from typing import Any
 
@@ -26,3 +26,19 @@ def peak_mib(work: Timed, device: Any, step: bool = False) -> float | None:
     torch.cuda.synchronize(device)
     work.clear()
     return torch.cuda.max_memory_allocated(device) / 2**20
+
+
+def out_of_memory(e: BaseException) -> bool:
+    """Whether an error says so. torch's CPU allocator raises a plain RuntimeError; its text is all there is to go
+    by."""
+    import torch
+
+    if isinstance(e, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(e, RuntimeError) and "DefaultCPUAllocator" in str(e)
+
+
+def brief(e: BaseException) -> str:
+    """An error in a line."""
+    text = " ".join(str(e).split())
+    return f"{type(e).__name__}: {text[:300]}" if text else type(e).__name__

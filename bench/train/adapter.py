@@ -89,6 +89,7 @@ def _with_lora(model: Any, folder: Path) -> Any:
             raise ValueError(f"{name} has dtype {tensor.dtype}, expected floats")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*Found missing adapter keys")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # PEFT asks
         tuned = PeftModel.from_pretrained(model, str(folder))
     branches, expected = ({n for n in names if "lora_" in n} for names in (held, get_peft_model_state_dict(tuned)))
     if len(branches) != len(expected):

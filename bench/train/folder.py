@@ -14,6 +14,7 @@ from bench.locks import Taken
 from bench.reading import ANY_OBJECT, read_object
 
 SETTINGS, RESULT, METRICS, MODEL, CHECKPOINTS = "settings.json", "train.json", "metrics.jsonl", "model", "checkpoints"
+BOARD, ACCURACY = "tensorboard", "accuracy.json"
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Where checkpoints and data come from: a folder, or the Hugging Face Hub, and what to say where neither has them."""
 
 import os
-import re
 import sys
 import urllib.error
 import urllib.request
@@ -10,6 +9,7 @@ from pathlib import Path
 from pydantic import StrictStr
 
 from bench.case.config_json import read_config
+from bench.case.shapes import looks_like_hub_id
 from bench.errors import UserError, short
 from bench.reading import is_there, read_object, shape_of
 from bench.train.adapter import adapter_in
@@ -17,12 +17,6 @@ from bench.train.weights import check_weights
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-
-
-def looks_like_hub_id(text: str) -> bool:
-    """Whether `text` has the form of a Hub id: owner/name, or the one name of an old model (gpt2)."""
-    part = r"[A-Za-z0-9][\w.-]{0,95}"  # as long as huggingface_hub takes it
-    return re.fullmatch(f"{part}(/{part})?", text, re.ASCII) is not None
 
 
 def unreachable(what: str, name: str, reason: Exception) -> UserError:

@@ -7,23 +7,29 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 from transformers import TrainerCallback
 
 from bench.errors import UserError
 from bench.files import append_json_lines, replace_file
-from bench.reading import Count, Number, Object, read_json_lines, shape_of
+from bench.reading import Count, Number, Object, number, read_json_lines, shape_of
 
 
 class Stopwatch:
     """Seconds of training, summed over the parts of a run that was cut off; what was trained and lost counts once."""
 
     def __init__(self, before_s: float) -> None:
-        self._before = before_s
+        self._before = self._lap = before_s
         self._started: float | None = None
 
     def start(self) -> None:
         self._started = time.monotonic()
+
+    def lap(self) -> float:
+        """Seconds since the last call, or since the start."""
+        before, self._lap = self._lap, self.elapsed_s
+        return self._lap - before
 
     @property
     def elapsed_s(self) -> float:
@@ -37,7 +43,25 @@ def training_time(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest // 100:02}.{rest % 100:02}"
 
 
-_LINE = shape_of({"step": Count, "loss": Number}, ("step", "loss"))
+PEAK_OF_GPU, PEAK_OF_PROCESS = "allocated by torch on the GPU", "resident set of the process"
+
+
+def peak_mib(on_cpu: bool) -> float | None:
+    """Peak memory in MiB: on a GPU what torch allocated there since training began, on the CPU the resident set of this
+    process since it began; None where the system does not tell."""
+    if not on_cpu:
+        return torch.cuda.max_memory_allocated() / 2**20
+    try:
+        import resource
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+_AMOUNT: Any = number(0, 1e12)
+_LINE = shape_of(
+    {"step": Count, "loss": Number, "tokens": Count, "peak_mib": _AMOUNT, "learning_rate": _AMOUNT}, ("step", "loss")
+)
 
 
 def read_metrics(path: Path) -> list[Object]:
@@ -49,16 +73,16 @@ class Metrics(TrainerCallback):
     """One line of metrics.jsonl for each optimizer step.
 
     step, epoch, loss (mean over the step's loss tokens, of all processes), learning_rate, grad_norm (null where fp16
-    overflowed and the step was skipped), examples_per_s (all processes; of this step), elapsed_s (training so far).
+    overflowed and the step was skipped), elapsed_s (training so far); and as PartTrainer logs them: step_s, tokens,
+    tokens_per_s, examples_per_s (all processes; of this step), peak_mib (of process 0, so far).
     """
 
     def __init__(self, path: Path, watch: Stopwatch, examples: int, per_step: int, resumed_step: int) -> None:
         self._path, self._watch, self._resumed = path, watch, resumed_step
         self._examples, self._per_step = examples, per_step
-        self._last = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._last = self._watch.elapsed_s
+        self._watch.lap()
         if state.is_world_process_zero:
             kept = [m for m in read_metrics(self._path) if m["step"] <= self._resumed]
             replace_file(self._path, "".join(json.dumps(m) + "\n" for m in kept))
@@ -71,8 +95,6 @@ class Metrics(TrainerCallback):
                 f"the loss is {logs['loss']} after step {state.global_step}: lower learning_rate, or pass"
                 " --precision amp-bf16 where it was amp-fp16, with --fresh"
             )
-        now = self._watch.elapsed_s
-        seconds, self._last = now - self._last, now
         if state.is_world_process_zero:
             before = (state.global_step - 1) % -(-self._examples // self._per_step) * self._per_step
             examples = min(self._per_step, self._examples - before)  # the last step of an epoch may have fewer
@@ -82,14 +104,18 @@ class Metrics(TrainerCallback):
                 "loss": logs["loss"],
                 "learning_rate": logs.get("learning_rate"),
                 "grad_norm": norm if math.isfinite(norm := logs.get("grad_norm", math.nan)) else None,
-                "examples_per_s": examples / seconds if seconds > 0 else None,
-                "elapsed_s": round(now, 3),
+                **{key: logs.get(key) for key in ("step_s", "tokens", "tokens_per_s")},
+                "examples_per_s": examples / seconds if (seconds := logs.get("step_s")) else None,
+                "peak_mib": logs.get("peak_mib"),
+                "elapsed_s": round(self._watch.elapsed_s, 3),
             }
             append_json_lines(self._path, [line])
 
 
 class Bar(TrainerCallback):
-    """A bar on standard error: steps, time to go, loss."""
+    """A bar on standard error: steps, time to go, loss. Whoever made it closes it."""
+
+    _bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         live = sys.stderr.isatty()
@@ -107,5 +133,7 @@ class Bar(TrainerCallback):
             self._bar.set_postfix(loss=f"{logs['loss']:.4f}", refresh=False)
             self._bar.update(state.global_step - self._bar.n)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.close()
+    def close(self) -> None:
+        """Draws it for the last time, so that what is said next stands below it."""
+        if self._bar is not None:
+            self._bar.close()

@@ -4,11 +4,13 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.errors import UserError, install, one_of
+from bench.devices import gpus
+from bench.errors import UserError, install, one_of, short
 from bench.reading import is_there
 from bench.record.environment import version
 from bench.train.data import Item, read_items
@@ -40,6 +42,7 @@ class Request:
     save: str = "delta"
     device: str = "auto"
     fresh: bool = False
+    warmup_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,9 @@ class Plan:
         }
 
 
-def make_plan(request: Request, rank: int) -> Plan:
-    """Raises UserError where the request cannot be carried out."""
+def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
+    """Raises UserError where the request cannot be carried out. Says what is asked before it reads or imports anything
+    that takes its time."""
     for flag, value, valid in (
         ("--impl", request.impl, IMPLS),
         ("--save", request.save, SAVES),
@@ -89,14 +93,19 @@ def make_plan(request: Request, rank: int) -> Plan:
         accumulation=request.accumulation,
         length=request.length,
         precision=request.precision,
+        warmup_steps=request.warmup_steps,
     )
+    model = called(request.model)
     if strategy.method == "none":
+        say(f"{name}: {model}; nothing trains")
         check_checkpoint(request.model)
         return Plan(request, name, strategy, [], True, "auto", 1, rank)
     if request.data is None:
         raise UserError("--data: a JSONL file, a folder with train.jsonl, or the id of a Hub dataset is needed")
     _check_packages(strategy)
+    say(f"{name}: {model}, {strategy.precision}, {device_word(request.device)}; reading {called(request.data)}")
     items = read_items(request.data, "train")
+    say(f"{len(items):,} examples; loading")
     check_checkpoint(request.model)
     offline_where_all_is_here(request.model, request.data)
     on_cpu = _on_cpu(request.device)
@@ -111,6 +120,19 @@ def _check_packages(strategy: Strategy) -> None:
     missing = [package for package in wanted if version(package) is None]
     if missing:
         raise UserError(f"training needs {', '.join(missing)}. Install them: {install('train')}")
+
+
+def called(name: str) -> str:
+    """A folder, a file or a Hub id without what stands before its last part, for a line that tells what is going on."""
+    word = Path(absolute(name)).name or name
+    return word if len(word) <= 100 else short(word, 100)
+
+
+def device_word(flag: str) -> str:
+    """What --device comes to, told without torch, which takes seconds to import: 'cpu', or 'cuda:0 (NVIDIA H100)'."""
+    found = [] if flag == "cpu" else gpus()
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    return f"cuda:{local} ({found[min(local, len(found) - 1)].name})" if found else "cpu" if flag == "auto" else flag
 
 
 def _on_cpu(device: str) -> bool:

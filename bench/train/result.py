@@ -18,9 +18,12 @@ _PACKAGES = ("torch", "transformers", "accelerate", "peft", "triton")
 _FIELDS: dict[str, Any] = {
     "method": Literal["none", "full", "lora", "paca"],
     **dict.fromkeys(("model", "model_path", "data"), StrictStr),  # as they are: they name files
-    **dict.fromkeys(("strategy", "precision", "trainable_layers", "training_time", "device", "gpu", "impl"), Text),
+    **dict.fromkeys(
+        ("strategy", "precision", "trainable_layers", "training_time", "device", "gpu", "impl", "peak_of"), Text
+    ),
     **dict.fromkeys(("rank", "examples", "steps", "epochs", "batch", "accumulation", "length", "world_size"), Count),
-    **dict.fromkeys(("alpha", "learning_rate", "wall_s", "final_loss"), Number),
+    **dict.fromkeys(("warmup_steps", "seed", "tokens"), Count),
+    **dict.fromkeys(("alpha", "learning_rate", "wall_s", "final_loss", "tokens_per_s", "peak_mib"), Number),
     "versions": dict[Text, Text | None],
 }
 _SHAPE = shape_of(_FIELDS, ("strategy", "method", "model", "model_path", "precision"))
@@ -50,6 +53,7 @@ def write_result(plan: Plan, told: dict[str, Any]) -> None:
         "accumulation": strategy.accumulation,
         "length": strategy.length,
         "learning_rate": strategy.learning_rate,
+        "warmup_steps": strategy.warmup_steps,
         "wall_s": None,
         "training_time": None,
         "final_loss": None,

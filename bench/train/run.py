@@ -15,9 +15,10 @@ from transformers.integrations import TensorBoardCallback
 
 from bench.errors import UserError
 from bench.train import checkpoint
-from bench.train.folder import CHECKPOINTS, METRICS, MODEL, RESULT
+from bench.train.board import write_board
+from bench.train.folder import BOARD, CHECKPOINTS, METRICS, MODEL, RESULT
 from bench.train.load import load_checkpoint
-from bench.train.metrics import Bar, Metrics, Stopwatch, read_metrics, training_time
+from bench.train.metrics import PEAK_OF_GPU, PEAK_OF_PROCESS, Bar, Metrics, Stopwatch, read_metrics, training_time
 from bench.train.plan import Plan, absolute
 from bench.train.result import read_result, write_result
 from bench.train.tokens import collator, encode
@@ -64,8 +65,13 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     metrics = Metrics(out / METRICS, watch, len(plan.items), per_step, resumed.step if resumed else 0)
     steps = strategy.epochs * -(-len(plan.items) // per_step)
     if steps <= strategy.warmup_steps:
-        say(f"{steps} steps in all and {strategy.warmup_steps} warmup_steps: the learning rate never gets to its value")
-    say(f"{strategy.description}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
+        say(
+            f"{steps} steps in all and {strategy.warmup_steps} of warm-up: the learning rate never gets to its value."
+            " --warmup-steps, or warmup_steps in a strategy file, takes fewer"
+        )
+    what = strategy.description or plan.name
+    say(f"{what}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
+    bar = Bar()
     try:
         trainer = PartTrainer(  # moves the model to its device
             watch,
@@ -73,12 +79,16 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
             args=options,
             train_dataset=encoded.examples,
             data_collator=collator(pad_id, length),
-            callbacks=[metrics, Bar()],
+            callbacks=[metrics, bar],
         )
         trainer.remove_callback(PrinterCallback)
         if plan.rank == 0:
-            writer = SummaryWriter(str(out / "tensorboard"), purge_step=resumed.step + 1 if resumed else None)
+            if not resumed:
+                shutil.rmtree(out / BOARD, ignore_errors=True)  # of a part that was cut off before its first checkpoint
+            writer = SummaryWriter(str(out / BOARD), purge_step=resumed.step + 1 if resumed else None)
             trainer.add_callback(TensorBoardCallback(writer))
+        if not plan.on_cpu:
+            torch.cuda.reset_peak_memory_stats()
         watch.start()
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
     except torch.OutOfMemoryError as e:
@@ -86,6 +96,8 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
             f"out of GPU memory ({str(e).splitlines()[0]}). Pass --precision bf16, a smaller --batch with a larger"
             " --accumulation, or a strategy file with gradient_checkpointing: true; with --fresh"
         ) from None
+    finally:
+        bar.close()
     elapsed = watch.elapsed_s
     model.config.use_cache = caches
     if plan.rank == 0:
@@ -137,7 +149,11 @@ def _count(model: Any) -> int:
 
 def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) -> None:
     out = plan.request.out
-    losses = [m["loss"] for m in read_metrics(out / METRICS)]
+    metrics = read_metrics(out / METRICS)
+    losses, tokens, peaks, rates = (
+        [m[key] for m in metrics if m.get(key) is not None] for key in ("loss", "tokens", "peak_mib", "learning_rate")
+    )
+    counted = sum(tokens) if len(tokens) == trainer.state.global_step else None
     last = losses[-max(1, len(losses) // 10) :]
     elapsed = round(elapsed, 3)
     told = {
@@ -145,9 +161,15 @@ def _finish(plan: Plan, trainer: PartTrainer, tokenizer: Any, elapsed: float) ->
         "wall_s": elapsed,
         "training_time": training_time(elapsed),
         "final_loss": sum(last) / len(last) if last else None,  # mean over the last tenth of the steps
+        "highest_learning_rate": max(rates, default=None),
+        "tokens": counted,
+        "tokens_per_s": counted / elapsed if counted and elapsed else None,
+        "peak_mib": max(peaks, default=None),
+        "peak_of": PEAK_OF_PROCESS if plan.on_cpu else PEAK_OF_GPU,
         "gpu": None if plan.on_cpu else torch.cuda.get_device_name(),
         "trainable_params": _count(trainer.model),
     }
     save_trained(trainer.model, plan.strategy, tokenizer, out / MODEL, plan.request.save == "full")
     write_result(plan, told)
+    write_board(out)
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)

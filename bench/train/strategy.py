@@ -29,7 +29,7 @@ def _blocks(value: Any) -> Any:
 class Strategy(Strict):
     """One way of fine-tuning. Where a key is left out, Table 3's value common to all strategies stands."""
 
-    description: str
+    description: str = ""
     method: Literal["none", "full", "lora", "paca"]
     trainable_layers: Annotated[str, BeforeValidator(_blocks)] = "all"
     rank: Count | None = None

@@ -13,7 +13,7 @@ from transformers import Trainer, TrainingArguments
 
 from bench.errors import UserError
 from bench.train import checkpoint
-from bench.train.metrics import Stopwatch
+from bench.train.metrics import Stopwatch, peak_mib
 from bench.train.strategy import Strategy
 from bench.train.trainable import autocast_dtype
 from bench.train.weights import reason
@@ -28,6 +28,26 @@ class PartTrainer(Trainer):
     def __init__(self, watch: Stopwatch, **options: Any) -> None:
         super().__init__(**options)
         self._watch = watch
+        self._tokens: Any = torch.zeros((), dtype=torch.int64)
+
+    def get_batch_samples(self, *arguments: Any) -> Any:
+        """Trainer's place for taking a step's batches. Counts their tokens where they lie, so that nobody waits for the
+        number before the loss is waited for."""
+        batches, items = super().get_batch_samples(*arguments)
+        if batches:
+            self._tokens = torch.stack([b["attention_mask"].sum() for b in batches]).sum()
+        return batches, items
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        """Adds to what is logged of a step: step_s, tokens (without padding; of all processes), tokens_per_s and
+        peak_mib."""
+        if "loss" in logs:
+            tokens = int(self.accelerator.reduce(self._tokens))
+            seconds, peak = self._watch.lap(), peak_mib(self.args.use_cpu)
+            logs |= {"step_s": seconds, "tokens": tokens}
+            logs |= {"tokens_per_s": tokens / seconds} if seconds > 0 else {}
+            logs |= {"peak_mib": peak} if peak else {}
+        super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Trainer's place for writing the model into a checkpoint; only process 0 comes here."""

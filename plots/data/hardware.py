@@ -1,14 +1,13 @@
 """How close times come to what the hardware allows: over the roofline time, and over what rates measured here allow."""
 
 from bench.case import Case
+from bench.record import budget
 from bench.record.stats import Estimate
 from bench.roofline.peaks import PEAK_OF, peaks_of
 from plots.data.breakdown import GPU_CLOCKS
 from plots.data.load import Folder
 from plots.data.panels import Panel
 from plots.data.results import Cell, Results, Work
-
-UNITS = {"tflops": 1.0, "gflops": 1e-3, "tbs": 1.0, "gbs": 1e-3}  # of run.json's ceilings, in TFLOP/s and TB/s
 
 
 def work_cell(panel: Panel, case: Case, pass_: str) -> Cell:
@@ -56,14 +55,8 @@ def percent_of_peak(cell: Cell, work: Work, peak_tflops: float | None) -> Estima
 
 
 def measured_peaks(folder: Folder) -> dict[str, float]:
-    """What run.json has as measured on this machine: TFLOP/s of one big matrix product by the dtype, and TB/s of one
-    big copy under 'copy'."""
-    found = {}
-    for key, value in (folder.run.get("ceilings") or {}).items():
-        name, _, unit = key.partition("_")
-        if unit in UNITS and isinstance(value, float) and value > 0:
-            found[name] = value * UNITS[unit]
-    return found
+    """What run.json has as measured on this machine: see bench.record.budget."""
+    return budget.measured_peaks(folder.run)
 
 
 def sheet_peaks(folder: Folder, case: Case) -> tuple[float, float] | None:
@@ -75,4 +68,4 @@ def sheet_peaks(folder: Folder, case: Case) -> tuple[float, float] | None:
 
 def dtype_of(case: Case) -> str:
     """What the matrix products of a case are computed in."""
-    return (case.precision or "").removeprefix("amp-")
+    return budget.dtype_of(case.precision)

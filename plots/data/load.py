@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bench.record.causes import Split
 
 ROW_FILES = ("rows.jsonl", "rows.csv")  # the record first; the CSV is derived from it
+HELD_FILES = (*ROW_FILES, "run.json")  # of which a results folder holds at least one
 
 Key = tuple[str, str, str, str]  # case_id, pass, clock, repeat
 
@@ -98,11 +99,10 @@ def load(path: Path) -> Folder:
     one."""
     from bench.record.causes import read_causes  # imports numpy, which --help does without
 
-    looked_for = (*ROW_FILES, "run.json")
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder. A results folder holds one of {', '.join(looked_for)}.")
-    if not any((path / name).exists() for name in looked_for):
-        raise UserError(f"{path}: this is no results folder: none of {', '.join(looked_for)} is in it.")
+        raise UserError(f"{path}: no such folder. A results folder holds one of {', '.join(HELD_FILES)}.")
+    if not any((path / name).exists() for name in HELD_FILES):
+        raise UserError(f"{path}: this is no results folder: none of {', '.join(HELD_FILES)} is in it.")
     notes: list[str] = []
     run = read_run(path, needed=())
     if (path / ROW_FILES[1]).exists() and not (path / ROW_FILES[0]).exists():

@@ -12,6 +12,7 @@ from bench.case.schema import PASSES
 from bench.record.ratios import baselines, ratio_of
 from bench.record.stats import RATIO_NOISY, RATIO_TELLS, Estimate, Measured, Repeat, generator, measured
 from plots.data.load import Folder, Line, row_key, text
+from plots.data.training_runs import EXAMPLES
 
 MICRO_PASSES = tuple(p for p in PASSES if p != "step")  # all but the optimizer step
 
@@ -103,6 +104,8 @@ class Results:
     work: dict[tuple[Case, str], Work] = field(default_factory=dict)
     peaks_mib: dict[Case, float] = field(default_factory=dict)  # the largest of any row
     price: float | None = None  # of an hour on the device, as asked for
+    examples: int = EXAMPLES  # sequences in an epoch, as asked for
+    conditions: dict[str, tuple[str, ...]] = field(default_factory=dict)  # sentences in captions, and their parts
 
     @cached_property
     def cases(self) -> list[Case]:
@@ -201,8 +204,8 @@ def _sum(forward: Cell, backward: Cell) -> Cell:
     )  # fmt: skip
 
 
-def read_results(folder: Folder, price: float | None = None) -> Results:
-    """Groups the rows of a folder into cells. price: of an hour on the device."""
+def read_results(folder: Folder, price: float | None = None, examples: int = EXAMPLES) -> Results:
+    """Groups the rows of a folder into cells. price: of an hour on the device; examples: sequences in an epoch."""
     grouped: dict[tuple[Case, str, str], list[Row]] = {}
     for row in folder.rows:
         key = (read_case(row), text(row.get("pass")) or "", text(row.get("clock")) or "")
@@ -214,7 +217,7 @@ def read_results(folder: Folder, price: float | None = None) -> Results:
         if cell.time is None and case not in timed:
             failures[case] = cell  # a case that failed as a whole may have one row, without a pass
     passes = {key: cell for key, cell in cells.items() if key[1] and key[2]}
-    return Results(folder, passes, failures, *_work(grouped), price)
+    return Results(folder, passes, failures, *_work(grouped), price, examples)
 
 
 def _cell(folder: Folder, case: Case, pass_: str, clock: str, rows: list[Row]) -> Cell:

@@ -1,14 +1,15 @@
-"""What a person budgets with: tokens a second, model FLOPs utilization, cost and energy of a million tokens."""
+"""What a person budgets with: tokens a second, model FLOPs utilization, cost and energy of a million tokens, hours and
+price of an epoch."""
 
 from dataclasses import dataclass
 
 from bench.case import Case
+from bench.record import budget
+from bench.record.budget import TRAINS
 from bench.record.stats import Estimate
-from plots.data.hardware import dtype_of, measured_peaks, percent_of_peak, sheet_peaks
 from plots.data.load import Folder
 from plots.data.panels import Panel
-
-TRAINS = ("step", "forward-backward")  # a whole optimizer step, or a micro-step
+from plots.data.training_runs import steps_of
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Throughput:
     mfu: Estimate | None  # percent
     cost: Estimate | None  # of a million tokens, in the currency of the price
     energy_kj: float | None  # of a million tokens
+    epoch_h: Estimate | None  # of whole models alone: a block has no epoch
+    epoch_cost: Estimate | None
 
 
 def trained_pass(panel: Panel) -> str:
@@ -30,20 +33,19 @@ def trained_pass(panel: Panel) -> str:
 def throughput(panel: Panel, case: Case, pass_: str) -> Throughput | None:
     """None without a time."""
     cell = panel.time(case, pass_)
-    if cell.time is None or cell.time.value <= 0:
+    results, tokens = panel.results, budget.tokens_of(case, pass_)
+    if cell.time is None or cell.time.value <= 0 or not tokens:
         return None
-    tokens = case.tokens * (case.micro_steps if pass_ == "step" else 1)
-    results = panel.results
-    peak = peak_tflops(results.folder, case)
-    mfu = percent_of_peak(cell, results.get_work(case, pass_), peak[0] if peak else None)
+    peak, flops = peak_tflops(results.folder, case), results.get_work(case, pass_).flops
+    mfu = budget.utilization(cell.time, flops, peak[0]).times(100) if flops and peak else None
     cost = cell.time.times(results.price / 3.6e6 * 1e6 / tokens) if results.price else None
     energy = None if cell.energy_j is None else cell.energy_j / 1e3 * 1e6 / tokens
-    return Throughput(cell.time.inverse().times(1e3 * tokens), mfu, cost, energy)
+    steps = steps_of(results.examples, case.batch, case.micro_steps if pass_ == "step" else 1)
+    epoch = cell.time.times(steps / 3.6e6) if case.level == "model" else None
+    epoch_cost = epoch.times(results.price) if epoch and results.price else None
+    return Throughput(budget.tokens_per_s(cell.time, tokens), mfu, cost, energy, epoch, epoch_cost)
 
 
 def peak_tflops(folder: Folder, case: Case) -> tuple[float, str] | None:
     """The peak that utilization is over, and where it comes from: the data sheet, or what was measured here."""
-    sheet, measured = sheet_peaks(folder, case), measured_peaks(folder).get(dtype_of(case))
-    if sheet is not None:
-        return sheet[0], "the data sheet's dense"
-    return None if measured is None else (measured, "one big matrix product measured on this machine in")
+    return budget.peak_tflops(folder.run, None if folder.is_cpu else folder.device, case.precision)

@@ -4,12 +4,12 @@ import csv
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bench.reading import Count, Text, number, read_object, shape_of
+from bench.reading import Count, Number, Text, number, read_json_lines, read_object, shape_of
 from plots.data.load import ROW_FILES, text
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table2.csv"
@@ -34,13 +34,14 @@ _Percent: Any = number(0, 100)
 _TRAIN = shape_of({
     **dict.fromkeys(("strategy", "method", "trainable_layers", "model", "gpu", "device", "precision"), Text),
     **dict.fromkeys(("steps", "examples", "batch", "accumulation", "length", "world_size"), Count),
-    "wall_s": number(0, 1e9),
+    **dict.fromkeys(("wall_s", "final_loss", "tokens_per_s", "peak_mib"), number(0, 1e9)), "peak_of": Text,
 })  # fmt: skip
 _ACCURACY = shape_of({
     **dict.fromkeys(("strategy", "model", "by"), Text),
     **dict.fromkeys(("items", "shots"), Count),
-    "categories": dict[Text, _Percent | None], "average": _Percent,
+    "categories": dict[Text, _Percent | None], "average": _Percent, "stderr": dict[Text, _Percent | None],
 })  # fmt: skip
+_STEP = shape_of({"loss": Number, "elapsed_s": number(0, 1e9), "step_s": number(0, 1e9)}, ("loss", "elapsed_s"))
 
 
 @dataclass(frozen=True)
@@ -75,15 +76,26 @@ class Run:
     examples: int | None
     scores: dict[str, float]  # percent, by SCORES
     by: str  # what the scores come from: '14042 items, 5 shots, lm-eval'
+    subject: str  # the model as tables name it: the paper's by one name, wherever it lies; any other without its path
+    errors: dict[str, float] = field(default_factory=dict)  # standard errors of the scores, in percent
+    final_loss: float | None = None
+    tokens_per_s: float | None = None
+    peak_mib: float | None = None
+    peak_of: str = ""  # what that is the peak of
+    clock: tuple[float, ...] = ()  # seconds of training after each step
+    losses: tuple[float, ...] = ()  # of each step
+    steps_s: tuple[float, ...] = ()  # what each step took
 
     @property
-    def subject(self) -> str:
-        """The model as Table 2 names it: the paper's by one name, wherever it lies."""
-        return MODEL if is_papers(self.model) else self.model
+    def name(self) -> str:
+        """What a line or a point is called: the strategy, and the folder where it is called otherwise."""
+        folder = self.path.resolve().name
+        return folder if self.strategy in (None, folder) else f"{self.strategy} ({folder})"
 
     @property
-    def step_s(self) -> float | None:
-        return self.seconds / self.steps if self.seconds and self.steps else None
+    def later_steps(self) -> tuple[float, ...]:
+        """Seconds of each step without the first tenth of them, at least one and at most ten: they warm up."""
+        return self.steps_s[min(max(len(self.steps_s) // 10, 1), 10) :]
 
 
 @cache
@@ -120,6 +132,16 @@ def steps_of(examples: int, batch: int, accumulation: int) -> int:
     return math.ceil(examples / (batch * accumulation))
 
 
+def duration_word(seconds: float) -> str:
+    """'1.24 s', '12 min 05 s' or '7 h 17 min'."""
+    if seconds < 59.95:
+        return f"{seconds:#.3g} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{round(seconds / 60) // 60} h {round(seconds / 60) % 60:02} min"
+
+
 def clock_word(seconds: float) -> str:
     """26221.79 -> '7:17:02', as the paper writes it, to the second."""
     whole = round(seconds)
@@ -132,8 +154,15 @@ def is_run(path: Path) -> bool:
     return any(f.exists() for f in files) and not any((path / name).exists() for name in ROW_FILES)
 
 
+def load_runs(paths: Sequence[Path]) -> list[Run]:
+    """Reads folders of runs. Models of one name that are not the same one keep their paths. Raises UserError."""
+    runs = [load_run(path) for path in paths]
+    several = {run.subject for run in runs if any(o.subject == run.subject and o.model != run.model for o in runs)}
+    return [replace(r, subject=r.model) if r.subject in several - {MODEL} else r for r in runs]
+
+
 def load_run(path: Path) -> Run:
-    """Reads train.json and accuracy.json, whichever is there. Raises UserError where one is damaged."""
+    """Reads train.json, accuracy.json and metrics.jsonl, whichever are there. Raises UserError where one is damaged."""
     train, accuracy = (
         read_object(file, shape) if file.exists() else {}
         for file, shape in ((path / "train.json", _TRAIN), (path / "accuracy.json", _ACCURACY))
@@ -141,6 +170,14 @@ def load_run(path: Path) -> Run:
     both = accuracy | train
     given = {**(accuracy.get("categories") or {}), "average": accuracy.get("average")}
     scores = {name: value for name in SCORES if (value := given.get(name)) is not None}
+    errors = {name: value for name, value in (accuracy.get("stderr") or {}).items() if value is not None}
+    model = text(both.get("model")) or "unnamed"
+    lines = read_json_lines(path / "metrics.jsonl", _STEP)[0] if train else []
+    clock = tuple(line["elapsed_s"] for line in lines)
+    steps = (
+        now - before if took is None else took
+        for took, now, before in zip((line.get("step_s") for line in lines), clock, (0.0, *clock), strict=False)
+    )
     shots = text(accuracy.get("shots"))
     told = [f"{text(accuracy.get('items'))} items" if accuracy.get("items") else "", shots and f"{shots} shots"]
     told.append(text(accuracy.get("by")))
@@ -148,9 +185,12 @@ def load_run(path: Path) -> Run:
     conditions = (device, *(train.get(key) for key in CONDITIONS))
     return Run(
         path, text(both.get("strategy")), text(both.get("method")), text(both.get("trainable_layers")),
-        text(both.get("model")) or "unnamed", device, conditions, train.get("wall_s"),
+        model, device, conditions, train.get("wall_s"),
         train.get("steps"), train.get("examples"), scores,
         ", ".join(filter(None, told)) if scores else "",
+        MODEL if is_papers(model) else model.replace("\\", "/").rstrip("/").rpartition("/")[2] or model,
+        errors, train.get("final_loss"), train.get("tokens_per_s"), train.get("peak_mib"),
+        text(train.get("peak_of")) or "", clock, tuple(line["loss"] for line in lines), tuple(steps),
     )  # fmt: skip
 
 
@@ -159,15 +199,3 @@ def line_of(strategy: str | None, method: str | None, layers: str | None) -> Pub
     slug = (strategy or "").lower().replace(" ", "-").replace("_", "-")
     by_name = next((p for p in published() if p.slug == slug), None)
     return by_name or next((p for p in published() if (p.method, p.layers) == (method, layers)), None)
-
-
-def lora_run(run: Run, runs: Sequence[Run]) -> Run | None:
-    """The LoRA training that a training is compared with: of the same model, on the same device, of equal steps."""
-    return next(
-        (
-            other for other in runs
-            if other.method == "lora" and other.layers in (None, "all") and other.step_s
-            and (other.model, other.conditions) == (run.model, run.conditions)
-        ),
-        None,
-    )  # fmt: skip

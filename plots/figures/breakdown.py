@@ -89,7 +89,7 @@ def _facets(panel: Panel, shapes: Sequence[tuple[int, int]]) -> list[Facet]:
                 continue
             case = lines[0][1]
             linear = panel.level == "linear"
-            groups = found.setdefault((case.model or "no model") if linear else subject, [])
+            groups = found.setdefault((case.model_name or "no model") if linear else subject, [])
             if sum(len(group.lines) for group in groups) + len(lines) <= MAX_BARS:
                 groups.append(Rows(str(case.layer) if linear else shape_word(shape), lines))
     return list(found.items())[:MAX_COLUMNS]

@@ -30,13 +30,13 @@ def steps_figure(panel: Panel, path: Path) -> Figure | None:
     strategies = find_strategies(panel.results) if panel.level == "model" else []
     if not any(s.step.time for s in strategies):
         return None
-    models = list(dict.fromkeys(str(s.case.model) for s in strategies))[:MAX_MODELS]
-    sizes = [sum(s.case.model == model for s in strategies) for model in models]
+    models = list(dict.fromkeys(s.case.subject for s in strategies))[:MAX_MODELS]
+    sizes = [sum(s.case.subject == model for s in strategies) for model in models]
     canvas = new_canvas(10.5, 0.2 + sum(0.9 + 0.27 * size for size in sizes))
     grid = canvas.subplots(len(models), squeeze=False, gridspec_kw={"height_ratios": [s + 2 for s in sizes]})[:, 0]
     layers = [*dict.fromkeys(s.case.trainable_layers for s in strategies)]
     for axes, model in zip(grid, models, strict=True):
-        of_model = [s for s in strategies if s.case.model == model]
+        of_model = [s for s in strategies if s.case.subject == model]
         _rows(axes, sorted(of_model, key=lambda s: layers.index(s.case.trainable_layers)))
         axes.set_title(model)
     micro = listed(distinct(str(s.case.micro_steps) for s in strategies))

@@ -7,8 +7,12 @@ from itertools import accumulate, compress, groupby
 
 @dataclass(frozen=True)
 class Heading:
+    """A heading. What stands below one of level 2 is a section, which the page may show folded, or leave off paper."""
+
     text: str
     level: int = 2
+    folded: bool = False
+    printed: bool = True  # else its figures alone are, and nothing where it has none
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,13 @@ class Items:
 @dataclass(frozen=True)
 class Code:
     text: str
+
+
+@dataclass(frozen=True)
+class Links:
+    """Files beside the report."""
+
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -79,4 +90,11 @@ class Table:
         return sum(max(map(len, column)) for column in zip(above, *self.lines, strict=True))
 
 
-Block = Heading | Para | Items | Code | Figure | Table
+@dataclass(frozen=True)
+class Beside:
+    """Blocks that stand side by side where there is room."""
+
+    blocks: tuple[Figure | Table, ...]
+
+
+Block = Heading | Para | Items | Code | Links | Figure | Table | Beside

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 
 from bench.errors import printable
-from plots.render.blocks import Block, Code, Figure, Heading, Items, Para, Table
+from plots.render.blocks import Beside, Block, Code, Figure, Heading, Items, Links, Para, Table
 
 # Brackets around an interval stay as they are, for those who read the file itself: a link would need more.
 SPECIAL = re.compile(r"[\\`*|~]|\[(?![-+\d])|(?<!\d)\]|\](?=[(:\[])|(?<!\w)_|_(?!\w)")
@@ -32,6 +32,10 @@ def _block(block: Block) -> str:
             return "\n".join(f"- {escaped(line)}" for line in lines)
         case Code(words):
             return "```\n" + printable(words).replace("```", "'''") + "\n```"
+        case Links(names):
+            return ", ".join(f"[{name}]({name})" for name in names)
+        case Beside(blocks):
+            return "\n\n".join(map(_block, blocks))
         case Figure(stem, title):
             return f"![{escaped(title)}]({stem}.png)"
         case Table():

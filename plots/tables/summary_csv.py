@@ -90,7 +90,10 @@ def _budget(panel: Panel, case: Case, pass_: str) -> Row:
     found = throughput(panel, case, pass_) if tells else None
     if found is None:
         return {}
-    values = {"tokens_per_s": found.tokens_s, "mfu_percent": found.mfu, "cost_per_million_tokens": found.cost}
+    values = {
+        "tokens_per_s": found.tokens_s, "mfu": found.mfu and found.mfu.times(0.01),
+        "hours_per_epoch": found.epoch_h, "price_per_epoch": found.epoch_cost, "cost_per_million_tokens": found.cost,
+    }  # fmt: skip
     told: Row = {name: value.value if value else None for name, value in values.items()}
     return told | {"energy_kj_per_million_tokens": found.energy_kj}
 

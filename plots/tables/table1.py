@@ -1,4 +1,5 @@
-"""Table 1: forward, backward, both and the ratio to Full-FT; the paper's beside ours; the whole step."""
+"""Table 1: forward, backward, both, the ratio to Full-FT, tokens a second and memory; the paper's beside ours; the
+whole step."""
 
 from bench.case import Case
 from bench.case.schema import BASELINE
@@ -7,9 +8,11 @@ from plots.data.labels import shape_word
 from plots.data.panels import Panel
 from plots.data.paper import paper_row
 from plots.data.results import MICRO_PASSES, Cell
+from plots.data.throughput import throughput
 from plots.render.blocks import Table
+from plots.tables.throughput import PEAK, peak_word
 from plots.text.captions import caption, ratio_note, title
-from plots.text.numbers import difference_word, marked, ratio_word, time_word
+from plots.text.numbers import difference_word, marked, ratio_word, short, time_word
 
 BESIDE = "Beside the paper"
 HOW = {"measured": "as measured in one go", "forward + backward": "forward + backward added up"}
@@ -19,26 +22,41 @@ def times_table(panel: Panel) -> Table:
     """A line for each model, batch x length and training type."""
     refreshed = any(c.refresh_ms is not None for k, c in panel.results.cells.items() if k[2] == panel.clock)
     rated = bool(panel.baselines)
+    rates = {case: _rate(panel, case) for case in panel.in_order}
+    fast, heavy = any(rates.values()), any(case in panel.results.peaks_mib for case in rates)
     lines = []
     sums: set[str] = set()
     for case in panel.in_order:
         cells = [panel.time(case, pass_) for pass_ in MICRO_PASSES]
         words = [time_word(cell) for cell in cells]
-        words += [ratio_word(panel.ratio(case))] * rated + [_refresh(cells)] * refreshed
+        words += [ratio_word(panel.ratio(case))] * rated + [rates[case] or cells[-1].status] * fast
+        words += [peak_word(panel, case) if cells[-1].time else cells[-1].status] * heavy
+        words += [_refresh(cells)] * refreshed
         sums |= {cells[-1].source} if cells[-1].time else set()
         lines.append((*panel.where(case), *words))
     heads = [f"{pass_.capitalize()} (ms)" for pass_ in MICRO_PASSES]
-    heads += ["Ratio to Full-FT"] * rated + ["Refresh (ms)"] * refreshed
+    heads += ["Ratio to Full-FT"] * rated + ["Tokens a second"] * fast + [PEAK] * heavy
+    heads += ["Refresh (ms)"] * refreshed
     notes = [caption(panel)]
     if sums:
         notes.append(f"Forward-backward is {', or '.join(HOW[s] for s in sorted(sums, reverse=True))}.")
     notes.append(ratio_note(panel))
+    if fast:
+        block = ", of one block alone" if panel.level == "block" else ""
+        notes.append(f"Tokens a second are batch x length over forward-backward{block}.")
     if refreshed:
         notes.append("PaCA's column refresh is due once per optimizer step and lies outside all passes.")
     return Table(
         title("Forward and backward time", panel), " ".join(notes), panel.lead, tuple((head, ()) for head in heads),
         tuple(lines),
     )  # fmt: skip
+
+
+def _rate(panel: Panel, case: Case) -> str:
+    """Tokens a second of forward-backward; nothing under a clock whose time is none that passes."""
+    tells = panel.clock != "host" and panel is panel.by_wall
+    found = throughput(panel, case, "forward-backward") if tells else None
+    return short(found.tokens_s.value) if found else ""
 
 
 def _refresh(cells: list[Cell]) -> str:
@@ -58,7 +76,7 @@ def paper_table(panel: Panel) -> Table | None:
             continue
         theirs = "1" if case.method == BASELINE else f"{paper.ratio:.2f}" if paper.ratio else "not given"
         lines.append((
-            str(case.model), shape_word(case.size), panel.labels[case],
+            case.subject, shape_word(case.size), panel.labels[case],
             time_word(panel.time(case, "forward")), f"{paper.forward_ms:.2f}",
             time_word(panel.time(case, "backward")), f"{paper.backward_ms:.2f}", ratio_word(panel.ratio(case)), theirs,
         ))  # fmt: skip

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from bench.errors import listed
+from bench.record.numbers import with_interval
 from plots.data.labels import distinct
 from plots.data.results import Results
+from plots.data.run_ratios import as_the_papers, step_ratio
 from plots.data.strategies import BETWEEN, DISAGREE, Strategy
 from plots.data.training_runs import (
     EXAMPLES,
@@ -14,16 +16,16 @@ from plots.data.training_runs import (
     Published,
     Run,
     clock_word,
+    duration_word,
     is_papers,
     line_of,
-    lora_run,
     paper_ratio,
     published,
     steps_of,
 )
 from plots.render.blocks import Table
 from plots.text.captions import conditions_of, place
-from plots.text.numbers import epoch_word, ratio_word, time_word
+from plots.text.numbers import RATIOS_OF_RUNS, epoch_word, ratio_word, run_ratio_word, score_words, time_word
 
 SHORT = {"humanities": "Hums.", "stem": "STEM", "social sciences": "Social", "other": "Other", "average": "Avg."}
 OFF = (
@@ -36,21 +38,25 @@ LEAD = ("Model", "Strategy", "Computed as")
 def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequence[Run], examples: int) -> Table:
     """The paper's Table 2: a line for each strategy and way of computing it, and one for each run."""
     lines = []
-    for model in dict.fromkeys([*(str(s.case.model) for s in strategies), *(r.subject for r in runs)]):
-        of_model = [s for s in strategies if s.case.model == model]
+    price = results.price if results else None
+    for model in dict.fromkeys([*(s.case.subject for s in strategies), *(r.subject for r in runs)]):
+        of_model = [s for s in strategies if s.case.subject == model]
         lines_of_runs = [(line_of(r.strategy, r.method, r.layers), r) for r in runs if r.subject == model]
         for paper in published():
-            timed = [_timed_line(model, paper, s, examples) for s in of_model if s.paper == paper]
+            timed = [_timed_line(model, paper, s, examples, price) for s in of_model if s.paper == paper]
             ran = [_run_line(model, paper.strategy, paper, r, runs) for line, r in lines_of_runs if line == paper]
             lines += timed + ran or [_line(model, paper.strategy, paper)]
         others = [run for line, run in lines_of_runs if line is None]
         lines += [_run_line(model, run.strategy or run.path.name, None, run, runs) for run in others]
     told = [
         "Measured and published side by side; an empty cell was not measured, or not published. The paper trained "
-        f"{MODEL} on an A6000; its hours and accuracies stand beside that model alone, its ratios to LoRA everywhere."
+        f"{MODEL} on an A6000; its hours and accuracies stand beside that model alone, its ratios to LoRA beside every "
+        "timed strategy, and beside a run of that model with the paper's settings."
     ]
     if results and strategies:
         told.append(_projection(strategies[0], examples))
+        if price and any(s.epoch(examples) for s in strategies):
+            told.append(f"The price is that of the projected hours at {price:.12g} an hour (--price).")
         told.append(
             "Ratio here: time of a step over LoRA's on all layers, of the same way of computing it. "
             + (OFF if any(s.to_lora.word.endswith(DISAGREE) for s in strategies) else "")
@@ -60,6 +66,7 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
         told.append(_runs_note(runs))
     groups = (
         ("Training time, one epoch", ("paper", "projected", "trained")),
+        ("Price of an epoch", ()),
         ("Ratio to LoRA", ("paper", "here")),
         *((SHORT[name], ("paper", "here")) for name in SCORES),
     )
@@ -67,30 +74,33 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
     return whole.without_empty_columns()
 
 
-def _timed_line(model: str, paper: Published, strategy: Strategy, examples: int) -> tuple[str, ...]:
-    step = strategy.step
-    projected = epoch_word(strategy.epoch(examples)) if step.time else step.status
-    return _line(model, paper.strategy, paper, strategy.how, projected, ratio=ratio_word(strategy.to_lora))
+def _timed_line(
+    model: str, paper: Published, strategy: Strategy, examples: int, price: float | None
+) -> tuple[str, ...]:
+    step, epoch = strategy.step, strategy.epoch(examples)
+    projected = epoch_word(epoch) if step.time else step.status
+    cost = with_interval(epoch.times(price / 3600)) if epoch and price else ""
+    return _line(model, paper.strategy, paper, strategy.how, projected, cost, ratio=ratio_word(strategy.to_lora))
 
 
 def _run_line(model: str, name: str, paper: Published | None, run: Run, runs: Sequence[Run]) -> tuple[str, ...]:
-    base = lora_run(run, runs)
-    ratio = f"{run.step_s / base.step_s:.3f}" if run.step_s and base and base.step_s else ""
-    trained = clock_word(run.seconds) if run.seconds else ""
-    return _line(model, name, paper, f"run {run.path.name}", trained=trained, ratio=ratio, scores=run.scores)
+    ratio = run_ratio_word(step_ratio(run, runs))
+    trained = "" if not run.seconds else clock_word(run.seconds) if run.seconds >= 60 else duration_word(run.seconds)
+    how, beside = f"run {run.path.name}", as_the_papers(run, paper)
+    return _line(model, name, paper, how, trained=trained, ratio=ratio, scores=score_words(run), beside=beside)
 
 
 def _line(
-    model: str, name: str, paper: Published | None, how: str = "", projected: str = "", trained: str = "",
-    ratio: str = "", scores: dict[str, float] | None = None,
+    model: str, name: str, paper: Published | None, how: str = "", projected: str = "", cost: str = "",
+    trained: str = "", ratio: str = "", scores: dict[str, str] | None = None, beside: bool = True,
 ) -> tuple[str, ...]:  # fmt: skip
     """Ours beside what the paper has; its hours and accuracies beside its own model alone."""
     its_own = paper if is_papers(model) else None
     took = clock_word(its_own.seconds) if its_own and its_own.seconds else ""
-    line = [model, name, how, took, projected, trained, _paper_ratio(paper), ratio]
+    line = [model, name, how, took, projected, trained, cost, _paper_ratio(paper if beside else None), ratio]
     for score in SCORES:
         line += [f"{its_own.scores[score]:g}" if its_own else ""]
-        line += [f"{scores[score]:.4g}" if scores and score in scores else ""]
+        line += [scores.get(score, "") if scores else ""]
     return tuple(line)
 
 
@@ -123,9 +133,8 @@ def _runs_note(runs: Sequence[Run]) -> str:
         parts += [run.model, f"on {run.device}" if run.device else ""]
         told.append(f"{run.path.name}: {', '.join(filter(None, parts)) or 'no details'}")
     return (
-        "Trained: wall clock of a real training; its ratio is of the mean step, over that of a LoRA run of the same "
-        "model on the same device, with equal batch, accumulation, length and precision, empty without one. "
-        f"Runs: {'; '.join(told)}."
+        f"Trained: wall clock of a real training. {RATIOS_OF_RUNS} An accuracy of a run stands with its standard "
+        f"error. Runs: {'; '.join(told)}."
     )
 
 
@@ -161,7 +170,7 @@ def steps_table(results: Results, strategies: Sequence[Strategy]) -> Table:
 def _step_line(strategy: Strategy, with_peft: bool) -> tuple[str, ...]:
     step, off, peak = strategy.step, strategy.sum_off, strategy.peak_mib
     return (
-        str(strategy.case.model), strategy.name, strategy.how,
+        strategy.case.subject, strategy.name, strategy.how,
         *(time_word(strategy.micro[p], by=strategy.case.micro_steps) for p in ("forward", "backward")),
         _ms(step.optimizer_ms), _ms(step.refresh_ms) or ("none" if step.time else ""), time_word(step),
         "" if off is None else f"{100 * off:+.1f}", ratio_word(strategy.to_lora), ratio_word(strategy.to_same_layers),

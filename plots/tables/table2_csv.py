@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from plots.data.run_ratios import as_the_papers, step_ratio
 from plots.data.strategies import Strategy
 from plots.data.training_runs import (
     MODEL,
@@ -10,7 +11,6 @@ from plots.data.training_runs import (
     Run,
     is_papers,
     line_of,
-    lora_run,
     paper_ratio,
     published,
     steps_of,
@@ -22,14 +22,16 @@ INTEGERS = ("n", "examples", "steps", "batch", "accumulation", "seq")  # columns
 TOLD = ("method", "trainable_layers", "impl", "rank", "alpha", "dropout", "precision")  # axes as text
 
 
-def table2_rows(strategies: Sequence[Strategy], runs: Sequence[Run], examples: int) -> list[dict[str, object]]:
+def table2_rows(
+    strategies: Sequence[Strategy], runs: Sequence[Run], examples: int, price: float | None = None
+) -> list[dict[str, object]]:
     """One line a timed strategy, one a real run, and the paper's own lines, marked by the column `source`."""
-    lines = [_strategy_row(strategy, examples) for strategy in strategies]
+    lines = [_strategy_row(strategy, examples, price) for strategy in strategies]
     lines += [_run_row(run, runs) for run in runs]
     return lines + [{"source": "paper", "model": MODEL, **_paper(line, everything=True)} for line in published()]
 
 
-def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
+def _strategy_row(strategy: Strategy, examples: int, price: float | None) -> dict[str, object]:
     case, step, epoch = strategy.case, strategy.step, strategy.epoch(examples)
     told = axes_columns(case)
     line: dict[str, object] = {
@@ -44,6 +46,7 @@ def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
         "examples": examples if epoch else None,
         "steps": steps_of(examples, case.batch, case.micro_steps) if epoch else None,
         **ends(epoch, "epoch_s", "epoch_ci_low_s", "epoch_ci_high_s"),
+        **({"price_per_epoch": epoch.value * price / 3600} if epoch and price else {}),
     }  # fmt: skip
     ratios = {"ratio_to_lora": strategy.to_lora, "ratio_to_lora_on_the_same_layers": strategy.to_same_layers}
     for name, ratio in ratios.items():
@@ -52,13 +55,17 @@ def _strategy_row(strategy: Strategy, examples: int) -> dict[str, object]:
 
 
 def _run_row(run: Run, runs: Sequence[Run]) -> dict[str, object]:
-    base, paper = lora_run(run, runs), line_of(run.strategy, run.method, run.layers)
+    paper = line_of(run.strategy, run.method, run.layers)
     line: dict[str, object] = {
         "source": f"run {run.path.name}", "model": run.model, "strategy": run.strategy, "method": run.method,
         "trainable_layers": run.layers, "examples": run.examples, "steps": run.steps, "trained_s": run.seconds,
-        "ratio_to_lora": run.step_s / base.step_s if run.step_s and base and base.step_s else None,
+        **ends(step_ratio(run, runs), "ratio_to_lora", "ratio_to_lora_ci_low", "ratio_to_lora_ci_high"),
+        "final_loss": run.final_loss, "tokens_per_s": run.tokens_per_s, "peak_mib": run.peak_mib,
     }  # fmt: skip
-    return line | {_column(name): run.scores.get(name) for name in SCORES} | _paper(paper, is_papers(run.model))
+    line |= {_column(name): run.scores.get(name) for name in SCORES}
+    line |= {f"{_column(name)}_se": run.errors.get(name) for name in SCORES}
+    beside = _paper(paper, is_papers(run.model))
+    return line | (beside if as_the_papers(run, paper) else {**beside, "paper_ratio_to_lora": None})
 
 
 def _paper(line: Published | None, everything: bool) -> dict[str, object]:

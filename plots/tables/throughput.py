@@ -1,5 +1,6 @@
-"""Throughput, model FLOPs utilization, peak memory, cost and energy of training, a line for each case."""
+"""Throughput, model FLOPs utilization, peak memory, epochs, cost and energy of training, a line for each case."""
 
+from bench.case import Case
 from bench.errors import listed
 from bench.record.numbers import with_interval
 from plots.data.hardware import dtype_of
@@ -10,6 +11,7 @@ from plots.render.blocks import Table
 from plots.text.captions import caption, title
 from plots.text.numbers import marked, rate_word
 
+PEAK = "Peak memory (MiB)"
 NO_THROUGHPUT = "Not told: it takes the time of a step, or of forward and backward, of a block or a whole model."
 
 
@@ -21,8 +23,10 @@ def throughput_table(panel: Panel) -> Table | None:
     if panel.level == "linear" or not any(found.values()):
         return None
     counted = any(f and f.energy_kj is not None for f in found.values())
-    heads = ["Tokens a second", "MFU (%)", "Peak memory (MiB)"]
-    heads += ["Cost of a million tokens"] * bool(panel.results.price) + ["Energy of a million tokens (kJ)"] * counted
+    whole, price = panel.level == "model", panel.results.price
+    heads = ["Tokens a second", "MFU (%)", PEAK] + ["Hours an epoch"] * whole
+    heads += ["Price of an epoch"] * bool(whole and price) + ["Cost of a million tokens"] * bool(price)
+    heads += ["Energy of a million tokens (kJ)"] * counted
     return Table(
         title("Throughput", panel),
         f"{budget_note(panel, pass_)} {_energy_note(panel, counted)} {caption(panel)}",
@@ -37,12 +41,17 @@ def throughput_table(panel: Panel) -> Table | None:
 def _words(panel: Panel, cell: Cell, found: Throughput | None, columns: int, counted: bool) -> list[str]:
     if found is None:
         return [cell.status] * columns
-    mib = panel.results.peaks_mib.get(cell.case)
     words = [marked(with_interval(found.tokens_s), cell.noisy)]
     words.append(marked(with_interval(found.mfu, 2), cell.noisy) if found.mfu else "not known")
-    words.append(f"{mib:.0f}" if mib else "not measured")
-    words += [marked(with_interval(found.cost), cell.noisy)] if found.cost else []
+    words.append(peak_word(panel, cell.case))
+    words += [marked(with_interval(v), cell.noisy) for v in (found.epoch_h, found.epoch_cost, found.cost) if v]
     return words + ["not measured" if found.energy_kj is None else f"{found.energy_kj:.4g}"] * counted
+
+
+def peak_word(panel: Panel, case: Case) -> str:
+    """Its peak memory in MiB."""
+    mib = panel.results.peaks_mib.get(case)
+    return f"{mib:.0f}" if mib else "not measured"
 
 
 def _energy_note(panel: Panel, counted: bool) -> str:
@@ -71,4 +80,15 @@ def budget_note(panel: Panel, pass_: str) -> str:
     )
     price = panel.results.price
     cost = f"Cost is at {price:.12g} an hour (--price)." if price else "With --price, of an hour, costs stand here."
-    return f"Tokens over the time of a {of}.{block} {mfu} {cost}"
+    return f"Tokens over the time of a {of}.{block} {mfu} {_epoch_note(panel, pass_)} {cost}"
+
+
+def _epoch_note(panel: Panel, pass_: str) -> str:
+    """How long an epoch is."""
+    if panel.level != "model":
+        return "Hours of an epoch are told of whole models."
+    step, size = ("optimizer steps", "batch x micro-steps") if pass_ == "step" else ("micro-steps", "batch")
+    return (
+        f"An epoch is {panel.results.examples:,} examples (--examples), each a sequence of the case's length: "
+        f"ceil(examples / ({size})) {step}, without loading of data."
+    )

@@ -2,15 +2,18 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench.case import AXES, Case
+from bench.case.names import short_name
 from bench.case.schema import BASELINE
 from bench.errors import listed
 from plots.data.labels import PLACED, distinct, method_label, shapes_word, short_axis
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results
+from plots.render.blocks import Beside, Block, Figure, Table
 
 SHORTLY = {"cpu-time": "time that the processor worked for the process; waiting for a core is not in it"}
 LEVELS = {
@@ -101,7 +104,39 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
         parts.append(f"clocks {folder.clocks_word}")
     parts += [f"measured {when}" for when in [_dates(folder)] if when]
     joined = "; ".join(parts)
-    return joined[:1].upper() + joined[1:] + "."
+    words = joined[:1].upper() + joined[1:] + "."
+    results.conditions[words] = tuple(parts)
+    return words
+
+
+def conditions_once(
+    blocks: Sequence[Block], results: Results, stated: tuple[str, ...] = ()
+) -> tuple[list[Block], tuple[str, ...]]:
+    """The blocks with no more than what differs from the stated conditions, which are those of the first that has any;
+    and the stated conditions."""
+    found: list[Block] = []
+    for block in blocks:
+        match block:
+            case Table():
+                words, stated = _once(block.caption, results, stated)
+                found.append(replace(block, caption=words))
+            case Beside():
+                inner, stated = conditions_once(block.blocks, results, stated)
+                found.append(replace(block, blocks=tuple(b for b in inner if isinstance(b, Figure | Table))))
+            case _:
+                found.append(block)
+    return found, stated
+
+
+def _once(words: str, results: Results, stated: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The words without the conditions that are stated, and what is stated after them."""
+    told = max((told for told in results.conditions if told in words), key=len, default="")
+    if not told:
+        return words, stated
+    stated = stated or results.conditions[told]
+    own = [part for part in results.conditions[told] if part not in stated]
+    instead = f"Conditions as stated, but {'; '.join(own)}." if own else ""
+    return " ".join(words.replace(told, instead).split()), stated
 
 
 def _how_measured(folder: Folder, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -146,7 +181,7 @@ def _model_dropout(folder: Folder, cases: Sequence[Case]) -> str:
             by_model[str(row.get("model"))] = value
     if len(set(by_model.values())) <= 1:
         return next(iter(by_model.values()), "")
-    return ", ".join(f"{model} {value}" for model, value in by_model.items())
+    return ", ".join(f"{short_name(model)} {value}" for model, value in by_model.items())
 
 
 def _dates(folder: Folder) -> str:

@@ -7,7 +7,8 @@ from bench.case.schema import BASELINE
 from bench.errors import listed
 from bench.methods.registry import methods
 from bench.record.numbers import with_interval
-from bench.record.stats import RATIO_NOISY
+from bench.record.shortlist import Option, Over, leaders, sentence, shortlist
+from bench.record.stats import RATIO_NOISY, Estimate
 from plots.data.labels import distinct, method_label, shape_word
 from plots.data.panels import Panel
 from plots.data.results import Ratio, Results
@@ -26,10 +27,11 @@ def headline(results: Results, panels: Sequence[Panel], strategies: Sequence[Str
         if noise := _no_answer(panel.results, panel.ratios.values()):
             return noise
         where = f"{panel_place(panel)}, {panel.precision}, clock {panel.clock}"
-        told = [f"{where[0].upper()}{where[1:]}: {listed(said)}." for said in [_ratios_said(panel)] if said]
+        said = _said(panel)
+        told = [f"{where[0].upper()}{where[1:]}: {said}"] if said else []
         left = {c.method for c in panel.ratios} - {c.method for c in chosen(panel)} - {BASELINE}
         named = listed([method_label(m) for m in methods() if m in left])
-        return " ".join([*told, *([f"No answer for {named}: too noisy."] if named else [])])
+        return " ".join([*told, *([f"No answer for {named} there: too noisy."] if named else [])])
     if not results.cases:
         return "Nothing has been measured in this folder yet."
     if not any(cell.time for cell in results.cells.values()):
@@ -44,14 +46,20 @@ def headline(results: Results, panels: Sequence[Panel], strategies: Sequence[Str
 
 def causes(panels: Sequence[Panel]) -> list[str]:
     """A sentence a method on where its difference to Full-FT comes from, for the cases that the headline tells of."""
-    panel = _first(panels)
-    if panel is None or _no_answer(panel.results, panel.ratios.values()):
+    panel = answer_panel(panels)
+    if panel is None:
         return []
     return [words for tell in (_cause, _on_a_cpu) for case in chosen(panel) if (words := tell(panel, case))]
 
 
+def answer_panel(panels: Sequence[Panel]) -> Panel | None:
+    """The panel that the headline tells of; None where it has no answer."""
+    panel = _first(panels)
+    return None if panel is None or _no_answer(panel.results, panel.ratios.values()) else panel
+
+
 def _first(panels: Sequence[Panel]) -> Panel | None:
-    """The panel that the headline tells of."""
+    """The first panel with a ratio."""
     return next((panel for panel in panels if {c.method for c in panel.ratios} & {*methods()} - {BASELINE}), None)
 
 
@@ -95,43 +103,60 @@ def _cause(panel: Panel, case: Case) -> str:
     )
 
 
-def chosen(panel: Panel) -> dict[Case, list[Ratio]]:
-    """The cases that the headline tells of, one a method, each with the ratios of all cases of its training type.
-    Ratios that are too wide to be results are left out.
-
-    Of a method it is the first training type, at the longest time: the largest model at the largest size.
-    """
-    told: dict[Case, list[Ratio]] = {}
-    for method in [m for m in methods() if m != BASELINE]:
-        ratios = {c: r for c, r in panel.ratios.items() if c.method == method and r.tells}
-        types = [t for t in panel.types if any(panel.labels[c] == t for c in ratios)]
-        if types:
-            found = {c: r for c, r in ratios.items() if panel.labels[c] == types[0]}
-            times = {c: panel.time(c, "forward-backward").time for c in found}
-            told[max(found, key=lambda c: t.value if (t := times[c]) else 0.0)] = list(found.values())
-    return told
+def choice(panel: Panel) -> tuple[list[Option], Over]:
+    """The options among which the headline tells of: those at the axes of the longest time that has a ratio, which is
+    the largest model at the largest size; and what the time of one is over that of another."""
+    results = panel.results
+    told = {c: results.baseline(c) for c, ratio in panel.ratios.items() if ratio.tells}
+    times = {c: t.value for c, base in told.items() if base and (t := panel.time(base, "forward-backward").time)}
+    alike = set(results.alike(max(times, key=lambda c: times[c]))) if times else set()
+    return [o for c in panel.in_order if c in alike and (o := _option(panel, c))], _over(panel)
 
 
-def _ratios_said(panel: Panel) -> list[str]:
-    """'LoRA eager took 1.31 [1.29, 1.33] times Full-FT's forward-backward on ...' for each case that is told of."""
-    said: list[str] = []
-    for case, ratios in chosen(panel).items():
-        ratio, base = panel.ratio(case), panel.results.baseline(case)
-        assert ratio.value is not None and base is not None, "a case with a ratio has both"
-        values = [r.value.value for r in ratios if r.value]
-        over = f" {panel.labels[base]}'s forward-backward" if not said else ""
-        many = f"; {min(values):.2f} to {max(values):.2f} over all {len(values)} cases" if len(values) > 1 else ""
-        said.append(
-            f"{panel.labels[case]} took {with_interval(ratio.value)} times{over} on {case.subject} at "
-            f"{shape_word(case.size)} (interval {ratio.scope}{', noisy' if ratio.noisy else ''}{many})"
-        )
-    return said
+def _option(panel: Panel, case: Case) -> Option | None:
+    time, ratio, mib = panel.time(case, "forward-backward").time, panel.ratio(case), panel.results.peaks_mib.get(case)
+    if time is None:
+        return None
+    return Option(
+        case, panel.labels[case], time, None if ratio.by_definition else ratio.value, mib / 1024 if mib else None
+    )
+
+
+def _over(panel: Panel) -> Over:
+    def over(case: Case, other: Case) -> Estimate | None:
+        return panel.results.over(case, other, "", "forward-backward", panel.clock).value
+
+    return over
+
+
+def chosen(panel: Panel) -> list[Case]:
+    """The cases that the headline tells of: the fastest of each method but Full-FT."""
+    fastest = {o.case.method: o.case for o in reversed(shortlist(choice(panel)[0])) if o.tells}
+    return [fastest[m] for m in methods() if m in fastest and m != BASELINE]
+
+
+def _said(panel: Panel) -> str:
+    """'On gpt2-xl at 4 x 1024, LoRA triton is the fastest: 0.93 [0.92, 0.94] times Full-FT eager's ...'."""
+    options, over = choice(panel)
+    told = sentence(options, over)
+    if not told:
+        return ""
+    best = leaders(options, over)[0]
+    ratios = [panel.ratios[c] for c in panel.ratios if panel.labels[c] == best.name and panel.ratios[c].tells]
+    values = [r.value.value for r in ratios if r.value]
+    many = (
+        f" {best.name} over all {len(values)} cases: {min(values):.2f} to {max(values):.2f}." if len(values) > 1 else ""
+    )
+    scopes = listed(list(dict.fromkeys(r.scope for r in ratios)))
+    case = best.case
+    interval = f" Intervals: {scopes}." if scopes else ""
+    return f"on {case.subject} at {shape_word(case.size)}, {told}{many}{interval}"
 
 
 def _strategies_said(results: Results, strategies: Sequence[Strategy]) -> str:
     """What the strategies take of LoRA's time, for the first model with a ratio, in a clause for each."""
-    for model in dict.fromkeys(s.case.model for s in strategies):
-        own = [s for s in strategies if s.case.model == model and s.case.method == "paca"]
+    for model in dict.fromkeys(s.case.subject for s in strategies):
+        own = [s for s in strategies if s.case.subject == model and s.case.method == "paca"]
         if noise := _no_answer(results, (s.to_lora for s in own if s.to_lora.value)):
             return noise
         said = [_strategy_said(s) for s in own if s.to_lora.tells]

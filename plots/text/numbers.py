@@ -5,10 +5,15 @@ from dataclasses import replace
 from bench.record.numbers import decimals, with_interval
 from bench.record.stats import Estimate
 from plots.data.results import Cell, Ratio
-from plots.data.training_runs import clock_word
+from plots.data.training_runs import Run, clock_word
 from plots.render.blocks import Table
 
 NOISY = "†"
+RATIOS_OF_RUNS = (
+    "A ratio is of median steps, without the first tenth of a run's steps (at least one, at most ten), which warm up. "
+    "Its base is the training of all layers of the same model on the same device, with equal batch, accumulation, "
+    "length and precision. An interval is of 95 %, and speaks for the two processes that trained; it takes 6 steps."
+)
 OTHER_CLOCK = "‡"  # a number from clock device, where graph has none
 
 
@@ -29,6 +34,19 @@ def ratio_word(ratio: Ratio) -> str:
     if ratio.value is None:
         return ratio.word
     return "1" if ratio.by_definition else marked(with_interval(ratio.value), ratio.noisy)
+
+
+def run_ratio_word(found: Estimate | None) -> str:
+    """The ratio of two trainings' steps; 1 for the base itself, and empty where there is none."""
+    return "" if found is None else "1" if found == Estimate(1.0) else with_interval(found, 3)
+
+
+def score_words(run: Run) -> dict[str, str]:
+    """'30.00 ± 5.12': the accuracies of a run in percent, with their standard errors where those are known."""
+    return {
+        name: f"{score:.2f} ± {run.errors[name]:.2f}" if name in run.errors else f"{score:.4g}"
+        for name, score in run.scores.items()
+    }
 
 
 def difference_word(found: Estimate) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.again import recorded
+from bench.case.names import short_name
 from bench.errors import listed, shell_line
 from bench.record.stats import RATIO_NOISY
 from plots.data.load import Folder, text
@@ -25,7 +26,10 @@ def failed_items(folder: Folder) -> list[str]:
     for row in folder.rows:
         status = text(row.get("status")) or "ok"
         if status != "ok":
-            where = " ".join(filter(None, (text(row.get(n)) for n in ("level", "model", "layer"))))
+            model = text(row.get("model"))
+            where = " ".join(
+                filter(None, (text(row.get("level")), model and short_name(model), text(row.get("layer"))))
+            )
             rank = f" rank {text(row.get('rank'))}" if text(row.get("rank")) else ""
             name = f"{where}, {text(row.get('method'))} {text(row.get('impl'))}{rank}, {text(row.get('precision'))}"
             if row.get("case_id") in timed and text(row.get("clock")):
@@ -50,7 +54,7 @@ def commands(folder: Folder) -> tuple[str, str]:
 def status_blocks(folder: Folder, csv_name: str) -> list[Block]:
     """What was not timed, why, and the command that tries again."""
     items = failed_items(folder)
-    blocks: list[Block] = [Heading("What could not be timed")]
+    blocks: list[Block] = [Heading("What could not be timed", folded=True, printed=False)]
     if items:
         blocks.append(Items(tuple(items[:MAX_ITEMS])))
         if len(items) > MAX_ITEMS:
@@ -79,9 +83,9 @@ def provenance(folder: Folder, price: float | None = None) -> list[Block]:
     asked, _ = commands(folder)
     redraw = f"python -m plots {shlex.quote(shown(folder.path))}" + (f" --price {price:.12g}" if price else "")
     blocks: list[Block] = [
-        Heading("Where it comes from"),
+        Heading("Where it comes from", folded=True, printed=False),
         Items(tuple(f"{name}: {value}" for name, value in pairs)),
-        Heading("To get it again"),
+        Heading("To get it again", folded=True, printed=False),
     ]
     why = f"python -m bench why {shlex.quote(shown(folder.path))}\n" if folder.causes else ""
     blocks.append(Code(f"{asked}\n{why}{redraw}"))

@@ -11,7 +11,14 @@ from bench.models.config import make_config, make_model
 from bench.models.inspect import count, projections
 from tests.models.tiny import GPT2, LLAMA, write_config
 
-PUBLISHED = {"gpt2-medium": 354.8, "gpt2-xl": 1557.6, "tinyllama": 1100.0, "llama2-7b": 6738.4}  # millions
+# Of the checkpoints on the Hub; of Gemma 3 4B the language model, without 416,866,032 of SigLIP and 2,950,272 between.
+PUBLISHED = {
+    "gpt2-medium": 354_823_168, "gpt2-xl": 1_557_611_200, "tinyllama": 1_100_048_384, "llama2-7b": 6_738_415_616,
+    "llama-3.2-1b": 1_235_814_400, "llama-3.2-3b": 3_212_749_824, "llama-3.1-8b": 8_030_261_248,
+    "mistral-7b": 7_241_732_096, "qwen3-0.6b": 596_049_920, "qwen3-1.7b": 1_720_574_976, "qwen3-4b": 4_022_468_096,
+    "qwen3-8b": 8_190_735_360, "gemma-3-1b": 999_885_952,
+    "gemma-3-4b": 4_300_079_472 - 416_866_032 - 2_950_272, "phi-4-mini": 3_836_021_760,
+}  # fmt: skip
 
 
 def _agrees(name: str) -> torch.nn.Module:
@@ -28,7 +35,7 @@ def _agrees(name: str) -> torch.nn.Module:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_named_models(name: str) -> None:
     model = _agrees(name)
-    assert round(count(model) / 1e6, 1) == PUBLISHED[name]
+    assert count(model) == model_shape(name).num_params == PUBLISHED[name]
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert all(p.is_meta for p in model.parameters())
 
@@ -53,6 +60,9 @@ def test_siblings_read_the_same_x(tmp_path: Path) -> None:
     assert model_shape("gpt2-xl").groups == {}
 
 
+TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}  # within the small vocabulary
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -61,6 +71,16 @@ def test_siblings_read_the_same_x(tmp_path: Path) -> None:
         pytest.param(LLAMA, id="llama"),
         pytest.param({**LLAMA, "attention_bias": True, "mlp_bias": True, "head_dim": 16}, id="llama-bias"),
         pytest.param({**LLAMA, "tie_word_embeddings": True, "rope_theta": 5e5, "pad_token_id": 0}, id="llama-tied"),
+        pytest.param({**LLAMA, "model_type": "mistral"}, id="mistral"),
+        pytest.param({**LLAMA, "model_type": "mistral", "head_dim": 12}, id="mistral-wide"),
+        pytest.param({**LLAMA, "model_type": "qwen3"}, id="qwen3"),
+        pytest.param({**LLAMA, "model_type": "qwen3", "head_dim": 16, "attention_bias": True}, id="qwen3-bias"),
+        pytest.param({**LLAMA, "model_type": "gemma3_text"}, id="gemma3"),
+        pytest.param(
+            {**LLAMA, "model_type": "gemma3_text", "tie_word_embeddings": False, "head_dim": 8}, id="gemma3-head"
+        ),
+        pytest.param({**LLAMA, "model_type": "phi3", **TOKENS}, id="phi3"),
+        pytest.param({**LLAMA, "model_type": "phi3", "attention_dropout": 0.2, **TOKENS}, id="phi3-dropout"),
     ],
 )
 def test_configs(fields: dict, tmp_path: Path) -> None:

@@ -204,7 +204,6 @@ def test_two_costs_of_a_host_are_forwards_and_backwards() -> None:
         ("--gpu a100 --clock graph --host-us 9", "--clock graph knows no host"),
         ("--gpu cpu --clock eager", "--clock eager: of --gpu cpu there is the clock cpu-time alone"),
         ("--gpu a100 --batch 4", "--batch: this goes with --model."),
-        ("layers --gpu a100 --model tinyllama", "give a sweep (layers) or a model, not both"),
         ("--gpu a100 --model tinylama", "--model: 'tinylama' is neither a known model"),
         ("--gpu a100 --model tinyllama --seq 9999", "--seq: 9999 is longer than tinyllama allows. Up to 2048."),
         ("--gpu a100 --model tinyllama --seq 0", "--seq: '0' is no count"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.case.columns import COLUMNS
+from bench.case.columns import RECORDED
 from bench.devices import cpu_device
 from bench.record.environment import source_hash
 from bench.record.stats import summarize
@@ -33,7 +33,7 @@ def test_a_run_leaves_what_the_contract_says(
     assert "busy with other work" in done.stderr and "1 thread" in done.stderr
     assert done.stderr.splitlines()[-1] == f"Tables, plots and the answer: python -m plots {out}"
     rows = rows_of(out)
-    assert len(rows) == 6 * 3 * 2 and set(CONTRACT) <= set(rows[0]) == set(COLUMNS)
+    assert len(rows) == 6 * 3 * 2 and set(CONTRACT) <= set(rows[0]) == set(RECORDED)
     assert len({r["process"] for r in rows}) == 3, "a worker for each (method, impl)"
     for r in rows:
         assert r["status"] == "ok" and r["clock"] in ("cpu-time", "cpu") and r["level"] == "linear"

@@ -16,7 +16,9 @@ from bench.case.columns import COLUMNS
 from bench.commands.compare import compare_folders
 from bench.commands.spread import ratios
 from bench.compare.folders import read_side
-from bench.compare.show import write_json
+from bench.compare.github import as_markdown
+from bench.compare.junit import as_junit
+from bench.compare.show import as_json
 from bench.devices import cpu_device
 from bench.errors import UserError, printable
 from bench.record.environment import IDENTITY, provenance
@@ -106,7 +108,8 @@ def go_on(sound: Sound, folder: Path) -> None:
 
 def compare(sound: Sound, folder: Path) -> None:
     c = compare_folders(folder, sound.place / "other")
-    write_json(sound.place / "compared.json", c.sides, c.notes, c.judged, c.left, c.head)
+    for made in (as_json, as_markdown, as_junit):
+        (sound.place / "compared").write_text(made(c))
     ratios([read_side("1", folder).rows, read_side("2", sound.place / "other").rows])
 
 

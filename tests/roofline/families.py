@@ -13,6 +13,8 @@ FAMILIES = {
     "llama-tied": {**L, "tie_word_embeddings": True, "attention_bias": True, "head_dim": 12},
     "qwen2": {**L, "model_type": "qwen2", "tie_word_embeddings": False},
     "qwen3": {**L, "model_type": "qwen3", "tie_word_embeddings": False, "head_dim": 8},
+    "gemma3": {**L, "model_type": "gemma3_text", "head_dim": 12, "sliding_window": 64},
+    "phi3": {**L, "model_type": "phi3", "tie_word_embeddings": True, "pad_token_id": 0, "eos_token_id": 1},
     "mistral": {**L, "model_type": "mistral", "tie_word_embeddings": False, "sliding_window": None},
 }
 # All at once, q alone, v alone, the MLP alone, one of two siblings: what requires grad differs in each.

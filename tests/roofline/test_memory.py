@@ -20,10 +20,19 @@ from bench.sweeps.expand import make_plan
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 from tests.runner.stub_worker import StubWorker
 
-FIELDS = {"gpt2": GPT2, "llama": LLAMA}
+MODERN: dict[str, dict[str, Any]] = {
+    "mistral": {**LLAMA, "model_type": "mistral", "sliding_window": None},
+    "qwen3": {**LLAMA, "model_type": "qwen3", "head_dim": 16},
+    "gemma3": {**LLAMA, "model_type": "gemma3_text", "head_dim": 16, "sliding_window": 64},
+    "phi3": {**LLAMA, "model_type": "phi3", "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1},
+}
+FIELDS = {"gpt2": GPT2, "llama": LLAMA, **MODERN}
 WIDER: dict[str, dict[str, Any]] = {
     "gpt2": {**GPT2, "n_embd": 128, "n_head": 2, "attn_pdrop": 0.0},
-    "llama": {**LLAMA, "hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 4},
+    **{
+        name: {**fields, "hidden_size": 128, "intermediate_size": 352, "num_attention_heads": 4}
+        for name, fields in {"llama": LLAMA, **MODERN}.items()
+    },
 }
 STRATEGIES = [("full", "all"), ("lora", "all"), ("lora", "upper-1/2"), ("paca", "all"), ("paca", "upper-1/2")]
 

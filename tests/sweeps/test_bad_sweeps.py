@@ -65,7 +65,6 @@ def test_yaml_traps_in_a_sweep_are_read_as_meant(tmp_path: Path) -> None:
         ("batch: 1", "batch: 2147483648", ["mine.yaml:3: axes.batch.0: 2147483648", "less than 2147483648"]),
         ("square-48", f"square-{'9' * 2000}", ["mine.yaml:3: axes.layer.0", "at most 1000 characters"]),
         ("methods:", "method:", ["mine.yaml", "methods"]),
-        ("description: two squares, three methods", "", ["mine.yaml", "description"]),
     ],
 )  # fmt: skip
 def test_bad_input_names_file_line_key_and_what_would_be_valid(

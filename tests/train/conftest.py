@@ -45,7 +45,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def strategy_file(tmp_path: Path) -> Callable[..., str]:
-    """The path of a strategy: one of Table 3 made quick, with further changes."""
+    """The path of a strategy: one that ships, made quick, with further changes."""
 
     def write(name: str, **changes: Any) -> str:
         path = tmp_path / f"{name}.yaml"

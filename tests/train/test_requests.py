@@ -142,7 +142,9 @@ def test_bad_data_is_told_before_the_model_is_looked_at(cli: Cli, few: Path, tmp
     )
     done = cli("train", "--strategy", "paca", "--model", "nowhere/at-all/x", "--data", bad, "--out", tmp_path / "out")
     assert done.returncode == 2 and not (tmp_path / "out").exists()
-    assert done.stderr == f"error: {bad}:161: field 'answer' is 'E'. It should be A to D, or 0 to 3.\n"
+    first, error = done.stderr.splitlines()
+    assert first.startswith("paca: x, amp-fp16, ") and first.endswith("; reading bad.jsonl")
+    assert error == f"error: {bad}:161: field 'answer' is 'E'. It should be A to D, or 0 to 3."
 
 
 def test_another_run_s_folder_is_refused(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.conftest import ROOT, Bench, wait_for
 from tests.train.conftest import curve_of, metrics_of
@@ -77,10 +78,30 @@ def test_killed_and_resumed_equals_uninterrupted(
     assert bench(*arguments, whole).returncode == 0
     assert curve_of(cut) == curve_of(whole) and len(curve_of(whole)) == 40
     assert equal(saved(cut), saved(whole))
+    for out in (cut, whole):
+        events = EventAccumulator(str(out / "tensorboard")).Reload()
+        for tag in ("loss", "tokens_per_s", "peak_mib"):
+            assert [e.step for e in events.Scalars(f"train/{tag}")] == list(range(1, 41)), (out, tag)
+        assert [m["tokens"] for m in metrics_of(cut)] == [m["tokens"] for m in metrics_of(whole)]
     told = [json.loads((out / "train.json").read_text()) for out in (cut, whole)]
-    assert told[0]["final_loss"] == told[1]["final_loss"]
+    assert told[0]["final_loss"] == told[1]["final_loss"] and told[0]["tokens"] == told[1]["tokens"]
     elapsed = [m["elapsed_s"] for m in metrics_of(cut)]
     assert elapsed == sorted(elapsed) and elapsed[-1] <= told[0]["wall_s"], "one clock over both parts"
+
+
+def test_a_run_killed_before_its_first_checkpoint_has_no_line_twice(
+    bench: Bench, checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["train", "--strategy", strategy_file("full", accumulation=1), "--model", checkpoint("gpt2")]
+    arguments += ["--data", few, "--out", out]
+    process = start(bench, arguments)
+    wait_for(lambda: lines(out) > 3 or process.poll() is not None)
+    kill(process)
+    assert not (out / "train.json").exists() and not list(out.glob("checkpoints/*")), "it was to be killed early"
+    assert bench(*arguments).returncode == 0
+    events = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(1, 21)) == [m["step"] for m in metrics_of(out)]
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -96,6 +117,7 @@ def test_ctrl_c_says_how_to_go_on(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "To go on from the last checkpoint: python -m bench train" in errors
     assert "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith("interrupted. To go on"), "on a line of its own, and nothing below it"
     assert second.returncode == 2 and "another process is training into it" in second.stderr
 
 

@@ -43,7 +43,8 @@ def test_strategies_are_table_3(name: str) -> None:
 def test_what_table_3_leaves_out_is_said() -> None:
     with (ROOT / "results" / "paper" / "table2.csv").open() as file:
         lines = {x["strategy"]: x for x in csv.DictReader(file)}
-    strategies = [read_strategy(name)[1] for name in strategy_names()]
+    assert "full" in strategy_names(), "the yardstick, which is in no table of the paper"
+    strategies = [read_strategy(name)[1] for name in strategy_names() if name != "full"]
     assert {s.description for s in strategies} == set(lines)
     for strategy in strategies:
         line = lines[strategy.description]
@@ -52,6 +53,14 @@ def test_what_table_3_leaves_out_is_said() -> None:
             assert strategy.learning_rate == {"lora": 3e-4, "paca": 1e-4}[strategy.method]
     for path in STRATEGIES.glob("*paca*.yaml"):
         assert "learning rates are lost" in path.read_text() and "PaCA's public" in path.read_text()
+
+
+def test_full_fine_tuning_has_the_schedule_of_table_3() -> None:
+    """Nothing but what trains and its learning rate differs, so that its times compare."""
+    full, lora = (read_strategy(name)[1].model_dump() for name in ("full", "lora"))
+    differs = {key for key in full if full[key] != lora[key]}
+    assert differs == {"description", "method", "rank", "alpha", "dropout", "learning_rate"}
+    assert (full["method"], full["trainable_layers"], full["learning_rate"]) == ("full", "all", 2e-5)
 
 
 GOOD = "description: mine\nmethod: paca\nrank: 4\nalpha: 8\nlearning_rate: 3e-4\n"
@@ -72,7 +81,7 @@ GOOD = "description: mine\nmethod: paca\nrank: 4\nalpha: 8\nlearning_rate: 3e-4\
         (GOOD.replace("learning_rate: 3e-4\n", ""), ": method paca needs a learning_rate"),
         (GOOD.replace("paca", "full"), ": method full has no rank"),
         (GOOD + "rank: 8\n", ":6: key 'rank' stands twice, first on line 3"),
-        (GOOD.replace("description: mine\n", ""), ": description: Field required"),
+        (GOOD.replace("method: paca\n", ""), ": method: Field required"),
         ("- lora\n", ":1: a strategy is a mapping with the keys description, method"),
     ],
 )
@@ -91,10 +100,15 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert (name, strategy.targets, strategy.trainable_layers) == ("mine", ["q_proj", "v_proj"], "2")
     assert (strategy.learning_rate, strategy.epochs, strategy.batch) == (3e-4, 3, 8)
     assert set(yaml.safe_load(path.read_text())) <= set(Strategy.model_fields)
+    path.write_text(GOOD.replace("description: mine\n", ""))
+    assert read_strategy(str(path))[1].description == "", "it may be left out"
 
 
 def test_flags_are_held_to_the_same_values() -> None:
     with pytest.raises(UserError, match="--precision: 'int8': Input should be 'amp-fp16'"):
         read_strategy("lora", precision="int8")
-    with pytest.raises(UserError, match=r"--strategy dora: no such .* Did you mean 'lora'\? Strategies: lora, "):
+    with pytest.raises(UserError, match="--warmup-steps: -1: Input should be greater than or equal to 0"):
+        read_strategy("lora", warmup_steps=-1)
+    assert read_strategy("lora", warmup_steps=0)[1].warmup_steps == 0
+    with pytest.raises(UserError, match=r"--strategy dora: no such .* Did you mean 'lora'\? Strategies: full, lora, "):
         read_strategy("dora")

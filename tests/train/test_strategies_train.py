@@ -3,15 +3,18 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from bench.commands.train import train
-from bench.train.data import LETTERS, Item, prompt
+from bench.train.data import LETTERS, Item, prompt, target
 from bench.train.load import load_trained_model
 from bench.train.metrics import training_time
 from bench.train.plan import Request
@@ -113,6 +116,24 @@ def test_lora_changes_what_its_branches_say(
     assert seen == 2 * 4 and len(delta) == 2 * seen
 
 
+def test_full_fine_tuning_as_it_ships(checkpoint: Checkpoint, few: Path, tmp_path: Path, capsys: Any) -> None:
+    request = Request("full", str(checkpoint("gpt2")), str(few), tmp_path / "out", precision="fp32", batch=16)
+    assert train(request) == 0
+    said = capsys.readouterr().err
+    assert "3 steps in all and 100 of warm-up" in said and "--warmup-steps, or warmup_steps in a strategy file" in said
+    told = json.loads((tmp_path / "out" / "train.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(checkpoint("gpt2"))
+    assert (told["method"], told["strategy"], told["warmup_steps"]) == ("full", "full", 100)
+    assert told["trainable_params"] == sum(p.numel() for p in base.parameters())
+    assert told["highest_learning_rate"] == pytest.approx(2e-5 * 2 / 100), "what the steps got, far from 2e-5"
+    after = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model").state_dict()
+    assert all((after[name] != value).any() for name, value in base.named_parameters())
+    again = replace(request, out=tmp_path / "warm", warmup_steps=1)
+    assert train(again) == 0 and "of warm-up" not in capsys.readouterr().err
+    told = json.loads((tmp_path / "warm" / "train.json").read_text())
+    assert (told["warmup_steps"], told["highest_learning_rate"]) == (1, pytest.approx(2e-5))
+
+
 def test_full_fine_tuning_of_upper_blocks_leaves_the_rest(
     checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
 ) -> None:
@@ -150,11 +171,13 @@ def test_what_is_written(checkpoint: Checkpoint, few: Path, strategy_file: Strat
     strategy = strategy_file("lora", warmup_steps=2)
     assert train(Request(strategy, str(checkpoint("llama")), str(few), out, epochs=1, accumulation=3)) == 0
     told = json.loads((out / "train.json").read_text())
+    _, tokenizer = load_trained_model(str(out), "cpu")
     steps = math.ceil(160 / (16 * 3))
     expected = {
         "strategy": "lora", "method": "lora", "trainable_layers": "all", "rank": 8, "alpha": 32.0, "examples": 160,
         "steps": steps, "epochs": 1, "batch": 16, "accumulation": 3, "length": 512, "device": "cpu", "gpu": None,
-        "precision": "fp32", "world_size": 1, "seed": 0, "model": str(checkpoint("llama")), "data": str(few),
+        "precision": "fp32", "world_size": 1, "seed": 0, "warmup_steps": 2, "learning_rate": 1e-2,
+        "model": str(checkpoint("llama")), "data": str(few),
     }  # fmt: skip
     assert {key: told[key] for key in expected} == expected
     per_block = 8 * sum((64 + 64, 64 + 32, 64 + 32, 64 + 64, 64 + 96, 64 + 96, 96 + 64))
@@ -164,11 +187,24 @@ def test_what_is_written(checkpoint: Checkpoint, few: Path, strategy_file: Strat
     assert [m["step"] for m in metrics] == list(range(1, steps + 1))
     rates = [0, 5e-3, *(1e-2 * 0.5 * (1 + math.cos(math.pi * i / (steps - 2))) for i in range(steps - 2))]
     assert [m["learning_rate"] for m in metrics] == pytest.approx(rates)
+    assert told["highest_learning_rate"] == pytest.approx(max(rates))
+    per_example = [len(ids) for ids in tokenizer([prompt(i) + target(i) for i in make_items(160)])["input_ids"]]
+    assert len(set(per_example)) == 1, "so that the order of examples does not matter"
+    assert [m["tokens"] for m in metrics] == [n * per_example[0] for n in (48, 48, 48, 16)]
+    for m in metrics:
+        assert m["tokens_per_s"] == pytest.approx(m["tokens"] / m["step_s"])
+        assert m["examples_per_s"] == pytest.approx(m["tokens_per_s"] / per_example[0])
+    assert (told["tokens"], told["peak_of"]) == (sum(per_example), "resident set of the process")
+    assert told["tokens_per_s"] == pytest.approx(told["tokens"] / told["wall_s"])
+    resident = psutil.Process().memory_info().rss / 2**20
+    assert told["peak_mib"] == metrics[-1]["peak_mib"] > 0.5 * resident
     assert told["final_loss"] == pytest.approx(metrics[-1]["loss"])
     assert 0 < metrics[0]["elapsed_s"] <= metrics[-1]["elapsed_s"] <= told["wall_s"] + 0.01
     events = EventAccumulator(str(out / "tensorboard")).Reload()
     assert [e.step for e in events.Scalars("train/loss")] == list(range(1, steps + 1))
     assert [e.value for e in events.Scalars("train/loss")] == pytest.approx([m["loss"] for m in metrics])
+    for tag in ("tokens_per_s", "step_s", "peak_mib"):
+        assert [e.value for e in events.Scalars(f"train/{tag}")] == pytest.approx([m[tag] for m in metrics])
     PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(checkpoint("llama")), out / "model")
     assert not (out / "checkpoints").exists()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bench.again import to_go_on
 from bench.case import Case
+from bench.case.names import plain_name
 from bench.case.predictions import PREDICTIONS_CSV, SAID, Outcome
 from bench.commands.predict.lines import Line, csv_rows, does_not_fit, untraceable, with_baselines
 from bench.commands.predict.request import (
@@ -54,9 +55,9 @@ def predict(request: Request, tracer: Tracer | None = None, measured: Callable[[
     with terminate_as_interrupt() as came:
         try:
             if host is None and "eager" in request.clocks and not request.on_cpu:
-                host = (measured or _measured_host)()
-            traces = _traced(plan.cases, tracer or _trace, not request.on_cpu)
-            lines = _on_cpu(plan, traces) if request.on_cpu else _on_boards(plan, traces, boards, request.clocks, host)
+                host = (measured or measured_host_cost)()
+            traces = traced(plan.cases, tracer or trace_case, not request.on_cpu)
+            lines = _on_cpu(plan, traces) if request.on_cpu else on_boards(plan, traces, boards, request.clocks, host)
             day, version = datetime.date.today().isoformat(), numbers_version()
             with hold(folder, lambda process: say(f"process {process} writes into {folder}; waiting")):
                 write_predictions(folder, csv_rows(lines, host, day, version))
@@ -75,7 +76,7 @@ def _folder(request: Request, plan: Plan, boards: Sequence[Board]) -> Path:
     if request.out is None:
         keys = "-".join(b.key for b in boards) or "cpu"
         keys = keys if len(keys) <= LONGEST else f"{len(boards)}-boards"
-        named = plan.path if request.model is None else Path(_plain(request.name))
+        named = plan.path if request.model is None else Path(f"{plain_name(request.name)}.yaml")
         folder = results_folder(Path("results") / "predicted", named)
         folder = folder.with_name(f"{folder.name}-{keys}")
     else:
@@ -85,7 +86,7 @@ def _folder(request: Request, plan: Plan, boards: Sequence[Board]) -> Path:
     return usable("--out", folder)
 
 
-def _trace(case: Case, on_gpu: bool) -> Trace:
+def trace_case(case: Case, on_gpu: bool) -> Trace:
     from bench.predict.trace import trace
 
     return trace(case, on_gpu)
@@ -98,22 +99,14 @@ def _forget_traces() -> None:
         path.unlink(missing_ok=True)
 
 
-def _plain(name: str) -> str:
-    """A name as a folder may have it; of a path, its last part that says something."""
-    parts = [p for p in name.split("/") if p and not p.startswith("config.json")]
-    return (
-        "".join(c if c.isalnum() or c in "-_" else "-" for c in parts[-1] if c.isprintable())[:60] if parts else "model"
-    )
-
-
-def _measured_host() -> Host:
+def measured_host_cost() -> Host:
     from bench.predict.host import measured_host
 
     found: Host = measured_host()
     return found
 
 
-def _traced(cases: Sequence[Case], tracer: Tracer, on_gpu: bool) -> dict[Case, Trace | tuple[Outcome, str]]:
+def traced(cases: Sequence[Case], tracer: Tracer, on_gpu: bool) -> dict[Case, Trace | tuple[Outcome, str]]:
     """The operators of each case, or why there are none."""
     out: dict[Case, Trace | tuple[Outcome, str]] = {}
     with Progress(len(cases)) as progress, warnings.catch_warnings():
@@ -132,7 +125,7 @@ def _traced(cases: Sequence[Case], tracer: Tracer, on_gpu: bool) -> dict[Case, T
     return out
 
 
-def _on_boards(
+def on_boards(
     plan: Plan,
     traces: dict[Case, Trace | tuple[Outcome, str]],
     boards: Sequence[Board],

@@ -102,8 +102,9 @@ def _differs(known: Known, device: Device) -> str:
 
 def _refusal(known: Known, todo: list[Case], differs: str) -> str:
     folder, invocations = known.side.folder, known.side.run.get("invocations") or [{}]
-    sweep = (invocations[-1].get("sweep") or {}).get("name") or "table1"
-    again = shell_line(["python", "-m", "bench", "run", sweep, "--out", str(folder)])
+    sweep = invocations[-1].get("sweep") or {}
+    words = sweep.get("words") or [sweep.get("name") or "table1"]
+    again = shell_line(["python", "-m", "bench", "run", *words, "--out", str(folder)])
     return (
         f"{folder}: {len(todo)} of {len(known.needed)} cases are still to be profiled, and they were measured in"
         f" another environment ({differs}). What is profiled must be what was measured: measure again first, by"

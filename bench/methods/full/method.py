@@ -36,7 +36,10 @@ class Full(Method):
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Counted with torch's saved-tensor hooks on transformers' blocks."""
-        return {"llama": (16, 8, 4, 4), "gpt2": (26, 10, 0, 0)}.get(model_type)
+        return {
+            "gpt2": (26, 10, 0, 0), "llama": (16, 8, 4, 4), "mistral": (16, 8, 4, 4), "qwen3": (16, 8, 10, 10),
+            "gemma3_text": (36, 8, 12, 12), "phi3": (16, 8, 8, 6),
+        }.get(model_type)  # fmt: skip
 
 
 METHOD = Full()

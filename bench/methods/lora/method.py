@@ -63,8 +63,14 @@ class LoRA(Method):
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Counted with torch's saved-tensor hooks on transformers' blocks; dropout keeps its masks and its output."""
         if dropout:
-            return {"llama": (28, 10, 8, 4), "gpt2": (32, 12, 0, 0)}.get(model_type)
-        return {"llama": (12, 8, 4, 4), "gpt2": (26, 10, 0, 0)}.get(model_type)
+            return {
+                "gpt2": (32, 12, 0, 0), "llama": (28, 10, 8, 4), "mistral": (28, 10, 8, 4), "qwen3": (28, 10, 12, 8),
+                "gemma3_text": (36, 10, 12, 8), "phi3": (16, 10, 10, 6),
+            }.get(model_type)  # fmt: skip
+        return {
+            "gpt2": (26, 10, 0, 0), "llama": (12, 8, 4, 4), "mistral": (12, 8, 4, 4), "qwen3": (12, 8, 8, 8),
+            "gemma3_text": (20, 8, 8, 8), "phi3": (12, 8, 8, 6),
+        }.get(model_type)  # fmt: skip
 
 
 METHOD = LoRA()

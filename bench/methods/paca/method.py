@@ -50,7 +50,10 @@ class PaCA(Method):
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Counted with torch's saved-tensor hooks on transformers' blocks."""
-        return {"llama": (8, 6, 4, 4), "gpt2": (20, 8, 0, 0)}.get(model_type)
+        return {
+            "gpt2": (20, 8, 0, 0), "llama": (8, 6, 4, 4), "mistral": (8, 6, 4, 4), "qwen3": (8, 6, 8, 8),
+            "gemma3_text": (16, 6, 8, 8), "phi3": (8, 6, 6, 6),
+        }.get(model_type)  # fmt: skip
 
     def complaint(self, case: Case) -> tuple[str, str] | None:
         least = min(x.in_features for x in case.target_projections)

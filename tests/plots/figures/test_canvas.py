@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from matplotlib.backends.backend_agg import RendererAgg
-from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from plots.data.load import load
@@ -24,20 +23,27 @@ from tests.plots.reading import words_of
 EVERY = list(FACTORS)
 SOME = [("full", "eager"), ("lora", "eager"), ("lora", "triton"), ("paca", "triton")]
 LONG = "an-organisation-of-a-long-name/Model-3.1-405B-Instruct-of-a-name-that-is-longer-still"
+Drawn = dict[str, dict[str, list[Bbox]]]  # by figure, by text: where it stands, in parts of the canvas's pixels
 
 
 @pytest.fixture
 def texts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Bbox, tuple[float, float]]]:
     """What the renderer of PNG is given: words of a text, the box around it, and the size of the canvas."""
     found: list[tuple[str, Bbox, tuple[float, float]]] = []
-    original = Text.draw
+    original = RendererAgg.draw_text
 
-    def draw(self: Text, renderer: Any, *args: Any, **options: Any) -> None:
-        original(self, renderer, *args, **options)
-        if isinstance(renderer, RendererAgg) and self.get_visible() and self.get_text().strip():
-            found.append((self.get_text(), self.get_window_extent(renderer), (renderer.width, renderer.height)))
+    def draw_text(self: Any, gc: Any, x: Any, y: Any, s: Any, prop: Any, angle: Any, ismath: Any, mtext: Any) -> None:
+        if mtext is None:  # one of several lines, whose y is counted from above
+            wide, high, below = self.get_text_width_height_descent(s, prop, ismath)
+            turned = Bbox.from_bounds(x - high + below, self.height - y, high, wide)
+            words, box = s, turned if angle else Bbox.from_bounds(x, self.height - y - below, wide, high)
+        else:
+            words, box = mtext.get_text(), mtext.get_window_extent(self)
+        if s.strip() and (words, box.bounds) not in [(old, its.bounds) for old, its, _ in found]:
+            found.append((words, box, (self.width, self.height)))
+        original(self, gc, x, y, s, prop, angle, ismath, mtext)
 
-    monkeypatch.setattr(Text, "draw", draw)
+    monkeypatch.setattr(RendererAgg, "draw_text", draw_text)
     return found
 
 

@@ -39,10 +39,12 @@ def test_columns_that_are_empty_throughout_are_left_out() -> None:
 def test_the_page_groups_heads_and_merges_subjects(tmp_path: Path) -> None:
     words = [Heading("Times & more"), Para("Told.", "notice"), Items(("<i>",)), Code("a < b"), TABLE]
     text = page(words, "T < U", tmp_path)
-    assert "<title>T &lt; U</title>" in text and "<h2>Times &amp; more</h2>" in text
+    assert "<title>T &lt; U</title>" in text and "<h2>Times &amp; more " in text
+    assert '<a href="#times-more">Times &amp; more</a>' in text and 'id="times-more"' in text
     assert '<div class="notice"><p><strong>Told.</strong></p>' in text
     assert "<li>&lt;i&gt;</li>" in text and "a &lt; b" in text
-    assert text.count(">gpt2</td>") == 1 and 'rowspan="2">gpt2</td>' in text
+    assert text.count(">gpt2</th>") == 1 and 'scope="rowgroup" rowspan="2">gpt2</th>' in text
+    assert '<th class="lead lead2" scope="row">LoRA</th>' in text
     assert '<th class="start group" colspan="2" scope="colgroup">Ratio</th>' in text
     assert (
         '<td class="num start">1.5<small> [1.4, 1.6] †</small></td>' in text

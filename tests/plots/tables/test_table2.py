@@ -65,6 +65,18 @@ def test_measured_and_published_side_by_side(maker: Any, make_case: Any) -> None
         assert "Table 2: training time and accuracy" in report and "An optimizer step by its parts" in report
 
 
+def test_the_price_of_an_epoch_is_that_of_its_projected_hours(maker: Any, make_case: Any) -> None:
+    fill_steps(maker, make_case)
+    assert main([str(maker.write()), "--price", "1.80"]) == 0
+    table = section((maker.path / "table2.md").read_text(), "### Table 2")
+    cells = cells_of(table, "llama2-7b", "Upper Half PaCA", "eager")
+    hours = 3121 * whole(STEPS["paca", "upper-1/2"]) / 3.6e6
+    assert value(cells["Price of an epoch"]) == pytest.approx(1.8 * hours, rel=0.01)
+    assert cells_of(table, "llama2-7b", "No tuning", "")["Price of an epoch"] == "" and "at 1.8 an hour" in table
+    lines = [line for line in tidy2(maker.path) if line["source"] == "sweep"]
+    assert lines and all(float(x["price_per_epoch"]) == pytest.approx(1.8 / 3600 * float(x["epoch_s"])) for x in lines)
+
+
 def test_a_step_by_its_parts_and_lora_on_the_same_layers(maker: Any, make_case: Any) -> None:
     fill_steps(maker, make_case)
     maker.failed(make_case("paca", "triton", trainable_layers="all", model="llama2-7b", batch=8, accumulation=4), "oom",

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+import bench
 from plots.__main__ import main
 from plots.data.load import load
 from plots.report import draw
@@ -30,8 +31,8 @@ def test_throughput_utilization_and_cost_equal_hand_computed_numbers(maker: Any,
     assert set(list(cells_of(text, "gpt2-xl", "LoRA triton").values())[2:]) == {"oom"}
     assert "989.4 TFLOP/s, the data sheet's dense bf16" in text and "at 1.8 an hour" in text
     line = pick(maker.path / "table1.csv", method="lora", impl="eager", **{"pass": "forward-backward"})
-    names = ("tokens_per_s", "mfu_percent", "cost_per_million_tokens")
-    assert [float(line[n]) for n in names] == pytest.approx([20480, 50, 1e6 / 20480 / 3600 * 1.8])
+    names = ("tokens_per_s", "mfu", "cost_per_million_tokens")
+    assert [float(line[n]) for n in names] == pytest.approx([20480, 0.5, 1e6 / 20480 / 3600 * 1.8])
 
 
 def test_a_step_that_every_case_has_counts_all_of_its_micro_steps(maker: Any, make_case: Any) -> None:
@@ -44,6 +45,67 @@ def test_a_step_that_every_case_has_counts_all_of_its_micro_steps(maker: Any, ma
     assert value(cells["Tokens a second"]) == 4 * 4 * 512 / 0.5
     assert value(cells["MFU (%)"]) == pytest.approx(100 * 4e12 / 0.5 / 989.4e12, abs=0.006)
     assert "Cost of a million tokens" not in cells
+
+
+def test_an_epoch_is_its_steps_and_costs_its_hours(maker: Any, make_case: Any) -> None:
+    """1,000 examples in batches of 4 are 250 micro-steps of 0.1 s: 25 s, or 63 steps of 4 micro-steps: 31.5 s."""
+    maker.timed(make_case("lora"), {"forward-backward": 100.0}, noise=0.0)
+    assert main([str(maker.write()), "--examples", "1000", "--price", "1.80"]) == 0
+    text = section((maker.path / "report.md").read_text(), "## Throughput and cost")
+    cells = cells_of(text, "gpt2-xl", "LoRA eager")
+    assert value(cells["Hours an epoch"]) == pytest.approx(25 / 3600, rel=1e-3)
+    assert value(cells["Price of an epoch"]) == pytest.approx(25 / 3600 * 1.8, rel=1e-3)
+    assert "1,000 examples (--examples), each a sequence of the case's length: ceil(examples / (batch)) micro" in text
+    line = pick(maker.path / "table1.csv", method="lora", **{"pass": "forward-backward"})
+    assert float(line["hours_per_epoch"]) == pytest.approx(25 / 3600)
+    assert float(line["price_per_epoch"]) == pytest.approx(25 / 3600 * 1.8)
+    maker.rows, maker.samples = [], []
+    ms = {"forward-backward": 100.0, "step": 500.0}
+    maker.timed(make_case("lora", accumulation=4), ms, noise=0.0)
+    draw(load(maker.write()), figures=(), examples=1000)
+    text = section((maker.path / "report.md").read_text(), "### Throughput")
+    assert value(cells_of(text, "gpt2-xl", "LoRA eager")["Hours an epoch"]) == pytest.approx(31.5 / 3600, rel=1e-3)
+    assert "Price" not in text
+
+
+def test_an_epoch_has_by_default_the_examples_of_the_paper_and_a_block_has_none(maker: Any, make_case: Any) -> None:
+    maker.timed(make_case("lora"), {"forward-backward": 100.0}, noise=0.0)
+    maker.timed(make_case("lora", level="block"), {"forward-backward": 10.0}, noise=0.0)
+    text = section(_report(maker), "## Throughput and cost")
+    assert "99,842 examples" in text and "Hours of an epoch are told of whole models." in text
+    whole, block = (pick(maker.path / "table1.csv", level=level, **{"pass": "forward-backward"})
+                    for level in ("model", "block"))  # fmt: skip
+    assert float(whole["hours_per_epoch"]) == pytest.approx(-(-99_842 // 4) * 0.1 / 3600)
+    assert block["hours_per_epoch"] == "" and float(block["tokens_per_s"]) == pytest.approx(204800)
+
+
+def test_rows_csv_and_the_tables_have_the_same_numbers(maker: Any, make_case: Any) -> None:
+    """One formula: what bench.read gives of a row is what table1.csv has of it."""
+    maker.run["sm_count"] = 132
+    passes = {"forward-backward": 100.0, "step": 500.0}
+    for method in ("full", "lora"):
+        maker.timed(make_case(method, accumulation=4), passes, flops={"forward-backward": 1e12, "step": 4e12})
+    _report(maker)
+    frame = bench.read(maker.path)
+    assert frame.tokens_per_s.notna().all()
+    for line in frame.to_dict("records"):
+        told = pick(maker.path / "table1.csv", method=line["method"], **{"pass": line["pass"]})
+        assert float(told["tokens_per_s"]) == pytest.approx(line["tokens_per_s"], rel=1e-12)
+        assert float(told["mfu"]) == pytest.approx(line["mfu"], rel=1e-12)
+
+
+def test_table_1_has_rate_and_memory_beside_the_time(maker: Any, make_case: Any) -> None:
+    maker.timed(make_case("full"), {"forward-backward": 100.0}, noise=0.0, peak_mib=4321.4)
+    maker.timed(make_case("lora"), {"forward-backward": 50.0}, noise=0.0)
+    maker.failed(make_case("lora", "triton"), "oom", "CUDA out of memory")
+    table = section(_report(maker), "### Forward and backward time")
+    found = [tuple(cells_of(table, "gpt2-xl", t).values())[-2:] for t in ("Full-FT eager", "LoRA eager", "LoRA triton")]
+    assert found == [("20480", "4321"), ("40960", "not measured"), ("oom", "oom")]
+    assert "Tokens a second are batch x length over forward-backward." in table
+    maker.timed(make_case("full"), {"forward-backward": 5.0}, clock="host")
+    _report(maker)
+    host = (maker.path / "table1.md").read_text().partition("clock host\n")[2].partition("\n### ")[0]
+    assert "Forward-backward (ms)" in host and "Tokens a second" not in host
 
 
 def test_without_a_data_sheet_the_measured_peak_counts_and_without_either_nothing(maker: Any, make_case: Any) -> None:

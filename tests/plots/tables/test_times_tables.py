@@ -47,7 +47,7 @@ def test_table1_has_one_value_a_cell_and_its_conditions(maker: Any, fill: Callab
     cells = cells_of(section(text, TIMES), "gpt2-medium", "4 x 1024", "LoRA eager")
     assert list(cells) == [
         "Model", "Batch x length", "Training type", "Forward (ms)", "Backward (ms)", "Forward-backward (ms)",
-        "Ratio to Full-FT", "Refresh (ms)",
+        "Ratio to Full-FT", "Tokens a second", "Refresh (ms)",
     ]  # fmt: skip
     forward = samples(maker, "forward", model="gpt2-medium", method="lora", seq=1024)
     row = next(r for r in maker.rows if r["model"] == "gpt2-medium" and r["seq"] == 1024 and r["method"] == "lora")
@@ -160,7 +160,7 @@ def test_failures_are_words_in_the_table_and_listed_below(
     draw_tables(maker)
     text = (maker.path / "table1.md").read_text()
     cells = cells_of(section(text, TIMES), "gpt2-xl", "4 x 1024", "LoRA eager")
-    assert list(cells.values())[3:] == ["oom"] * 4 + ["none"]
+    assert list(cells.values())[3:] == ["oom"] * 5 + ["none"]
     assert "unsupported: model gpt2-xl, paca triton rank 16, bf16, 4 x 512: no such kernel here" in text
     assert "python -m bench run table1 --retry oom\n" in text
     empty = pick(maker.path / "table1.csv", status="oom", **{"pass": "forward"})

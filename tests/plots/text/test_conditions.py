@@ -24,7 +24,7 @@ def test_the_state_of_the_gpu_is_one_line(maker: Any, fill_clocks: Any) -> None:
         draw_tables(maker)
         text = (maker.path / "report.md").read_text()
         assert f"The GPU while measuring, over all rows: {state}{word}." in text
-        assert f"; clocks {word}; measured" in text
+        assert f"\n- clocks {word}\n- measured" in text
 
 
 def test_where_the_wall_time_went_is_one_line(maker: Any, fill_clocks: Any) -> None:

@@ -1,0 +1,106 @@
+"""The options of `run` and `list`. Light to import, as all of the command line."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.case import schema
+from bench.errors import UserError, one_of
+from bench.usage import (
+    Batch,
+    Dropout,
+    Impl,
+    Layers,
+    Level,
+    Method,
+    ModelOption,
+    Precision,
+    Rank,
+    Seq,
+    Targets,
+    name_argument,
+    path_option,
+)
+
+Sweep = Annotated[
+    str | None, name_argument(help="A name in bench/sweeps, or the path of a sweep file; default table1.")
+]
+Gpu = Annotated[str, typer.Option(help="auto, cpu, or the key of a GPU: a100, a6000, h100, h200 ...")]
+Where = Annotated[
+    list[str] | None,
+    typer.Option(help="axis=value or axis=value,value: only the cases that match. May be given several times."),
+]
+
+
+def run(
+    sweep: Sweep = None,
+    gpu: Gpu = "auto",
+    out: Annotated[Path | None, path_option(help="Results folder; default results/<key>/<sweep or model>.")] = None,
+    where: Where = None,
+    model: ModelOption = None,
+    batch: Batch = None,
+    seq: Seq = None,
+    rank: Rank = None,
+    targets: Targets = None,
+    dropout: Dropout = None,
+    precision: Precision = None,
+    trainable_layers: Layers = None,
+    method: Method = None,
+    impl: Impl = None,
+    level: Level = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old record moves to earlier/.")] = False,
+    retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
+    repeat: Annotated[int, typer.Option(min=1, max=10_000, help="Measure every case in so many fresh processes.")] = 1,
+    strict: Annotated[bool, typer.Option("--strict", help="Noisy rows make the exit status 1.")] = False,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=4096, help="Threads that the CPU computes with. Default without a GPU: 1.")
+    ] = None,
+    wait_quiet: Annotated[
+        str | None, typer.Option("--wait-quiet", help="Wait so long at most for the machine to come to rest: 10m, 90s.")
+    ] = None,
+) -> None:
+    """Measure a sweep, or one's own model with --model. A run that was cut off goes on where it stopped.
+
+    Exit status: 0 all measured or unsupported; 1 some row has another status; 2 the request cannot be carried out.
+    """
+    from bench.commands.run import run_sweep
+    from bench.sweeps.of_model import asked_for
+    from bench.terminal import seconds_of
+
+    statuses = frozenset(filter(None, (s.strip() for s in retry.split(","))))
+    for status in sorted(statuses - set(schema.Status)):
+        raise UserError(one_of("--retry", status, schema.Status))
+    quiet_s = None if wait_quiet is None else seconds_of("--wait-quiet", wait_quiet)
+    asked = asked_for(
+        sweep, model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
+        trainable_layers=trainable_layers, method=method, impl=impl, level=level,
+    )  # fmt: skip
+    raise typer.Exit(run_sweep(asked, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s))
+
+
+def list_cases(
+    sweep: Sweep = None,
+    gpu: Gpu = "auto",
+    where: Where = None,
+    model: ModelOption = None,
+    batch: Batch = None,
+    seq: Seq = None,
+    rank: Rank = None,
+    targets: Targets = None,
+    dropout: Dropout = None,
+    precision: Precision = None,
+    trainable_layers: Layers = None,
+    method: Method = None,
+    impl: Impl = None,
+    level: Level = None,
+) -> None:
+    """The cases that a run would measure, and what each needs at least. --gpu may name a GPU that is not here."""
+    from bench.commands.list import show_cases
+    from bench.sweeps.of_model import asked_for
+
+    asked = asked_for(
+        sweep, model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
+        trainable_layers=trainable_layers, method=method, impl=impl, level=level,
+    )  # fmt: skip
+    show_cases(asked, gpu, tuple(where or ()))

@@ -1,0 +1,139 @@
+"""python -m bench advise: which way of training to use for a model, batch and length, measured here or predicted.
+
+Top to bottom: this flow -> timed (measures, reads the record) or predicted -> layers, largest -> table -> request.
+"""
+
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+
+from bench.again import to_go_on
+from bench.case import Case
+from bench.commands.advise.layers import TIMED, Pair, kinds, layers_sentence, layers_table, most_blocks, pairs
+from bench.commands.advise.predicted import Forecast
+from bench.commands.advise.request import Asked
+from bench.commands.advise.table import Found, answer, answer_table
+from bench.commands.advise.timed import Timed
+from bench.commands.predict.command import measured_host_cost, trace_case
+from bench.devices import ELSEWHERE, choose_any, gpus
+from bench.errors import UserError
+from bench.predict.boards import board, boards
+from bench.predict.ops import Trace
+from bench.predict.predicted import Host
+from bench.process import terminate_as_interrupt
+from bench.roofline.memory import size_text
+from bench.sweeps.expand import Plan
+from bench.terminal import output, say
+
+WIDE = 150  # columns that the whole table takes
+Source = Timed | Forecast
+Tracer = Callable[[Case, bool], Trace]
+
+
+def advise(asked: Asked, tracer: Tracer = trace_case, host: Callable[[], Host] = measured_host_cost) -> int:
+    """Measures or predicts, prints the ranked ways of training and what to use; the exit status: 0 where there is an
+    answer, 1 where there is none.
+
+    tracer, host: what finds a case's operators and what measures the host, for a prediction. Raises UserError before
+    anything is measured.
+    """
+    with terminate_as_interrupt() as came:
+        try:
+            source = _source(asked, tracer, host)
+            plan = source.plan(asked.model)
+            _check(asked, plan)
+            found = source.find(asked.model)
+            if not found.options:
+                raise UserError(_nothing(asked, found))
+            found = source.with_peaks(replace(found, rooms=source.rooms(found)))
+            _show(asked, plan, source, found)
+            if asked.chooses_layers:
+                _show_layers(asked, plan, source, found)
+        except KeyboardInterrupt:
+            say(f"interrupted; what is finished is on disk. To go on: {to_go_on()}")
+            return 128 + (came[0] if came else signal.SIGINT)
+    return 0 if answer(found) else 1
+
+
+def _source(asked: Asked, tracer: Tracer, host: Callable[[], Host]) -> Source:
+    here, known = gpus(), boards()
+    if asked.gpu in known and asked.gpu not in [d.key for d in here]:
+        return Forecast(asked, board(asked.gpu), host(), tracer)
+    device = choose_any(asked.gpu, here)
+    if device.index == ELSEWHERE:
+        raise UserError(
+            f"--gpu {asked.gpu}: it is not on this machine, and nothing is known to predict for it by. Predicted can be"
+            f" {', '.join(known)}."
+        )
+    return Timed(asked, device)
+
+
+def _check(asked: Asked, plan: Plan) -> None:
+    for flag, values in (("--batch", asked.model.batch), ("--seq", asked.model.seq)):
+        if values and len(values) > 1:
+            raise UserError(f"{flag} {','.join(map(str, values))}: advise answers for one of them. Give one number.")
+    if asked.chooses_layers and all(c.level != "model" for c in plan.cases):
+        raise UserError(
+            "--step-ms, --trained: layers are chosen in a whole model, and without a GPU one decoder block is measured."
+            " Add --level model, or predict with --gpu and the key of a board."
+        )
+
+
+def _nothing(asked: Asked, found: Found) -> str:
+    told = sorted({why for _, why in found.lost})
+    return (
+        f"No time was found of {asked.model.model} ({'; '.join(told) or 'no way of training can run here'}). Give more"
+        " --time, a shorter --seq or a smaller --batch, or predict with --gpu and the key of a board."
+    )
+
+
+def _show(asked: Asked, plan: Plan, source: Source, found: Found) -> None:
+    console, case = output(), found.options[0].case
+    what = {"model": "the whole model", "block": "one decoder block"}.get(case.level, case.level)
+    lead = "PREDICTED, not measured: " if found.predicted else ""
+    limit = "" if source.limit is None else f"; memory {size_text(source.limit)}"
+    console.print(f"{lead}{case.subject}, {what}, {case.conditions}, on {source.place}{limit}")
+    console.print(answer_table(found, asked.price, console.width < WIDE))
+    console.print()
+    told = answer(found)
+    console.print(f"{lead}{told}" if told else "No answer: the intervals are too wide.", soft_wrap=True)
+    console.print(unknown(found, source, asked), soft_wrap=True)
+    if source.folder is not None:
+        say(f"The record: {source.folder}")
+
+
+def unknown(found: Found, source: Source, asked: Asked) -> str:
+    """What the answer does not tell."""
+    told = ["accuracy, which no time tells (docs/table2.md)"]
+    if found.predicted:
+        told += [
+            "how far the prediction is off beyond its 80 % intervals",
+            "the peak memory of anything but impl eager",
+        ]
+    elif any(room.estimated for room in found.rooms.values()):
+        told += ["whether sizes and peaks marked ~, which a closed form for impl eager tells, are right"]
+    if found.options[0].case.level == "block":
+        told += ["embedding, head, loss and the other blocks"]
+    if found.lost:
+        told += [f"{len(found.lost)} ways of training without a time"]
+    return f"Not known: {'; '.join(told)}."
+
+
+def _show_layers(asked: Asked, plan: Plan, source: Source, found: Found) -> None:
+    console, chosen = output(), kinds(found)
+    if "paca" not in [method for method, _ in chosen]:
+        console.print("No choice of layers: PaCA has no time here.")
+        return
+    blocks = plan.cases[0].blocks
+    timed = source.find(replace(asked.model, trainable_layers=TIMED), chosen)
+    case = next(o.case for o in timed.options if o.case.method == "paca")
+    times = {p.blocks: p.paca.ms.value for p in pairs(timed, blocks) if p.paca}
+    count, bound = most_blocks(replace(case, trainable_layers="all"), times, asked, source.limit)
+    if count and count not in times:
+        layers = (*TIMED, str(count))
+        timed = source.find(replace(asked.model, trainable_layers=layers), chosen)
+    shown: list[Pair] = pairs(source.with_peaks(timed), blocks)
+    console.print()
+    console.print(layers_table(shown, timed, asked))
+    console.print()
+    console.print(layers_sentence(shown, bound, timed, asked), soft_wrap=True)

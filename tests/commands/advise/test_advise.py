@@ -1,0 +1,138 @@
+"""`bench advise`: what it ranks and says, measured on tiny models in real processes, predicted from made-up operators,
+and what it refuses."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.commands.advise import advise
+from bench.commands.advise.request import SWEEP, Asked
+from bench.predict.predicted import Host
+from bench.sweeps.of_model import ModelRequest
+from tests.commands.advise.tiny import TINY
+from tests.conftest import Bench, Cli
+from tests.predict.made_up_traces import made_up_trace
+
+
+def predicted(capsys: pytest.CaptureFixture[str], model: str = "tinyllama", gpu: str = "h100", **more: Any) -> str:
+    request = ModelRequest(model, batch=(2,), seq=(512,), rank=8, sweep=SWEEP)
+    assert advise(Asked(request, gpu, **more), made_up_trace, lambda: Host(12.5, 12.5, "given by a test")) in (0, 1)
+    return capsys.readouterr().out
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of the ranked table."""
+    lines = text.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("training"))
+    return lines[start + 1 : lines.index("", start)]
+
+
+def test_a_board_that_is_not_here_is_predicted_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    text = predicted(capsys, price=1.8)
+    assert text.startswith("PREDICTED, not measured: tinyllama, the whole model, bf16 2x512, on H100 80GB HBM3")
+    assert "12.5 us an operator (given by a test); memory 80 GiB" in text
+    ranked = [line for line in lines_of(text) if re.search(r" \d+(\.\d+)? \(", line)]
+    assert 3 <= len(ranked) <= 8 and sum("Full-FT eager" in line for line in ranked) == 1
+    times = [float(re.search(r"(\d[\d.]*) \(", line)[1]) for line in ranked]  # type: ignore[index]
+    assert times == sorted(times), "the fastest first"
+    assert "[" not in "".join(ranked), "nothing predicted is written as measured"
+    said = text.splitlines()[len(text.splitlines()) - 2]
+    assert said.startswith("PREDICTED, not measured: ") and "fastest" in said
+    assert text.splitlines()[-1].startswith("Not known: accuracy")
+
+
+def test_tokens_and_price_follow_from_the_time(capsys: pytest.CaptureFixture[str]) -> None:
+    text = predicted(capsys, price=2.0)
+    line = next(line for line in lines_of(text) if line.startswith("Full-FT eager"))
+    cells = re.split(r"\s{2,}", line)
+    ms, rate = float(cells[1].split(" ")[0]), float(cells[2].replace(",", ""))
+    assert rate == pytest.approx(2 * 512 / ms * 1e3, rel=0.01)
+    head = re.split(r"\s{2,}", next(x for x in text.splitlines() if x.startswith("training")))
+    cost = float(cells[head.index("price of 1M tokens")])
+    assert cost == pytest.approx(2.0 / 3600 * 1e6 / rate, rel=0.02)
+
+
+def test_what_fits_by_formula_is_marked_and_grows_with_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = []
+    for memory in (12, 24):
+        text = predicted(capsys, memory=memory * 2**30)
+        head = re.split(r"\s{2,}", next(x for x in text.splitlines() if x.startswith("training")))
+        line = next(line for line in lines_of(text) if line.startswith("PaCA eager"))
+        cell = re.split(r"\s{2,}", line)[head.index("largest batch")]
+        assert cell.startswith("~")
+        sizes.append(int(cell[1:]))
+    assert 1 <= sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("budget", [{"trained": 1_000_000}, {"step_ms": 1e6}])
+def test_layers_are_chosen_within_a_budget(budget: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    text = predicted(capsys, **budget)
+    table = [line for line in text.splitlines() if re.search(r"\(\d+ blocks\)", line)]
+    counts = [int(re.search(r"\((\d+) blocks\)", line)[1]) for line in table]  # type: ignore[index]
+    assert counts[0] == 22 and {22, 17, 11} <= {*counts}
+    said = text.splitlines()[-1]
+    assert said.startswith("The most layers within --") and "LoRA" in said and "no time tells" in said
+    if "trained" in budget:  # 22 blocks of PaCA rank 8 train 8 values for each output of a block's seven layers
+        outputs = 2 * 2048 + 2 * 256 + 2 * 5632 + 2048
+        most = 1_000_000 // (8 * outputs)
+        assert most in counts and f"the top {most} blocks" in said
+        assert next(x for x in table if f"({most} blocks)" in x).rstrip().endswith("PaCA")
+    else:
+        assert "PaCA" in said.split(",")[0] and "top" not in said.split(",")[0], "all layers are within"
+
+
+def test_a_missing_answer_is_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    request = ModelRequest("tinyllama", batch=(2,), seq=(512,), sweep=SWEEP, method=("paca",), impl=("eager",))
+    assert advise(Asked(request, "h100"), made_up_trace, lambda: Host(12.5, 12.5, "given")) == 0
+    assert "PEFT" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", "Missing option '--model'"),
+        ("--model tinylama", "--model: 'tinylama' is neither a known model"),
+        ("--model tinyllama --memory 24", "--memory: '24' is no size of memory. Write it as 24GiB"),
+        ("--model tinyllama --memory 0GiB", "--memory: '0GiB' is no size"),
+        ("--model tinyllama --time soon", "--time: 'soon' is no duration"),
+        ("--model tinyllama --price free", "--price: 'free' is no price of an hour"),
+        ("--model tinyllama --price 0", "--price: '0' is no price"),
+        ("--model tinyllama --trained many", "--trained: 'many' is no number of values"),
+        ("--model tinyllama --step-ms -3", "--step-ms"),
+        ("--model tinyllama --gpu v99", "--gpu v99"),
+        ("--model tinyllama --batch 1,2", "advise answers for one of them"),
+        ("--model tinyllama --seq 99999", "--seq: 99999 is longer than tinyllama allows"),
+        ("--model tinyllama --level linear", "--level: 'linear' is not valid"),
+        ("--model tinyllama --gpu cpu --step-ms 30", "one decoder block is measured. Add --level model"),
+    ],
+)
+def test_bad_requests_are_told_in_a_line(
+    cli: Cli, options: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = cli("advise", *options.split())
+    assert done.returncode == 2 and told in done.stderr, done.stderr
+    assert done.stdout == "" and not [*tmp_path.iterdir()], "nothing was begun"
+
+
+@pytest.mark.slow
+def test_a_tiny_model_is_measured_then_read_and_layers_chosen(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    command = ["advise", "--model", "tiny.json", "--level", "model", "--batch", "2", "--seq", "32", "--rank", "4",
+               "--time", "9m", "--step-ms", "1000", "--out", "out"]  # fmt: skip
+    first = bench(*command, cwd=tmp_path, timeout=580)
+    assert first.returncode in (0, 1), first.stderr
+    assert first.stdout.startswith("tiny, the whole model, fp32 2x32, on ")
+    ranked = lines_of(first.stdout)
+    names = [re.split(r"\s{2,}", line)[0] for line in ranked]
+    assert {"Full-FT eager", "LoRA peft", "LoRA eager", "PaCA eager"} <= {*names}
+    head = re.split(r"\s{2,}", next(x for x in first.stdout.splitlines() if x.startswith("training")))
+    for line in ranked:
+        assert 0.05 < float(re.split(r"\s{2,}", line)[head.index("peak GiB")]) < 5, "the process's own peak"
+    assert len([x for x in first.stdout.splitlines() if re.search(r"\([432] blocks\)", x)]) == 3
+    again = bench(*command, cwd=tmp_path, timeout=120)
+    assert again.returncode == first.returncode and again.stdout == first.stdout, "what is on record is read"
+    assert "Measuring" not in again.stderr
