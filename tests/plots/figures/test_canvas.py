@@ -23,7 +23,6 @@ from tests.plots.reading import words_of
 EVERY = list(FACTORS)
 SOME = [("full", "eager"), ("lora", "eager"), ("lora", "triton"), ("paca", "triton")]
 LONG = "an-organisation-of-a-long-name/Model-3.1-405B-Instruct-of-a-name-that-is-longer-still"
-Drawn = dict[str, dict[str, list[Bbox]]]  # by figure, by text: where it stands, in parts of the canvas's pixels
 
 
 @pytest.fixture
@@ -71,12 +70,14 @@ def figures_of(folder: Path, out: Path, texts: list[Any]) -> Iterator[tuple[str,
 
 
 def long_models(maker: Any, fill: Any) -> None:
-    for name in (LONG, f"{LONG}-2"):
-        FULL_MS.setdefault(name, (40.0, 90.0))
-        SIZES.setdefault(name, 1.0)
-    fill(maker, EVERY, [(4, 512)], models=(LONG, f"{LONG}-2"))
-    fill(maker, [("paca", "triton")], [(4, 512)], models=(LONG, f"{LONG}-2"),
-         axes={"trainable_layers": "upper-3/4", "rank": 24})  # fmt: skip
+    models = (LONG, f"{LONG}-2")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in models:
+            patch.setitem(FULL_MS, name, (40.0, 90.0))
+            patch.setitem(SIZES, name, 1.0)
+        fill(maker, EVERY, [(4, 512)], models=models)
+        other = {"trainable_layers": "upper-3/4", "rank": 24}
+        fill(maker, [("paca", "triton")], [(4, 512)], models=models, axes=other)
 
 
 def single_layers(maker: Any, fill: Any) -> None:
