@@ -12,9 +12,11 @@ def advise(
     model: Annotated[str, name_option(help="A model's name, a Hub id, or the path of a config.json.")],
     batch: Annotated[str | None, name_option(help="Sequences; default: the sweep's.")] = None,
     seq: Annotated[str | None, name_option(help="Tokens in a sequence; default: the sweep's.")] = None,
-    rank: Annotated[int | None, typer.Option(min=1, max=2**31 - 1, help="Of all adapters; default 16.")] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=1, max=2**31 - 1, help="Of all adapters; default: 8, PaCA 16.")
+    ] = None,
     targets: Annotated[str | None, name_option(help="Layers to adapt, joined by commas; default all-linear.")] = None,
-    dropout: Annotated[float | None, typer.Option(min=0, max=0.999, help="Of LoRA's branch; default 0.")] = None,
+    dropout: Annotated[float | None, typer.Option(min=0, max=0.999, help="Of LoRA's branch; default 0.1.")] = None,
     precision: Annotated[str | None, name_option(help="bf16, fp16, fp32, amp-bf16 or amp-fp16.")] = None,
     level: Annotated[
         str | None, name_option(help="model or block; default: the whole model on a GPU, one block on a CPU.")

@@ -183,7 +183,7 @@ def test_plots_takes_no_empty_path_and_escapes_what_argparse_says(capsys: pytest
         (("run", "--repeat=x"), "Found: 'x'."), (("list", "--gpu"), "Option '--gpu' requires an argument."),
         (("run", "smoke", "extra"), "Got unexpected extra argument(s) (extra)."),
         (("nope",), "No such command 'nope'. ("), (("lst",), "Did you mean 'list'? ("),
-        (("run", "--nope"), "No such option: --nope."), (("train",), "Missing option '--strategy'."),
+        (("run", "--nope"), "No such option: --nope"), (("train",), "Missing option '--strategy'."),
     ],
 )  # fmt: skip
 def test_a_wrong_use_is_one_line(

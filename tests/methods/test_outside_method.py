@@ -54,7 +54,7 @@ def test_a_method_from_outside_is_checked_timed_and_drawn(bench: Bench, sweep: P
         ratios = [r["ratio_to_full"] for r in csv.DictReader(f) if r["method"] == "toy"]
     assert ratios and all(ratios)
     # Its reader, as this process, may not have the method's folder: the word itself is the label then.
-    draw(load_results(out), figures=("times", "ratio"))
+    draw(load_results(out), figures=("throughput", "ratio"))
     assert "toy eager" in (out / "tables.md").read_text()
 
 

@@ -105,7 +105,7 @@ def test_a_missing_answer_is_no_answer(capsys: pytest.CaptureFixture[str]) -> No
         ("--model tinyllama --gpu v99", "--gpu v99"),
         ("--model tinyllama --batch 1,2", "advise answers for one of them"),
         ("--model tinyllama --seq 99999", "--seq: 99999 is longer than tinyllama allows"),
-        ("--model qwen3-8b --gpu cpu --batch 2 --seq 4096", "takes 42:30 on this CPU at the very least"),
+        ("--model qwen3-8b --gpu cpu --batch 2 --seq 4096", "on this CPU at the very least. Give a shorter --seq"),
         ("--model tinyllama --level linear", "--level: 'linear' is not valid"),
         ("--model tinyllama --gpu cpu --step-ms 30", "one decoder block is measured. Add --level model"),
     ],

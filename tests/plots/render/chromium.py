@@ -11,7 +11,7 @@ from typing import Any
 
 FOUND = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-extensions", "--hide-scrollbars", "--no-first-run",
-           "--disable-background-networking", "--remote-debugging-pipe")  # fmt: skip
+           "--disable-background-networking", "--disable-dev-shm-usage", "--remote-debugging-pipe")  # fmt: skip
 
 
 class Chromium:
@@ -26,11 +26,13 @@ class Chromium:
             os.dup2(ends[0], 3)  # where Chromium looks for them
             os.dup2(ends[1], 4)
 
+        self.log = profile / "chromium.log"
         command = [FOUND, *OPTIONS, f"--user-data-dir={profile}", "about:blank"]
-        self.process = subprocess.Popen(
-            command, preexec_fn=place, pass_fds=(3, 4), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, preexec_fn=place, pass_fds=(3, 4), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
         for fd in (*ends, ours[0], theirs[1]):
             os.close(fd)
         self.to, self.back = os.fdopen(ours[1], "wb", buffering=0), os.fdopen(theirs[0], "rb", buffering=0)
@@ -56,7 +58,7 @@ class Chromium:
         while b"\0" not in self.rest:
             more = self.back.read(1 << 16)
             if not more:
-                raise RuntimeError("Chromium has ended.")
+                raise RuntimeError(f"Chromium has ended: {self.log.read_text(errors='replace')[-2000:]}")
             self.rest += more
         message, _, self.rest = self.rest.partition(b"\0")
         return json.loads(message)

@@ -45,7 +45,7 @@ def test_only_shapes_and_text_are_left(tmp_path: Path) -> None:
 
 def test_two_figures_share_no_ids(tmp_path: Path) -> None:
     found = []
-    for stem in ("ratio", "times"):
+    for stem in ("ratio", "throughput"):
         (tmp_path / f"{stem}.svg").write_text(DRAWN)
         root = ElementTree.fromstring(inline_svg(Figure(stem, stem), tmp_path)[0])
         found.append({element.attrib["id"] for element in root.iter() if "id" in element.attrib})
