@@ -23,13 +23,14 @@ Over = Callable[[Case, Case], Estimate | None]  # the time of one case over that
 @dataclass(frozen=True)
 class Option:
     """A way of training, with its time in ms, its time over Full-FT's (None of Full-FT itself, and where there is
-    none), and its peak memory in GiB where that is known."""
+    none), its peak memory in GiB where that is known, and why it cannot be used, in words, where that is so."""
 
     case: Case
     name: str
     ms: Estimate
     ratio: Estimate | None = None
     gib: float | None = None
+    bar: str = ""
 
     @property
     def is_baseline(self) -> bool:
@@ -39,6 +40,11 @@ class Option:
     def tells(self) -> bool:
         """Whether its time may stand in a sentence."""
         return self.is_baseline or (self.ratio is not None and self.ratio.within(RATIO_TELLS))
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be what to use."""
+        return self.tells and not self.bar
 
 
 def shortlist(options: Sequence[Option], most: int = MOST) -> list[Option]:
@@ -64,7 +70,7 @@ def of_peft(options: Sequence[Option]) -> Option | None:
 def leaders(options: Sequence[Option], over: Over) -> list[Option]:
     """The fastest, and behind it what ties with it: the interval of their ratio to it reaches down to 1, and those of
     both ratios to Full-FT, which may be paired where that one is not, overlap."""
-    told = sorted((o for o in options if o.tells), key=lambda o: o.ms.value)
+    told = sorted((o for o in options if o.usable), key=lambda o: o.ms.value)
     if not told:
         return []
     best = told[0]
@@ -87,6 +93,8 @@ def verdicts(options: Sequence[Option], over: Over) -> list[str]:
 
 
 def _verdict(option: Option, first: Sequence[Option]) -> str:
+    if option.bar:
+        return option.bar
     if not option.tells:
         return "too noisy to tell"
     if option in first:
@@ -116,7 +124,7 @@ def sentence(
     if base and (ratios := [write(o.ratio) for o in first if o.ratio]):
         said += f": {listed(ratios)} times {base.name}'s {of}"
     told = [said]
-    if peft and peft.tells and peft not in first and (slower := over(peft.case, best.case)):
+    if peft and peft.usable and peft not in first and (slower := over(peft.case, best.case)):
         told.append(f"{peft.name}, which most people have, took {write(slower)} times as long")
     told += [
         f"{o.name}, the fastest {o.name.split()[0]}, took {write(o.ratio)} times {base.name}'s"
@@ -129,7 +137,7 @@ def sentence(
 def _fastest_of_others(options: Sequence[Option], first: Sequence[Option]) -> list[Option]:
     """Of each method that is not among the first, its fastest."""
     led = {o.case.method for o in first}
-    left = sorted((o for o in options if o.tells and o.case.method not in led), key=lambda o: o.ms.value)
+    left = sorted((o for o in options if o.usable and o.case.method not in led), key=lambda o: o.ms.value)
     return list({o.case.method: o for o in reversed(left)}.values())[::-1]
 
 

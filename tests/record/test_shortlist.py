@@ -74,3 +74,11 @@ def test_the_list_keeps_each_method_full_ft_and_peft() -> None:
     many = [option("paca", name, 0.5 + i / 100) for i, name in enumerate(("triton", "swap", "official", "eager", "e2"))]
     kept = shortlist([*many, option("full", "eager", 1), option("lora", "triton", 0.9), option("lora", "peft", 2)], 4)
     assert [o.name for o in kept] == ["PaCA triton", "LoRA triton", "Full-FT eager", "LoRA peft"]
+
+
+def test_what_cannot_be_used_is_not_the_answer() -> None:
+    best = replace(option("paca", "triton", 0.8), bar="does not fit in 2 GiB")
+    said, first, ranked = told(option("full", "eager", 1), option("lora", "triton", 0.9), best)
+    assert first == ["LoRA triton"] and said.startswith("LoRA triton is the fastest") and "PaCA" not in said
+    assert ranked[0] == "PaCA triton: does not fit in 2 GiB"
+    assert told(best) == ("", [], ["PaCA triton: does not fit in 2 GiB"])

@@ -12,7 +12,7 @@ from bench.case import Case
 from bench.commands.advise.layers import TIMED, Pair, kinds, layers_sentence, layers_table, most_blocks, pairs
 from bench.commands.advise.predicted import Forecast
 from bench.commands.advise.request import Asked
-from bench.commands.advise.table import Found, answer, answer_table
+from bench.commands.advise.table import Found, answer, answer_table, barred
 from bench.commands.advise.timed import Timed
 from bench.commands.predict.command import measured_host_cost, trace_case
 from bench.devices import ELSEWHERE, choose_any, gpus
@@ -45,7 +45,7 @@ def advise(asked: Asked, tracer: Tracer = trace_case, host: Callable[[], Host] =
             found = source.find(asked.model)
             if not found.options:
                 raise UserError(_nothing(asked, found))
-            found = source.with_peaks(replace(found, rooms=source.rooms(found)))
+            found = source.with_peaks(barred(replace(found, rooms=source.rooms(found)), source.limit))
             _show(asked, plan, source, found)
             if asked.chooses_layers:
                 _show_layers(asked, plan, source, found)
@@ -96,10 +96,17 @@ def _show(asked: Asked, plan: Plan, source: Source, found: Found) -> None:
     console.print(answer_table(found, asked.price, console.width < WIDE))
     console.print()
     told = answer(found)
-    console.print(f"{lead}{told}" if told else "No answer: the intervals are too wide.", soft_wrap=True)
+    console.print(lead + (told or no_answer(found)), soft_wrap=True)
     console.print(unknown(found, source, asked), soft_wrap=True)
     if source.folder is not None:
         say(f"The record: {source.folder}")
+
+
+def no_answer(found: Found) -> str:
+    """Why there is none."""
+    if all(option.bar for option in found.options):
+        return "No answer: nothing fits. Give more --memory, a shorter --seq or a smaller --batch."
+    return "No answer: the intervals are too wide."
 
 
 def unknown(found: Found, source: Source, asked: Asked) -> str:
@@ -115,7 +122,7 @@ def unknown(found: Found, source: Source, asked: Asked) -> str:
     if found.options[0].case.level == "block":
         told += ["embedding, head, loss and the other blocks"]
     if found.lost:
-        told += [f"{len(found.lost)} ways of training without a time"]
+        told += [f"{len(found.lost)} way{'s' * (len(found.lost) > 1)} of training without a time"]
     return f"Not known: {'; '.join(told)}."
 
 
@@ -136,4 +143,4 @@ def _show_layers(asked: Asked, plan: Plan, source: Source, found: Found) -> None
     console.print()
     console.print(layers_table(shown, timed, asked))
     console.print()
-    console.print(layers_sentence(shown, bound, timed, asked), soft_wrap=True)
+    console.print(layers_sentence(shown, count, bound, timed, asked), soft_wrap=True)

@@ -99,15 +99,18 @@ def inside(option: Option, asked: Asked) -> bool:
     """Whether an option keeps the budgets of time, memory and trained values."""
     slow = asked.step_ms is not None and option.ms.value > asked.step_ms
     many = asked.trained is not None and trainable_params(option.case) > asked.trained
-    large = asked.memory is not None and option.gib is not None and option.gib * GIB > asked.memory
+    takes = option.gib * GIB if option.gib is not None else need(option.case, step=True).about
+    large = asked.memory is not None and takes is not None and takes > asked.memory
     return not (slow or many or large)
 
 
-def layers_sentence(shown: Sequence[Pair], bound: str, found: Found, asked: Asked) -> str:
-    """The most layers within the budget, and LoRA on the same ones."""
+def layers_sentence(shown: Sequence[Pair], count: int, bound: str, found: Found, asked: Asked) -> str:
+    """The most layers within the budget, and LoRA on the same ones. count, bound: what most_blocks found."""
     kept = [p for p in shown if p.paca and inside(p.paca, asked)]
     if not kept:
-        return f"No count of top blocks that was timed keeps {bound or 'the budget'}."
+        line = " by the line through these times" if bound.startswith("--step-ms") else ""
+        alone = "" if count else f", and{line} not even one block would"
+        return f"No count of top blocks that was timed keeps {bound or 'the budget'}{alone}."
     best = max(kept, key=lambda p: p.blocks)
     assert best.paca is not None
     said = f"The most layers within {bound or 'the budget'}: {best.paca.name}, {found.write(best.paca.ms)} ms"

@@ -1,7 +1,7 @@
 """The answer for people: a ranked table and one sentence."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.text import Text
 
@@ -11,7 +11,7 @@ from bench.methods.registry import methods
 from bench.record.numbers import with_interval, with_span
 from bench.record.shortlist import Option, Over, sentence, shortlist, verdicts
 from bench.record.stats import Estimate
-from bench.roofline.memory import need
+from bench.roofline.memory import need, size_text
 from bench.terminal import PlainTable, plain_table
 
 GIB = 2**30
@@ -20,12 +20,14 @@ GIB = 2**30
 @dataclass(frozen=True)
 class Room:
     """The largest batch at the length asked for and the largest length at the batch asked for that fit; None where that
-    is not known. estimated: by closed form, not tried; at_least: the time was over before the largest was found."""
+    is not known. estimated: by closed form, not tried; at_least: the time was over before the largest was found;
+    too_small: what was asked for does not fit."""
 
     batch: int | None = None
     seq: int | None = None
     estimated: bool = False
     at_least: tuple[str, ...] = ()
+    too_small: bool = False
 
     def cell(self, axis: str) -> str:
         """'16', '~16' of an estimate, '>= 16'."""
@@ -119,7 +121,19 @@ def room_by_formula(case: Case, limit: int | None) -> Room:
 
     longest = min(case.shape.max_positions if case.shape else MOST_SEQ, MOST_SEQ)
     seq = largest(fits("seq"), min(case.seq, longest), longest, min(GRAIN, case.seq))
-    return Room(largest(fits("batch"), case.batch, MOST_BATCH), seq, estimated=True)
+    batch = largest(fits("batch"), case.batch, MOST_BATCH)
+    return Room(batch, seq, estimated=True, too_small=not fits("batch")(case.batch))
+
+
+def barred(found: Found, limit: int | None) -> Found:
+    """What does not fit into so many bytes is nothing to use, whatever its time."""
+
+    def bar(room: Room | None) -> str:
+        if room is None or not room.too_small or limit is None:
+            return ""
+        return f"does not fit in {size_text(limit)}{', by estimate' if room.estimated else ''}"
+
+    return replace(found, options=[replace(o, bar=bar(found.rooms.get(o.case))) for o in found.options])
 
 
 def answer(found: Found) -> str:

@@ -82,7 +82,8 @@ class Timed:
         tries, tried = self._tries(), dict[Case, Room]()
         bisects = self._asked.memory is not None or not self._device.is_cpu
         what = "Trying which batch and length fit" if bisects else "Trying for the peak memory"
-        say(f"{what}, at most {duration(max(self._left(), 0))}")
+        left = self._left()
+        say(f"{what}, at most {duration(left)}" if left > 0 else "The time is over: sizes are not tried.")
         with only_run_on(self._device, say):
             for option in found.shown:
                 try:
@@ -107,7 +108,8 @@ class Timed:
             except AtLeast as e:
                 found[axis] = e.value
                 cut.append(axis)
-        return Room(found["batch"], found["seq"], at_least=tuple(cut))
+        fits = tries.attempt(case).fits
+        return Room(found["batch"], found["seq"], at_least=tuple(cut), too_small=not fits)
 
     def with_peaks(self, found: Found) -> Found:
         """With the peaks that tries found, of cases whose rows have none."""

@@ -67,6 +67,16 @@ def test_what_fits_by_formula_is_marked_and_grows_with_memory(capsys: pytest.Cap
     assert 1 <= sizes[0] < sizes[1]
 
 
+def test_what_does_not_fit_by_estimate_is_no_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    text = predicted(capsys, memory=6 * 2**30)  # Full-FT takes more, LoRA and PaCA do not
+    ranked = {re.split(r"\s{2,}", line)[0]: line.rstrip() for line in lines_of(text)}
+    assert ranked["Full-FT eager"].endswith("does not fit in 6 GiB, by estimate")
+    assert "fastest" in text and "does not fit" not in ranked["PaCA eager"]
+    text = predicted(capsys, memory=2**30, trained=1_000_000)
+    assert "PREDICTED, not measured: No answer: nothing fits. Give more --memory" in text
+    assert "fastest" not in text and "not even one block would" in text.splitlines()[-1]
+
+
 @pytest.mark.parametrize("budget", [{"trained": 1_000_000}, {"step_ms": 1e6}])
 def test_layers_are_chosen_within_a_budget(budget: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     text = predicted(capsys, **budget)
