@@ -126,6 +126,8 @@ def sentence(
     told = [said]
     if peft and peft.usable and peft not in first and (slower := over(peft.case, best.case)):
         told.append(f"{peft.name}, which most people have, took {write(slower)} times as long")
+    elif peft and not peft.tells:
+        told.append(f"{peft.name}, which most people have, is too noisy to compare")
     told += [
         f"{o.name}, the fastest {o.name.split()[0]}, took {write(o.ratio)} times {base.name}'s"
         for o in _fastest_of_others(options, first)

@@ -70,6 +70,13 @@ def test_nothing_is_said_of_what_is_too_wide() -> None:
     assert said == "" and first == []
 
 
+def test_it_is_said_that_peft_cannot_be_compared() -> None:
+    said, first, _ = told(
+        option("full", "eager", 1), option("paca", "eager", 0.7), option("lora", "peft", 1.2, half=0.4)
+    )
+    assert first == ["PaCA eager"] and "LoRA peft, which most people have, is too noisy to compare." in said
+
+
 def test_the_list_keeps_each_method_full_ft_and_peft() -> None:
     many = [option("paca", name, 0.5 + i / 100) for i, name in enumerate(("triton", "swap", "official", "eager", "e2"))]
     kept = shortlist([*many, option("full", "eager", 1), option("lora", "triton", 0.9), option("lora", "peft", 2)], 4)
