@@ -1,13 +1,14 @@
 """The answer for people: a ranked table and one sentence."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.text import Text
 
 from bench.case import Case
-from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, largest, sized
+from bench.commands.advise.largest import largest_of
 from bench.methods.registry import methods
+from bench.record.budget import tokens_of, tokens_per_s
 from bench.record.numbers import with_interval, with_span
 from bench.record.shortlist import Option, Over, sentence, shortlist, verdicts
 from bench.record.stats import Estimate
@@ -81,8 +82,8 @@ def answer_table(found: Found, price: float | None, narrow: bool = False) -> Pla
     numbers += [*[f"price of{end}1M tokens"] * (price is not None), f"ratio to{end}Full-FT"]
     table = plain_table(("training", *numbers, "verdict"), right=numbers, wrap=("verdict",))
     for option, room, verdict in zip(shown, rooms, verdicts(shown, found.over), strict=True):
-        words = [found.write(option.ms), f"{rate(option):,.0f}", peak(option), *(room.cell(axis) for axis in axes)]
-        words += [] if price is None else [f"{cost(option, price):.3g}"]
+        words = [found.write(option.ms), f"{rate(option, per):,.0f}", peak(option), *(room.cell(axis) for axis in axes)]
+        words += [] if price is None else [f"{cost(option, per, price):.3g}"]
         words += [found.write(option.ratio) if option.ratio else "1" if option.is_baseline else "not known"]
         words = [w.replace(" [", "\n[").replace(" (", "\n(") if narrow else w for w in words]
         table.add_row(option.name, *map(Text, words), verdict)
@@ -91,14 +92,14 @@ def answer_table(found: Found, price: float | None, narrow: bool = False) -> Pla
     return table
 
 
-def rate(option: Option) -> float:
+def rate(option: Option, pass_: str) -> float:
     """Tokens a second."""
-    return 1e3 * option.case.tokens / option.ms.value
+    return tokens_per_s(option.ms, tokens_of(option.case, pass_)).value
 
 
-def cost(option: Option, price: float) -> float:
+def cost(option: Option, pass_: str, price: float) -> float:
     """Of a million tokens, at that price of an hour."""
-    return price / 3600 * 1e6 / rate(option)
+    return price / 3600 * 1e6 / rate(option, pass_)
 
 
 def peak(option: Option) -> str:
@@ -114,12 +115,10 @@ def room_by_formula(case: Case, limit: int | None) -> Room:
     if limit is None or need(case, step=True).about is None:
         return Room()
 
-    def fits(axis: str) -> Callable[[int], bool]:
-        return lambda n: (need(sized(case, axis, n), step=True).about or 0) <= limit
+    def fits(sized: Case) -> bool:
+        return (need(sized, step=True).about or 0) <= limit
 
-    longest = min(case.shape.max_positions if case.shape else MOST_SEQ, MOST_SEQ)
-    seq = largest(fits("seq"), min(case.seq, longest), longest, min(GRAIN, case.seq))
-    return Room(largest(fits("batch"), case.batch, MOST_BATCH), seq, estimated=True)
+    return Room(largest_of(case, "batch", fits), largest_of(case, "seq", fits), estimated=True)
 
 
 def answer(found: Found) -> str:
