@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 
 from bench.errors import shell_line
 
-# Options without a value; what follows any other is its value, whatever that looks like.
 # What says which cases: the sweep or the model, the device, and what narrows them.
 _CASES = (
     "", "--gpu", "--where", "--model", "--batch", "--seq", "--rank", "--targets", "--dropout", "--precision",
     "--trainable-layers", "--method", "--impl", "--level",
 )  # fmt: skip
+# Options without a value; what follows any other is its value, whatever that looks like.
 FLAGS = ("--fresh", "--strict", "--fail-on-slower", "--as-campaign", "--trace", "--check")
 _BYTES = re.compile(r"(?<!\S)\$'((?:[^'\\]|\\x[0-9a-f]{2})*)'(?!\S)")  # a word as shell_line writes one that is no text
 

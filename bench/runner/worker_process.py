@@ -27,6 +27,18 @@ class Silent(Exception):
         super().__init__(f"silent for {seconds:g} s")
 
 
+def surroundings() -> dict[str, str]:
+    """The environment in which a case is built, beside what this process has."""
+    return {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),  # random weights: nothing to ask the Hub for
+        "PYTHONUNBUFFERED": "1",
+        # Clock device queues a whole call behind a sleep; the queue holds about 1000 launches otherwise.
+        "CUDA_SCALE_LAUNCH_QUEUES": os.environ.get("CUDA_SCALE_LAUNCH_QUEUES", "4x"),
+    }
+
+
 class Worker:
     """A running worker. Use as a context: on leaving it the worker and everything it started are gone."""
 
@@ -39,15 +51,8 @@ class Worker:
         read_end, write_end = os.pipe()
         log.parent.mkdir(parents=True, exist_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0
-        env = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
-            "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as NVML counts
-            "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),  # random weights: nothing to ask the Hub for
-            "PYTHONUNBUFFERED": "1",
-            # Clock device queues a whole call behind a sleep; the queue holds about 1000 launches otherwise.
-            "CUDA_SCALE_LAUNCH_QUEUES": os.environ.get("CUDA_SCALE_LAUNCH_QUEUES", "4x"),
-        }
+        env = os.environ | surroundings()
+        env |= {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
         with open(log, "ab") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "bench.runner.worker", str(write_end), *["models"] * models],

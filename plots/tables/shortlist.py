@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from bench.record.budget import tokens_per_s
 from bench.record.numbers import with_interval
 from bench.record.shortlist import Option, Over, shortlist, verdicts
 from plots.data.labels import shape_word
@@ -26,7 +27,7 @@ def _table(panel: Panel, options: Sequence[Option], over: Over) -> Table:
     lines = []
     for option, verdict in zip(kept, verdicts(kept, over), strict=True):
         words = [marked(with_interval(option.ms.times(by)), panel.time(option.case, "forward-backward").noisy)]
-        words += [f"{1e3 * option.case.tokens / option.ms.value:,.0f}"] * speed
+        words += [f"{tokens_per_s(option.ms, option.case.tokens).value:,.0f}"] * speed
         words += [f"{option.gib:.3g}" if option.gib else "not measured"] * memory
         lines.append((option.name, *words, ratio_word(panel.ratio(option.case)), verdict))
     heads = [f"Forward-backward ({unit})", *["Tokens a second"] * speed, *["Peak memory (GiB)"] * memory]

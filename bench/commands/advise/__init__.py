@@ -12,7 +12,7 @@ from bench.case import Case
 from bench.commands.advise.layers import TIMED, Pair, kinds, layers_sentence, layers_table, most_blocks, pairs
 from bench.commands.advise.predicted import Forecast
 from bench.commands.advise.request import Asked
-from bench.commands.advise.table import Found, answer, answer_table, barred
+from bench.commands.advise.table import Found, answer, answer_tables, barred
 from bench.commands.advise.timed import Timed
 from bench.commands.predict.command import measured_host_cost, trace_case
 from bench.devices import ELSEWHERE, choose_any, gpus
@@ -92,9 +92,10 @@ def _show(asked: Asked, plan: Plan, source: Source, found: Found) -> None:
     what = {"model": "the whole model", "block": "one decoder block"}.get(case.level, case.level)
     lead = "PREDICTED, not measured: " if found.predicted else ""
     limit = "" if source.limit is None else f"; memory {size_text(source.limit)}"
-    console.print(f"{lead}{case.subject}, {what}, {case.conditions}, on {source.place}{limit}")
-    console.print(answer_table(found, asked.price, console.width < WIDE))
-    console.print()
+    console.print(f"{lead}{case.subject}, {what}, {case.conditions}, on {source.place}{limit}", soft_wrap=True)
+    for table in answer_tables(found, asked.price, console.width < WIDE):
+        console.print(table)
+        console.print()
     told = answer(found)
     console.print(lead + (told or no_answer(found)), soft_wrap=True)
     console.print(unknown(found, source, asked), soft_wrap=True)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from bench.files import append_json_lines
 from bench.reading import Count, Flag, Number, Text, read_json_lines, shape_of
 from bench.record.environment import ROOT
 from bench.runner.signals import run_command
+from bench.runner.worker_process import surroundings
 
 TRIES = "tries.jsonl"
 MOST_BATCH, MOST_SEQ = 4096, 2**20
@@ -70,6 +72,15 @@ def largest(fits: Callable[[int], bool], start: int, most: int, grain: int = 1) 
     return low * grain
 
 
+def largest_of(case: Case, axis: str, fits: Callable[[Case], bool]) -> int:
+    """The largest batch or seq at which the case fits, among what its model allows; 0 where none does. A length is a
+    multiple of GRAIN, or of what GRAIN has in common with the case's own length. Raises AtLeast."""
+    most, grain = MOST_BATCH, 1
+    if axis == "seq":
+        most, grain = min(case.shape.longest if case.shape else MOST_SEQ, MOST_SEQ), gcd(GRAIN, case.seq)
+    return largest(lambda n: fits(sized(case, axis, n)), getattr(case, axis), most, grain)
+
+
 class Tries:
     """Tries on one device with one limit of memory, each at most once: what a folder has is not tried again."""
 
@@ -95,9 +106,9 @@ class Tries:
             self._known[case.case_id] = found
         return self._known[case.case_id]
 
-    def largest(self, case: Case, axis: str, most: int, grain: int = 1) -> int:
+    def largest(self, case: Case, axis: str) -> int:
         """The largest value of an axis, batch or seq, at which the case fits. Raises AtLeast, and as attempt."""
-        return largest(lambda n: self.attempt(sized(case, axis, n)).fits, getattr(case, axis), most, grain)
+        return largest_of(case, axis, lambda sized: self.attempt(sized).fits)
 
     def _run(self, case: Case) -> Try:
         left = self._left_s()
@@ -113,7 +124,7 @@ class Tries:
         with open(log, "ab") as errors:
             status = run_command(
                 command, ROOT, seconds=left, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
-                environment={"CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+                environment=surroundings(),
             )  # fmt: skip
         if status is None:
             raise OutOfTime

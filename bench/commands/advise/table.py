@@ -1,13 +1,14 @@
 """The answer for people: a ranked table and one sentence."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rich.text import Text
 
 from bench.case import Case
-from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, largest, sized
+from bench.commands.advise.largest import largest_of
 from bench.methods.registry import methods
+from bench.record.budget import tokens_of, tokens_per_s
 from bench.record.numbers import with_interval, with_span
 from bench.record.shortlist import Option, Over, sentence, shortlist, verdicts
 from bench.record.stats import Estimate
@@ -72,35 +73,48 @@ def layers_of(trainable_layers: str) -> str:
     return f"the top {trainable_layers} blocks" if trainable_layers.isdigit() else trainable_layers
 
 
-def answer_table(found: Found, price: float | None, narrow: bool = False) -> PlainTable:
-    """Ranked lines, the fastest first; below them what has no time. narrow: intervals and heads in lines of their
-    own."""
-    shown, per, end = found.shown, found.pass_, "\n" if narrow else " "
+def answer_tables(found: Found, price: float | None, narrow: bool = False) -> list[PlainTable]:
+    """Ranked lines, the fastest first; below them what has no time. narrow: in two tables, the second of memory and
+    price, with intervals in lines of their own."""
+    shown, per, lost = found.shown, found.pass_, [(name_of(case), why) for case, why in found.lost]
     rooms = [found.rooms.get(o.case, Room()) for o in shown]
-    axes = ("batch", "seq") if any(r.batch is not None or r.seq is not None for r in rooms) else ()
-    heads = {"batch": f"largest{end}batch", "seq": f"largest{end}length"}
-    numbers = [f"{per} ms", "tokens/s", f"peak{end}GiB", *(heads[axis] for axis in axes)]
-    numbers += [*[f"price of{end}1M tokens"] * (price is not None), f"ratio to{end}Full-FT"]
-    table = plain_table(("training", *numbers, "verdict"), right=numbers, wrap=("verdict",))
-    for option, room, verdict in zip(shown, rooms, verdicts(shown, found.over), strict=True):
-        words = [found.write(option.ms), f"{rate(option):,.0f}", peak(option), *(room.cell(axis) for axis in axes)]
-        words += [] if price is None else [f"{cost(option, price):.3g}"]
-        words += [found.write(option.ratio) if option.ratio else "1" if option.is_baseline else "not known"]
-        words = [w.replace(" [", "\n[").replace(" (", "\n(") if narrow else w for w in words]
-        table.add_row(option.name, *map(Text, words), verdict)
-    for case, why in found.lost:
-        table.add_row(name_of(case), *[""] * len(numbers), why)
+    words: dict[str, list[str]] = {
+        f"{per} ms": [found.write(o.ms) for o in shown],
+        "tokens/s": [f"{rate(o, per):,.0f}" for o in shown],
+    }
+    ratios = [found.write(o.ratio) if o.ratio else "1" if o.is_baseline else "not known" for o in shown]
+    ends = {"ratio to Full-FT": ratios, "verdict": verdicts(shown, found.over)}
+    budget = {"peak GiB": [peak(o) for o in shown]}
+    if any(r.batch is not None or r.seq is not None for r in rooms):
+        budget |= {f"largest {n}": [r.cell(axis) for r in rooms] for n, axis in (("batch", "batch"), ("length", "seq"))}
+    if price is not None:
+        budget["price of 1M tokens"] = [f"{cost(o, per, price):.3g}" for o in shown]
+    names = [o.name for o in shown]
+    if not narrow:
+        return [_table(names, words | budget | ends, lost)]
+    broken = {head: [w.replace(" [", "\n[").replace(" (", "\n(") for w in column] for head, column in words.items()}
+    broken |= {"ratio to Full-FT": [w.replace(" [", "\n[").replace(" (", "\n(") for w in ratios]}
+    return [_table(names, broken | {"verdict": ends["verdict"]}, lost), _table(names, budget, ())]
+
+
+def _table(names: Sequence[str], columns: Mapping[str, Sequence[str]], lost: Sequence[tuple[str, str]]) -> PlainTable:
+    """lost: names without numbers, each with the last column's word."""
+    table = plain_table(("training", *columns), right=[*columns.keys() - {"verdict"}], wrap=("verdict",))
+    for name, *cells in zip(names, *columns.values(), strict=True):
+        table.add_row(name, *map(Text, cells))
+    for name, why in lost:
+        table.add_row(name, *[""] * (len(columns) - 1), why)
     return table
 
 
-def rate(option: Option) -> float:
+def rate(option: Option, pass_: str) -> float:
     """Tokens a second."""
-    return 1e3 * option.case.tokens / option.ms.value
+    return tokens_per_s(option.ms, tokens_of(option.case, pass_)).value
 
 
-def cost(option: Option, price: float) -> float:
+def cost(option: Option, pass_: str, price: float) -> float:
     """Of a million tokens, at that price of an hour."""
-    return price / 3600 * 1e6 / rate(option)
+    return price / 3600 * 1e6 / rate(option, pass_)
 
 
 def peak(option: Option) -> str:
@@ -116,13 +130,11 @@ def room_by_formula(case: Case, limit: int | None) -> Room:
     if limit is None or need(case, step=True).about is None:
         return Room()
 
-    def fits(axis: str) -> Callable[[int], bool]:
-        return lambda n: (need(sized(case, axis, n), step=True).about or 0) <= limit
+    def fits(sized: Case) -> bool:
+        return (need(sized, step=True).about or 0) <= limit
 
-    longest = min(case.shape.max_positions if case.shape else MOST_SEQ, MOST_SEQ)
-    seq = largest(fits("seq"), min(case.seq, longest), longest, min(GRAIN, case.seq))
-    batch = largest(fits("batch"), case.batch, MOST_BATCH)
-    return Room(batch, seq, estimated=True, too_small=not fits("batch")(case.batch))
+    sizes = (largest_of(case, axis, fits) for axis in ("batch", "seq"))
+    return Room(*sizes, estimated=True, too_small=not fits(case))
 
 
 def barred(found: Found, limit: int | None) -> Found:

@@ -13,7 +13,7 @@ import psutil
 from bench.case import Case
 from bench.case.clocks import clocks_of
 from bench.case.schema import BASELINE, Status
-from bench.commands.advise.largest import GRAIN, MOST_BATCH, MOST_SEQ, AtLeast, OutOfTime, Tries
+from bench.commands.advise.largest import AtLeast, OutOfTime, Tries
 from bench.commands.advise.request import Asked, Kinds
 from bench.commands.advise.table import GIB, Found, Room, name_of, room_by_formula
 from bench.devices import Device
@@ -99,12 +99,11 @@ class Timed:
 
     @staticmethod
     def _room(case: Case, tries: Tries) -> Room:
-        longest = min(case.shape.max_positions if case.shape else MOST_SEQ, MOST_SEQ)
         found: dict[str, int] = {}
         cut = []
-        for axis, most, grain in (("batch", MOST_BATCH, 1), ("seq", longest, min(GRAIN, case.seq))):
+        for axis in ("batch", "seq"):
             try:
-                found[axis] = tries.largest(case, axis, most, grain)
+                found[axis] = tries.largest(case, axis)
             except AtLeast as e:
                 found[axis] = e.value
                 cut.append(axis)
@@ -154,7 +153,7 @@ class Timed:
         """Raises KeyboardInterrupt, and UserError where the run could not begin."""
         left = self._left()
         say(f"Measuring at most {duration(left)}: {', '.join(map(name_of, cases))}")
-        command = [sys.executable, "-m", "bench", "run", *request.words, "--gpu", self._asked.gpu]
+        command = [sys.executable, "-m", "bench", "run", *request.words, "--gpu", self._device.key]
         base = [c for c in self.plan(request).cases if c.method == BASELINE and c.trainable_layers == "all"]
         ids = dict.fromkeys(c.case_id for c in [*base, *cases])  # what is measured already stands beside the others
         command += ["--out", str(self.folder), "--where", f"case_id={','.join(ids)}"]
@@ -170,9 +169,8 @@ class Timed:
         rows = [r for r in {key_of(r): r for r in known}.values() if r["case_id"] in ids]
         repeats = repeats_of(rows, read_samples(self.folder)[0] if rows else [])
         clock = clocks_of(plan.clocks[0])[0]
-        base = next((c for c in plan.cases if c.method == BASELINE and (c.case_id, "step", clock) in repeats), None)
-        whole = base is not None or any(key[1] == "step" for key in repeats)
-        pass_ = "step" if whole else "forward-backward"
+        pass_ = "step" if any(key[1] == "step" for key in repeats) else "forward-backward"
+        base = next((c for c in plan.cases if c.method == BASELINE and (c.case_id, pass_, clock) in repeats), None)
 
         def over(case: Case, other: Case) -> Estimate | None:
             ours, theirs = (repeats.get((c.case_id, pass_, clock)) for c in (case, other))

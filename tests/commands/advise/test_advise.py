@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from bench.commands.advise import advise
+from bench.commands.advise import advise, timed
 from bench.commands.advise.request import SWEEP, Asked
+from bench.devices import Device
+from bench.errors import UserError
 from bench.predict.predicted import Host
 from bench.sweeps.of_model import ModelRequest
 from tests.commands.advise.tiny import TINY
@@ -127,6 +129,22 @@ def test_bad_requests_are_told_in_a_line(
     done = cli("advise", *options.split())
     assert done.returncode == 2 and told in done.stderr, done.stderr
     assert done.stdout == "" and not [*tmp_path.iterdir()], "nothing was begun"
+
+
+def test_a_gpu_that_is_here_is_measured_by_its_key_however_it_was_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Asked(ModelRequest("tinyllama", sweep=SWEEP), "a100-80gb-pcie", out=tmp_path / "out")
+    commands: list[list[str]] = []
+
+    def refuse(command: list[str], *_: Any, **__: Any) -> int:
+        commands.append(command)
+        return 2
+
+    monkeypatch.setattr(timed, "run_command", refuse)
+    with pytest.raises(UserError, match="could not begin"):
+        timed.Timed(asked, Device("a100", "NVIDIA A100 80GB PCIe", 0, "GPU-1", memory_mib=81920)).find(asked.model)
+    assert commands[0][commands[0].index("--gpu") + 1] == "a100"  # which is what `bench run` knows it by
 
 
 @pytest.mark.slow
