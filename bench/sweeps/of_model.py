@@ -11,7 +11,7 @@ from bench.case.case import LARGEST
 from bench.case.names import plain_name, short_name
 from bench.case.schema import BASELINE, PRECISIONS
 from bench.case.shapes import ModelShape, known_name, model_shape, trainable_blocks
-from bench.errors import UserError, one_of, short
+from bench.errors import UserError, listed, one_of, short
 from bench.methods.registry import methods
 from bench.sweeps.expand import Plan, Request, make_plan
 from bench.sweeps.file import SweepFile, sweep_names
@@ -87,13 +87,19 @@ def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = ()) -
             axes[name] = [value] if isinstance(value, str) else list(value)
     _check(request, shape, on_cpu)
     asked = Request(
-        change=lambda file: _changed(file, request, axes, shape),
+        change=lambda file: _changed(file, request, axes, shape, on_cpu),
         words=request.words,
         flags={name: f"--{name.replace('_', '-')}" for name in (*axes, "targets", "rank", "dropout")},
         name=short_name(model),
         text=_text,
     )
-    return make_plan(request.sweep, on_cpu, where, asked)
+    plan = make_plan(request.sweep, on_cpu, where, asked)
+    if all(c.model is None for c in plan.cases):
+        raise UserError(
+            f"--model: the sweep {request.sweep} measures nothing of a model, but"
+            f" {listed(list(dict.fromkeys(c.subject for c in plan.cases)))}. Name another sweep, or none."
+        )
+    return plan
 
 
 def plan_of(asked: str | ModelRequest, on_cpu: bool, where: Sequence[str] = ()) -> Plan:
@@ -141,7 +147,9 @@ def _check(request: ModelRequest, shape: ModelShape, on_cpu: bool) -> None:
             )
 
 
-def _changed(file: SweepFile, request: ModelRequest, axes: dict[str, list[Any]], shape: ModelShape) -> SweepFile:
+def _changed(
+    file: SweepFile, request: ModelRequest, axes: dict[str, list[Any]], shape: ModelShape, on_cpu: bool
+) -> SweepFile:
     """The sweep with the model, sizes, methods and adapters asked for."""
     named = list(dict.fromkeys(entry.method[0] for entry in file.methods))
     wanted = {*_words("--method", request.method, named), BASELINE}
@@ -159,17 +167,26 @@ def _changed(file: SweepFile, request: ModelRequest, axes: dict[str, list[Any]],
             more["impl"] = [i for i in impls if i in method.impls]
         if entry.method[0] in wanted and more.get("impl") != []:
             entries.append(entry.model_copy(update=more))
-    fit = lambda part: part.model_copy(update=axes | _fitting(part, axes, shape))  # noqa: E731
-    cpu = file.cpu.model_copy(update={"axes": fit(file.cpu.axes)})
+    instead = on_cpu and file.cpu.axes.seq is not None  # the lengths that are measured are those under cpu
+    part = file.cpu.axes if instead else file.axes
+    fitting = _fitting(part.seq, axes, shape)
+    cpu = file.cpu.model_copy(update={"axes": file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))})
     description = f"The methods of {request.sweep}: {' '.join(request.words)}"
-    return file.model_copy(update={"description": description, "axes": fit(file.axes), "methods": entries, "cpu": cpu})
+    return file.model_copy(
+        update={
+            "description": description,
+            "axes": file.axes.model_copy(update=axes | ({} if instead else fitting)),
+            "methods": entries,
+            "cpu": cpu,
+        }
+    )
 
 
-def _fitting(part: Any, axes: Collection[str], shape: ModelShape) -> dict[str, list[int]]:
+def _fitting(lengths: Sequence[int] | None, axes: Collection[str], shape: ModelShape) -> dict[str, list[int]]:
     """The sweep's own lengths that the model allows, where none were given."""
-    if "seq" in axes or part.seq is None:
+    if "seq" in axes or lengths is None:
         return {}
-    fitting = [n for n in part.seq if n <= shape.longest]
+    fitting = [n for n in lengths if n <= shape.longest]
     if not fitting:
         raise UserError(f"--seq: {shape.name} allows {shape.longest} tokens at most. Give a length up to that.")
     return {"seq": fitting}
