@@ -133,8 +133,8 @@ def room_by_formula(case: Case, limit: int | None) -> Room:
     def fits(sized: Case) -> bool:
         return (need(sized, step=True).about or 0) <= limit
 
-    sizes = (largest_of(case, axis, fits) for axis in ("batch", "seq"))
-    return Room(*sizes, estimated=True, too_small=not fits(case))
+    batch, seq = (largest_of(case, axis, fits) for axis in ("batch", "seq"))
+    return Room(batch, seq, estimated=True, too_small=not fits(case))
 
 
 def barred(found: Found, limit: int | None) -> Found:
