@@ -168,7 +168,9 @@ class Case:
     def training(self) -> str:
         """How it trains, for people: 'lora/eager r8 upper-1/2'."""
         rank = "" if self.rank is None else f" r{self.rank}"
-        layers = f" top-{self.trainable_layers}" if self.trainable_layers.isdigit() else f" {self.trainable_layers}"
+        layers = (
+            f" top-{self.trainable_layers}" if str(self.trainable_layers).isdigit() else f" {self.trainable_layers}"
+        )
         upper = "" if self.trainable_layers == "all" else layers
         return f"{self.method}/{self.impl}{rank}{upper}"
 
