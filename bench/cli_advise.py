@@ -37,7 +37,7 @@ def advise(
         str | None, name_option(help="Choose layers: as many top blocks as train at most so many values: 20M.")
     ] = None,
     out: Annotated[
-        Path | None, path_option(help="Folder of what is measured; default results/<key>/advise-<model>.")
+        Path | None, path_option(help="Folder of what is measured; default results/<key>/<model>-advise.")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure anew what is in the record.")] = False,
 ) -> None:
