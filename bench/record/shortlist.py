@@ -125,7 +125,7 @@ def sentence(
         said += f": {listed(ratios)} times {base.name}'s {of}"
     told = [said]
     if peft and peft.usable and peft not in first and (slower := over(peft.case, best.case)):
-        told.append(f"{peft.name}, which most people have, took {write(slower)} times as long")
+        told.append(f"{peft.name}, which most people have, took {write(slower)} times as long as {best.name}")
     elif peft and not peft.tells:
         told.append(f"{peft.name}, which most people have, is too noisy to compare")
     told += [

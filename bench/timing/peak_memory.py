@@ -4,6 +4,8 @@ from typing import Any
 
 from bench.timing.base import Timed
 
+FULL = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
 
 def peak_mib(work: Timed, device: Any, step: bool = False) -> float | None:
     """Peak of the CUDA allocator in MiB over one forward and backward, weights included; with `step` over a whole
@@ -29,13 +31,13 @@ def peak_mib(work: Timed, device: Any, step: bool = False) -> float | None:
 
 
 def out_of_memory(e: BaseException) -> bool:
-    """Whether an error says so. torch's CPU allocator raises a plain RuntimeError; its text is all there is to go
-    by."""
+    """Whether an error says so. torch's CPU allocator and a cuBLAS without room for its workspace raise a plain
+    RuntimeError; its text is all there is to go by."""
     import torch
 
     if isinstance(e, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(e, RuntimeError) and "DefaultCPUAllocator" in str(e)
+    return isinstance(e, RuntimeError) and any(word in str(e) for word in FULL)
 
 
 def brief(e: BaseException) -> str:

@@ -38,7 +38,7 @@ def test_the_winner_what_people_have_and_memory_are_named() -> None:
     assert first == ["PaCA triton"]
     assert said == (
         "PaCA triton is the fastest: 0.8000 [0.7920, 0.8080] times Full-FT eager's forward-backward. "
-        "LoRA peft-fp32, which most people have, took 1.875 [1.856, 1.894] times as long. "
+        "LoRA peft-fp32, which most people have, took 1.875 [1.856, 1.894] times as long as PaCA triton. "
         "LoRA triton, the fastest LoRA, took 0.9500 [0.9405, 0.9595] times Full-FT eager's. "
         "Peak memory: PaCA triton 11 GiB, Full-FT eager 24 GiB and LoRA peft-fp32 14 GiB."
     )

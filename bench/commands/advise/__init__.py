@@ -9,14 +9,14 @@ from dataclasses import replace
 
 from bench.again import to_go_on
 from bench.case import Case
-from bench.commands.advise.layers import TIMED, Pair, kinds, layers_sentence, layers_table, most_blocks, pairs
+from bench.commands.advise.layers import TIMED, Pair, inside, kinds, layers_sentence, layers_table, most_blocks, pairs
 from bench.commands.advise.predicted import Forecast
 from bench.commands.advise.request import Asked
 from bench.commands.advise.table import Found, answer, answer_tables, barred
 from bench.commands.advise.timed import Timed
 from bench.commands.predict.command import measured_host_cost, trace_case
-from bench.devices import ELSEWHERE, choose_any, gpus
-from bench.errors import UserError
+from bench.devices import ELSEWHERE, Device, choose_any, gpus
+from bench.errors import UserError, shell_line
 from bench.predict.boards import board, boards
 from bench.predict.ops import Trace
 from bench.predict.predicted import Host
@@ -26,6 +26,7 @@ from bench.sweeps.expand import Plan
 from bench.terminal import output, say
 
 WIDE = 150  # columns that the whole table takes
+TRIED = 3  # counts of blocks that are timed, from the one that the line gives downwards
 Source = Timed | Forecast
 Tracer = Callable[[Case, bool], Trace]
 
@@ -44,7 +45,8 @@ def advise(asked: Asked, tracer: Tracer = trace_case, host: Callable[[], Host] =
             _check(asked, plan)
             found = source.find(asked.model)
             if not found.options:
-                raise UserError(_nothing(asked, found))
+                say(_nothing(asked, found))
+                return 1
             found = source.with_peaks(barred(replace(found, rooms=source.rooms(found)), source.limit))
             _show(asked, plan, source, found)
             if asked.chooses_layers:
@@ -56,16 +58,20 @@ def advise(asked: Asked, tracer: Tracer = trace_case, host: Callable[[], Host] =
 
 
 def _source(asked: Asked, tracer: Tracer, host: Callable[[], Host]) -> Source:
-    here, known = gpus(), boards()
-    if asked.gpu in known and asked.gpu not in [d.key for d in here]:
-        return Forecast(asked, board(asked.gpu), host(), tracer)
-    device = choose_any(asked.gpu, here)
-    if device.index == ELSEWHERE:
+    try:
+        device: Device | None = choose_any(asked.gpu, gpus())
+    except UserError:  # gpus.yaml has no such board, with which one may be predicted all the same
+        device = None
+        if asked.gpu not in boards():
+            raise
+    if device is not None and device.index != ELSEWHERE:
+        return Timed(asked, device)
+    if asked.gpu not in boards():
         raise UserError(
             f"--gpu {asked.gpu}: it is not on this machine, and nothing is known to predict for it by. Predicted can be"
-            f" {', '.join(known)}."
+            f" {', '.join(boards())}."
         )
-    return Timed(asked, device)
+    return Forecast(asked, board(asked.gpu), host(), tracer)
 
 
 def _check(asked: Asked, plan: Plan) -> None:
@@ -100,7 +106,8 @@ def _show(asked: Asked, plan: Plan, source: Source, found: Found) -> None:
     console.print(lead + (told or no_answer(found)), soft_wrap=True)
     console.print(unknown(found, source, asked), soft_wrap=True)
     if source.folder is not None:
-        say(f"The record: {source.folder}")
+        why = shell_line(["python", "-m", "bench", "why", str(source.folder)])
+        say(f"The record: {source.folder}. Why times differ: {why}")
 
 
 def no_answer(found: Found) -> str:
@@ -137,9 +144,13 @@ def _show_layers(asked: Asked, plan: Plan, source: Source, found: Found) -> None
     case = next(o.case for o in timed.options if o.case.method == "paca")
     times = {p.blocks: p.paca.ms.value for p in pairs(timed, blocks) if p.paca}
     count, bound = most_blocks(replace(case, trainable_layers="all"), times, asked, source.limit)
-    if count and count not in times:
-        layers = (*TIMED, str(count))
-        timed = source.find(replace(asked.model, trainable_layers=layers), chosen)
+    layers: tuple[str, ...] = TIMED
+    for n in range(count, max(count - TRIED, 0), -1):  # a time may lie above the line
+        if n not in times:
+            layers = (*layers, str(n))
+            timed = source.find(replace(asked.model, trainable_layers=layers), chosen)
+        if any(p.paca and p.blocks == n and inside(p.paca, asked) for p in pairs(timed, blocks)):
+            break
     shown: list[Pair] = pairs(source.with_peaks(timed), blocks)
     console.print()
     console.print(layers_table(shown, timed, asked))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from rich.text import Text
 
 from bench.case import Case
-from bench.commands.advise.largest import largest_of
+from bench.commands.advise.largest import MOST_BATCH, largest_of
 from bench.methods.registry import methods
 from bench.record.budget import tokens_of, tokens_per_s
 from bench.record.numbers import with_interval, with_span
@@ -35,7 +35,8 @@ class Room:
         value: int | None = getattr(self, axis)
         if value is None:
             return "not known"
-        return f"{'~' if self.estimated else '>= ' if axis in self.at_least else ''}{value}"
+        open_ended = axis in self.at_least or (axis, value) == ("batch", MOST_BATCH)
+        return f"{'>= ' if open_ended else '~' if self.estimated else ''}{value}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def answer_tables(found: Found, price: float | None, narrow: bool = False) -> li
     }
     ratios = [found.write(o.ratio) if o.ratio else "1" if o.is_baseline else "not known" for o in shown]
     ends = {"ratio to Full-FT": ratios, "verdict": verdicts(shown, found.over)}
-    budget = {"peak GiB": [peak(o) for o in shown]}
+    tried = any(o.gib is not None for o in shown)  # what was measured stands beside no estimate
+    budget = {"peak GiB": [peak(o, estimate=not tried) for o in shown]}
     if any(r.batch is not None or r.seq is not None for r in rooms):
         budget |= {f"largest {n}": [r.cell(axis) for r in rooms] for n, axis in (("batch", "batch"), ("length", "seq"))}
     if price is not None:
@@ -117,12 +119,12 @@ def cost(option: Option, pass_: str, price: float) -> float:
     return price / 3600 * 1e6 / rate(option, pass_)
 
 
-def peak(option: Option) -> str:
-    """Peak memory in GiB; ~ before an estimate by closed form."""
+def peak(option: Option, estimate: bool = True) -> str:
+    """Peak memory in GiB; where it was not measured, by closed form, with ~ before it."""
     if option.gib is not None:
         return f"{option.gib:.3g}"
-    estimate = need(option.case, step=True).about
-    return "not known" if estimate is None else f"~{estimate / GIB:.3g}"
+    about = need(option.case, step=True).about if estimate else None
+    return "not known" if about is None else f"~{about / GIB:.3g}"
 
 
 def room_by_formula(case: Case, limit: int | None) -> Room:

@@ -14,7 +14,7 @@ from bench.case import Case
 from bench.case.clocks import clocks_of
 from bench.case.schema import BASELINE, Status
 from bench.commands.advise.largest import AtLeast, OutOfTime, Tries
-from bench.commands.advise.request import Asked, Kinds
+from bench.commands.advise.request import SWEEP, Asked, Kinds
 from bench.commands.advise.table import GIB, Found, Room, name_of, room_by_formula
 from bench.devices import Device
 from bench.errors import UserError
@@ -56,6 +56,14 @@ class Timed:
         plan = self.plan(asked.model)
         default = results_folder(Path("results") / device.key, folder_name(plan))
         self.folder: Path | None = usable("--out", asked.out or default)
+        self._check_folder(self.folder)
+
+    @staticmethod
+    def _check_folder(folder: Path) -> None:
+        """Raises UserError for the record of another sweep, which a new environment would have set aside."""
+        runs = read_run(folder).get("invocations") or [{}]
+        if (name := (runs[-1].get("sweep") or {}).get("name", SWEEP)) != SWEEP:
+            raise UserError(f"--out {folder}: it holds a record of sweep {name}. Pass a folder of its own to advise.")
 
     def plan(self, request: ModelRequest) -> Plan:
         return model_plan(request, self._device.is_cpu)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from bench.case.schema import SCHEMA
 from bench.commands.advise import advise, timed
 from bench.commands.advise.request import SWEEP, Asked
 from bench.devices import Device
@@ -145,6 +146,21 @@ def test_a_gpu_that_is_here_is_measured_by_its_key_however_it_was_named(
     with pytest.raises(UserError, match="could not begin"):
         timed.Timed(asked, Device("a100", "NVIDIA A100 80GB PCIe", 0, "GPU-1", memory_mib=81920)).find(asked.model)
     assert commands[0][commands[0].index("--gpu") + 1] == "a100"  # which is what `bench run` knows it by
+
+
+def test_a_record_of_another_sweep_is_left_alone(cli: Cli, tmp_path: Path) -> None:
+    run = {"schema": SCHEMA, "run_id": "x", "gpu": "other", "invocations": [{"sweep": {"name": "table1"}}]}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    done = cli("advise", "--model", "tinyllama", "--gpu", "cpu", "--batch", "1", "--seq", "16", "--out", tmp_path)
+    assert done.returncode == 2 and "it holds a record of sweep table1" in done.stderr
+    assert [*tmp_path.iterdir()] == [tmp_path / "run.json"]
+
+
+def test_no_time_is_no_answer(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    done = cli("advise", "--model", tmp_path / "tiny.json", "--gpu", "cpu", "--batch", "1", "--seq", "16", "--time",
+               "1s", "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 1 and "No time was found" in done.stderr and not done.stdout
 
 
 @pytest.mark.slow
