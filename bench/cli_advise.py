@@ -44,8 +44,8 @@ def advise(
     """Which way of training to use for a model: at most eight ranked lines, and a sentence.
 
     Measured is what the record does not have, the most informative first; for a GPU that is not here all is predicted,
-    and says so. Exit status: 0 an answer; 1 none, because the intervals are too wide, nothing fits or no time was left; 2 the request
-    cannot be carried out; 130 interrupted, to go on with the same command.
+    and says so. Exit status: 0 an answer; 1 none, because the intervals are too wide, nothing fits or the time was
+    over; 2 the request cannot be carried out; 130 interrupted, to go on with the same command.
     """
     from bench.commands.advise import advise as advise_on
     from bench.commands.advise.request import SWEEP, Asked, bytes_of, count_of, number_of
