@@ -31,6 +31,11 @@ def tokens_per_s(time_ms: Estimate, tokens: int) -> Estimate:
     return time_ms.inverse().times(1e3 * tokens)
 
 
+def cost_of_million(time_ms: Estimate, tokens: int, price: float) -> Estimate:
+    """Of a million tokens, where so many take that time; price: of an hour."""
+    return time_ms.times(price / 3.6e6 * 1e6 / tokens)
+
+
 def utilization(time_ms: Estimate, flops: float, peak_tflops: float) -> Estimate:
     """Model FLOPs utilization of a time above zero, as a share of the peak."""
     return time_ms.inverse().times(flops / 1e9 / peak_tflops)

@@ -5,7 +5,7 @@ The fastest of each method stands in the list, Full-FT, and what most people hav
 not tell apart is a tie, and what they tell nothing of is not told at all.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.case import Case
@@ -50,10 +50,17 @@ class Option:
 def shortlist(options: Sequence[Option], most: int = MOST) -> list[Option]:
     """At most so many, the fastest first: the fastest of each method, Full-FT, PEFT's, and then whatever is fast."""
     by_time = sorted(options, key=lambda o: o.ms.value)
-    first = {o.case.method: o for o in reversed(by_time)}
-    wanted = [*filter(None, [baseline(options), of_peft(options)]), *first.values(), *by_time]
+    wanted = [*filter(None, [baseline(options), of_peft(options)]), *fastest_of_each(options).values(), *by_time]
     kept = set(map(id, list({id(o): o for o in wanted}.values())[:most]))
     return [o for o in by_time if id(o) in kept]
+
+
+def fastest_of_each(options: Iterable[Option]) -> dict[str, Option]:
+    """The fastest of each method, by its name; the fastest method first."""
+    found: dict[str, Option] = {}
+    for option in sorted(options, key=lambda o: o.ms.value):
+        found.setdefault(option.case.method, option)
+    return found
 
 
 def baseline(options: Sequence[Option]) -> Option | None:
@@ -130,17 +137,10 @@ def sentence(
         told.append(f"{peft.name}, which most people have, is too noisy to compare")
     told += [
         f"{o.name}, the fastest {o.name.split()[0]}, took {write(o.ratio)} times {base.name}'s"
-        for o in _fastest_of_others(options, first)
-        if base and o.ratio and o is not peft
+        for method, o in fastest_of_each(o for o in options if o.usable).items()
+        if base and o.ratio and o is not peft and method not in {led.case.method for led in first}
     ]
     return ". ".join([*told, *_memory(first, base, peft)]) + "."
-
-
-def _fastest_of_others(options: Sequence[Option], first: Sequence[Option]) -> list[Option]:
-    """Of each method that is not among the first, its fastest."""
-    led = {o.case.method for o in first}
-    left = sorted((o for o in options if o.usable and o.case.method not in led), key=lambda o: o.ms.value)
-    return list({o.case.method: o for o in reversed(left)}.values())[::-1]
 
 
 def _memory(first: Sequence[Option], base: Option | None, peft: Option | None) -> list[str]:

@@ -38,7 +38,7 @@ def throughput(panel: Panel, case: Case, pass_: str) -> Throughput | None:
         return None
     peak, flops = peak_tflops(results.folder, case), results.get_work(case, pass_).flops
     mfu = budget.utilization(cell.time, flops, peak[0]).times(100) if flops and peak else None
-    cost = cell.time.times(results.price / 3.6e6 * 1e6 / tokens) if results.price else None
+    cost = budget.cost_of_million(cell.time, tokens, results.price) if results.price else None
     energy = None if cell.energy_j is None else cell.energy_j / 1e3 * 1e6 / tokens
     steps = steps_of(results.examples, case.batch, case.micro_steps if pass_ == "step" else 1)
     epoch = cell.time.times(steps / 3.6e6) if case.level == "model" else None

@@ -7,7 +7,7 @@ from bench.case.schema import BASELINE
 from bench.errors import listed
 from bench.methods.registry import methods
 from bench.record.numbers import with_interval
-from bench.record.shortlist import Option, Over, leaders, sentence, shortlist
+from bench.record.shortlist import Option, Over, fastest_of_each, leaders, sentence, shortlist
 from bench.record.stats import RATIO_NOISY, Estimate
 from plots.data.labels import distinct, method_label, shape_word
 from plots.data.panels import Panel
@@ -49,7 +49,8 @@ def causes(panels: Sequence[Panel]) -> list[str]:
     panel = answer_panel(panels)
     if panel is None:
         return []
-    return [words for tell in (_cause, _on_a_cpu) for case in chosen(panel) if (words := tell(panel, case))]
+    cases = chosen(panel)
+    return [words for tell in (_cause, _on_a_cpu) for case in cases if (words := tell(panel, case))]
 
 
 def answer_panel(panels: Sequence[Panel]) -> Panel | None:
@@ -131,8 +132,8 @@ def _over(panel: Panel) -> Over:
 
 def chosen(panel: Panel) -> list[Case]:
     """The cases that the headline tells of: the fastest of each method but Full-FT."""
-    fastest = {o.case.method: o.case for o in reversed(shortlist(choice(panel)[0])) if o.tells}
-    return [fastest[m] for m in methods() if m in fastest and m != BASELINE]
+    fastest = fastest_of_each(o for o in shortlist(choice(panel)[0]) if o.tells)
+    return [fastest[m].case for m in methods() if m in fastest and m != BASELINE]
 
 
 def _said(panel: Panel) -> str:

@@ -16,7 +16,7 @@ from bench.case.shapes import trainable_blocks
 from bench.commands.advise.request import Asked
 from bench.commands.advise.table import GIB, Found, layers_of
 from bench.methods.registry import trainable_params
-from bench.record.shortlist import Option
+from bench.record.shortlist import Option, fastest_of_each
 from bench.roofline.memory import need, size_text
 from bench.terminal import PlainTable, plain_table
 
@@ -34,8 +34,8 @@ class Pair:
 
 def kinds(found: Found) -> list[tuple[str, str]]:
     """(method, impl) of the fastest PaCA and the fastest LoRA."""
-    fastest = {o.case.method: o.case for o in sorted(found.options, key=lambda o: -o.ms.value)}
-    return [(m, fastest[m].impl) for m in ("paca", "lora") if m in fastest]
+    fastest = fastest_of_each(found.options)
+    return [(m, fastest[m].case.impl) for m in ("paca", "lora") if m in fastest]
 
 
 def pairs(found: Found, blocks: int) -> list[Pair]:

@@ -8,7 +8,7 @@ from rich.text import Text
 from bench.case import Case
 from bench.commands.advise.largest import MOST_BATCH, largest_of
 from bench.methods.registry import methods
-from bench.record.budget import tokens_of, tokens_per_s
+from bench.record.budget import cost_of_million, tokens_of, tokens_per_s
 from bench.record.numbers import with_interval, with_span
 from bench.record.shortlist import Option, Over, sentence, shortlist, verdicts
 from bench.record.stats import Estimate
@@ -116,7 +116,7 @@ def rate(option: Option, pass_: str) -> float:
 
 def cost(option: Option, pass_: str, price: float) -> float:
     """Of a million tokens, at that price of an hour."""
-    return price / 3600 * 1e6 / rate(option, pass_)
+    return cost_of_million(option.ms, tokens_of(option.case, pass_), price).value
 
 
 def peak(option: Option, estimate: bool = True) -> str:

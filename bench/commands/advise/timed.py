@@ -24,7 +24,7 @@ from bench.predict.boards import boards
 from bench.record.environment import ROOT
 from bench.record.ratios import ratio_over, repeats_of
 from bench.record.read import read_kept_rows, read_run, read_samples
-from bench.record.shortlist import PEFT, Option, Over
+from bench.record.shortlist import Option, Over
 from bench.record.stats import Estimate, generator, measured
 from bench.record.store import key_of
 from bench.roofline.roofline import flops
@@ -40,9 +40,7 @@ CORE_FLOPS = (
     2e11  # a second: no core of today multiplies faster in fp32 (two AVX-512 units, 64 operations a cycle, 3 GHz)
 )
 LEAST_CALLS = 8  # of each pass before there is an interval: check, warm-up and the fewest rounds
-# The impls that tell the most, which are measured first.
-FIRST = {"full": ("eager",), "lora": (*PEFT, "triton"), "paca": ("triton",)}
-FIRST_ON_CPU = {"full": ("eager",), "lora": (*PEFT, "eager"), "paca": ("eager",)}
+FIRST = 4  # ways of training that are measured before the others; the sweep has the most informative first
 
 
 class Timed:
@@ -134,9 +132,8 @@ class Timed:
     def _stages(self, plan: Plan, together: bool = False) -> list[list[Case]]:
         """The cases that can run here, in the order in which they are measured."""
         can = [c for c in plan.cases if unsupported(c, "cpu" if self._device.is_cpu else "cuda") is None]
-        first = FIRST_ON_CPU if self._device.is_cpu else FIRST
-        early = [c for c in can if together or c.impl in first.get(c.method, ())]
-        return [stage for stage in (early, [c for c in can if c not in early]) if stage]
+        first = len(can) if together else FIRST
+        return [stage for stage in (can[:first], can[first:]) if stage]
 
     def _complete(self, plan: Plan, cases: Sequence[Case]) -> bool:
         """Whether the record may hold all of them; `bench run` itself knows whether they are still worth having."""
