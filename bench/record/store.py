@@ -7,7 +7,7 @@ earlier/<run_id>/.
 
 import json
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Record:
         self.folder = folder
         self.run = run
         self.notes: list[str] = []  # what a person should know about how the folder was found
+        self.before_adding: Callable[[], None] = lambda: None  # may raise, and then nothing is written
         self._rows: dict[Key, Row] = {key_of(row): row for row in rows}
 
     @property
@@ -55,6 +56,7 @@ class Record:
 
         Samples go first: a row that is there has its samples. Raises OSError, after undoing what was half written.
         """
+        self.before_adding()
         # An error may name a path that is no Unicode, which nobody could read back.
         rows = [{k: printable(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
         append_json_lines(self.folder / "samples.jsonl", samples)

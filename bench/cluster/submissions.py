@@ -1,0 +1,88 @@
+"""cluster.json: what was submitted from a folder, and as which jobs."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.case.schema import SCHEMA
+from bench.cluster.layout import CLUSTER
+from bench.errors import UserError, short
+from bench.files import replace_file
+from bench.reading import Count, Flag, Number, Object, Plain, Text, fields_of, read_object, shape_of
+
+_SHARD: Any = fields_of(
+    {"number": Count, "tasks": Count, "seconds": Number, "gpu_index": Count, "jobs": list[Text], "left": Text},
+    ("number", "tasks", "jobs"),
+)
+_SUBMISSION: Any = fields_of(
+    {**dict.fromkeys(("plan", "backend", "command", "at", "host", "user", "gpu"), Text), "repeats": Count,
+     "strict": Flag, "options": dict[Text, Plain], "sbatch": dict[Text, Plain], "shards": list[_SHARD]},
+    ("plan", "backend", "command", "host", "user", "repeats", "shards"),
+)  # fmt: skip
+_SHAPE = shape_of({"schema": Count, "submissions": list[_SUBMISSION]}, ("schema", "submissions"))
+
+
+@dataclass
+class ShardJobs:
+    """A shard, and the jobs that were submitted for it, the latest last."""
+
+    number: int
+    tasks: int
+    seconds: float = 0.0  # by estimate
+    gpu_index: int | None = None  # of the GPU that it has on this machine; None where the queue assigns it
+    jobs: list[str] = field(default_factory=list)
+    left: str = ""  # why no further job is submitted for it, once that is so
+
+
+@dataclass
+class Submission:
+    """One `run --on`: what it measures, on what, and its shards."""
+
+    plan: str  # the file
+    backend: str
+    command: str
+    at: str
+    host: str
+    user: str
+    gpu: str
+    repeats: int
+    strict: bool
+    options: Object  # of bench.cluster.backend.Options, but sbatch
+    sbatch: Object
+    shards: list[ShardJobs]
+
+    @property
+    def last_jobs(self) -> list[str]:
+        return [shard.jobs[-1] for shard in self.shards if shard.jobs]
+
+
+def read_submissions(folder: Path) -> list[Submission]:
+    """Those of a folder, the latest last; none where nothing was submitted. Raises UserError for a damaged file."""
+    path = folder / CLUSTER
+    if not path.exists():
+        return []
+    told = read_object(path, _SHAPE)
+    if told["schema"] != SCHEMA:
+        raise UserError(f"{path}: found schema {short(told['schema'])}. This version reads schema {SCHEMA} alone.")
+    known = Submission.__dataclass_fields__
+    found = []
+    for one in told["submissions"]:
+        shards = [
+            ShardJobs(**{k: v for k, v in s.items() if k in ShardJobs.__dataclass_fields__}) for s in one["shards"]
+        ]
+        for shard in shards:
+            shard.left = shard.left or ""
+        values: Object = dict.fromkeys(known) | {k: v for k, v in one.items() if k in known} | {"shards": shards}
+        values |= {
+            "options": values["options"] or {},
+            "sbatch": values["sbatch"] or {},
+            "strict": bool(values["strict"]),
+        }
+        found.append(Submission(**values))
+    return found
+
+
+def write_submissions(folder: Path, submissions: list[Submission]) -> None:
+    told = {"schema": SCHEMA, "submissions": [asdict(s) for s in submissions]}
+    replace_file(folder / CLUSTER, json.dumps(told, indent=1) + "\n")

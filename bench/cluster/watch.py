@@ -1,0 +1,179 @@
+"""Watches the jobs of a submission until all are over, and submits again what was cut off."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+
+from bench.cluster.backend import Backend, JobState, Options, Unreachable
+from bench.cluster.layout import Layout
+from bench.cluster.owner import Owner
+from bench.cluster.progress import ShardRows
+from bench.cluster.shard import Shard
+from bench.cluster.submissions import ShardJobs, Submission, write_submissions
+from bench.errors import UserError
+
+MOST_JOBS = 3  # of one shard in one submission; what the queue itself begins again is not counted
+LAST_LINES = 5  # of a job's log, with a shard that keeps failing
+AGAIN = (
+    "failed",
+    "timeout",
+    "node_fail",
+    "out_of_memory",
+    "preempted",
+)  # ends of jobs after which another is submitted
+
+
+@dataclass
+class Watched:
+    """A shard as it stands."""
+
+    shard: ShardJobs
+    rows: ShardRows
+    state: JobState = field(default_factory=lambda: JobState("pending"))
+    seen: bool = False  # alive, by this process
+    since: float | None = None  # when this process first saw it running
+    before: int = 0  # tasks that were done then
+    settled: bool = False  # nothing more comes of it
+    asked: int = 0  # times that its job was found ended
+
+    @property
+    def open(self) -> int:
+        return self.shard.tasks - self.rows.done
+
+    def word(self) -> str:
+        """How it stands, in a word or two."""
+        if not self.open:
+            return "done"
+        if self.shard.left:
+            return "given up"
+        return self.state.word if not self.state.how else f"{self.state.word}, {self.state.how}"
+
+    def left_s(self, pace: float) -> float:
+        """Seconds to go, by its own pace where it has one. pace: of all, over what was estimated."""
+        done = self.rows.done - self.before
+        if self.since is not None and done > 0:
+            return (monotonic() - self.since) / done * self.open
+        return self.shard.seconds / max(self.shard.tasks, 1) * self.open * pace
+
+
+class Watch:
+    """The shards of a folder's last submission."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        submissions: Sequence[Submission],
+        backend: Backend,
+        options: Options,
+        say: Callable[[str], None],
+        owner: Owner | None = None,
+    ) -> None:
+        """owner: where this process attends to the folder; without, it only looks on."""
+        self._layout, self._submissions, self._backend = layout, list(submissions), backend
+        self._options, self._say, self._owner = options, say, owner
+        self.trouble = ""  # why the states may be old
+        current = self._submissions[-1]
+        plan = layout.read_plan(current.plan)
+        self.shards = [
+            Watched(s, ShardRows(layout, s.number, layout.read_assignment(s.number).tasks, plan.row_keys))
+            for s in current.shards
+        ]
+
+    def until_over(self, show: Callable[["Watch"], None], every_s: float) -> None:
+        """Looks and shows every every_s seconds, until nothing more comes."""
+        while True:
+            self.look()
+            show(self)
+            if all(w.settled for w in self.shards):
+                return
+            sleep(every_s)
+
+    def look(self) -> None:
+        """Brings every shard up to date, and submits again what was cut off."""
+        if self._owner:
+            self._owner.beat()
+        live = [w for w in self.shards if not w.settled]
+        try:
+            states = self._backend.states([w.shard.jobs[-1] for w in live if w.shard.jobs])
+            self.trouble = ""
+        except Unreachable as e:
+            states, self.trouble = {}, str(e)
+        for w in live:
+            w.rows.look()
+            if w.shard.jobs and (state := states.get(w.shard.jobs[-1])):
+                self._take(w, state)
+            elif not w.shard.jobs:  # a submission that was cut off
+                w.settled = True
+
+    def _take(self, w: Watched, state: JobState) -> None:
+        w.state = state
+        if state.word != "ended":
+            w.seen, w.asked = True, 0
+            if state.word == "running" and w.since is None:
+                w.since, w.before = monotonic(), w.rows.done
+            elif state.word == "pending":
+                w.since = None
+            return
+        w.asked += 1
+        if w.open and w.asked < 2:  # its last rows may not be seen here yet
+            return
+        if not w.open:
+            w.settled = True
+        elif (why := self._why_not_again(w)) is not None:
+            w.shard.left, w.settled = why, True
+            self._write()
+            self._say(f"shard {w.shard.number}: {why}; {w.open} of {w.shard.tasks} cases are open")
+        elif self._owner:
+            self._again(w)
+
+    def _why_not_again(self, w: Watched) -> str | None:
+        """Why no further job is submitted for what it has open; None where one is."""
+        how = w.state.how or "ended, the queue does not know how"
+        attempts = self._layout.attempts(w.shard.number)
+        end = self._layout.read_end(attempts[-1]) if attempts else None
+        if w.state.how == "cancelled":
+            return "its job was cancelled"
+        if end and end[0] == 2:
+            return end[1]
+        if not attempts and not self.log(w).exists():
+            return (
+                f"{how}, and has left nothing in {self._layout.folder}: is that on a file system that the nodes share?"
+            )
+        if w.state.how not in AGAIN and not w.seen:
+            return how
+        if len(w.shard.jobs) >= MOST_JOBS:
+            return f"{how}, {len(w.shard.jobs)} times in a row. Its last lines: {self._last_lines(w)}"
+        return None
+
+    def log(self, w: Watched) -> Path:
+        """What the last job of a shard has printed."""
+        return self._backend.log(self._layout.jobs, w.shard.jobs[-1])
+
+    def _last_lines(self, w: Watched) -> str:
+        try:
+            with open(self.log(w), "rb") as file:
+                file.seek(max(0, file.seek(0, 2) - 4096))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return f"none in {self.log(w)}"
+        return " | ".join(line.strip() for line in lines[-LAST_LINES:])
+
+    def _again(self, w: Watched) -> None:
+        payload = Shard(self._layout.folder, w.shard.number, w.shard.gpu_index)
+        try:
+            job = self._backend.submit(self._layout.jobs, [payload], self._options)[0]
+        except UserError as e:
+            w.shard.left, w.settled = f"{w.state.how or 'ended'}, and cannot be submitted again: {e}", True
+            self._write()
+            self._say(f"shard {w.shard.number}: {w.shard.left}")
+            return
+        how, count = w.state.how or "cut off", len(w.shard.jobs) + 1
+        w.shard.jobs.append(job)
+        w.state, w.seen, w.since, w.asked = JobState("pending"), False, None, 0
+        self._write()
+        self._say(f"shard {w.shard.number}: {how}; submitted again as job {job}, {count} of at most {MOST_JOBS} jobs")
+
+    def _write(self) -> None:
+        if self._owner:
+            write_submissions(self._layout.folder, self._submissions)

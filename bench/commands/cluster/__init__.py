@@ -1,0 +1,1 @@
+"""python -m bench run --on slurm|local, and status."""

@@ -1,0 +1,207 @@
+"""python -m bench run --on slurm|local: from its flags to the exit status."""
+
+import os
+import shlex
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from bench.again import command_line, to_go_on
+from bench.cluster.backend import Backend, Options, Unreachable, backend
+from bench.cluster.estimate import prices
+from bench.cluster.layout import CLUSTER, ENVIRONMENT, Layout
+from bench.cluster.owner import Attended, Owner, attend, user
+from bench.cluster.shard import Shard
+from bench.cluster.split import split
+from bench.cluster.submissions import ShardJobs, Submission, read_submissions, write_submissions
+from bench.commands.cluster.attach import follow, gather, status_command
+from bench.commands.cluster.request import Request
+from bench.devices import Device, choose, choose_any, gpus
+from bench.errors import UserError
+from bench.files import EARLIER, complete_move, set_aside
+from bench.folder import usable
+from bench.process import terminate_as_interrupt
+from bench.reading import read_json
+from bench.record.environment import source_hash, tuned_hash
+from bench.record.read import ROWS, RUN
+from bench.record.store import now
+from bench.runner.plan import Task, check_size, exit_status, open_tasks, results_folder
+from bench.runner.summary import closing_lines
+from bench.sweeps.expand import Plan
+from bench.sweeps.of_model import ModelRequest, folder_name, plan_of
+from bench.terminal import duration, print_path, say
+
+SHARD_S = 1800.0  # that a shard takes where --array does not say how many there are
+LEAST_MINUTES, SPARE = 30, 2.0  # of a job's time limit: an estimate may be off by a factor of two
+
+
+def run_on(
+    request: Request,
+    asked: str | ModelRequest,
+    gpu: str,
+    out: Path | None,
+    where: tuple[str, ...],
+    fresh: bool,
+    retry: frozenset[str],
+    repeats: int,
+    strict: bool,
+    threads: int | None,
+    quiet_s: float | None,
+) -> int:
+    """Splits a sweep into shards, submits them, and watches them until they are done; the exit status of `run`.
+
+    Parameters are those of run_sweep. An interrupt detaches: the jobs go on. Raises UserError before anything is
+    submitted.
+    """
+    found = gpus()
+    device = _device(request, gpu, found)
+    plan = plan_of(asked, device.is_cpu, where)
+    if not plan.cases:
+        raise UserError(f"--where {' '.join(where)}: no case is left to measure")
+    check_size(plan, repeats)
+    folder = usable("--out", out or results_folder(Path("results") / device.key, folder_name(plan)))
+    if (folder / ROWS).exists() and not (folder / CLUSTER).exists():
+        raise UserError(
+            f"{folder / ROWS}: this record is of a run without --on. Pass another --out; `python -m bench merge` joins"
+            " both afterwards."
+        )
+    there = backend(request.backend)
+    there.check()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with terminate_as_interrupt(), attend(folder) as owner:
+            layout = Layout(folder.absolute())
+            _refuse_live(layout, there)
+            complete_move(folder)
+            _make_way(layout, fresh)
+            record = gather(layout)
+            tasks = open_tasks(plan, record, repeats, retry, tuned_hash(device))
+            if not tasks:
+                say(f"{plan.name} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
+                for line in closing_lines(plan, record, repeats, {}, ()):
+                    say(line)
+                print_path(folder)
+                return exit_status(plan, record, repeats, strict)
+            local = [d for d in found if d.key == device.key] if request.backend == "local" else []
+            parts, seconds = _shards(request, plan, device, tasks, len(local) or 1, folder)
+            options = _options(request, device, max(seconds))
+            submission = _write_down(layout, request, plan, parts, seconds, local, options, gpu, device, repeats, strict)
+            for shard, part in zip(submission.shards, parts, strict=True):
+                layout.write_assignment(
+                    shard.number, submission.plan, part, gpu=submission.gpu, threads=threads, quiet_s=quiet_s,
+                    command=submission.command, again=to_go_on(),
+                )  # fmt: skip
+            _submit(layout, submission, there, options, owner)
+            told = f"{len(tasks)} of {len(plan.cases) * repeats} cases in {len(parts)} shards"
+            say(f"{plan.name} on {request.backend} into {folder}: {told}, the longest about {duration(max(seconds))}")
+            return follow(layout, there, owner)
+    except Attended as e:
+        raise UserError(f"{folder}: {e.who} attends to this folder. To look on: {status_command(folder)}") from None
+    except OSError as e:
+        raise UserError(f"{e.filename or folder}: {e.strerror}; nothing was submitted") from None
+
+
+def _device(request: Request, gpu: str, found: list[Device]) -> Device:
+    if request.backend == "local":
+        return choose(gpu, found)
+    if gpu == "auto":
+        raise UserError("--gpu auto: where a job will run, nobody knows yet. Name the GPU: --gpu a100, or --gpu cpu.")
+    return choose_any(gpu, found)
+
+
+def _refuse_live(layout: Layout, there: Backend) -> None:
+    """Raises UserError where jobs of an earlier command still measure into the folder."""
+    submissions = read_submissions(layout.folder)
+    if not submissions:
+        return
+    last = submissions[-1]
+    attached = f"To attach: {status_command(layout.folder)}. To cancel them: {status_command(layout.folder)} --cancel"
+    if last.backend != there.name or (last.backend == "local" and last.host != socket.gethostname()):
+        from_there = backend(last.backend)
+        if last.backend == "local" and last.host != socket.gethostname():
+            if len(layout.records()) and all(_is_over(layout, s) for s in last.shards):
+                return
+            raise UserError(f"{layout.folder}: its jobs were started on {last.host}; go on there, or pass another --out")
+        there = from_there
+    try:
+        states = there.states(last.last_jobs)
+    except Unreachable as e:
+        raise UserError(f"{layout.folder}: whether its jobs still run is not known: {e}") from None
+    live = [job for job, state in states.items() if state.word != "ended"]
+    if live:
+        named = ", ".join(live[:4]) + (f" and {len(live) - 4} more" if len(live) > 4 else "")
+        raise UserError(f"{layout.folder}: jobs of {last.user} measure into it: {named}. {attached}")
+
+
+def _is_over(layout: Layout, shard: ShardJobs) -> bool:
+    attempts = layout.attempts(shard.number)
+    return bool(attempts) and layout.read_end(attempts[-1]) is not None
+
+
+def _make_way(layout: Layout, fresh: bool) -> None:
+    """Moves what was measured from other sources, and anything under --fresh, to earlier/."""
+    known = layout.folder / ENVIRONMENT
+    told = read_json(known) if known.exists() else {}
+    before = told.get("source_hash") if isinstance(told, dict) else None
+    other = before is not None and before != source_hash()
+    if not (fresh or other) or not (layout.folder / CLUSTER).exists():
+        return
+    kept = [p for p in layout.folder.iterdir() if p.name != EARLIER and not p.name.startswith(".")]
+    run = read_json(layout.folder / RUN) if (layout.folder / RUN).exists() else {}
+    aside = set_aside(layout.folder, str(run.get("run_id") or "before"), sorted(kept))
+    say(f"{'measured from other sources' if other else 'asked for --fresh'}: the earlier record is in {aside}")
+
+
+def _shards(
+    request: Request, plan: Plan, device: Device, tasks: list[Task], here: int, folder: Path
+) -> tuple[list[list[Task]], list[float]]:
+    """The tasks of each shard, and about how long it takes."""
+    earlier = [p.parent for p in sorted(folder.parent.glob(f"*/{RUN}"))] if folder.parent.is_dir() else []
+    price = prices(plan, device, [*Layout(folder).records(), *earlier])
+    cost = {case: price.seconds(case) for case in dict.fromkeys(case for _, case in tasks)}
+    total = sum(cost[case] for _, case in tasks)
+    wanted = here if request.backend == "local" else request.shards or ceil(total / SHARD_S)
+    parts = split(tasks, wanted, cost.__getitem__)
+    if request.shards and len(parts) < request.shards:
+        say(f"--array {request.shards}: {len(parts)} shards, since what is compared is measured in one place")
+    return parts, [sum(cost[case] for _, case in part) for part in parts]
+
+
+def _options(request: Request, device: Device, longest_s: float) -> Options:
+    minutes = max(LEAST_MINUTES, ceil(SPARE * longest_s / 60) + LEAST_MINUTES // 2)
+    return Options(
+        partition=request.partition, at_most=request.at_most, minutes=minutes, python=request.python,
+        sbatch=request.sbatch, needs_gpu=not device.is_cpu,
+    )  # fmt: skip
+
+
+def _write_down(
+    layout: Layout, request: Request, plan: Plan, parts: Sequence[list[Task]], seconds: Sequence[float],
+    local: Sequence[Device], options: Options, gpu: str, device: Device, repeats: int, strict: bool,
+) -> Submission:  # fmt: skip
+    """The submission, with its plan on disk and without jobs yet."""
+    earlier = read_submissions(layout.folder)
+    first = 1 + max((s.number for e in earlier for s in e.shards), default=-1)
+    where: list[Any] = [d.index for d in local] or [None] * len(parts)
+    shards = [
+        ShardJobs(first + i, len(part), round(s, 1), at)
+        for i, (part, s, at) in enumerate(zip(parts, seconds, where, strict=False))
+    ]
+    told = {k: v for k, v in vars(options).items() if k != "sbatch"}
+    return Submission(
+        layout.write_plan(len(earlier) + 1, plan), request.backend, command_line(), now(), socket.gethostname(), user(),
+        gpu if request.backend == "slurm" else device.key, repeats, strict, told, dict(options.sbatch), shards,
+    )  # fmt: skip
+
+
+def _submit(layout: Layout, submission: Submission, there: Backend, options: Options, owner: Owner) -> None:
+    """Submits the shards and writes their jobs down, without which they do nothing."""
+    owner.beat()
+    payloads = [Shard(layout.folder, s.number, s.gpu_index) for s in submission.shards]
+    jobs = there.submit(layout.jobs, payloads, options)
+    for shard, job in zip(submission.shards, jobs, strict=True):
+        shard.jobs.append(job)
+    write_submissions(layout.folder, [*read_submissions(layout.folder), submission])
