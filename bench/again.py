@@ -14,7 +14,17 @@ _CASES = (
     "--trainable-layers", "--method", "--impl", "--level",
 )  # fmt: skip
 # Options without a value; what follows any other is its value, whatever that looks like.
-FLAGS = ("--fresh", "--strict", "--fail-on-slower", "--as-campaign", "--trace", "--check")
+FLAGS = (
+    "--fresh",
+    "--strict",
+    "--fail-on-slower",
+    "--as-campaign",
+    "--trace",
+    "--check",
+    "--exclusive",
+    "--once",
+    "--cancel",
+)
 _BYTES = re.compile(r"(?<!\S)\$'((?:[^'\\]|\\x[0-9a-f]{2})*)'(?!\S)")  # a word as shell_line writes one that is no text
 
 

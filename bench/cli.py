@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli_advise import advise
+from bench.cli_cluster import status
 from bench.cli_predict import predict
 from bench.cli_run import Gpu, Where, list_cases, run
 from bench.cli_training import evaluate, train
@@ -45,6 +46,7 @@ Sweep = Annotated[str, name_argument(help="A name in bench/sweeps, or the path o
 
 app.command()(run)
 app.command("list")(list_cases)
+app.command()(status)
 
 
 @app.command("cross-check")

@@ -20,6 +20,7 @@ from bench.usage import (
     Seq,
     Targets,
     name_argument,
+    name_option,
     path_option,
 )
 
@@ -59,11 +60,29 @@ def run(
     wait_quiet: Annotated[
         str | None, typer.Option("--wait-quiet", help="Wait so long at most for the machine to come to rest: 10m, 90s.")
     ] = None,
+    on: Annotated[
+        str | None, name_option(help="slurm: split the sweep over jobs; local: over all GPUs of this machine.")
+    ] = None,
+    array: Annotated[
+        str | None, name_option(help="With --on slurm: how many shards; 64%8: at most 8 at once. Default: of 30 min.")
+    ] = None,
+    partition: Annotated[str | None, name_option(help="With --on slurm: the partition.")] = None,
+    gres: Annotated[str | None, name_option(help="With --on slurm: what gives a job its GPU. Default: gpu:1.")] = None,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="With --on slurm: a whole node for each job. Default without a GPU.")
+    ] = False,
+    slurm: Annotated[
+        list[str] | None, name_option(help="With --on slurm: any other option of sbatch: account=x, time=4:00:00.")
+    ] = None,
+    python: Annotated[str | None, name_option(help="With --on: what starts Python on the nodes.")] = None,
 ) -> None:
     """Measure a sweep, or one's own model with --model. A run that was cut off goes on where it stopped.
 
+    With --on it is split into shards, each a job; Ctrl-C detaches, and `status` attaches again.
+
     Exit status: 0 all measured or unsupported; 1 some row has another status; 2 the request cannot be carried out.
     """
+    from bench.commands.cluster.request import request_of
     from bench.commands.run import run_sweep
     from bench.sweeps.of_model import asked_for
     from bench.terminal import seconds_of
@@ -76,7 +95,13 @@ def run(
         sweep, model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
         trainable_layers=trainable_layers, method=method, impl=impl, level=level,
     )  # fmt: skip
-    raise typer.Exit(run_sweep(asked, gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s))
+    how = (gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s)
+    request = request_of(on, array, partition, gres, exclusive, tuple(slurm or ()), python)
+    if request is None:
+        raise typer.Exit(run_sweep(asked, *how))
+    from bench.commands.cluster.submit import run_on
+
+    raise typer.Exit(run_on(request, asked, *how))
 
 
 def list_cases(

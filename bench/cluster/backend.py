@@ -1,7 +1,6 @@
 """The two that run jobs: Slurm, and this machine itself. Both by submitit."""
 
 from pathlib import Path
-from typing import Literal
 
 from bench.cluster.jobs import Backend, JobState, Options, Payload, Unreachable
 from bench.cluster.local import Local
@@ -10,6 +9,6 @@ from bench.cluster.slurm import Slurm
 __all__ = ["Backend", "JobState", "Options", "Payload", "Unreachable", "backend"]
 
 
-def backend(name: Literal["slurm", "local"], jobs: Path) -> Backend:
-    """The backend of --on, for jobs whose files stand in the folder `jobs`, which submitting makes."""
+def backend(name: str, jobs: Path) -> Backend:
+    """The backend that --on names, slurm or local, for jobs whose files stand in the folder `jobs`, which submitting makes."""
     return Slurm(jobs) if name == "slurm" else Local(jobs)

@@ -19,6 +19,11 @@ from bench.needs import missing
 from bench.record.environment import ROOT
 
 
+def local_id(folder: Path, pid: str) -> str:
+    """The id of a job: its submission's folder, its controller and this machine."""
+    return f"{folder.name}-{pid}-{socket.gethostname()}"
+
+
 class Local:
     """This machine. The id of a job is NUMBER-PID-HOST: its submission, which has a folder of its own, and its
     controller."""
@@ -48,7 +53,7 @@ class Local:
         if done.returncode:
             said = errors.read_text(errors="replace").strip().splitlines()[-1:] or ["it gave no reason"]
             raise UserError(f"--on local: the jobs cannot be started: {said[0]}. {errors} has all of it.")
-        return [f"{folder.name}-{pid}-{socket.gethostname()}" for pid in done.stdout.decode().split()]
+        return [local_id(folder, pid) for pid in done.stdout.decode().split()]
 
     def _new_folder(self) -> Path:
         self._jobs.mkdir(parents=True, exist_ok=True)
@@ -110,7 +115,7 @@ class Local:
                     pid = process.environ().get("SUBMITIT_LOCAL_JOB_ID", "")
                 else:
                     continue
-                job = f"{Path(words[-1]).name}-{pid}-{host}"
+                job = local_id(Path(words[-1]), pid)
                 if job in wanted:
                     found.setdefault(job, []).append(process)
         return found

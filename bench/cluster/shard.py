@@ -8,6 +8,7 @@ from time import monotonic, sleep
 from typing import Any
 
 from bench.cluster.layout import Assignment, Layout
+from bench.cluster.local import local_id
 from bench.cluster.submissions import read_submissions
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError
@@ -41,7 +42,7 @@ class Shard:
         from submitit import JobEnvironment
 
         with terminate_as_interrupt():
-            status = attempt(Path(self.folder), self.number, JobEnvironment().job_id)
+            status = attempt(Path(self.folder), self.number, _own_id(JobEnvironment()))
         if status:
             sys.exit(status)
         return status
@@ -51,6 +52,11 @@ class Shard:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
+
+
+def _own_id(job: Any) -> str:
+    """As the backend gave it to whoever submitted this job."""
+    return local_id(Path(job.paths.folder), job.job_id) if job.cluster == "local" else str(job.job_id)
 
 
 def attempt(

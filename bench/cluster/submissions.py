@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.case.schema import SCHEMA
 from bench.cluster.layout import CLUSTER
@@ -16,7 +16,8 @@ _SHARD: Any = fields_of(
     ("number", "tasks", "jobs"),
 )
 _SUBMISSION: Any = fields_of(
-    {**dict.fromkeys(("plan", "backend", "command", "at", "host", "user", "gpu"), Text), "repeats": Count,
+    {**dict.fromkeys(("plan", "command", "at", "host", "user", "gpu"), Text),
+     "backend": Literal["slurm", "local"], "repeats": Count,
      "strict": Flag, "options": dict[Text, Plain], "sbatch": dict[Text, Plain], "shards": list[_SHARD]},
     ("plan", "backend", "command", "host", "user", "repeats", "shards"),
 )  # fmt: skip

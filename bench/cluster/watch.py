@@ -148,7 +148,7 @@ class Watch:
 
     def log(self, w: Watched) -> Path:
         """What the last job of a shard has printed."""
-        return self._backend.log(self._layout.jobs, w.shard.jobs[-1])
+        return self._backend.log(w.shard.jobs[-1])
 
     def _last_lines(self, w: Watched) -> str:
         try:
@@ -162,7 +162,7 @@ class Watch:
     def _again(self, w: Watched) -> None:
         payload = Shard(self._layout.folder, w.shard.number, w.shard.gpu_index)
         try:
-            job = self._backend.submit(self._layout.jobs, [payload], self._options)[0]
+            job = self._backend.submit([payload], self._options)[0]
         except UserError as e:
             w.shard.left, w.settled = f"{w.state.how or 'ended'}, and cannot be submitted again: {e}", True
             self._write()

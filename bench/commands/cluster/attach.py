@@ -69,7 +69,7 @@ def _close(layout: Layout, last: Submission, watch: Watch) -> int:
     again, _ = recorded(last.command, ())
     if any(w.open for w in watch.shards) and again:
         say(f"To measure what is open: {again}")
-    rows = [row for row in record.rows]
+    rows = record.rows
     bad = sorted({str(r["status"]) for r in rows} - {Status.ok, Status.unsupported})
     if bad and recorded(last.command, bad)[1]:
         say(f"To measure what failed again: {recorded(last.command, bad)[1]}")
@@ -89,7 +89,7 @@ def show_status(folder: Path, once: bool, cancel: bool) -> int:
     last = submissions[-1]
     if last.backend == "local" and last.host != socket.gethostname():
         raise UserError(f"{folder}: its jobs run on {last.host}, as {last.user}. Ask there.")
-    there = backend(last.backend)
+    there = backend(last.backend, layout.jobs)
     there.check()
     with ExitStack() as stack, terminate_as_interrupt():
         owner = None

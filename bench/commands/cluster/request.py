@@ -28,21 +28,25 @@ class Request:
 
 
 def request_of(
-    on: str,
+    on: str | None,
     array: str | None,
     partition: str | None,
     gres: str | None,
     exclusive: bool,
     slurm: tuple[str, ...],
     python: str | None,
-) -> Request:
-    """Raises UserError, which names the flag."""
+) -> Request | None:
+    """None without --on. Raises UserError, which names the flag."""
+    of_slurm = {"--array": array, "--partition": partition, "--gres": gres, "--exclusive": exclusive, "--slurm": slurm}
+    given = [flag for flag, value in of_slurm.items() if value]
+    if on is None:
+        if given or python:
+            raise UserError(f"{(given or ['--python'])[0]}: this goes with --on slurm. Add that, or leave it out.")
+        return None
     if on not in BACKENDS:
         raise UserError(one_of("--on", on, BACKENDS))
-    if on == "local":
-        given = {"--array": array, "--partition": partition, "--gres": gres, "--exclusive": exclusive, "--slurm": slurm}
-        if wrong := [flag for flag, value in given.items() if value]:
-            raise UserError(f"{wrong[0]}: this is for --on slurm. --on local has one shard for each GPU.")
+    if on == "local" and given:
+        raise UserError(f"{given[0]}: this goes with --on slurm. --on local has one shard for each GPU.")
     sbatch = dict(_option(text) for text in slurm)
     for name, value in (("partition", partition), ("gres", gres), ("exclusive", exclusive)):
         if value and name in sbatch:

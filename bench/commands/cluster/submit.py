@@ -1,10 +1,7 @@
 """python -m bench run --on slurm|local: from its flags to the exit status."""
 
-import os
-import shlex
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -68,13 +65,13 @@ def run_on(
             f"{folder / ROWS}: this record is of a run without --on. Pass another --out; `python -m bench merge` joins"
             " both afterwards."
         )
-    there = backend(request.backend)
+    layout = Layout(folder.absolute())
+    there = backend(request.backend, layout.jobs)
     there.check()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with terminate_as_interrupt(), attend(folder) as owner:
-            layout = Layout(folder.absolute())
-            _refuse_live(layout, there)
+            _refuse_live(layout)
             complete_move(folder)
             _make_way(layout, fresh)
             record = gather(layout)
@@ -88,7 +85,9 @@ def run_on(
             local = [d for d in found if d.key == device.key] if request.backend == "local" else []
             parts, seconds = _shards(request, plan, device, tasks, len(local) or 1, folder)
             options = _options(request, device, max(seconds))
-            submission = _write_down(layout, request, plan, parts, seconds, local, options, gpu, device, repeats, strict)
+            submission = _write_down(
+                layout, request, plan, parts, seconds, local, options, gpu, device, repeats, strict
+            )
             for shard, part in zip(submission.shards, parts, strict=True):
                 layout.write_assignment(
                     shard.number, submission.plan, part, gpu=submission.gpu, threads=threads, quiet_s=quiet_s,
@@ -112,28 +111,26 @@ def _device(request: Request, gpu: str, found: list[Device]) -> Device:
     return choose_any(gpu, found)
 
 
-def _refuse_live(layout: Layout, there: Backend) -> None:
+def _refuse_live(layout: Layout) -> None:
     """Raises UserError where jobs of an earlier command still measure into the folder."""
     submissions = read_submissions(layout.folder)
     if not submissions:
         return
     last = submissions[-1]
-    attached = f"To attach: {status_command(layout.folder)}. To cancel them: {status_command(layout.folder)} --cancel"
-    if last.backend != there.name or (last.backend == "local" and last.host != socket.gethostname()):
-        from_there = backend(last.backend)
-        if last.backend == "local" and last.host != socket.gethostname():
-            if len(layout.records()) and all(_is_over(layout, s) for s in last.shards):
-                return
-            raise UserError(f"{layout.folder}: its jobs were started on {last.host}; go on there, or pass another --out")
-        there = from_there
+    if all(_is_over(layout, shard) for shard in last.shards):  # as it says itself, wherever it ran
+        return
     try:
-        states = there.states(last.last_jobs)
+        states = backend(last.backend, layout.jobs).states(last.last_jobs)
     except Unreachable as e:
-        raise UserError(f"{layout.folder}: whether its jobs still run is not known: {e}") from None
+        raise UserError(f"{layout.folder}: whether the jobs of {last.user} still run is not known: {e}") from None
     live = [job for job, state in states.items() if state.word != "ended"]
     if live:
         named = ", ".join(live[:4]) + (f" and {len(live) - 4} more" if len(live) > 4 else "")
-        raise UserError(f"{layout.folder}: jobs of {last.user} measure into it: {named}. {attached}")
+        attach = status_command(layout.folder)
+        raise UserError(
+            f"{layout.folder}: jobs of {last.user} measure into it: {named}. To attach: {attach}. To cancel them:"
+            f" {attach} --cancel"
+        )
 
 
 def _is_over(layout: Layout, shard: ShardJobs) -> bool:
@@ -173,8 +170,8 @@ def _shards(
 def _options(request: Request, device: Device, longest_s: float) -> Options:
     minutes = max(LEAST_MINUTES, ceil(SPARE * longest_s / 60) + LEAST_MINUTES // 2)
     return Options(
-        partition=request.partition, at_most=request.at_most, minutes=minutes, python=request.python,
-        sbatch=request.sbatch, needs_gpu=not device.is_cpu,
+        partition=request.partition, at_most=request.at_most or Options.at_most, minutes=minutes,
+        python=request.python or Options.python, sbatch=request.sbatch, needs_gpu=not device.is_cpu,
     )  # fmt: skip
 
 
@@ -201,7 +198,7 @@ def _submit(layout: Layout, submission: Submission, there: Backend, options: Opt
     """Submits the shards and writes their jobs down, without which they do nothing."""
     owner.beat()
     payloads = [Shard(layout.folder, s.number, s.gpu_index) for s in submission.shards]
-    jobs = there.submit(layout.jobs, payloads, options)
+    jobs = there.submit(payloads, options)
     for shard, job in zip(submission.shards, jobs, strict=True):
         shard.jobs.append(job)
     write_submissions(layout.folder, [*read_submissions(layout.folder), submission])
