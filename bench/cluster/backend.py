@@ -10,5 +10,5 @@ __all__ = ["Backend", "JobState", "Options", "Payload", "Unreachable", "backend"
 
 
 def backend(name: str, jobs: Path) -> Backend:
-    """The backend that --on names, slurm or local, for jobs whose files stand in the folder `jobs`, which submitting makes."""
+    """The backend that --on names, slurm or local, for jobs whose files stand in the folder `jobs`."""
     return Slurm(jobs) if name == "slurm" else Local(jobs)

@@ -39,8 +39,8 @@ _PLAN = shape_of(
 )  # fmt: skip
 _SHARD = shape_of(
     {"plan": Text, "gpu": Text, "threads": Count, "quiet_s": Count, "command": Text, "again": Text,
-     "tasks": list[tuple[Count, Text]]},
-    ("plan", "gpu", "command", "again", "tasks"),
+     "repeats": list[Count], "case_ids": list[Text]},
+    ("plan", "gpu", "command", "again", "repeats", "case_ids"),
 )  # fmt: skip
 _END = shape_of({"status": Count, "detail": Text}, ("status",))
 
@@ -125,7 +125,7 @@ class Layout:
 
     def write_assignment(self, shard: int, plan: str, tasks: Sequence[Task], **more: Any) -> None:
         """Writes what a shard measures. more: gpu, threads, quiet_s, command, again."""
-        told = {"plan": plan, "tasks": [(repeat, case.case_id) for repeat, case in tasks], **more}
+        told = {"plan": plan, "repeats": [r for r, _ in tasks], "case_ids": [c.case_id for _, c in tasks], **more}
         self._write(self.jobs / f"{shard:03}.json", told)
 
     def read_assignment(self, shard: int) -> Assignment:
@@ -134,9 +134,9 @@ class Layout:
         told = read_object(path, _SHARD)
         plan = self.read_plan(told["plan"])
         cases = {case.case_id: case for case in plan.cases}
-        if lost := [case_id for _, case_id in told["tasks"] if case_id not in cases]:
-            raise UserError(f"{path}: case {short(lost[0])} is not in {told['plan']}")
-        tasks = [(repeat, cases[case_id]) for repeat, case_id in told["tasks"]]
+        if len(told["repeats"]) != len(told["case_ids"]) or set(told["case_ids"]) - set(cases):
+            raise UserError(f"{path}: its cases are not those of {told['plan']}. Copy both again.")
+        tasks = [(repeat, cases[id_]) for repeat, id_ in zip(told["repeats"], told["case_ids"], strict=True)]
         alike = {case.alike for _, case in tasks}
         part = Plan(**{**vars(plan), "cases": tuple(c for c in plan.cases if c.alike in alike)})
         return Assignment(

@@ -1,5 +1,6 @@
 """What a job does: one attempt at one shard, as a local run, into a folder of its own."""
 
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -54,6 +55,11 @@ class Shard:
         return DelayedSubmission(self)
 
 
+def node() -> str:
+    """As Slurm calls it, elsewhere its host name."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def _own_id(job: Any) -> str:
     """As the backend gave it to whoever submitted this job."""
     return local_id(Path(job.paths.folder), job.job_id) if job.cluster == "local" else str(job.job_id)
@@ -71,7 +77,7 @@ def attempt(
         say(f"shard {number} of {folder} does not list job {job}, as where it was submitted by a command cut off: over")
         return 2
     here = layout.claim(number)
-    say(f"job {job} on {socket.gethostname()}: attempt {len(layout.attempts(number))} at shard {number}, into {here}")
+    say(f"job {job} on {node()}: attempt {len(layout.attempts(number))} at shard {number}, into {here}")
     try:
         status, detail = _measure(layout, number, here, gpus() if found is None else found, scheduler), ""
     except UserError as e:
@@ -90,8 +96,8 @@ def _measure(layout: Layout, number: int, here: Path, found: list[Device], sched
     told = layout.read_assignment(number)
     device = choose(told.gpu, found)
     threads = threads_of(device, told.threads)
-    environment = provenance(device, threads) | {"host": socket.gethostname()}
-    if differs := layout.agree(environment, IDENTITY, socket.gethostname()):
+    environment = provenance(device, threads) | {"host": node()}
+    if differs := layout.agree(environment, IDENTITY, node()):
         raise UserError(f"{differs}. Measure them into folders of their own, or give --slurm constraint=...")
     with only_run_on(device, say):
         record = open_record(here, environment)

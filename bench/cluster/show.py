@@ -91,7 +91,7 @@ def _plain(w: Watched) -> str:
 
 
 def _line(w: Watched) -> str:
-    where = f" on {w.state.node}" if w.state.node and w.state.word == "running" else ""
+    where = f" on {w.state.node}" if w.state.node and w.word() == "running" else ""
     reason = f" ({w.state.reason})" if w.state.reason and w.state.word == "pending" else ""
     job = f", job {w.shard.jobs[-1]}" if w.shard.jobs else ""
     failed = f", {w.rows.failed} failed" if w.rows.failed else ""
