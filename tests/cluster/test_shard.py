@@ -60,7 +60,7 @@ def test_a_second_attempt_measures_what_the_first_has_not(
     assert "No space left" in capsys.readouterr().err
     monkeypatch.setattr(StubWorker, "script", staticmethod(answer))
     assert job(layout, 0) == 0
-    first, second = layout.attempts(0)
+    second = layout.attempts(0)[1]
     assert second.name == "000.2" and len(rows_of(second)) == 18
     lines = (second / "rows.jsonl").read_text().splitlines(keepends=True)
     (second / "rows.jsonl").write_text("".join(lines[:12]) + lines[12][:40])  # two cases whole, one torn
