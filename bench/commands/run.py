@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bench.again import command_line, to_go_on
+from bench.cluster.layout import CLUSTER
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError, shell_line
 from bench.files import complete_move, move_was_cut_off
@@ -61,6 +62,11 @@ def run_sweep(
                 record.write_csv()
             print_path(folder)
             return exit_status(plan, record, repeats, strict)
+        if (folder / CLUSTER).exists():
+            raise UserError(
+                f"{folder / CLUSTER}: this folder is of a run --on several machines. Add --on to go on there, or pass"
+                " another --out."
+            )
         with (
             terminate_as_interrupt(),
             hold(folder, lambda process: say(_waits(process, folder))),
