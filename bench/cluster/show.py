@@ -57,7 +57,7 @@ def total_line(watch: Watch) -> str:
 
 def to_go(shards: list[Watched]) -> float:
     """Seconds until the last of them is done: those that wait begin where others end."""
-    live = [w for w in shards if not w.settled and w.open]
+    live = [w for w in shards if not w.settled and w.open and w.state.word != "ended"]
     running = [w for w in live if w.state.word == "running"]
     known = [(w.left_s(1.0), w.shard.seconds / w.shard.tasks * w.open) for w in running if w.shard.seconds and w.open]
     estimated = sum(e for _, e in known)

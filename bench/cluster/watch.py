@@ -76,7 +76,11 @@ class Watch:
         current = self._submissions[-1]
         plan = layout.read_plan(current.plan)
         self.shards = [
-            Watched(s, ShardRows(layout, s.number, layout.read_assignment(s.number).tasks, plan.row_keys))
+            Watched(
+                s,
+                ShardRows(layout, s.number, layout.read_assignment(s.number).tasks, plan.row_keys),
+                settled=bool(s.left),
+            )
             for s in current.shards
         ]
 
@@ -93,6 +97,8 @@ class Watch:
         """Brings every shard up to date, and submits again what was cut off."""
         if self._owner:
             self._owner.beat()
+        for w in self.shards:
+            w.rows.look()
         live = [w for w in self.shards if not w.settled]
         try:
             states = self._backend.states([w.shard.jobs[-1] for w in live if w.shard.jobs])
@@ -100,7 +106,6 @@ class Watch:
         except Unreachable as e:
             states, self.trouble = {}, str(e)
         for w in live:
-            w.rows.look()
             if w.shard.jobs and (state := states.get(w.shard.jobs[-1])):
                 self._take(w, state)
             elif not w.shard.jobs:  # a submission that was cut off

@@ -54,7 +54,8 @@ def follow(layout: Layout, there: Backend, owner: Owner | None) -> int:
         except KeyboardInterrupt:
             live = [w for w in watch.shards if not w.settled]
             again = status_command(layout.folder)
-            show.say(f"detached; {len(live)} shards go on. To attach again: {again}. To cancel them: {again} --cancel")
+            go_on = f"{len(live)} shard{'s go' if len(live) != 1 else ' goes'} on"
+            show.say(f"detached; {go_on}. To attach again: {again}. To cancel: {again} --cancel")
             return 128 + (came[0] if came else signal.SIGINT)
     return _close(layout, last, watch)
 

@@ -94,7 +94,7 @@ def run_on(
                     command=submission.command, again=to_go_on(),
                 )  # fmt: skip
             _submit(layout, submission, there, options, owner)
-            told = f"{len(tasks)} of {len(plan.cases) * repeats} cases in {len(parts)} shards"
+            told = f"{len(tasks)} of {len(plan.cases) * repeats} cases in {len(parts)} shard{'s' * (len(parts) != 1)}"
             say(f"{plan.name} on {request.backend} into {folder}: {told}, the longest about {duration(max(seconds))}")
             return follow(layout, there, owner)
     except Attended as e:
@@ -163,7 +163,7 @@ def _shards(
     wanted = here if request.backend == "local" else request.shards or ceil(total / SHARD_S)
     parts = split(tasks, wanted, cost.__getitem__)
     if request.shards and len(parts) < request.shards:
-        say(f"--array {request.shards}: {len(parts)} shards, since what is compared is measured in one place")
+        say(f"--array {request.shards}: {len(parts)} of them, since what is compared is measured in one place")
     return parts, [sum(cost[case] for _, case in part) for part in parts]
 
 
