@@ -209,7 +209,7 @@ def open_lines(path: Path) -> BinaryIO:
     file = open_plain(path)
     if path.suffix != ".gz":
         return file
-    unpacked = TemporaryFile()
+    unpacked = TemporaryFile()  # noqa: SIM115  # whoever reads it closes it
     try:
         with file, gzip.open(file) as packed:
             while part := packed.read(2**20):
@@ -235,18 +235,20 @@ def json_lines(file: BinaryIO, path: Path, shape: Shape | None = None) -> Iterat
             if raw and not line.endswith(b"\n"):
                 yield JsonLine(number, at, raw, None)
             elif raw:
-                yield JsonLine(number, at + line.index(raw), raw, _object(raw, kind, f"{path}:{number}", advice))
+                yield JsonLine(
+                    number, at + line.index(raw), raw, json_object(raw, kind, f"{path}:{number}: damaged line", advice)
+                )
             at += len(line)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}; line {number + 1})") from None
 
 
-def _object(raw: bytes, shape: Shape, where: str, advice: str) -> Object:
+def json_object(raw: bytes, shape: Shape, where: str, advice: str = "") -> Object:
+    """The object that a JSON text is, as `checked` has it. Raises UserError."""
     try:
         found: Object = shape.validate_json(raw, strict=True)  # in one go, which takes half as long
         return found
     except (ValueError, RecursionError, OverflowError):  # whoever says why also takes what only Python calls JSON
-        where = f"{where}: damaged line"
         return checked(parse_json(raw, where, advice), shape, where, advice)
 
 

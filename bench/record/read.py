@@ -33,6 +33,7 @@ from bench.reading import (
     checked,
     fields_of,
     json_lines,
+    json_object,
     number,
     read_json,
     read_json_lines,
@@ -158,6 +159,11 @@ def shapes() -> dict[str, Shape]:
 def kept_rows(file: BinaryIO, path: Path) -> Iterator[JsonLine]:
     """The rows of an open rows.jsonl, one after the other, each as `read_kept_rows` has it. Raises UserError."""
     return json_lines(file, path, _KEPT_ROW)
+
+
+def kept_row(raw: bytes, where: str) -> Row:
+    """The row of one of those lines, which stands there. Raises UserError."""
+    return json_object(raw, _KEPT_ROW, where)
 
 
 def sample_lines(file: BinaryIO, path: Path) -> Iterator[JsonLine]:
