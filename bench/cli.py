@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from bench.cli_advise import advise
-from bench.cli_cluster import status
+from bench.cli_cluster import merge, status
 from bench.cli_predict import predict
 from bench.cli_run import Gpu, Where, list_cases, run
 from bench.cli_training import evaluate, train
@@ -112,6 +112,9 @@ def spread(
     from bench.commands.spread import show
 
     raise typer.Exit(show(folders))
+
+
+app.command()(merge)
 
 
 @app.command()

@@ -5,11 +5,11 @@ import json
 import os
 import stat
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, BinaryIO, TextIO
 
 from pydantic import Field
 
@@ -56,16 +56,31 @@ def append_json_lines(path: Path, objects: Iterable[Object]) -> None:
 
 def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a whole file, text as UTF-8, or leaves the old one. Raises OSError."""
-    draft = path.with_name(path.name + ".new")
-    draft.unlink(missing_ok=True)  # what a kill left, or a link that somebody planted
+    with replacing(path) as (draft,):
+        draft.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
+    """A file for each path, to be written in whatever parts: when all of them are on disk they take their places, in
+    this order. Where something is raised before, none of them does. Raises OSError."""
+    drafts = [path.with_name(path.name + ".new") for path in paths]
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o666), "wb") as f:
-            f.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
-            f.flush()
-            os.fsync(f.fileno())
-        draft.replace(path)
+        with ExitStack() as files:
+            opened = []
+            for draft in drafts:
+                draft.unlink(missing_ok=True)  # what a kill left, or a link that somebody planted
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK
+                opened.append(files.enter_context(open(os.open(draft, flags, 0o666), "wb")))
+            yield tuple(opened)
+            for file in opened:
+                file.flush()
+                os.fsync(file.fileno())
+        for draft, path in zip(drafts, paths, strict=True):
+            draft.replace(path)
     except BaseException:
-        draft.unlink(missing_ok=True)
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
         raise
 
 

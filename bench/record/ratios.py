@@ -101,15 +101,23 @@ def _ratio_columns(ours: Repeat, theirs: Repeat, *key: str) -> Row:
 
 
 def _repeat(row: Row, lines: Mapping[tuple[Any, ...], Row]) -> Repeat:
-    """A row and its line of samples, unless that belongs to an earlier run's row."""
+    """A row and its line of samples, unless those are another measurement's. Two runs may have begun their turns in
+    the same moment: only within one can samples be paired."""
     line = lines.get(_key(row), {})
-    line = line if line.get("run_id") == row["run_id"] else {}
+    line = line if is_of(line, row) else {}
+    turns = line.get("turns") and f"{row['run_id']} {line['turns']}"
     ratio = Estimate(row["ratio"], row["ratio_low"], row["ratio_high"]) if row["ratio"] else None
     return Repeat(
         row["median_ms"], row["ci_low_ms"], row["ci_high_ms"], line.get("samples_ms", ()), row["process"] or "",
-        row["case_id"], line.get("rounds", ()), line.get("turns", ""), line.get("ratio_to") or row["ratio_to"] or "",
-        ratio, line.get("ratios", ()),
+        row["case_id"], line.get("rounds") or (), turns or "", line.get("ratio_to") or row["ratio_to"] or "",
+        ratio, line.get("ratios") or (),
     )  # fmt: skip
+
+
+def is_of(line: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether a line of samples with a row's key holds the samples behind it: those of the same run and process."""
+    same = line.get("process") is None or row.get("process") is None or line["process"] == row["process"]
+    return same and line.get("run_id") == row.get("run_id")
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:

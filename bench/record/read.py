@@ -8,10 +8,10 @@ here, or is refused with its place.
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, BinaryIO, Literal, TextIO
 
 from pydantic import BeforeValidator, Field
 
@@ -24,6 +24,7 @@ from bench.reading import (
     LARGEST,
     Count,
     Flag,
+    JsonLine,
     Number,
     Object,
     Plain,
@@ -31,6 +32,8 @@ from bench.reading import (
     Text,
     checked,
     fields_of,
+    json_lines,
+    json_object,
     number,
     read_json,
     read_json_lines,
@@ -105,10 +108,10 @@ _Invocation: Any = fields_of(
         ],
     }
 )
-_RUN_FIELDS: dict[str, Any] = {
-    "schema": int,
-    # It names a folder inside earlier/, and must not lead out of there.
-    "run_id": Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")],
+# It names a folder inside earlier/, and must not lead out of there.
+_RunId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+_ENVIRONMENT: dict[str, Any] = {
+    "run_id": _RunId,
     **dict.fromkeys(
         ("gpu", "gpu_key", "gpu_uuid", "driver", "source_hash", "torch", "triton", "transformers", "peft", "python",
          "platform", "commit", "cuda"),
@@ -117,8 +120,14 @@ _RUN_FIELDS: dict[str, Any] = {
     **dict.fromkeys(("sm_count", "memory_mib", "cores", "threads"), Count),
     **dict.fromkeys(("dirty", "clocks_locked"), Flag),
     **dict.fromkeys(("ceilings", "gpu_clocks"), dict[Text, Plain]),
-    "invocations": list[_Invocation],
 }  # fmt: skip
+_Merged: Any = fields_of(_ENVIRONMENT | {"folder": Text}, ("run_id", "folder"))  # a run that others were merged with
+_RUN_FIELDS: dict[str, Any] = {
+    "schema": int,
+    **_ENVIRONMENT,
+    "invocations": list[_Invocation],
+    "merged": list[_Merged],
+}
 
 
 def read_run(folder: Path, needed: tuple[str, ...] = ("schema",), as_is: bool = False) -> Row:
@@ -145,6 +154,21 @@ def _runs(needed: tuple[str, ...]) -> Shape:
 def shapes() -> dict[str, Shape]:
     """What a run writes: a line of rows.jsonl, one of samples.jsonl, and run.json, each by its file."""
     return {ROWS: _KEPT_ROW, SAMPLES: _LINE, RUN: _runs(("schema", "run_id", "invocations"))}
+
+
+def kept_rows(file: BinaryIO, path: Path) -> Iterator[JsonLine]:
+    """The rows of an open rows.jsonl, one after the other, each as `read_kept_rows` has it. Raises UserError."""
+    return json_lines(file, path, _KEPT_ROW)
+
+
+def kept_row(raw: bytes, where: str) -> Row:
+    """The row of one of those lines, which stands there. Raises UserError."""
+    return json_object(raw, _KEPT_ROW, where)
+
+
+def sample_lines(file: BinaryIO, path: Path) -> Iterator[JsonLine]:
+    """The lines of an open file of samples, one after the other. Raises UserError."""
+    return json_lines(file, path, _LINE)
 
 
 def read_kept_rows(folder: Path) -> tuple[list[Row], int | None]:
@@ -204,10 +228,20 @@ def write_csv(
     """A CSV as a whole, by the names of its columns. extra: what becomes of a value that has no column. Raises OSError,
     and ValueError for such a value."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(names), restval="", extrasaction=extra, lineterminator="\n")
+    csv_into(text, names, rows, extra)
+    replace_file(path, text.getvalue())
+
+
+def csv_into(
+    file: TextIO,
+    names: Iterable[str],
+    rows: Iterable[Mapping[str, object]],
+    extra: Literal["raise", "ignore"] = "raise",
+) -> None:
+    """The same into a file that is open, row by row. Raises ValueError for a value that has no column."""
+    writer = csv.DictWriter(file, list(names), restval="", extrasaction=extra, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    replace_file(path, text.getvalue())
 
 
 def _cell(kind: str, text: str) -> Any:

@@ -88,6 +88,11 @@ def row_key(row: dict[str, Any]) -> Key:
     return tuple(text(row.get(name)) or "" for name in ("case_id", "pass", "clock", "repeat"))  # type: ignore[return-value]
 
 
+def _stale(row: dict[str, Any], run_id: str | None, process: str | None) -> bool:
+    pairs = ((row.get("run_id"), run_id), (row.get("process"), process))
+    return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+
 def _line(found: dict[str, Any]) -> Line:
     samples, rounds, ratios = (tuple(found.get(name) or ()) for name in ("samples_ms", "rounds", "ratios"))
     turns, ratio_to = (found.get(name) or "" for name in ("turns", "ratio_to"))
@@ -113,9 +118,7 @@ def load(path: Path) -> Folder:
     notes += [f"{name}: its last line is torn and was passed over" for name in torn_files]
     rows = {row_key(row): row for row in found}
     samples = {row_key(line): _line(line) for line in lines}
-    runs = {row_key(line): line.get("run_id") for line in lines}
-    # Samples of a run that is not the row's belong to a measurement that was replaced.
-    stale = {key for key, row in rows.items() if key in runs and None not in (row.get("run_id"), runs[key])}
-    stale = {key for key in stale if rows[key]["run_id"] != runs[key]}
-    kept = {key: line for key, line in samples.items() if key in rows and key not in stale}
+    made_by = {row_key(line): (line.get("run_id"), line.get("process")) for line in lines}
+    # Samples of a run or process that is not the row's belong to a measurement that was replaced.
+    kept = {key: line for key, line in samples.items() if key in rows and not _stale(rows[key], *made_by[key])}
     return Folder(path, tuple(rows.values()), kept, run, tuple(notes), read_causes(path))

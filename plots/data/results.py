@@ -247,8 +247,9 @@ def _repeat(folder: Folder, row: Row) -> Repeat:
     median, low, high = (row.get(name) for name in ("median_ms", "ci_low_ms", "ci_high_ms"))
     process = text(row.get("process")) or text(row.get("repeat")) or ""
     line = folder.lines.get(row_key(row), Line(()))
+    turns = f"{text(row.get('run_id')) or ''} {line.turns}" if line.turns else ""  # samples of one run alone are paired
     return Repeat(
-        median or 0.0, low, high, line.samples_ms, process, text(row.get("case_id")) or "", line.rounds, line.turns,
+        median or 0.0, low, high, line.samples_ms, process, text(row.get("case_id")) or "", line.rounds, turns,
         line.ratio_to or text(row.get("ratio_to")) or "", _ratio(row), line.ratios,
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ from bench.cluster.watch import Watch
 from bench.errors import UserError, listed, shell_line
 from bench.process import terminate_as_interrupt
 from bench.record.merge import merge_records
-from bench.record.read import ROWS, read_kept_rows
+from bench.record.read import read_kept_rows
 from bench.record.store import Record
 from bench.runner.plan import exit_status
 from bench.terminal import output, print_path, say
@@ -30,14 +30,15 @@ def status_command(folder: Path) -> str:
     return shell_line(["python", "-m", "bench", "status", str(folder)])
 
 
-def gather(layout: Layout) -> Record:
-    """Merges what the shards have measured so far into the folder; its record."""
+def gather(layout: Layout, write: bool = True) -> Record:
+    """What the shards have measured so far; merged into the folder where this process attends to it (write)."""
     sources = layout.records()
-    if not sources:
-        return Record(layout.folder, {})
-    merge_records(sources, layout.folder, one_plan=True)
-    rows, _ = read_kept_rows(layout.folder) if (layout.folder / ROWS).exists() else ([], None)
-    return Record(layout.folder, {}, rows)
+    if sources and write:
+        for note in merge_records(sources, layout.folder, one_plan=True).notes:
+            say(note)
+        return Record(layout.folder, {}, read_kept_rows(layout.folder)[0])
+    rows = (row for source in sources for row in read_kept_rows(source)[0])
+    return Record(layout.folder, {}, sorted(rows, key=lambda row: str(row["measured_at"])))
 
 
 def follow(layout: Layout, there: Backend, owner: Owner | None) -> int:
@@ -57,11 +58,11 @@ def follow(layout: Layout, there: Backend, owner: Owner | None) -> int:
             go_on = f"{len(live)} shard{'s go' if len(live) != 1 else ' goes'} on"
             show.say(f"detached; {go_on}. To attach again: {again}. To cancel: {again} --cancel")
             return 128 + (came[0] if came else signal.SIGINT)
-    return _close(layout, last, watch)
+    return _close(layout, last, watch, owner is not None)
 
 
-def _close(layout: Layout, last: Submission, watch: Watch) -> int:
-    record = gather(layout)
+def _close(layout: Layout, last: Submission, watch: Watch, attends: bool) -> int:
+    record = gather(layout, attends)
     plan = layout.read_plan(last.plan)
     say(total_line(watch))
     if left := [w for w in watch.shards if w.shard.left]:

@@ -1,0 +1,242 @@
+"""Several results folders into one: shards of a run, machines of one kind, runs that were repeated."""
+
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.case import Case
+from bench.case.columns import COLUMNS
+from bench.case.names import plain_name
+from bench.case.schema import BASELINE
+from bench.errors import UserError, listed
+from bench.files import refuse_links, replacing
+from bench.reading import is_there
+from bench.record.budget import with_budget
+from bench.record.provenance import ALLOWED, ANYWHERE, check_alike, check_allow, merged_run, stem_of, sweep_of
+from bench.record.ratios import with_ratios
+from bench.record.read import PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, Row, csv_into, kept_row, read_run
+from bench.record.repeats import Part, chosen, parts_of
+from bench.record.sources import Found, Id, Lines, Source, not_merged, read_source
+
+RATIO = ("ratio", "ratio_low", "ratio_high", "ratio_to")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge came to. folders: the records that it wrote, one for each kind of device. notes: what was passed
+    over, as sentences."""
+
+    folders: tuple[Path, ...]
+    rows: int
+    repeats: int  # the most of one case
+    empty: tuple[Path, ...]  # folders without a row
+    torn: tuple[Path, ...]  # files whose last line is
+    left: tuple[str, ...]  # names of what else is in the folders
+
+    @property
+    def notes(self) -> list[str]:
+        found = [f"{path}: its last line is torn and was passed over" for path in self.torn]
+        found += [f"{path}: nothing was measured there yet; passed over" for path in self.empty]
+        if self.left:
+            more = f" and {len(self.left) - 10} more" if len(self.left) > 10 else ""
+            found.append(f"Not merged, and left where it is: {', '.join(self.left[:10])}{more}")
+        return found
+
+
+def merge_records(
+    sources: Sequence[Path], out: Path | None, *, allow: frozenset[str] = frozenset(), one_plan: bool = False
+) -> Merged:
+    """Merges results folders into `out`, which then holds rows.jsonl, samples.jsonl, run.json and rows.csv of all of
+    them, or a folder for each kind of device. Whoever calls it keeps others from writing there: see bench.folder.hold.
+
+    one_plan: they are attempts at one plan, such as its shards: of rows with the same case, pass, clock and repeat the
+    one that was measured last stands. Else rows with times are repeats, whatever their number was; a row without one
+    gives way to one with a time and to a later one. Merging the same again, in another order or together with what
+    came of it, writes the same bytes.
+
+    Raises UserError, before anything is written: for damage, for folders that differ in what `allow` does not name, and
+    for an `out` whose rows would be lost. OSError where something cannot be written; the old files are whole then.
+    """
+    return prepare([sources] if one_plan else [[s] for s in sources], out, allow).write()
+
+
+@dataclass
+class Merging:
+    """Sources that were read and may be merged. outs: where those of each kind of device go."""
+
+    outs: dict[Path, list[list[Source]]]
+    cases: dict[str, Case]
+    empty: list[Path]
+
+    def write(self) -> Merged:
+        """Writes all records. Raises as merge_records."""
+        sources = [s for groups in self.outs.values() for group in groups for s in group]
+        ids = {row.id for source in sources for row in source.rows}
+        given = {source.folder.resolve() for source in sources}
+        for out in self.outs:
+            _check_out(out, ids, out.resolve() in given)
+        rows, repeats = 0, 0
+        for out, groups in self.outs.items():
+            out.mkdir(parents=True, exist_ok=True)
+            written = _write(out, parts_of(groups), self.cases)
+            rows += len(written)
+            repeats = max(repeats, *Counter(row.key[:3] for row in written).values())
+        torn = dict.fromkeys(path for source in sources for path in source.torn)
+        return Merged(tuple(self.outs), rows, repeats, tuple(self.empty), tuple(torn), tuple(not_merged(sources)))
+
+
+def prepare(groups: Sequence[Sequence[Path]], out: Path | None, allow: frozenset[str] = frozenset()) -> Merging:
+    """Reads what is to be merged, and changes nothing. groups: folders that are attempts at one plan stand together.
+    out: None for results/<key>/merged-<sweep>. Raises UserError as merge_records."""
+    check_allow(sorted(allow))
+    cases: dict[str, Case] = {}
+    seen: set[Path] = set()
+    empty: list[Path] = []
+    kinds: dict[tuple[str | None, int | None], list[list[Source]]] = {}
+    for group in groups:
+        own: dict[tuple[str | None, int | None], list[Source]] = {}
+        for folder in group:
+            there = folder.resolve() if is_there(folder.is_dir) else folder
+            if there in seen:
+                continue
+            seen.add(there)
+            if (source := read_source(folder, cases)) is None:
+                empty.append(folder)
+            else:
+                own.setdefault(source.gpu, []).append(source)
+        for kind, found in own.items():
+            kinds.setdefault(kind, []).append(found)
+    sources = [s for of_kind in kinds.values() for group_ in of_kind for s in group_]
+    if not sources:
+        given = ", ".join(str(folder) for group in groups for folder in group) or "no folder given"
+        raise UserError(f"{given}: nothing was measured there yet, so there is nothing to merge.")
+    check_alike(sources, [word for word in ANYWHERE if word not in allow])
+    for of_kind in kinds.values():
+        same = [s for group_ in of_kind for s in group_]
+        check_alike(same, [word for word in ALLOWED if word not in allow and word not in ANYWHERE])
+    return Merging(dict(_outs(kinds, out)), cases, empty)
+
+
+def _outs(
+    kinds: dict[tuple[str | None, int | None], list[list[Source]]], out: Path | None
+) -> Iterator[tuple[Path, list[list[Source]]]]:
+    """Where the sources of each kind of device go: by its key, and by its name where several kinds share one."""
+    if out is not None and len(kinds) > 1 and os.path.lexists(out / RUN):
+        raise UserError(
+            f"{out}: the folders are of several kinds of device, each of which gets a folder in it, and it holds a"
+            " record itself. Pass another --out."
+        )
+    keys = {kind: plain_name(groups[0][0].run.get("gpu_key") or kind[0] or "unknown") for kind, groups in kinds.items()}
+    for kind, groups in kinds.items():
+        key = keys[kind]
+        if list(keys.values()).count(key) > 1:
+            named = [plain_name(k[0] or "unknown") for k in kinds if keys[k] == key]
+            alone = named.count(plain_name(kind[0] or "unknown")) == 1
+            key = f"{key}-{plain_name(kind[0] or 'unknown')}" + ("" if alone else f"-{kind[1]}")
+        if out is not None:
+            yield (out / key if len(kinds) > 1 else out), groups
+            continue
+        source = max((s for group in groups for s in group), key=lambda s: s.runs[-1]["run_id"])
+        name = stem_of(sweep_of(source, source.runs[-1]["run_id"])) or "unnamed"
+        yield Path("results") / key / f"merged-{plain_name(name)}", groups
+
+
+def _check_out(out: Path, ids: set[Id], given: bool) -> None:
+    """Raises UserError where something in the folder would be lost. given: it is among the sources itself."""
+    refuse_links(out)
+    advice = "Nothing is overwritten: pass another --out"
+    there = [name for name in (RUN, ROWS, SAMPLES, PACKED, ROWS_CSV) if os.path.lexists(out / name)]
+    if not there:
+        return
+    run = read_run(out, ("schema", "run_id")) if RUN in there else {}
+    if run.get("merged") is None or PACKED in there:
+        raise UserError(f"{out}: it holds a record that merge did not make ({', '.join(there)}). {advice}.")
+    found = None if given else read_source(out, {})
+    lost = [row for row in found.rows if row.id not in ids] if found else []
+    if lost and found:
+        names = {r["run_id"]: r["folder"] for r in found.runs}
+        folders = listed(sorted({names[found.run_of(row)] for row in lost})[:10])
+        raise UserError(
+            f"{out}: {len(lost)} of its rows, of {folders}, are in none of the given folders and would be lost."
+            f" {advice}, or {out} among the folders too."
+        )
+
+
+def _write(out: Path, groups: list[list[Part]], cases: dict[str, Case]) -> list[Found]:
+    """Writes the record of one kind of device. A reader that comes in between finds files of which each is whole: rows
+    are told from samples of other rows by run and process."""
+    run, rows = merged_run([part for group in groups for part in group]), chosen(groups, cases)
+    sources: dict[Source, list[Found]] = {}
+    for row in rows:
+        sources.setdefault(row.source, []).append(row)
+    text = json.dumps(run, indent=1) + "\n"
+    names = [SAMPLES, ROWS, ROWS_CSV]
+    # Cut off before a first run.json is there, it would be a record that merge did not make.
+    names = [*names, RUN] if (out / RUN).exists() else [RUN, *names]
+    with Lines() as lines:
+        for found in sources.values():
+            lines.find_samples(found)
+        ratios = _ratios(rows, cases, lines)
+        with replacing(*(out / name for name in names)) as drafts:
+            files = dict(zip(names, drafts, strict=True))
+            files[RUN].write(text.encode())
+            for row in rows:
+                files[ROWS].write(_line(row, lines.row(row)))
+            for row in rows:
+                if (samples := lines.samples(row)) is not None:
+                    files[SAMPLES].write(_line(row, samples))
+            table = io.TextIOWrapper(files[ROWS_CSV], "utf-8", "backslashreplace", newline="")
+            told = (_numbered(row, lines) | ratios.get(row, {}) for row in rows)
+            csv_into(table, COLUMNS, _with_budget(told, run), "ignore")
+            table.detach()
+    return rows
+
+
+def _with_budget(rows: Iterator[Row], run: dict[str, Any]) -> Iterator[Row]:
+    """with_budget, row by row."""
+    for row in rows:
+        yield from with_budget([row], run)
+
+
+def _line(row: Found, raw: bytes) -> bytes:
+    """A line as it stands in the merged record."""
+    if row.number == row.key[3] and row.run_id:
+        return raw + b"\n"
+    found = json.loads(raw) | {"repeat": row.number, "run_id": row.source.run_of(row)}
+    return json.dumps(found).encode() + b"\n"
+
+
+def _numbered(row: Found, lines: Lines) -> Row:
+    found = kept_row(lines.row(row), str(row.source.folder / ROWS))
+    return found | {"repeat": row.number, "run_id": row.source.run_of(row)}
+
+
+def _ratios(rows: Sequence[Found], cases: dict[str, Case], lines: Lines) -> dict[Found, Row]:
+    """The ratios that rows lack, as `with_ratios` gives them: comparison by comparison, so that the samples of one lie
+    in memory, and not all."""
+    comparisons = {case_id: case.comparison for case_id, case in cases.items()}
+    full = {case_id for case_id, case in cases.items() if case.method == BASELINE}
+    baselines: dict[tuple[object, ...], dict[str, Found]] = {}
+    beside: dict[tuple[tuple[object, ...], str, str, int], list[Found]] = {}
+    for row in rows:
+        comparison = comparisons[row.key[0]]
+        beside.setdefault((comparison, row.key[1], row.key[2], row.number), []).append(row)
+        if row.key[0] in full:
+            baselines.setdefault(comparison, {}).setdefault(row.key[0], row)
+    found: dict[Found, Row] = {}
+    for (comparison, *_), those in beside.items():
+        base = baselines.get(comparison, {})
+        lacking = [row for row in those if row.lacks_ratio]
+        if base and lacking:
+            own = {row.key[0]: row for row in those if row.key[0] in base}
+            needed = [*(base | own).values(), *(row for row in lacking if row.key[0] not in base)]
+            given = [json.loads(_line(row, raw)) for row in needed if (raw := lines.samples(row)) is not None]
+            made = with_ratios([_numbered(row, lines) for row in needed], given)
+            told = {row: {name: new[name] for name in RATIO} for row, new in zip(needed, made, strict=True)}
+            found |= {row: told[row] for row in lacking}
+    return found
