@@ -5,12 +5,13 @@ model (bench.cluster.model) by the same factor as it did then: under the same se
 have cases like it, its times are as far from the roofline as theirs, and the factor is theirs.
 """
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from bench.case import Case
+from bench.case.shapes import named_models
 from bench.cluster.history import Earlier, earlier
 from bench.cluster.model import Board, Stages, board_of, pace, runnable, start_s
 from bench.devices import Device
@@ -57,14 +58,21 @@ class _Near:
 
     def __init__(self) -> None:
         self._found: dict[Hashable, list[float]] = {}
+        self._medians: dict[Hashable, float] = {}  # worked out so far
 
-    def add(self, keys: Sequence[Hashable], value: float) -> None:
+    def add(self, keys: Iterable[Hashable], value: float) -> None:
         for key in keys:
             self._found.setdefault(key, []).append(value)
+            self._medians.pop(key, None)
 
-    def near(self, keys: Sequence[Hashable]) -> float:
+    def near(self, keys: Iterable[Hashable]) -> float:
         """The median of those that have the first of the keys that any has; 1 where none has one."""
-        return next((median(self._found[key]) for key in keys if key in self._found), 1.0)
+        key = next((key for key in keys if key in self._found), None)
+        if key is None:
+            return 1.0
+        if key not in self._medians:
+            self._medians[key] = median(self._found[key])
+        return self._medians[key]
 
 
 def _near(case: Case) -> tuple[Hashable, ...]:
@@ -81,6 +89,7 @@ class _Learnt:
 
     def __init__(self, plan: Plan, device: Device, board: Board) -> None:
         self._plan, self._device, self._board = plan, device, board
+        self._models = {None, *named_models(), *(case.model for case in plan.cases)}
         self._parts: dict[tuple[Case, str], tuple[float, ...]] = {}  # seconds of a call, and of a step; the latest
         self._slower = _Near()  # a call over what it was expected to take
         self.longer = _Near()  # a comparison over what the model has for it
@@ -93,15 +102,16 @@ class _Learnt:
         """What a call is expected to take, by what is known of it or of its like."""
         expected = pace(case, self._plan, self._board, clock)
         slower = self._slower.near(_trained_near(case, clock))
-        parts = [slower * part for part in expected.parts]
-        known = self._parts.get((case, clock), ())
-        # A worker that says nothing for longer is taken for hung.
-        return replace(
-            expected, parts=tuple(min(p, self._plan.settings.timeout_s) for p in (*known, *parts[len(known) :]))
-        )
+        known = self._parts.get((case, clock), ())[: len(expected.parts)]
+        parts = (*known, *(slower * part for part in expected.parts[len(known) :]))
+        hung = self._plan.settings.timeout_s  # is a worker taken for, that says nothing for longer
+        return replace(expected, parts=tuple(min(part, hung) for part in parts))
 
     def add(self, found: Earlier) -> None:
-        """A row may tell of what this version does not know, or of what cannot be; such a comparison tells nothing."""
+        """A row may tell of what this version does not know, or of what cannot be; such a comparison tells nothing. A
+        model that is neither the plan's nor ours would have to be asked for, and tells nothing either."""
+        if not {case.model for case in found.ms} <= self._models:
+            return
         passes, clocks = found.keys()
         then = replace(self._plan, passes=passes, clocks=clocks, settings=found.settings or self._plan.settings)
         how = (found.run, passes, clocks, then.settings)
@@ -119,8 +129,7 @@ class _Learnt:
                 self._slower.add(_trained_near(case, clock), parts[0] / p.first)
         modelled += self._board.context_s * found.new + (0.0 if found.goes_on else self._board.import_s)
         if modelled and 1 / FURTHEST <= found.seconds / modelled <= FURTHEST:
-            for key in dict.fromkeys(k for case in found.ms for k in _near(case)):
-                self.longer.add((key,), found.seconds / modelled)
+            self.longer.add({key for case in found.ms for key in _near(case)}, found.seconds / modelled)
 
 
 def _measured(medians: Mapping[tuple[str, str], float], clock: str) -> tuple[float, ...]:

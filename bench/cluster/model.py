@@ -6,7 +6,8 @@ call is its roofline time over the share of the peak that such a call is expecte
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 
 from bench.case import Case
 from bench.case.clocks import CLOCKS
@@ -14,7 +15,7 @@ from bench.devices import ELSEWHERE, Device
 from bench.methods.registry import impl_of, trainable_params, unsupported
 from bench.roofline.memory import need, too_large
 from bench.roofline.peaks import Peaks, peaks_of
-from bench.roofline.roofline import compulsory_bytes, roofline_ms
+from bench.roofline.roofline import compulsory_bytes, flops, roofline_ms
 from bench.runner.fit import fits
 from bench.runner.plan import baseline_of
 from bench.sweeps.expand import Plan
@@ -28,11 +29,7 @@ TURN_S = {"linear": 0.004, "block": 0.01, "model": 0.03}  # of a block: NVML, me
 BLOCK_LAUNCHES_S = {"full": 0.5e-3, "lora": 1.0e-3, "paca": 0.6e-3}  # host's time of a decoder block, both passes
 OTHER_LAUNCHES_S = 1.0e-3  # of a method that is not among these
 LAYER_HOST_S = 150e-6  # the same of one layer, and what a sample costs beside its call
-KERNELS_S = {
-    "linear": 4.0,
-    "block": 16.0,
-    "model": 16.0,
-}  # of Triton's compiler for our kernels, where no cache has them
+KERNELS_S = {"linear": 4.0, "block": 16.0, "model": 16.0}  # Triton's compiler, for our kernels that no cache has
 JITTER = {"eager": 0.010, "graph": 0.003, "device": 0.003, "cpu-time": 0.05}  # of a ratio by round, and of a sample
 
 # Of a CPU's one thread, and of a GPU whose peaks are not in gpus.yaml: about an A100.
@@ -64,7 +61,7 @@ def board_of(device: Device) -> Board:
         return dict(zip(levels, seconds, strict=True))
 
     if device.is_cpu:
-        # Of two cores. The checks of Table 1's blocks and of its peers' layers took 0.4 s and three calls for each case.
+        # Two cores. The checks of Table 1's blocks and of the peers' layers took 0.4 s and three calls for each case.
         checks = by_level(0.2, 0.2, 0.2)
         return Board(True, CPU, 1.0, 2.0, 3.0, 1.0, checks, checks, 3, by_level(3, 10, 60))
     checks, again = by_level(0.7, 1.5, 2.5), by_level(0.3, 0.5, 1.0)
@@ -75,13 +72,7 @@ def board_of(device: Device) -> Board:
 def pace(case: Case, plan: Plan, board: Board, clock: str) -> Pace:
     """What a case's samples are expected to take under a clock."""
     peaks = board.peaks
-    least_ms = roofline_ms(case, "forward-backward", peaks)
-    if least_ms is None:  # no closed form: two FLOPs forward and four backward for each weight and token
-        assert case.shape is not None
-        weights = case.shape.block_params if case.level == "block" else case.shape.num_params
-        least_ms = 6 * weights * case.tokens / (peaks.tflops(case.precision) * 1e9)
-    moved_s = (compulsory_bytes(case, "forward-backward") or 0) / (peaks.memory_tbs * 1e12)
-    work_s = max(least_ms / 1e3, moved_s) / board.share
+    work_s = _work_s(case, peaks) / board.share
     host_s = BLOCK_LAUNCHES_S.get(case.method, OTHER_LAUNCHES_S) * case.blocks or LAYER_HOST_S
     flush_s = 2 * (peaks.l2_mib or 0) * 2**20 / (peaks.memory_tbs * 1e12) if case.l2 == "cold" else 0.0
     one = work_s if CLOCKS[clock].gpu_work else max(work_s, host_s)
@@ -89,6 +80,36 @@ def pace(case: Case, plan: Plan, board: Board, clock: str) -> Pace:
     if "step" in plan.passes and not CLOCKS[clock].gpu_work:
         parts.append(case.micro_steps * one + 16 * trainable_params(case) / (peaks.memory_tbs * 1e12))
     return Pace(tuple(parts), flush_s + LAYER_HOST_S)
+
+
+def _work_s(case: Case, peaks: Peaks) -> float:
+    """Of forward and backward at these peaks."""
+    if case.level == "linear":
+        least_ms = roofline_ms(case, "forward-backward", peaks) or 0.0
+        moved: float = compulsory_bytes(case, "forward-backward") or 0
+    else:
+        a_token, a_pair, fixed, moved_a_token = _by_size(
+            replace(case, impl="eager", alpha=1.0, dropout=0.0, batch=1, seq=1)  # what the closed forms do not ask for
+        )
+        multiplied = a_token * case.tokens + a_pair * case.tokens * case.seq
+        least_ms = multiplied / (peaks.tflops(case.precision) * 1e9)
+        moved = fixed + moved_a_token * case.tokens
+    return max(least_ms / 1e3, moved / (peaks.memory_tbs * 1e12))
+
+
+@cache
+def _by_size(one: Case) -> tuple[float, float, float, float]:
+    """FLOPs of forward and backward by token and by pair of tokens, and bytes in any case and by token, of a case of
+    any size. The closed forms of a model take milliseconds, and a grid has thousands of sizes; only what embeddings
+    read does not go with the tokens."""
+    first, second = (flops(replace(one, seq=seq), "forward-backward") for seq in (1, 2))
+    if first is None or second is None:  # no closed form: two FLOPs forward and four backward for each weight and token
+        assert one.shape is not None
+        return 6.0 * (one.shape.block_params if one.level == "block" else one.shape.num_params), 0.0, 0.0, 0.0
+    a_pair = (second - 2 * first) / 2
+    few, many = (compulsory_bytes(replace(one, seq=seq), "forward-backward") or 0 for seq in (256, 4096))
+    moved_a_token = (many - few) / (4096 - 256)
+    return first - a_pair, a_pair, few - 256 * moved_a_token, moved_a_token
 
 
 PaceOf = Callable[[Case, str], Pace]  # of a case under a clock
