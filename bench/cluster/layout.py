@@ -24,13 +24,12 @@ from bench.case.case import read_case
 from bench.errors import UserError, short
 from bench.files import replace_file
 from bench.reading import Count, Object, Plain, Shape, Text, read_object, shape_of
-from bench.record.read import ROWS
+from bench.record.read import END, ROWS
 from bench.runner.plan import Task
 from bench.sweeps.expand import Plan
 from bench.timing.settings import MeasureSettings
 
 CLUSTER, JOBS, SHARDS, ENVIRONMENT = "cluster.json", "jobs", "shards", "environment.json"
-END = "end.json"  # in an attempt's folder: how it ended, where it could say so
 
 _PLAN = shape_of(
     {**dict.fromkeys(("sweep", "path", "text", "description", "model"), Text), "settings": dict[Text, Plain],

@@ -45,6 +45,7 @@ Row = Object
 
 RUN, ROWS, ROWS_CSV = "run.json", "rows.jsonl", "rows.csv"
 SAMPLES, PACKED = "samples.jsonl", "samples.jsonl.gz"  # the second: as `make publish` leaves many samples
+END = "end.json"  # in the folder of a shard's attempt: how it ended
 KEY = ("case_id", "pass", "clock", "repeat")  # what makes a row one of its kind
 
 

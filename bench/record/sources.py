@@ -19,7 +19,7 @@ from bench.errors import UserError, printable, short
 from bench.files import EARLIER
 from bench.reading import is_there, open_lines, open_plain
 from bench.record.ratios import is_of
-from bench.record.read import PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, Row, kept_rows, read_run, sample_lines
+from bench.record.read import END, PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, Row, kept_rows, read_run, sample_lines
 
 Key = tuple[str, str, str, int]  # case_id, pass, clock, repeat
 Id = tuple[str | None, ...]
@@ -224,7 +224,7 @@ class Lines:
 
 def not_merged(sources: Iterable[Source]) -> list[str]:
     """The names of what else is in the folders, and stays there."""
-    ours = {RUN, ROWS, ROWS_CSV, SAMPLES, PACKED, *_BEFORE}
+    ours = {RUN, ROWS, ROWS_CSV, SAMPLES, PACKED, END, *_BEFORE}
     inside = (p.name for s in sources if not s.is_merged for p in s.folder.iterdir())
     return sorted({printable(name) for name in inside if name not in ours and not name.startswith(".")})
 

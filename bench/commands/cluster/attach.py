@@ -67,7 +67,8 @@ def _close(layout: Layout, last: Submission, watch: Watch, attends: bool) -> int
     say(total_line(watch))
     if left := [w for w in watch.shards if w.shard.left]:
         for w in left:
-            say(f"shard {w.shard.number}: {w.shard.left}. Its log: {watch.log(w)}")
+            log = watch.log(w)
+            say(f"shard {w.shard.number}: {w.shard.left}" + (f" (its log: {log})" if log.exists() else ""))
     again, _ = recorded(last.command, ())
     if any(w.open for w in watch.shards) and again:
         say(f"To measure what is open: {again}")
