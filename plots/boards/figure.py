@@ -37,7 +37,7 @@ def boards_figure(kin: Kin, side: Side, path: Path) -> Figure | None:
         return side.panels[board].ratio(case) if case in side.cases and case else None
 
     boards = {name: name for name in side.panels}
-    canvas = board_axes(subjects[:MAX_MODELS], shapes, boards, paint, ratio, "forward-backward time")
+    canvas = board_axes(subjects[:MAX_MODELS], shapes, boards, paint, ratio)
     hollow = f" {NOISY_RATIO}" if any(one.noisy for one in side.ratios) else ""
     shown = f" Shown are {', '.join(cut)}; the table has all of them." if cut else ""
     kind = " CPU times, no GPU times." if kin.is_cpu else ""

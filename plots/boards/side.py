@@ -7,6 +7,7 @@ from functools import cached_property
 
 from bench.case import Case
 from bench.case.clocks import CLOCKS
+from bench.case.schema import BASELINE
 from bench.errors import listed
 from bench.record.ratios import baselines
 from plots.data.labels import distinct, labels
@@ -43,11 +44,13 @@ class Side:
 
     @cached_property
     def types(self) -> dict[str, list[Case]]:
-        """The cases by training type, in the order of methods."""
+        """The cases by training type, in the order of methods; ways of computing Full-FT last, since it is asked how
+        the others compare with it."""
         found: dict[str, list[Case]] = {type_: [] for type_ in self.first.types}
         for case in self.cases:
             found[self.first.labels[case]].append(case)
-        return {type_: cases for type_, cases in found.items() if cases}
+        there = [(type_, cases) for type_, cases in found.items() if cases]
+        return dict(sorted(there, key=lambda item: item[1][0].method == BASELINE))
 
     @property
     def ratios(self) -> list[Ratio]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from bench.case import Case
-from bench.case.schema import BASELINE
 from bench.errors import listed
 from bench.record.stats import RATIO_NOISY, RATIO_TELLS
 from plots.boards.side import Side, verdict
@@ -37,10 +36,9 @@ def answers(side: Side) -> list[str]:
     """A sentence or two for each training type, the first with what it speaks of."""
     if not side.ratios:
         return [f"{_capital(place_of(side))}: no ratio to Full-FT could be formed on any board."]
-    in_order = sorted(side.types.items(), key=lambda item: item[1][0].method == BASELINE)  # what is asked of first
-    told = [f"{type_} is {_told(side, cases)}." for type_, cases in in_order[:MAX_TYPES]]
+    told = [f"{type_} is {_told(side, cases)}." for type_, cases in [*side.types.items()][:MAX_TYPES]]
     told[0] = f"{_capital(place_of(side))}, by the 95 % intervals of forward-backward: {told[0]}"
-    more = len(in_order) - MAX_TYPES
+    more = len(side.types) - MAX_TYPES
     return [*told, *([f"The table has {more} more training types."] if more > 0 else [])]
 
 

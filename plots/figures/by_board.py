@@ -46,7 +46,7 @@ def board_axes(
                     )  # fmt: skip
                 if b:
                     axes.axhline(b * group - 1, color="#e5e8ea", lw=0.7)
-            axes.set_title(f"{subject}, {shape_word(shape)}")
+            axes.set_title(f"{subject}, {shape_word(shape)}".replace(" x ", "\xa0x\xa0"))  # which no line cuts in two
             axes.grid(False, axis="y")
             axes.tick_params(axis="y", length=0)
     middle = (len(paint) - 1) / 2
