@@ -14,8 +14,6 @@ from plots.data.labels import distinct, labels
 from plots.data.panels import Panel
 from plots.data.results import Ratio, Results
 
-Verdict = str  # slower, faster, undecided; empty without a ratio
-
 
 @dataclass(frozen=True, eq=False)
 class Side:
@@ -61,8 +59,8 @@ class Side:
         return " or ".join(distinct(name for panel in self.panels.values() for name in panel.baselines)) or "Full-FT"
 
 
-def verdict(ratio: Ratio) -> Verdict:
-    """By its interval."""
+def verdict(ratio: Ratio) -> str:
+    """slower, faster or undecided, by its interval; empty without a ratio."""
     if ratio.value is None or ratio.by_definition:
         return ""
     return "undecided" if not ratio.decided else "slower" if ratio.value.value > 1 else "faster"

@@ -45,27 +45,23 @@ class Kin:
 
 def find_kin(folders: Sequence[Folder]) -> tuple[list[Kin], list[str]]:
     """The pages to be drawn, and notes on what stands on none. A record that is there twice stands on one once."""
-    notes, kinds = [], {}
+    notes: list[str] = []
+    devices: set[str] = set()
     groups: dict[tuple[str, bool], list[Folder]] = {}
     for folder in folders:
-        group = groups.setdefault((sweep_of(folder), folder.is_cpu), [])
+        group = groups.setdefault((folder.sweep_name, folder.is_cpu), [])
         same = next((other for other in group if _is_copy(folder, other)), None)
         if same is None:
             group.append(folder)
-            kinds[folder.device] = True
+            devices.add(folder.device)
         elif folder.path.resolve() != same.path.resolve():
             notes.append(f"{folder.path}: the same record as {same.path}; one of them stands among the boards")
     pages = [Kin(sweep, names(group)) for (sweep, _), group in groups.items() if len(group) > 1]
-    if pages or len(kinds) > 1:
+    if pages or len(devices) > 1:
         for (sweep, is_cpu), group in groups.items():
             if len(group) == 1:
                 notes.append(f"{group[0].path}: {_alone(sweep, is_cpu, groups)}; not put beside others")
     return pages, notes
-
-
-def sweep_of(folder: Folder) -> str:
-    """The name of its sweep, given by name or by path; of a folder that does not say it, its own."""
-    return Path(folder.sweep or folder.path.resolve()).stem
 
 
 def _is_copy(one: Folder, other: Folder) -> bool:

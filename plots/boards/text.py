@@ -7,12 +7,13 @@ from bench.errors import listed
 from bench.record.stats import RATIO_NOISY, RATIO_TELLS
 from plots.boards.side import Side, verdict
 from plots.boards.sorting import Kin
+from plots.data.load import Folder
 from plots.data.panels import MAX_TYPES
 from plots.text.captions import conditions_of, level_words, ratio_note
 from plots.text.numbers import NOISY
 from plots.text.sections import progress_note
 
-SOURCES = ("commit", "torch", "triton", "transformers")  # of which a difference between boards may come
+VERSIONS = ("torch", "triton", "transformers")
 SHOWN = 10  # digits of a commit
 READING = (
     "A ratio is the forward-backward time of a training type over that of Full-FT on the same board, at equal model, "
@@ -56,12 +57,14 @@ def _told(side: Side, cases: Sequence[Case]) -> str:
             every = "" if len(cases) == 1 else " in every case with a ratio" if partly else " in every case"
             values = [r.value.value for name in boards for r in found[name] if r.value]
             span = " to ".join(dict.fromkeys(f"{v:.2f}" for v in (min(values), max(values))))
-            than = "" if clauses else f" than {side.base}"
-            clauses.append(f"{word}{than} on {_boards(side, boards)}{every} ({span} times its time)")
+            clauses.append(f"{word} on {_boards(side, boards)}{every} ({span} times its time)")
     for name in kinds["mixed"]:
         own = verdicts[name]
         counts = [f"{word} in {own.count(word)}" for word in ("slower", "faster", "undecided") if word in own]
         clauses.append(f"{listed(counts)} of {len(own)} cases on {name}")
+    if clauses:
+        word, rest = clauses[0].split(" ", 1)
+        clauses[0] = f"{word} than {side.base} {rest}"
     for word, names in (("undecided", kinds["undecided"]), ("without a ratio", kinds["none"])):
         clauses += [f"{word} on {_boards(side, names)}"] if names else []
     return "; ".join(clauses)
@@ -74,14 +77,11 @@ def _boards(side: Side, names: Sequence[str]) -> str:
 def notices(kin: Kin, sides: Sequence[Side]) -> list[str]:
     """What is to be known before any number."""
     told = ["Measured on CPUs: these times say nothing about a GPU."] if kin.is_cpu else []
-    for name in SOURCES:
-        values: dict[str, list[str]] = {}
-        for board, folder in kin.folders.items():
-            if value := folder.run.get(name):
-                values.setdefault(str(value)[:SHOWN], []).append(board)
-        if len(values) > 1:
-            each = "; ".join(f"{value} on {listed(boards)}" for value, boards in values.items())
-            told.append(f"Not measured with the same {name}, which may make a difference between boards: {each}.")
+    sources = {board: (_commit(folder), folder.run.get("source_hash")) for board, folder in kin.folders.items()}
+    if len({hash_ or commit for commit, hash_ in sources.values()}) > 1:
+        told += _differing("commit", {board: commit for board, (commit, _) in sources.items()})
+    for name in VERSIONS:
+        told += _differing(name, {board: str(f.run.get(name) or "") for board, f in kin.folders.items()})
     told += [f"{board}: {note}" for board, folder in kin.folders.items() if (note := progress_note(folder))]
     told += [
         f"{board} is not among the boards of {place_of(side)}: {why}."
@@ -89,6 +89,22 @@ def notices(kin: Kin, sides: Sequence[Side]) -> list[str]:
     ]  # fmt: skip
     told += [f"{listed(late)}: nothing under clock {side.first.clock}." for side in sides if (late := _late(side))]
     return told
+
+
+def _differing(name: str, values: dict[str, str]) -> list[str]:
+    """A sentence where boards have different values of what may make a difference between them."""
+    boards: dict[str, list[str]] = {}
+    for board, value in values.items():
+        boards.setdefault(value or "unknown", []).append(board)
+    if len(boards) < 2:
+        return []
+    each = "; ".join(f"{value} on {listed(own)}" for value, own in boards.items())
+    return [f"Not measured with the same {name}, which may make a difference between boards: {each}."]
+
+
+def _commit(folder: Folder) -> str:
+    commit = str(folder.run.get("commit") or "")[:SHOWN]
+    return f"{commit} with changes" if commit and folder.run.get("dirty") else commit
 
 
 def _late(side: Side) -> list[str]:
@@ -116,11 +132,8 @@ def sources(kin: Kin, sides: Sequence[Side]) -> list[str]:
         shared = _shared(parts)
         for name, told in parts.items():
             own[name] += [part for part in told if part not in (*shared, *own[name])]
-    commits = {name: str(folder.run.get("commit") or "")[:SHOWN] for name, folder in kin.folders.items()}
-    return [
-        "; ".join([f"{name}: {folder.path}", *[f"commit {commits[name]}"] * bool(commits[name]), *own[name]]) + "."
-        for name, folder in kin.folders.items()
-    ]
+    commits = {name: [f"commit {commit}"] if (commit := _commit(f)) else [] for name, f in kin.folders.items()}
+    return ["; ".join([f"{name}: {f.path}", *commits[name], *own[name]]) + "." for name, f in kin.folders.items()]
 
 
 def _parts(side: Side) -> dict[str, list[str]]:

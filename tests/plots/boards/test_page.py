@@ -1,53 +1,15 @@
-"""The page over several boards: which folders stand on it, what its table, figure and sentences say of them."""
+"""The page over several boards: what its table, figure and sentences say of them."""
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plots.__main__ import main
-from plots.boards.report import draw_boards
-from plots.boards.sorting import find_kin
 from plots.data.load import load
 from plots.data.results import read_results
-from tests.plots.conftest import CPU_RUN, FACTORS, Maker, fill_cpu, fill_table1
+from tests.plots.boards.made import DRAWN, ONE, TYPES, Board, draw, page_of
+from tests.plots.conftest import fill_table1
 from tests.plots.reading import cells_of, lines_of, pick, section, value, words_of
-
-TYPES = [("full", "eager"), ("lora", "eager"), ("paca", "eager")]
-ONE = ("gpt2-xl",)
-DRAWN = {f"boards.{kind}" for kind in ("md", "html", "csv", "png", "svg")}
-
-Board = Callable[..., Maker]
-
-
-@pytest.fixture
-def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
-    """A maker of results/<key>/<sweep>, whose LoRA takes `lora` times Full-FT's time."""
-
-    def make(key: str, gpu: str, lora: float = 1.3, sweep: str = "table1", fill: bool = True, **options: Any) -> Maker:
-        maker = Maker(tmp_path / "results" / key / sweep)
-        assert maker.run
-        maker.run |= {"gpu": gpu, "gpu_key": key, "run_id": f"run-of-{key}"}
-        maker.run["invocations"][0]["sweep"]["name"] = sweep
-        monkeypatch.setitem(FACTORS, ("lora", "eager"), (lora, lora))
-        if fill:
-            fill_table1(maker, TYPES, [(4, 512)], **({"models": ONE} | options))
-        return maker
-
-    return make
-
-
-def draw(*folders: object, out: Path | None = None) -> int:
-    return main([*map(str, folders), *(["--out", str(out)] if out else [])])
-
-
-def page_of(*makers: Maker) -> str:
-    """boards.md of what these makers hold, without the reports of the folders, which take longer."""
-    (kin,), _ = find_kin([load(maker.write()) for maker in makers])
-    draw_boards(kin.place, kin)
-    return (kin.place / "boards.md").read_text()
 
 
 def test_a_column_a_board_with_the_ratios_of_its_own_report(board: Board, tmp_path: Path, capsys: Any) -> None:
@@ -73,97 +35,6 @@ def test_a_column_a_board_with_the_ratios_of_its_own_report(board: Board, tmp_pa
     assert {"A100-SXM4-80GB", "H100 80GB HBM3", "LoRA eager", "PaCA eager", "gpt2-xl, 4 x 512"} <= {*figure}
     page = (where / "boards.html").read_text()
     assert "<svg" in page and 'href="boards.csv"' in page and "<script" not in page
-
-
-def test_one_folder_and_one_board_of_several_sweeps_change_nothing(board: Board, tmp_path: Path, capsys: Any) -> None:
-    first = board("h100", "H100").write()
-    assert draw(first) == 0 and capsys.readouterr().err == ""
-    alone = {path.name: path.read_bytes() for path in first.iterdir()}
-    other = board("h100", "H100", sweep="lengths").write()
-    assert draw(first, other) == 0 and capsys.readouterr().err == ""
-    assert {path.name: path.read_bytes() for path in first.iterdir()} == alone
-    assert [path.name for path in (tmp_path / "results").iterdir()] == ["h100"]
-
-
-def test_drawing_again_gives_the_same_and_a_glob_may_name_the_page(board: Board, capsys: Any) -> None:
-    folders = [board(key, key.upper()).write() for key in ("a100", "h100")]
-    where = folders[0].parents[1] / "boards"
-    assert draw(*folders) == 0
-    before = {name: (where / name).read_bytes() for name in DRAWN}
-    capsys.readouterr()
-    assert draw(*folders, where) == 0
-    assert before == {name: (where / name).read_bytes() for name in DRAWN}
-    assert "boards: no results folder" in capsys.readouterr().err
-
-
-def test_two_folders_of_one_board_get_a_column_each_by_what_tells_their_paths_apart(board: Board) -> None:
-    makers = [board(key, "NVIDIA L4", lora) for key, lora in (("node-1", 1.3), ("node-2", 1.4))]
-    line = cells_of(page_of(*makers), "gpt2-xl", "LoRA eager")
-    assert [*line][-2:] == ["L4 (node-1)", "L4 (node-2)"]
-    assert 1.25 < value(line["L4 (node-1)"]) < 1.35 < value(line["L4 (node-2)"])
-
-
-def test_a_copy_of_a_record_is_no_board_of_its_own(board: Board, tmp_path: Path, capsys: Any) -> None:
-    first, other = board("a100", "A100").write(), board("h100", "H100", 0.9).write()
-    copy = Path(shutil.copytree(first, first.parent / "reference" / "table1"))
-    assert draw(first, copy, first) == 0 and not (first.parent / "boards").exists()
-    assert f"note: {copy}: the same record as {first}" in capsys.readouterr().err
-    (kin,), _ = find_kin([load(path) for path in (first, copy, other, first)])
-    assert [*kin.folders] == ["A100", "H100"] and kin.place == tmp_path / "results" / "boards"
-
-
-def test_only_folders_of_one_sweep_stand_side_by_side(board: Board, tmp_path: Path) -> None:
-    folders = [board("a100", "A100").write(), board("h100", "H100").write()]
-    lone = board("h100", "H100", sweep="lengths").write()
-    (kin,), notes = find_kin([load(path) for path in (*folders, lone)])
-    assert [folder.path for folder in kin.folders.values()] == folders
-    assert notes == [f"{lone}: the only one of sweep lengths; not put beside others"]
-    pair = board("a100", "A100", sweep="lengths").write()
-    assert draw(*folders, lone, pair) == 0
-    for sweep in ("table1", "lengths"):
-        where = tmp_path / "results" / "boards" / sweep
-        assert {path.name for path in where.iterdir()} == DRAWN
-        assert (where / "boards.md").read_text().startswith(f"# Ratio to Full-FT by GPU, sweep {sweep}\n")
-
-
-def test_two_boards_without_a_sweep_in_common_say_so(board: Board, tmp_path: Path, capsys: Any) -> None:
-    folders = [board("a100", "A100").write(), board("h100", "H100", sweep="lengths").write()]
-    assert draw(*folders) == 0
-    told = capsys.readouterr().err
-    assert "the only one of sweep table1" in told and "the only one of sweep lengths" in told
-    assert not (tmp_path / "results" / "boards").exists()
-
-
-def cpu(board: Board, key: str, gpu: str) -> Path:
-    maker = board(key, gpu, fill=False)
-    fill_cpu(maker)
-    maker.run = CPU_RUN | {"gpu": gpu, "run_id": key}
-    for row in maker.rows:
-        row["gpu"] = gpu
-    return maker.write()
-
-
-def test_a_cpu_never_stands_beside_gpus(board: Board, tmp_path: Path, capsys: Any) -> None:
-    gpus = [board("a100", "A100").write(), board("h100", "H100").write()]
-    alone = cpu(board, "cpu", "Some CPU, 2 cores")
-    (kin,), (note,) = find_kin([load(path) for path in (gpus[0], alone, gpus[1])])
-    assert [*kin.folders] == ["A100", "H100"]
-    assert note == f"{alone}: the only CPU, and CPU times are no GPU times; not put beside others"
-    assert draw(gpus[0], alone) == 0, "and a pair of both makes no page"
-    told = capsys.readouterr().err
-    assert f"note: {alone}: the only CPU" in told and f"note: {gpus[0]}: the only GPU" in told
-    assert not (tmp_path / "results" / "boards").exists()
-
-
-def test_cpus_beside_each_other_are_said_to_be_no_gpus(board: Board, tmp_path: Path) -> None:
-    (kin,), _ = find_kin([load(cpu(board, key, gpu)) for key, gpu in (("cpu-1", "Some CPU"), ("cpu-2", "Other CPU"))])
-    where = tmp_path / "page"
-    draw_boards(where, kin)
-    text = (where / "boards.md").read_text()
-    assert text.startswith("# Ratio to Full-FT by CPU")
-    assert "**Measured on CPUs: these times say nothing about a GPU.**" in text
-    assert "CPU times, no GPU times." in " ".join(words_of(where / "boards.svg"))
-    assert [*cells_of(text, "gpt2-xl", "1 x 64", "LoRA eager")][3:] == ["Some CPU", "Other CPU"]
 
 
 def test_what_a_board_lacks_and_what_failed_there_stands_as_a_word(board: Board, make_case: Any) -> None:
@@ -227,15 +98,22 @@ def test_boards_that_have_nothing_in_common_make_no_page(board: Board, tmp_path:
 
 def test_sources_that_differ_and_unfinished_boards_are_said_first(board: Board) -> None:
     makers = [board("a100", "A100"), board("h100", "H100")]
-    makers[1].run |= {"commit": "fedcba98765", "driver": "999.1"}  # type: ignore[operator]
+    makers[1].run |= {"commit": "fedcba98765", "source_hash": "11", "torch": "2.14.0+cu130", "driver": "999.1"}  # type: ignore[operator]
     makers[1].run["invocations"][0]["cases"] = 7  # type: ignore[index]
     text = page_of(*makers)
     assert text.index("Not measured with the same commit") < text.index("## Answer")
-    assert "0123456789 on A100; fedcba9876 on H100." in text
+    assert "0123456789 on A100; fedcba9876 on H100." in text and "2.13.0 on A100; 2.14.0+cu130 on H100." in text
     assert "H100: Half-finished: 3 of 7 measurements are on record." in text
     own = section(text + "\n## end", "## The boards")
     assert "driver 999.1" in own and "driver 580.65.06" in own, "what differs stands by board"
     assert "driver" not in section(text, "## Every ratio")
+
+
+def test_another_commit_with_the_same_sources_makes_no_difference(board: Board) -> None:
+    makers = [board("a100", "A100"), board("h100", "H100")]
+    makers[1].run["commit"] = "fedcba98765"  # type: ignore[index]
+    text = page_of(*makers)
+    assert "Not measured with the same" not in text and "commit fedcba9876" in text
 
 
 def test_another_schema_refuses_all_and_nothing_is_written(board: Board, tmp_path: Path, capsys: Any) -> None:
@@ -268,19 +146,6 @@ def test_a_place_that_cannot_be_written_is_named(board: Board, tmp_path: Path, c
     assert draw(*folders) == 2
     told = capsys.readouterr().err
     assert f"cannot write into {tmp_path / 'results' / 'boards'}" in told and "--out" in told
-
-
-def test_names_from_a_record_can_name_no_other_folder_and_bring_no_script(board: Board, tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script> | x"
-    for sweep in ("table1", "x/.."):
-        for key in ("a100", "h100"):
-            maker = board(key, f"{evil} {key}", sweep="table1" if sweep == "table1" else "odd")
-            maker.run["invocations"][0]["sweep"]["name"] = sweep  # type: ignore[index]
-            maker.write()
-    assert draw(*sorted((tmp_path / "results").glob("*/*"))) == 0
-    where = tmp_path / "results" / "boards"
-    assert sorted(path.name for path in where.iterdir()) == ["sweep", "table1"]
-    assert "<script" not in "".join(path.read_text() for path in where.rglob("*.[hms]*") if path.suffix != ".png")
 
 
 def test_the_ratio_is_that_of_the_record_alone(board: Board) -> None:
