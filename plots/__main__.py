@@ -15,6 +15,7 @@ from bench.errors import EMPTY, UserError, one_line, printable, short
 from plots.data.training_runs import EXAMPLES, Run, load_runs
 
 if TYPE_CHECKING:
+    from plots.boards.sorting import Kin
     from plots.data.predictions import Predictions
 
 MOST_EXAMPLES = 10**12
@@ -64,12 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=_path,
         help="a results folder, such as results/cpu/table1; a folder of bench predict; or a folder "
         "of bench train or bench evaluate, which fills Table 2 of the results folders beside it. Runs alone, or a "
-        "folder that holds them, make a page of their own",
+        "folder that holds them, make a page of their own. Results folders of one sweep on several GPUs make one over "
+        "all of them: the ratio to Full-FT by GPU",
     )
     parser.add_argument(
         "--out",
         type=_path,
-        help="where the page of runs alone goes, without a results folder; default: beside the first",
+        help="where the page of runs alone goes, without a results folder (default: beside the first), or the one over "
+        "several boards (default: boards/ in the folder that all have in common)",
     )
     parser.add_argument(
         "--examples", type=int, default=EXAMPLES, help="in an epoch that Table 2 projects; default: %(default)s, MMLU's"
@@ -85,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "the predicted table 1",
     )
     asked = parser.parse_args(arguments)
+    from plots.boards.sorting import find_kin
     from plots.data.arguments import sort_out
     from plots.data.load import load
     from plots.data.predictions import load_predictions
@@ -99,14 +103,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"--into {asked.into}: this goes with one folder of bench predict, and no other.")
         runs = load_runs(given.runs)
         folders = [load(path) for path in given.measured]
-        if asked.out and folders:
+        kin, notes = find_kin(folders)
+        if asked.out and folders and not kin:
             raise UserError(
-                f"--out {asked.out}: this is for runs alone. {folders[0].path} is a results folder, and is drawn into."
+                f"--out {asked.out}: this is for runs alone, and for the page over several boards. {folders[0].path} "
+                "is a results folder, and is drawn into."
             )
     except (UserError, OSError) as error:
         _say(f"python -m plots: {error}")
         return 2
-    for note in given.notes:
+    for note in (*given.notes, *notes):
         _say(f"note: {note}")
     if status := _predictions(predicted, asked.into):
         return status
@@ -128,6 +134,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         print(one_line(f"{folder.path}: {', '.join(path.name for path in written)}"))
         print(printable(said))
+    for one in kin:
+        where = asked.out or one.place
+        if status := _boards(where if len(kin) == 1 else where / one.stem, one):
+            return status
+    return 0
+
+
+def _boards(where: Path, kin: "Kin") -> int:
+    from plots.boards.report import draw_boards
+
+    try:
+        with terminate_as_interrupt():
+            written, said = draw_boards(where, kin)
+    except (OSError, UserError) as error:
+        told = error if isinstance(error, UserError) else f"cannot write into {where}: {error}. --out names another"
+        _say(f"python -m plots: {told}")
+        return 2
+    if written:
+        print(one_line(f"{where}: {', '.join(path.name for path in written)}"))
+    print(printable(said))
     return 0
 
 

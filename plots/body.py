@@ -68,33 +68,33 @@ def body(parts: Parts) -> list[Block]:
         "Training time and accuracy", parts.second[:1], _of(drawn, "steps"), parts.second[1:], printed=True
     )
     found += _section(
-        "Times", _shortened(tables.times, table_md),
+        "Times", shortened(tables.times, table_md),
         notes_below(parts.panels, tables, f"{table_md} and {table_csv}") if tables.times else [], printed=True,
     )  # fmt: skip
     found += _section(
-        "Where the time goes", _of(drawn, "split"), _shortened(tables.breakdown, table_md),
+        "Where the time goes", _of(drawn, "split"), shortened(tables.breakdown, table_md),
         _aside_note(parts.panels, tables, table_md),
     )  # fmt: skip
     found += _section(
         "Why", why([group[0] for group in by_clock(parts.panels)], table_md), _of(drawn, "causes", "waterfall"),
-        _shortened(tables.causes, table_md),
+        shortened(tables.causes, table_md),
     )  # fmt: skip
     found += _section("Crossover", _of(drawn, "grid"), [Items(tuple(crossover_sentences(parts.panels)))])
     found += _section(
-        "Fixed cost and slope", _of(drawn, "lengths"), _shortened(tables.lengths, table_md),
+        "Fixed cost and slope", _of(drawn, "lengths"), shortened(tables.lengths, table_md),
         [] if tables.lengths else [Para(no_fit(parts.panels))],
     )  # fmt: skip
     found += _section("Figures", [f for f in drawn if f.stem not in PLACED])
     found += _section(
-        "Throughput and cost", _of(drawn, "throughput"), _shortened(tables.throughput, table_md),
+        "Throughput and cost", _of(drawn, "throughput"), shortened(tables.throughput, table_md),
         [] if tables.throughput else [Para(NO_THROUGHPUT)],
     )  # fmt: skip
     found += _section(
-        "Efficiency and memory", _of(drawn, "roofline"), _shortened(tables.limits, table_md),
-        [] if tables.limits else [Para(NO_LIMIT)], _shortened(tables.memory, table_md),
+        "Efficiency and memory", _of(drawn, "roofline"), shortened(tables.limits, table_md),
+        [] if tables.limits else [Para(NO_LIMIT)], shortened(tables.memory, table_md),
     )  # fmt: skip
-    found += _section("Further tables", _shortened(tables.further, table_md))
-    found += _section("Layer by layer", _shortened(tables.layers, layers_md))
+    found += _section("Further tables", shortened(tables.further, table_md))
+    found += _section("Layer by layer", shortened(tables.layers, layers_md))
     return _stated(found, parts.results)
 
 
@@ -129,7 +129,7 @@ def _of(drawn: Sequence[Figure], *stems: str) -> list[Figure]:
     return [figure for figure in drawn if figure.stem in stems]
 
 
-def _shortened(tables: Sequence[Table], whole: str) -> list[Table]:
+def shortened(tables: Sequence[Table], whole: str) -> list[Table]:
     """The tables cut to what a report can hold; all of them are in the file called `whole`."""
     return [
         table if len(table.lines) <= MAX_LINES else replace(

@@ -33,11 +33,9 @@ REPORT = ("report.md", "report.html")
 
 
 def table_files(folder: Folder) -> tuple[str, str]:
-    """Where all tables go: table1.* of sweep table1, given by name or by path, tables.md and summary.csv of any other.
-
-    A folder that does not say which sweep it holds is taken by its own name.
-    """
-    return TABLE1 if Path(folder.sweep or folder.path.resolve()).stem in TABLE1_SWEEPS else OTHER_TABLES
+    """Where all tables go: table1.* of sweep table1, given by name or by path, tables.md and summary.csv of any
+    other."""
+    return TABLE1 if folder.sweep_name in TABLE1_SWEEPS else OTHER_TABLES
 
 
 def draw(

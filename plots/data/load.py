@@ -49,6 +49,12 @@ class Folder:
         return (last.get("sweep") or {}).get("name")
 
     @property
+    def sweep_name(self) -> str:
+        """The same, without the rest of its path; a folder that does not say which sweep it holds is taken by its own
+        name."""
+        return Path(self.sweep or self.path.resolve()).stem
+
+    @property
     def invocations(self) -> list[dict[str, Any]]:
         return self.run.get("invocations") or []
 

@@ -34,11 +34,17 @@ def cut_models(models: Iterable[object]) -> str:
     return listed(told) if told and len(told) == len(found) else ""
 
 
-def place(folder: Folder, level: str) -> str:
-    """Level and device in a few words, for titles."""
+def level_words(folder: Folder, level: str) -> str:
+    """What is timed in a few words, for titles."""
     what = {"linear": "linear layers", "block": "one decoder block", "model": "whole models"}.get(level, level)
     if level == "model":
         what = cut_models(row.get("model") for row in folder.rows if row.get("level") == level) or what
+    return what
+
+
+def place(folder: Folder, level: str) -> str:
+    """Level and device in a few words, for titles."""
+    what = level_words(folder, level)
     return f"{what} on a CPU, no GPU times" if folder.is_cpu else f"{what} on {folder.device}"
 
 

@@ -1,5 +1,6 @@
 """A folder in which documented commands run, with what they name."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -18,9 +19,10 @@ class Place:
         (folder / "my.yaml").write_text(SWEEP)
 
     def put(self, arguments: list[str]) -> list[str]:
-        """Makes each results folder that is named: one case size of the published Table 1, or a prediction."""
+        """Makes each results folder that is named, on a board of its name: one case size of the published Table 1, or a
+        prediction."""
         for word in arguments:
-            if not re.fullmatch(r"DIR(_[AB])?|results/\S+", word) or (self.folder / word).exists():
+            if not re.fullmatch(r"DIR(_\w+)?|results/\S+", word) or (self.folder / word).exists():
                 continue
             if "predicted" in word:
                 self.predict("a100", word)
@@ -30,7 +32,8 @@ class Place:
                 shutil.copy(REFERENCE / name, self.folder / word)
             lines = (REFERENCE / "rows.jsonl").read_text().splitlines(keepends=True)
             kept = [line for line in lines if '"gpt2-xl"' in line and '"seq": 128' in line]
-            (self.folder / word / "rows.jsonl").write_text("".join(kept))
+            renamed = [json.dumps(json.loads(line) | {"gpu": word}) + "\n" for line in kept]
+            (self.folder / word / "rows.jsonl").write_text("".join(renamed))
         return arguments
 
     def predict(self, boards: str, out: str, *options: str) -> None:

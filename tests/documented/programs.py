@@ -35,6 +35,8 @@ def plots(place: Place, arguments: list[str]) -> None:
         shutil.copy(ROOT / page, place.folder / page)
         place.predict("a100", "DIR")
     assert main(place.put(arguments)) == 0
+    if sum(a.startswith("results/") for a in arguments) > 1 and "runs/*" not in arguments:
+        assert (place.folder / "results" / "boards" / "boards.html").is_file()
 
 
 def tune(place: Place, arguments: list[str]) -> None:

@@ -9,6 +9,9 @@ import pytest
 from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.transforms import Bbox
 
+from plots.boards.figure import boards_figure
+from plots.boards.side import put_side_by_side
+from plots.boards.sorting import find_kin
 from plots.data.load import load
 from plots.data.panels import MAX_TYPES, Panel, make_panels
 from plots.data.predictions import load_predictions
@@ -17,7 +20,7 @@ from plots.figures.predicted import predicted_figure
 from plots.figures.registry import FIGURES
 from tests.conftest import ROOT
 from tests.plots.causes import plant
-from tests.plots.conftest import FACTORS, FULL_MS, SIZES
+from tests.plots.conftest import FACTORS, FULL_MS, GPU_RUN, SIZES, Maker
 from tests.plots.reading import words_of
 
 EVERY = list(FACTORS)
@@ -149,6 +152,28 @@ def test_nor_in_predictions(texts: list[Any], tmp_path: Path) -> None:
     assert predicted_figure(found, found.clocks[0], tmp_path / "figure")
     held("predicted", texts)
     assert {"LoRA eager", "LoRA peft-fp32", "PaCA eager"} <= {*words_of(tmp_path / "figure.svg")}
+
+
+@pytest.mark.parametrize("fill", [full_board, single_layers], ids=["models", "layers"])
+def test_nor_by_ten_boards_of_which_some_failed(
+    fill: Callable[..., None], fill_clocks: Any, texts: list[Any], tmp_path: Path
+) -> None:
+    folders = []
+    for i in range(10):
+        maker = Maker(tmp_path / f"node-{i}" / "table1")
+        maker.run = GPU_RUN | {"gpu": "NVIDIA RTX PRO 6000 Blackwell" if i % 2 else f"NVIDIA A{i}"}
+        fill(maker, fill_clocks)
+        kept = [r for r in maker.rows if i != 2 or r["seq"] == 512]
+        maker.rows = [r | {"median_ms": None, "status": "oom"} if i and r["impl"] == "triton" else r for r in kept]
+        maker.rows[0]["temperature_c"] += i  # else one would be the copy of another
+        folders.append(load(maker.write()))
+    (kin,), _ = find_kin(folders)
+    (side,) = put_side_by_side({name: read_results(folder) for name, folder in kin.folders.items()})
+    texts.clear()
+    assert boards_figure(kin, side, tmp_path / "boards")
+    held("boards", texts)
+    words = words_of(tmp_path / "boards.svg")
+    assert {*kin.folders} <= {*words} and "RTX PRO 6000 Blackwell (node-9)" in words and "LoRA triton: oom" in words
 
 
 def test_the_causes_of_many_types(maker: Any, fill: Any, texts: list[Any], tmp_path: Path) -> None:
