@@ -14,7 +14,7 @@ ARGS ?=
 WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 TEST ?= -m "not slow" --benchmark-skip -n $(WORKERS)
 
-.PHONY: help setup bench campaign test test-all lint report publish predict wheel doctor audit tune zoo fit aa clean
+.PHONY: help setup bench campaign status merge test test-all lint report publish predict wheel doctor audit tune zoo fit aa clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +37,12 @@ bench: $(READY)  ## Measure SWEEP (Table 1) on this machine, find out why times 
 
 campaign: $(READY)  ## Everything worth measuring on this GPU, resumable; ARGS="--time 25m --save DIR" stops in between
 	$(PY) -m bench campaign --gpu $(GPU) $(ARGS)
+
+status: $(READY)  ## How a sweep on several GPUs stands, and attach: make status DIR=results/a100/grid ARGS=--cancel
+	$(PY) -m bench status $(DIR) $(ARGS)
+
+merge: $(READY)  ## Shards, machines or runs into one folder: make merge DIR="run1 run2" ARGS="--out merged"
+	$(PY) -m bench merge $(DIR) $(ARGS)
 
 test: $(READY)  ## The fast tests, without benchmarks (a few minutes)
 	$(PY) -m pytest $(TEST)

@@ -7,7 +7,8 @@ import typer
 
 from bench.cli import app
 from bench.commands.advise.request import bytes_of, count_of, number_of
-from bench.devices import gpus
+from bench.commands.cluster.request import request_of
+from bench.devices import choose_any, gpus
 from bench.terminal import seconds_of
 from tests.conftest import ROOT
 from tests.documented.place import Place
@@ -34,7 +35,11 @@ def as_it_stands(place: Place, arguments: list[str]) -> None:
 def its_cases(place: Place, arguments: list[str]) -> None:
     """What it would measure is listed; and a GPU that is not here is refused by name."""
     options = parsed(arguments[0], arguments[1:])
-    if options.get("gpu", "auto") != "auto" and not gpus():
+    if options.get("on"):
+        flags = ("on", "array", "partition", "gres", "exclusive", "slurm", "python")
+        assert request_of(*(tuple(v) if isinstance(v := options[f], list) else v for f in flags))
+        choose_any(options["gpu"], [])
+    elif options.get("gpu", "auto") != "auto" and not gpus():
         done = place.cli(*arguments)
         assert done.returncode == 2 and "Found: no NVIDIA GPU" in done.stderr, done.stderr
     if options:
@@ -114,6 +119,7 @@ SUBCOMMANDS: dict[str, Callable[[Place, list[str]], None]] = {
     "spread": as_it_stands,
     "compare": compared,
     "merge": merged,
+    "status": merged,
     "why": explained,
     "predict": predicted,
     "precompile": needs_a_gpu,

@@ -163,7 +163,7 @@ def _shards(
     wanted = here if request.backend == "local" else request.shards or ceil(total / SHARD_S)
     parts = split(tasks, wanted, cost.__getitem__)
     if request.shards and len(parts) < request.shards:
-        say(f"--array {request.shards}: {len(parts)} of them, since what is compared is measured in one place")
+        say(f"--array {request.shards}: {len(parts)} is the most, since what is compared is measured in one place")
     return parts, [sum(cost[case] for _, case in part) for part in parts]
 
 
