@@ -183,5 +183,5 @@ def _ask(*command: str) -> str:
 
 def _words(text: str) -> str:
     """What Slurm said, in one line without the names of its programs."""
-    lines = (re.sub(r"^\w+: (error|fatal): ", "", line).strip() for line in text.splitlines())
+    lines = (re.sub(r"^\w+:? (error|fatal): ", "", line).strip() for line in text.splitlines())
     return "; ".join(dict.fromkeys(filter(None, lines))) or "it gave no reason"
