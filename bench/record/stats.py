@@ -13,7 +13,7 @@ from math import floor, pi, sin, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # Student's quantile; scipy.stats takes a second to import
+from scipy.special import stdtr, stdtrit  # Student's distribution; scipy.stats takes a second to import
 
 Array = NDArray[np.float64]
 
@@ -167,13 +167,22 @@ def median_draws(samples: Sequence[float] | Array, rng: np.random.Generator) -> 
     n = len(x)
     if n < MIN_SAMPLES:
         return None
-    tau = inflation(x)
     # Evenly spread over the distribution and then shuffled: the ends do not depend on luck, only the pairing does.
-    even = (np.arange(DRAWS) + 0.5) / DRAWS
-    rank = n / 2 + rng.permutation(stdtrit(_freedom(n, tau), even)) * sqrt(n * tau) / 2
-    outward = np.where(rank < n / 2, np.floor(rank), np.ceil(rank) - 1)
-    drawn: Array = np.sort(x)[np.clip(outward, 0, n - 1).astype(np.int64)]
+    drawn: Array = np.sort(x)[rng.permutation(_ranks(n, inflation(x)))]
     return drawn
+
+
+def _ranks(n: int, tau: float) -> NDArray[np.int64]:
+    """Which of n sorted samples each of DRAWS quantiles reads: rank n/2 + q/2 sqrt(n tau), rounded away from the middle.
+
+    Student's distribution is asked where a rank ends, which takes a tenth of the time that its quantiles take.
+    """
+    freedom, scale = _freedom(n, tau), sqrt(n * tau) / 2
+    below = (np.arange(DRAWS // 2) + 0.5) / DRAWS
+    first = max(1, floor(n / 2 + float(stdtrit(freedom, below[0])) * scale))
+    ends = stdtr(freedom, (np.arange(first, n // 2 + 1) - n / 2) / scale)
+    lower = first - 1 + np.searchsorted(ends, below, side="right")
+    return np.concatenate([lower, n - 1 - lower[::-1]])
 
 
 def interval_draws(value: float, low: float, high: float, rng: np.random.Generator) -> Array:

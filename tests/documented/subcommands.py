@@ -95,11 +95,6 @@ def compared(place: Place, arguments: list[str]) -> None:
         as_it_stands(place, arguments)
 
 
-def merged(place: Place, arguments: list[str]) -> None:
-    """Their folders need not be there: what they are called is only parsed."""
-    parsed(arguments[0], arguments[1:])
-
-
 def explained(place: Place, arguments: list[str]) -> None:
     if "--trace" in arguments:  # profiles each case anew
         only_parsed(place, arguments)
@@ -118,8 +113,12 @@ SUBCOMMANDS: dict[str, Callable[[Place, list[str]], None]] = {
     "doctor": as_it_stands,
     "spread": as_it_stands,
     "compare": compared,
+<<<<<<< HEAD
     "merge": merged,
     "status": merged,
+=======
+    "merge": only_parsed,
+>>>>>>> merge
     "why": explained,
     "predict": predicted,
     "precompile": needs_a_gpu,
