@@ -113,12 +113,8 @@ SUBCOMMANDS: dict[str, Callable[[Place, list[str]], None]] = {
     "doctor": as_it_stands,
     "spread": as_it_stands,
     "compare": compared,
-<<<<<<< HEAD
-    "merge": merged,
-    "status": merged,
-=======
     "merge": only_parsed,
->>>>>>> merge
+    "status": only_parsed,
     "why": explained,
     "predict": predicted,
     "precompile": needs_a_gpu,
