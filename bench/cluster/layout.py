@@ -129,8 +129,7 @@ class Layout:
 
     def read_assignment(self, shard: int) -> Assignment:
         """What a shard measures. Raises UserError for damaged files."""
-        path = self.jobs / f"{shard:03}.json"
-        told = read_object(path, _SHARD)
+        path, told = self._told(shard)
         plan = self.read_plan(told["plan"])
         cases = {case.case_id: case for case in plan.cases}
         if len(told["repeats"]) != len(told["case_ids"]) or set(told["case_ids"]) - set(cases):
@@ -141,6 +140,15 @@ class Layout:
         return Assignment(
             part, tasks, told["gpu"], told.get("threads"), told.get("quiet_s"), told["command"], told["again"]
         )
+
+    def read_tasks(self, shard: int) -> list[tuple[int, str]]:
+        """The repeat and the case_id of what a shard measures, without its plan, which is large. Raises UserError."""
+        _, told = self._told(shard)
+        return list(zip(told["repeats"], told["case_ids"], strict=False))
+
+    def _told(self, shard: int) -> tuple[Path, Object]:
+        path = self.jobs / f"{shard:03}.json"
+        return path, read_object(path, _SHARD)
 
     def write_end(self, attempt: Path, status: int, detail: str = "") -> None:
         self._write(attempt / END, {"status": status, "detail": detail})

@@ -78,7 +78,7 @@ class Watch:
         self.shards = [
             Watched(
                 s,
-                ShardRows(layout, s.number, layout.read_assignment(s.number).tasks, plan.row_keys),
+                ShardRows(layout, s.number, layout.read_tasks(s.number), plan.row_keys),
                 settled=bool(s.left),
             )
             for s in current.shards
