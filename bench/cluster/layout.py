@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from bench.case.case import read_case
 from bench.errors import UserError, short
-from bench.files import replace_file
+from bench.files import look_anew, replace_file
 from bench.reading import Count, Object, Plain, Shape, Text, read_object, shape_of
 from bench.record.read import END, ROWS
 from bench.runner.plan import Task
@@ -69,7 +69,11 @@ class Layout:
 
     def attempts(self, shard: int) -> list[Path]:
         """The folders of the attempts at a shard that were begun, in their order."""
-        return list(self._places(shard, stop=True))
+        look_anew(self.folder / SHARDS)
+        found = list(self._places(shard, stop=True))
+        for path in found:
+            look_anew(path)
+        return found
 
     def claim(self, shard: int) -> Path:
         """Makes the folder of the next attempt, which is then this process's alone. mkdir is atomic, also over NFS."""
