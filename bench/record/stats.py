@@ -173,7 +173,7 @@ def median_draws(samples: Sequence[float] | Array, rng: np.random.Generator) -> 
 
 
 def _ranks(n: int, tau: float) -> NDArray[np.int64]:
-    """Which of n sorted samples each of DRAWS quantiles reads: rank n/2 + q/2 sqrt(n tau), rounded away from the middle.
+    """Which of n sorted samples each of DRAWS quantiles reads: rank n/2 + q/2 sqrt(n tau), rounded outwards.
 
     Student's distribution is asked where a rank ends, which takes a tenth of the time that its quantiles take.
     """

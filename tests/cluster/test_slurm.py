@@ -142,11 +142,12 @@ def test_a_time_limit(here: Backend, tmp_path: Path) -> None:
     options = replace(CPU, minutes=1)
     ids = here.submit([deaf, heard], options)
     ids += here.submit([never], replace(options, retries=0))
-    assert until(here, ids[0], "ended").how == "timeout"
-    heard.called(2)
+    wait_for(heard.checkpoints, 180)
+    heard.called(2)  # 45 s before its next signal
     heard.go()
     assert until(here, ids[1], "ended").how == "completed"
     assert heard.checkpoints() == 1
+    assert until(here, ids[0], "ended").how == "timeout"
     assert until(here, ids[2], "ended").how == "failed"
     assert "timed-out too many times" in here.log(ids[2]).read_text()
 
