@@ -96,6 +96,11 @@ class Layout:
                 return
             yield path
 
+    @property
+    def begun(self) -> bool:
+        """Whether any attempt has, and so sees this folder."""
+        return any((self.folder / SHARDS).glob("*"))
+
     def records(self) -> list[Path]:
         """All attempts of all shards that have measured something."""
         found = sorted((self.folder / SHARDS).glob("*")) if (self.folder / SHARDS).is_dir() else []
