@@ -86,8 +86,9 @@ class Layout:
         raise AssertionError
 
     def superseded(self, shard: int, attempt: Path) -> bool:
-        """Whether a later attempt has begun, so that this one must not write any more."""
-        return len(self.attempts(shard)) > self.attempts(shard).index(attempt) + 1
+        """Whether a later attempt has begun, or the folder has been set aside, so that this one must not write any
+        more."""
+        return self.attempts(shard)[-1:] != [attempt]
 
     def _places(self, shard: int, stop: bool = False) -> Iterator[Path]:
         for number in count(1):
