@@ -159,7 +159,7 @@ def _shards(
 ) -> tuple[list[list[Task]], list[float]]:
     """The tasks of each shard, and about how long it takes."""
     earlier = [p.parent for p in sorted(folder.parent.glob(f"*/{RUN}"))] if folder.parent.is_dir() else []
-    price = prices(plan, device, [*Layout(folder).records(), *earlier])
+    price = prices(plan, device, earlier)  # among them what the shards of this folder have come to
     cost = {case: price.seconds(case) for case in dict.fromkeys(case for _, case in tasks)}
     total = sum(cost[case] for _, case in tasks)
     wanted = here if request.backend == "local" else request.shards or ceil(total / SHARD_S)
