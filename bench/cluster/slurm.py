@@ -78,7 +78,7 @@ class Slurm:
         except (FailedJobError, FailedSubmissionError) as e:
             for path in set(self._jobs.iterdir()) - before:
                 path.unlink()
-            raise UserError(f"--on slurm: sbatch refused: {_words(str(e))}") from None
+            raise UserError(f"--on slurm: sbatch says: {_words(str(e))}") from None
 
     def states(self, ids: Sequence[str]) -> dict[str, JobState]:
         if not ids:
