@@ -71,7 +71,7 @@ class Slurm:
                     wckey=None,  # submitit's own is none that a site knows
                     setup=_setup(),
                     # The one process of a job may use all cores that the job was given.
-                    srun_args=["--open-mode=append", "--cpu-bind=none"],
+                    srun_args=["--cpu-bind=none"],
                     additional_parameters=further,
                 )
                 return [job.job_id for job in executor.submit_array(list(payloads))]
