@@ -142,6 +142,8 @@ class Watch:
         if end and end[0] == 2:
             return end[1]
         if not attempts and not self.log(w).exists():
+            if not w.state.how:
+                return "its job left the queue before it began, as one does that is cancelled"
             return f"{how}, and nothing is in {self._layout.folder}, as where the nodes do not share that file system"
         if w.state.how not in AGAIN and not w.seen:
             return how
