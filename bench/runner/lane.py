@@ -9,7 +9,6 @@ from bench.case.schema import Status
 from bench.record.store import now
 from bench.runner.worker_process import Event, Silent, Worker
 
-
 # Whoever kills a worker may be about to kill this process too, as a batch system that ends a job: that is no crash of a
 # case, and must not be on record as one.
 SAME_END_S = 0.5
