@@ -84,6 +84,12 @@ def replacing(*paths: Path) -> Iterator[tuple[BinaryIO, ...]]:
         raise
 
 
+def look_anew(folder: Path) -> None:
+    """Has a network file system ask its server what is in a folder, which it else may know from a minute ago."""
+    with suppress(OSError):
+        os.close(os.open(folder, os.O_RDONLY))
+
+
 def cache_folder(name: str) -> Path | None:
     """The folder `name` for what can be made again: in $LORABENCH_CACHE, else in lorabench/ of $XDG_CACHE_HOME or of
     ~/.cache. None where it cannot be written, and then nothing is kept."""

@@ -65,7 +65,7 @@ class Backend(Protocol):
 
     def submit(self, payloads: Sequence[Payload], options: Options) -> list[str]:
         """The ids of the jobs, in order. Raises UserError, in Slurm's own words where it refuses: then there is no
-        job."""
+        job. Raises Unreachable: then there may be one, which nobody lists."""
 
     def states(self, ids: Sequence[str]) -> dict[str, JobState]:
         """How each job stands. Raises Unreachable."""

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from bench.case.case import read_case
 from bench.errors import UserError, short
-from bench.files import replace_file
+from bench.files import look_anew, replace_file
 from bench.reading import Count, Object, Plain, Shape, Text, read_object, shape_of
 from bench.record.read import END, ROWS
 from bench.runner.plan import Task
@@ -69,7 +69,11 @@ class Layout:
 
     def attempts(self, shard: int) -> list[Path]:
         """The folders of the attempts at a shard that were begun, in their order."""
-        return list(self._places(shard, stop=True))
+        look_anew(self.folder / SHARDS)
+        found = list(self._places(shard, stop=True))
+        for path in found:
+            look_anew(path)
+        return found
 
     def claim(self, shard: int) -> Path:
         """Makes the folder of the next attempt, which is then this process's alone. mkdir is atomic, also over NFS."""
@@ -129,8 +133,7 @@ class Layout:
 
     def read_assignment(self, shard: int) -> Assignment:
         """What a shard measures. Raises UserError for damaged files."""
-        path = self.jobs / f"{shard:03}.json"
-        told = read_object(path, _SHARD)
+        path, told = self._told(shard)
         plan = self.read_plan(told["plan"])
         cases = {case.case_id: case for case in plan.cases}
         if len(told["repeats"]) != len(told["case_ids"]) or set(told["case_ids"]) - set(cases):
@@ -141,6 +144,15 @@ class Layout:
         return Assignment(
             part, tasks, told["gpu"], told.get("threads"), told.get("quiet_s"), told["command"], told["again"]
         )
+
+    def read_tasks(self, shard: int) -> list[tuple[int, str]]:
+        """The repeat and the case_id of what a shard measures, without its plan, which is large. Raises UserError."""
+        _, told = self._told(shard)
+        return list(zip(told["repeats"], told["case_ids"], strict=False))
+
+    def _told(self, shard: int) -> tuple[Path, Object]:
+        path = self.jobs / f"{shard:03}.json"
+        return path, read_object(path, _SHARD)
 
     def write_end(self, attempt: Path, status: int, detail: str = "") -> None:
         self._write(attempt / END, {"status": status, "detail": detail})

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from bench.cluster.jobs import JobState, Options, Payload, Unreachable, ended_by_result
-from bench.errors import UserError, install
+from bench.errors import UserError, install, short
 from bench.needs import missing
 from bench.record.environment import ROOT
 
@@ -22,6 +23,14 @@ from bench.record.environment import ROOT
 def local_id(folder: Path, pid: str) -> str:
     """The id of a job: its submission's folder, its controller and this machine."""
     return f"{folder.name}-{pid}-{socket.gethostname()}"
+
+
+def _parts(job: str) -> Sequence[str]:
+    """Submission, controller and machine. Raises UserError for what is no id of ours."""
+    found = re.fullmatch("([0-9]+)-([0-9]+)-(.+)", job)
+    if not found:
+        raise UserError(f"{short(job)}: no job of --on local, which are NUMBER-PID-HOST. Copy the folder again.")
+    return found.groups()
 
 
 class Local:
@@ -92,14 +101,14 @@ class Local:
         return folder / f"{pid}_0_log.out"
 
     def _place(self, job: str) -> tuple[Path, str]:
-        number, pid, _ = job.split("-", 2)
+        number, pid, _ = _parts(job)
         return self._jobs / number, pid
 
     def _running(self, ids: Sequence[str]) -> dict[str, list[psutil.Process]]:
         """The processes of those jobs that have any: the controller, and what it runs, which outlives it where only it
         was killed. A pid that went to another process since is told by the folder, which no two submissions share."""
         host = socket.gethostname()
-        for other in (job.split("-", 2)[2] for job in ids):
+        for _, _, other in map(_parts, ids):
             if other != host:
                 raise Unreachable(f"the jobs run on {other}, and this is {host}")
         found: dict[str, list[psutil.Process]] = {}

@@ -38,61 +38,90 @@ def user() -> str:
 
 
 class Owner:
-    """This process, attending to a folder. `beat` says that it still does."""
+    """This process, attending to a folder."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, told: bytes) -> None:
+        """told: what it has put into the file, and nobody else has."""
+        self._path, self._told = path, told
 
     def beat(self) -> None:
-        with suppress(OSError):
+        """Says that it still does. Raises Attended where it was taken for dead, as after it was stopped for long."""
+        with suppress(OSError):  # a file server that does not answer for once
+            if not self.holds():
+                raise Attended(_who(self._path))
             os.utime(self._path)
+
+    def holds(self) -> bool:
+        """Whether the file is still its own. Raises OSError."""
+        try:
+            return self._path.read_bytes() == self._told
+        except FileNotFoundError:
+            return False
 
 
 @contextmanager
 def attend(folder: Path) -> Iterator[Owner]:
     """Attends to a folder, which is there, as the only process. Raises Attended where another one does, and UserError
     where the folder cannot be written."""
-    path = folder / OWNER
-    draft = folder / f"{OWNER}-{secrets.token_hex(4)}"
+    mark = secrets.token_hex(8)
+    draft = folder / f"{OWNER}-{mark}"
+    told = {"host": socket.gethostname(), "pid": os.getpid(), "user": user(), "mark": mark}
+    text = json.dumps(told).encode()
+    owner = Owner(folder / OWNER, text)
     try:
-        draft.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "user": user()}) + "\n")
+        draft.write_bytes(text)
         try:
-            _take(draft, path)
+            _take(draft, folder / OWNER)
         finally:
             draft.unlink()
     except OSError as e:
         raise UserError(f"{folder}: {e.strerror}. Pass a folder of your own.") from None
     try:
-        yield Owner(path)
+        yield owner
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            if owner.holds():
+                (folder / OWNER).unlink()
 
 
 def _take(draft: Path, path: Path) -> None:
     while True:
         try:
             os.link(draft, path)
-        except FileExistsError:
-            if not _dead(path, draft):
-                raise Attended(_who(path)) from None
-            # Moved away rather than removed: of two who find it dead, one moves this very file.
-            old = draft.with_name(draft.name + "-old")
-            with suppress(FileNotFoundError):
-                path.rename(old)
-                old.unlink()
-        else:
             return
+        except FileExistsError:
+            if draft.stat().st_nlink > 1:  # it was made: NFS lost the answer, and refused the second try
+                return
+        with suppress(FileNotFoundError):  # it went meanwhile
+            found = path.read_bytes()
+            if not _dead(path, draft):
+                raise Attended(_who(path))
+            # Moved away rather than removed: of two who find it dead, the slower one moves what the faster one has put
+            # there, and puts it back.
+            old = draft.with_name(draft.name + "-old")
+            path.rename(old)
+            if old.read_bytes() != found:
+                with suppress(FileExistsError):
+                    os.link(old, path)
+            old.unlink()
 
 
 def _dead(path: Path, draft: Path) -> bool:
+    # Both times are the file server's. Of this host too: its number may be another process's by now.
+    silent = draft.stat().st_mtime - path.stat().st_mtime > SILENT_S
+    told = _read(path)
+    return silent or bool(told and told["host"] == socket.gethostname() and not _runs(told["pid"]))
+
+
+def _runs(pid: int) -> bool:
+    """Not by /proc, where a login node may hide the processes of others."""
     try:
-        told = _read(path)
-        if told and told["host"] == socket.gethostname():
-            return not Path(f"/proc/{told['pid']}").exists() if Path("/proc/self").exists() else False
-        # Both times are the file server's.
-        return draft.stat().st_mtime - path.stat().st_mtime > SILENT_S
-    except FileNotFoundError:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
         return True
+    return True
 
 
 def _read(path: Path) -> Object | None:

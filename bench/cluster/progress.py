@@ -7,7 +7,6 @@ from pathlib import Path
 from bench.case.schema import Status
 from bench.cluster.layout import Layout
 from bench.record.read import ROWS
-from bench.runner.plan import Task
 
 GOOD = (Status.ok, Status.unsupported)
 
@@ -18,13 +17,13 @@ class ShardRows:
 
     layout: Layout
     number: int
-    tasks: list[Task]
+    tasks: list[tuple[int, str]]  # repeat and case_id
     keys: list[tuple[str, str]]  # the (pass, clock) of every row that a case leaves
     _read: dict[Path, int] = field(default_factory=dict)  # bytes
     _found: dict[tuple[int, str], dict[tuple[str, str], str]] = field(default_factory=dict)  # statuses
 
     def __post_init__(self) -> None:
-        self._found = {(repeat, case.case_id): {} for repeat, case in self.tasks}
+        self._found = {task: {} for task in self.tasks}
 
     def look(self) -> None:
         for attempt in self.layout.attempts(self.number):

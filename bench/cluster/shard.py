@@ -136,9 +136,15 @@ def _is_listed(folder: Path, number: int, job: str) -> bool:
     """Whether cluster.json has this job, which it may get only after the job has begun."""
     deadline = monotonic() + LISTED_S
     while True:
-        submissions = read_submissions(folder)
+        late = monotonic() >= deadline
+        try:
+            submissions = read_submissions(folder)
+        except UserError:  # NFS loses a file that is replaced while it is read
+            if late:
+                raise
+            submissions = []
         if any(job in shard.jobs for s in submissions for shard in s.shards if shard.number == number):
             return True
-        if monotonic() >= deadline:
+        if late:
             return False
         sleep(1.0)

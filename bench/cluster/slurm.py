@@ -5,7 +5,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from itertools import groupby
@@ -23,13 +23,23 @@ SIGNAL_S = 120
 ANSWER_S = 60  # Slurm's own MessageTimeout is 10 s, and its commands try again
 
 PENDING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"}
+# What sbatch says where nobody answers now. The job may be there all the same; nobody lists it, so that it ends itself.
+AWAY = ("Unable to contact slurm controller", "timed out", "Connection refused", "Zero Bytes were transmitted")
 ENDED: dict[str, How] = {
     "COMPLETED": "completed", "FAILED": "failed", "CANCELLED": "cancelled", "REVOKED": "cancelled",
     "TIMEOUT": "timeout", "DEADLINE": "timeout", "NODE_FAIL": "node_fail", "BOOT_FAIL": "node_fail",
     "PREEMPTED": "preempted", "OUT_OF_MEMORY": "out_of_memory",
 }  # fmt: skip
-# Options of sbatch that the jobs depend on.
-OURS = ("array", "output", "error", "open_mode", "signal", "nodes", "ntasks", "ntasks_per_node", "wrap", "chdir")
+VARIABLES = {
+    "array": "ARRAY_INX",
+    "time": "TIMELIMIT",
+    "mem": "MEM_PER_NODE",
+}  # SBATCH_..., not as the option is called
+# Options of sbatch that the jobs depend on: one process, on the cluster that squeue asks, whose output goes to its log.
+OURS = (
+    "array", "chdir", "clusters", "error", "job_name", "nodes", "ntasks", "ntasks_per_node", "open_mode", "output",
+    "parsable", "signal", "test_only", "wait", "wrap",
+)  # fmt: skip
 
 
 class Slurm:
@@ -58,9 +68,8 @@ class Slurm:
 
         minutes, further = _sbatch(options)
         self._jobs.mkdir(parents=True, exist_ok=True)
-        before = set(self._jobs.iterdir())
         try:
-            with _as_outside_of_a_job(), redirect_stderr(StringIO()):  # submitit prints there what it raises too
+            with _own_environment(further), redirect_stderr(StringIO()):  # submitit prints there what it raises too
                 executor = submitit.SlurmExecutor(self._jobs, options.retries, python=options.python)
                 executor.update_parameters(
                     job_name="lorabench",
@@ -76,14 +85,18 @@ class Slurm:
                 )
                 return [job.job_id for job in executor.submit_array(list(payloads))]
         except (FailedJobError, FailedSubmissionError) as e:
-            for path in set(self._jobs.iterdir()) - before:
-                path.unlink()
-            raise UserError(f"--on slurm: sbatch says: {_words(str(e))}") from None
+            for name in ("[0-9a-f]" * 32 + ".pkl", ".submission_file_*.sh"):  # not what jobs that run have just begun
+                for path in self._jobs.glob(name):
+                    path.unlink()
+            words = _words(str(e))
+            if any(sign in words for sign in AWAY):
+                raise Unreachable(words) from None
+            raise UserError(f"--on slurm: sbatch says: {words}") from None
 
     def states(self, ids: Sequence[str]) -> dict[str, JobState]:
         if not ids:
             return {}
-        arrays = sorted({job.partition("_")[0] for job in ids}, key=int)
+        arrays = sorted({job.partition("_")[0] for job in ids})
         told = _ask("squeue", "--all", "--noheader", "--array", "--states=all", "--format=%i|%T|%N|%r",
                     f"--jobs={','.join(arrays)}")  # fmt: skip
         lines = (line.strip().split("|", 3) for line in told.splitlines() if line.count("|") >= 3)
@@ -119,8 +132,11 @@ def _sbatch(options: Options) -> tuple[int, dict[str, Any]]:
         ours["partition"] = options.partition
     if not options.needs_gpu:
         ours |= {"exclusive": True}
-    elif not any(key in ("gres", "exclusive") or key.startswith("gpus") for key in given):
-        ours |= {"gres": "gpu:1", "cpus_per_task": "2"}  # for the process that measures and the one that watches it
+    elif not given.get("exclusive"):
+        if not any(key == "gres" or key.startswith("gpus") for key in given):
+            ours["gres"] = "gpu:1"
+        if not any(key.startswith("cpus_per") for key in given):
+            ours["cpus_per_task"] = "2"  # for the process that measures and the one that watches it
     merged = ours | given
     if merged.get("exclusive") and not any(key.startswith("mem") for key in given):
         merged["mem"] = "0"  # all of the node's: it is given no more than it asks for, even where it is alone
@@ -143,14 +159,21 @@ def _minutes(text: str) -> int:
 def _setup() -> list[str]:
     """Lines of the job's script: this checkout is what Python imports from, in a container too."""
     root = shlex.quote(str(ROOT))
-    return [f"cd {root} || exit 1", f'export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"']
+    return [
+        f"cd {root} || exit 1",
+        f'export PYTHONPATH={root}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        "unset SLURM_EXPORT_ENV",  # where jobs get no environment (--export=NONE), srun passes on what is set here
+    ]
 
 
 @contextmanager
-def _as_outside_of_a_job() -> Iterator[None]:
-    """Submits as from a login node: what an interactive job has in its environment would bind the new jobs too."""
+def _own_environment(further: Iterable[str]) -> Iterator[None]:
+    """Submits as from a login node: what an interactive job has in its environment would bind the new jobs too. And
+    what a person has set for all jobs, as SBATCH_TIMELIMIT, would win over the options that stand in a script."""
     of_a_job = ("SLURM_", "SLURMD_", "SRUN_", "SUBMITIT_") if "SLURM_JOB_ID" in os.environ else ()
-    kept = {k: v for k, v in os.environ.items() if k.startswith(of_a_job) and k != "SLURM_CONF"}
+    given = {f"SBATCH_{VARIABLES.get(option, option.upper())}" for option in (*OURS, "time", *further)}
+    given.add("SBATCH_NO_REQUEUE")
+    kept = {k: v for k, v in os.environ.items() if (k.startswith(of_a_job) and k != "SLURM_CONF") or k in given}
     for key in kept:
         del os.environ[key]
     try:
@@ -170,7 +193,11 @@ def _state(state: str, node: str, reason: str) -> JobState:
 def _ask(*command: str) -> str:
     """What a command of Slurm prints. Raises Unreachable. Jobs that it does not know are no failure."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ANSWER_S)
+        # What a person has squeue leave out would count as ended.
+        env = {k: v for k, v in os.environ.items() if not k.startswith("SQUEUE_")}
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=ANSWER_S, env=env
+        )
     except FileNotFoundError:
         raise Unreachable(f"there is no {command[0]} on the PATH") from None
     except subprocess.TimeoutExpired:

@@ -3,22 +3,31 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from bench.case.schema import SCHEMA
 from bench.cluster.layout import CLUSTER
 from bench.errors import UserError, short
 from bench.files import replace_file
-from bench.reading import Count, Flag, Number, Object, Plain, Text, fields_of, read_object, shape_of
+from bench.reading import Count, Flag, Number, Object, Text, fields_of, read_object, shape_of
 
+# Words that commands get: none of them an option, a path to elsewhere, or a second line of the job's script.
+_Job = Annotated[Text, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+_Option = Annotated[Text, Field(pattern=r"^[a-z][a-z_-]*$")]
+_Line = Annotated[Text, Field(pattern=r"^[^\n\r]*$")]
+_OPTIONS: Any = fields_of(
+    {"partition": _Line, "at_most": Count, "minutes": Count, "python": _Line, "needs_gpu": Flag, "retries": Count}
+)
 _SHARD: Any = fields_of(
-    {"number": Count, "tasks": Count, "seconds": Number, "gpu_index": Count, "jobs": list[Text], "left": Text},
+    {"number": Count, "tasks": Count, "seconds": Number, "gpu_index": Count, "jobs": list[_Job], "left": Text},
     ("number", "tasks", "jobs"),
 )
 _SUBMISSION: Any = fields_of(
     {**dict.fromkeys(("plan", "command", "at", "host", "user", "gpu"), Text),
      "backend": Literal["slurm", "local"], "repeats": Count,
-     "strict": Flag, "options": dict[Text, Plain], "sbatch": dict[Text, Plain], "shards": list[_SHARD]},
+     "strict": Flag, "options": _OPTIONS, "sbatch": dict[_Option, _Line | Flag], "shards": list[_SHARD]},
     ("plan", "backend", "command", "host", "user", "repeats", "shards"),
 )  # fmt: skip
 _SHAPE = shape_of({"schema": Count, "submissions": list[_SUBMISSION]}, ("schema", "submissions"))

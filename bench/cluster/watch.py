@@ -1,16 +1,17 @@
 """Watches the jobs of a submission until all are over, and submits again what was cut off."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 
 from bench.cluster.backend import Backend, JobState, Options, Unreachable
 from bench.cluster.layout import Layout
-from bench.cluster.owner import Owner
+from bench.cluster.owner import Attended, Owner
 from bench.cluster.progress import ShardRows
 from bench.cluster.shard import Shard
-from bench.cluster.submissions import ShardJobs, Submission, write_submissions
+from bench.cluster.submissions import ShardJobs, Submission, read_submissions, write_submissions
 from bench.errors import UserError
 
 MOST_JOBS = 3  # of one shard in one submission; what the queue itself begins again is not counted
@@ -40,6 +41,11 @@ class Watched:
     @property
     def open(self) -> int:
         return self.shard.tasks - self.rows.done
+
+    def begin(self, shard: ShardJobs) -> None:
+        """With a new job."""
+        self.shard, self.state = shard, JobState("pending")
+        self.settled, self.seen, self.since, self.asked = False, False, None, 0
 
     def word(self) -> str:
         """How it stands, in a word or two."""
@@ -78,7 +84,7 @@ class Watch:
         self.shards = [
             Watched(
                 s,
-                ShardRows(layout, s.number, layout.read_assignment(s.number).tasks, plan.row_keys),
+                ShardRows(layout, s.number, layout.read_tasks(s.number), plan.row_keys),
                 settled=bool(s.left),
             )
             for s in current.shards
@@ -87,16 +93,23 @@ class Watch:
     def until_over(self, show: Callable[["Watch"], None], every_s: float) -> None:
         """Looks and shows every every_s seconds, until nothing more comes."""
         while True:
+            began = monotonic()
             self.look()
             show(self)
             if all(w.settled for w in self.shards):
                 return
-            sleep(every_s)
+            sleep(max(every_s, 9 * (monotonic() - began)))  # a queue that answers slowly is asked less often
 
     def look(self) -> None:
         """Brings every shard up to date, and submits again what was cut off."""
-        if self._owner:
-            self._owner.beat()
+        try:
+            if self._owner:
+                self._owner.beat()
+        except Attended as e:
+            self._owner = None
+            self._say(f"{e.who} attends to this folder now; this only looks on")
+        if not self._owner:
+            self._hear()
         for w in self.shards:
             w.rows.look()
         live = [w for w in self.shards if not w.settled]
@@ -110,6 +123,22 @@ class Watch:
                 self._take(w, state)
             elif not w.shard.jobs:  # a submission that was cut off
                 w.settled = True
+
+    @property
+    def attends(self) -> bool:
+        return self._owner is not None
+
+    def _hear(self) -> None:
+        """What whoever attends to the folder has submitted again, or given up, since."""
+        told: dict[int, ShardJobs] = {}
+        with suppress(UserError):  # NFS loses a file that is replaced while it is read
+            told = {s.number: s for one in read_submissions(self._layout.folder) for s in one.shards}
+        for w in self.shards:
+            now = told.get(w.shard.number, w.shard)
+            if now.jobs != w.shard.jobs:
+                w.begin(now)
+            if now.left:
+                w.shard, w.settled = now, True
 
     def _take(self, w: Watched, state: JobState) -> None:
         w.state = state
@@ -126,8 +155,7 @@ class Watch:
         if not w.open:
             w.settled = True
         elif (why := self._why_not_again(w)) is not None:
-            w.shard.left, w.settled = why, True
-            self._write()
+            self._leave(w, why)
             self._say(f"shard {w.shard.number}: {why}; {w.open} of {w.shard.tasks} cases are open")
         elif self._owner:
             self._again(w)
@@ -168,16 +196,22 @@ class Watch:
         payload = Shard(self._layout.folder, w.shard.number, w.shard.gpu_index)
         try:
             job = self._backend.submit([payload], self._options)[0]
+        except Unreachable as e:  # the next look tries again
+            self.trouble = str(e)
+            return
         except UserError as e:
-            w.shard.left, w.settled = f"{w.state.how or 'ended'}, and cannot be submitted again: {e}", True
-            self._write()
+            self._leave(w, f"{w.state.how or 'ended'}, and cannot be submitted again: {e}")
             self._say(f"shard {w.shard.number}: {w.shard.left}")
             return
         how, count = w.state.how or "cut off", len(w.shard.jobs) + 1
         w.shard.jobs.append(job)
-        w.state, w.seen, w.since, w.asked = JobState("pending"), False, None, 0
+        w.begin(w.shard)
         self._write()
         self._say(f"shard {w.shard.number}: {how}; submitted again as job {job}, {count} of at most {MOST_JOBS} jobs")
+
+    def _leave(self, w: Watched, why: str) -> None:
+        w.shard.left, w.settled = why, True
+        self._write()
 
     def _write(self) -> None:
         if self._owner:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,28 @@ def test_the_second_is_told_who_has_it_and_the_dead_leave_it(tmp_path: Path) -> 
     with attend(tmp_path):
         assert json.loads((tmp_path / OWNER).read_text())["pid"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_was_taken_for_dead_hears_of_it_and_leaves_the_file(tmp_path: Path) -> None:
+    with attend(tmp_path) as first:
+        first.beat()
+        os.utime(tmp_path / OWNER, (1, 1))  # as if it had been stopped for long
+        with attend(tmp_path) as second:
+            with pytest.raises(Attended, match=f"process {os.getpid()} on"):
+                first.beat()
+            second.beat()
+        with pytest.raises(Attended, match="somebody"):
+            first.beat()
+        (tmp_path / OWNER).write_text("a third one's")
+    assert (tmp_path / OWNER).exists(), "it removes nothing but its own"
+
+
+@pytest.mark.parametrize("pid, taken", [(1, True), (2**53, False)])
+def test_a_process_that_cannot_be_seen_lives_all_the_same(tmp_path: Path, pid: int, taken: bool) -> None:
+    """As on login nodes that hide the processes of others in /proc."""
+    (tmp_path / OWNER).write_text(json.dumps({"host": socket.gethostname(), "pid": pid, "user": "ann"}))
+    with pytest.raises(Attended, match="ann") if taken else nullcontext(), attend(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("ago, taken", [(SILENT_S - 60, True), (SILENT_S + 60, False)])

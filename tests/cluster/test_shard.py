@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import pytest
 
-from bench.cluster.layout import Layout
+from bench.cluster.layout import CLUSTER, Layout
+from bench.cluster.submissions import write_submissions
 from bench.devices import Device
+from bench.errors import UserError
 from bench.record.read import read_kept_rows, read_run
 from tests.cluster.made import GPUS, job, submitted
 from tests.runner.stub_worker import PASSES, StubWorker, answer
@@ -110,6 +113,19 @@ def test_a_job_that_nobody_has_written_down_does_nothing(tmp_path: Path, monkeyp
     layout, _ = submitted(tmp_path / "out")
     assert job(layout, 0, "another") == 2
     assert layout.attempts(0) == [] and not StubWorker.made
+
+
+def test_a_list_of_jobs_that_cannot_be_read_for_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout, submission = submitted(tmp_path / "out")
+    (layout.folder / CLUSTER).write_text("{")
+    timer = Timer(0.3, write_submissions, (layout.folder, [submission]))
+    timer.start()
+    assert job(layout, 0) == 0
+    timer.join()
+    monkeypatch.setattr("bench.cluster.shard.LISTED_S", 0.0)
+    (layout.folder / CLUSTER).write_text("{")
+    with pytest.raises(UserError, match=CLUSTER):
+        job(layout, 1)
 
 
 @pytest.mark.parametrize("name", ["000.json", "plan-1.json"])

@@ -158,6 +158,8 @@ def test_the_controller_is_away_for_a_while(slurm: RealSlurm, here: Backend, tmp
     slurm.controller_down()
     with pytest.raises(Unreachable, match=r"^Unable to contact slurm controller"):
         here.states(ids)
+    with pytest.raises(Unreachable, match="Unable to contact slurm controller"):
+        here.submit(noted(tmp_path, 1), CPU)
     ending.go()
     slurm.controller_up()
     assert here.states(ids)[ids[1]] == JobState("running", nodes[1])
@@ -193,7 +195,8 @@ def test_what_slurm_refuses_it_says_itself(
     ("options", "there", "absent"),
     [
         (Options(), ["--gres=gpu:1", "--requeue", "--open-mode=append", "--time=1440"], ["--exclusive", "--mem"]),
-        (Options(sbatch={"gpus-per-node": "1"}), ["--gpus-per-node=1"], ["--gres"]),
+        (Options(sbatch={"gpus-per-node": "1"}), ["--gpus-per-node=1", "--cpus-per-task=2"], ["--gres"]),
+        (Options(sbatch={"gres": "gpu:1", "cpus-per-gpu": "1"}), ["--cpus-per-gpu=1"], ["--cpus-per-task"]),
         (Options(sbatch={"exclusive": True, "mem": "5G"}), ["--exclusive\n", "--mem=5G"], ["--gres", "--mem=0"]),
         (Options(sbatch={"time": "1-2:30", "requeue": False}), ["--time=1590", "--signal=USR2@120"], ["--requeue"]),
         (CPU, ["--exclusive\n", "--mem=0", "--time=60"], ["--gres", "--partition"]),
@@ -211,6 +214,26 @@ def test_options_of_sbatch(
     assert all(f"#SBATCH {word}" in text for word in there)
     assert not any(word in text.partition("# setup")[0] for word in absent)
     here.cancel(ids)
+
+
+def test_what_a_person_has_set_for_all_jobs(
+    here: Backend, slurm: RealSlurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not win over what is asked for here, keeps nothing from a job, and hides none."""
+    for name, value in {
+        "SBATCH_PARTITION": "high", "SBATCH_TIMELIMIT": "1", "SBATCH_JOB_NAME": "x", "SBATCH_EXPORT": "NONE",
+        "SQUEUE_PARTITION": "high", "SQUEUE_STATES": "SUSPENDED",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    (payload,) = noted(tmp_path, 1)
+    (job,) = here.submit([payload], replace(CPU, partition="normal"))
+    payload.called()
+    assert here.states([job])[job].word == "running"
+    for name in ("SQUEUE_PARTITION", "SQUEUE_STATES"):
+        monkeypatch.delenv(name)
+    assert slurm.command("squeue", "-h", "-j", job, "-o", "%P %l %j") == "normal 1:00:00 lorabench"
+    payload.go()
+    assert until(here, job, "ended").how == "completed"
 
 
 def test_what_is_missing_to_submit(jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,16 @@
 """The watch over a queue that does what a test says: what is submitted again, and what is given up."""
 
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from bench.cluster.backend import JobState, Options
+from bench.cluster.backend import JobState, Options, Unreachable
 from bench.cluster.layout import Layout
-from bench.cluster.owner import attend
+from bench.cluster.owner import OWNER, attend
 from bench.cluster.show import ShardTable, table_of, to_go, total_line
-from bench.cluster.submissions import Submission, read_submissions
+from bench.cluster.submissions import Submission, read_submissions, write_submissions
 from bench.cluster.watch import MOST_JOBS, Watch
 from bench.errors import UserError
 from bench.terminal import output
@@ -30,17 +32,15 @@ class Watching:
     def __init__(self, folder: Path, queue: Queue, attends: bool = True) -> None:
         self.layout, self.submission = submitted(folder)
         self.queue, self.said = queue, list[str]()
-        self._attends = attends
+        self._attends, self._held = attends, ExitStack()
         self.again()
 
     def again(self) -> None:
         """As a new process."""
-        context = attend(self.layout.folder)
-        owner = context.__enter__() if self._attends else None
+        self._held.close()
+        owner = self._held.enter_context(attend(self.layout.folder)) if self._attends else None
         submissions: list[Submission] = read_submissions(self.layout.folder)
         self.watch = Watch(self.layout, submissions, self.queue, Options(), self.said.append, owner)
-        if self._attends:
-            context.__exit__(None, None, None)
 
     def look(self, times: int = 2) -> list[str]:
         for _ in range(times):
@@ -96,7 +96,7 @@ def test_a_cancelled_job_and_one_that_cannot_measure_are_not_submitted_again(tmp
 def test_a_job_that_left_nothing_points_to_the_file_system(tmp_path: Path) -> None:
     w = Watching(tmp_path / "out", Queue(j0=ended(how="failed"), j1=running()))
     assert w.look() == ["given up", "running"]
-    assert "the nodes do not share that file system" in w.said[0]
+    assert "a file system that the nodes share?" in w.said[0]
 
 
 def test_a_job_that_never_began_and_is_forgotten(tmp_path: Path) -> None:
@@ -156,6 +156,43 @@ def test_a_queue_that_takes_no_more(tmp_path: Path) -> None:
     w.queue.refuses = UserError("sbatch refused: Job violates accounting/QOS policy")
     assert w.look() == ["given up", "running"]
     assert "Job violates accounting/QOS policy" in w.said[0]
+
+
+def test_a_queue_that_does_not_answer_when_a_job_is_submitted_again(tmp_path: Path) -> None:
+    w = Watching(tmp_path / "out", Queue(j0=running("n1"), j1=running("n2")))
+    w.look()
+    begun(w.layout, 0)
+    w.queue.known["j0"] = ended(how="node_fail")
+    w.queue.refuses = Unreachable("Unable to contact slurm controller")
+    assert w.look()[0] == "ended, node_fail" and "Unable to contact" in w.watch.trouble
+    w.queue.refuses = None
+    assert w.look(1)[0] == "pending" and len(w.queue.submitted) == 1
+
+
+def test_who_looks_on_hears_what_was_submitted_again(tmp_path: Path) -> None:
+    w = Watching(tmp_path / "out", Queue(j0=running("n1"), j1=running("n2")), attends=False)
+    begun(w.layout, 0)
+    w.look()
+    w.queue.known |= {"j0": ended(how="failed"), "j0b": running("n3")}
+    assert w.look() == ["ended, failed", "running"]
+    w.submission.shards[0].jobs.append("j0b")
+    write_submissions(w.layout.folder, [w.submission])
+    assert w.look(1) == ["running", "running"] and w.watch.shards[0].state.node == "n3"
+    w.submission.shards[0].left = "failed, 3 times in a row"
+    write_submissions(w.layout.folder, [w.submission])
+    assert w.look(1) == ["given up", "running"] and w.watch.shards[0].settled
+
+
+def test_an_owner_that_was_taken_for_dead_only_looks_on(tmp_path: Path) -> None:
+    w = Watching(tmp_path / "out", Queue(j0=running("n1"), j1=running("n2")))
+    w.look()
+    (w.layout.folder / OWNER).unlink()
+    with attend(w.layout.folder):
+        begun(w.layout, 0)
+        w.queue.known["j0"] = ended(how="failed")
+        w.look()
+    assert not w.watch.attends and not w.queue.submitted
+    assert f"process {os.getpid()} on" in w.said[0] and "only looks on" in w.said[0]
 
 
 def test_the_table_and_the_time_to_go(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

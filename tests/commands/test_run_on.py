@@ -1,9 +1,12 @@
 """What `run --on` and `status` refuse before anything is submitted."""
 
+import os
 from pathlib import Path
 
 import pytest
 
+from bench.cluster.submissions import write_submissions
+from tests.cluster.made import submitted
 from tests.conftest import Cli
 
 
@@ -43,3 +46,47 @@ def test_the_gpu_of_a_job_is_named(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 2 and "--gpu auto" in done.stderr and "--gpu a100" in done.stderr
     done = cli("run", "smoke", "--gpu", "a101", "--on", "slurm", "--out", tmp_path / "out")
     assert done.returncode == 2 and "a100" in done.stderr
+
+
+QUEUE = """#!/bin/sh
+echo '7|PENDING||Priority'
+"""
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Slurm that knows job 7, which waits."""
+    for name in ("sbatch", "srun", "squeue", "scancel"):
+        (tmp_path / "bin" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).write_text(QUEUE)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize("status, refused", [(143, True), (1, True), (2, False), (0, False)])
+def test_a_job_that_is_queued_again_still_measures(
+    cli: Cli, queue: None, tmp_path: Path, status: int, refused: bool
+) -> None:
+    """Preempted, it has left an end; the queue has it all the same."""
+    layout, submission = submitted(tmp_path / "out")
+    for shard in submission.shards:
+        shard.jobs = ["7"]
+        layout.write_end(layout.claim(shard.number), status)
+    write_submissions(layout.folder, [submission])
+    done = cli("run", tmp_path / "out" / "mine.yaml", "--gpu", "a100", "--on", "slurm", "--out", layout.folder)
+    assert done.returncode == 2, "the fake sbatch submits nothing"
+    assert ("measure into it: 7." in done.stderr) == refused, done.stderr
+
+
+def test_somebody_elses_folder_is_only_looked_at(
+    cli: Cli, queue: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, submission = submitted(tmp_path / "out")
+    for shard in submission.shards:
+        shard.left = "failed, 3 times in a row"
+    write_submissions(layout.folder, [submission])
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    done = cli("status", layout.folder)
+    assert "ann has submitted it" in done.stderr and "only looks on" in done.stderr
+    assert not (layout.folder / "run.json").exists()

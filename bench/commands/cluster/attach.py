@@ -58,11 +58,11 @@ def follow(layout: Layout, there: Backend, owner: Owner | None) -> int:
             go_on = f"{len(live)} shard{'s go' if len(live) != 1 else ' goes'} on"
             show.say(f"detached; {go_on}. To attach again: {again}. To cancel: {again} --cancel")
             return 128 + (came[0] if came else signal.SIGINT)
-    return _close(layout, last, watch, owner is not None)
+    return _close(layout, last, watch)
 
 
-def _close(layout: Layout, last: Submission, watch: Watch, attends: bool) -> int:
-    record = gather(layout, attends)
+def _close(layout: Layout, last: Submission, watch: Watch) -> int:
+    record = gather(layout, watch.attends)
     plan = layout.read_plan(last.plan)
     say(total_line(watch))
     if left := [w for w in watch.shards if w.shard.left]:
@@ -96,7 +96,10 @@ def show_status(folder: Path, once: bool, cancel: bool) -> int:
     there.check()
     with ExitStack() as stack, terminate_as_interrupt():
         owner = None
-        if not once:
+        # What a folder says is submitted by whom it belongs to alone: sbatch's options and --python run as they stand.
+        if (layout.folder / CLUSTER).stat().st_uid != os.getuid():
+            say(f"{last.user} has submitted it, and submits again what is cut off; this only looks on")
+        elif not once:
             try:
                 owner = stack.enter_context(attend(layout.folder))
             except Attended as e:
@@ -118,14 +121,15 @@ def show_status(folder: Path, once: bool, cancel: bool) -> int:
 def _cancel(layout: Layout, last: Submission, there: Backend) -> None:
     try:
         live = [job for job, state in there.states(last.last_jobs).items() if state.word != "ended"]
+        there.cancel(live)
     except Unreachable as e:
         raise UserError(f"{layout.folder}: its jobs cannot be cancelled now: {e}") from None
-    there.cancel(live)
     say(f"cancelled: {listed(live)}" if live else "no job was left to cancel")
 
 
 def _options(last: Submission) -> Options:
-    return Options(**{k: v for k, v in last.options.items() if k in Options.__dataclass_fields__}, sbatch=last.sbatch)
+    known = {k: v for k, v in last.options.items() if k in Options.__dataclass_fields__ and v is not None}
+    return Options(**known, sbatch=last.sbatch)
 
 
 def _every_s(name: str) -> float:

@@ -3,16 +3,13 @@
 import re
 from dataclasses import dataclass
 
+from bench.cluster.slurm import OURS
 from bench.errors import UserError, one_of, short
 
 BACKENDS = ("slurm", "local")
 MOST_SHARDS = 1000  # Slurm's own MaxArraySize is 1001 unless a site raises it
 MOST_MINUTES = 60 * 24 * 365
-# What our jobs are: one process, whose output goes where `status` looks for it.
-OURS = (
-    "array", "chdir", "error", "job-name", "no-requeue", "nodes", "ntasks", "ntasks-per-node", "open-mode", "output",
-    "parsable", "signal", "test-only", "wait", "wrap",
-)  # fmt: skip
+NOT_GIVEN = {name.replace("_", "-") for name in OURS} | {"no-requeue"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +78,6 @@ def _option(text: str) -> tuple[str, str | bool]:
             f"--slurm {short(text)}: give an option of sbatch as key=value, such as account=physics or time=4:00:00, or"
             " one without a value by its name."
         )
-    if name in OURS:
+    if name in NOT_GIVEN:
         raise UserError(f"--slurm {short(text)}: {name} is set here. Give any other option of sbatch.")
     return name, value if equals else True

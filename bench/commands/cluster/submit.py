@@ -117,7 +117,7 @@ def _refuse_live(layout: Layout) -> None:
     if not submissions:
         return
     last = submissions[-1]
-    if all(_is_over(layout, shard) for shard in last.shards):  # as it says itself, wherever it ran
+    if all(_is_over(layout, shard, last.backend) for shard in last.shards):  # as it says itself, wherever it ran
         return
     try:
         states = backend(last.backend, layout.jobs).states(last.last_jobs)
@@ -133,9 +133,11 @@ def _refuse_live(layout: Layout) -> None:
         )
 
 
-def _is_over(layout: Layout, shard: ShardJobs) -> bool:
+def _is_over(layout: Layout, shard: ShardJobs, name: str) -> bool:
+    """Whether nothing more comes of a shard. A job of Slurm that did not say so may be in the queue again."""
     attempts = layout.attempts(shard.number)
-    return bool(attempts) and layout.read_end(attempts[-1]) is not None
+    end = layout.read_end(attempts[-1]) if attempts else None
+    return end is not None and (name == "local" or end[0] in (0, 2))
 
 
 def _make_way(layout: Layout, fresh: bool) -> None:
@@ -198,7 +200,10 @@ def _submit(layout: Layout, submission: Submission, there: Backend, options: Opt
     """Submits the shards and writes their jobs down, without which they do nothing."""
     owner.beat()
     payloads = [Shard(layout.folder, s.number, s.gpu_index) for s in submission.shards]
-    jobs = there.submit(payloads, options)
+    try:
+        jobs = there.submit(payloads, options)
+    except Unreachable as e:
+        raise UserError(f"{layout.folder}: the jobs cannot be submitted now: {e}") from None
     for shard, job in zip(submission.shards, jobs, strict=True):
         shard.jobs.append(job)
     write_submissions(layout.folder, [*read_submissions(layout.folder), submission])
