@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cluster.submissions import write_submissions
+from tests.cluster.made import submitted
 from tests.conftest import Cli
 
 
@@ -43,3 +45,33 @@ def test_the_gpu_of_a_job_is_named(cli: Cli, tmp_path: Path) -> None:
     assert done.returncode == 2 and "--gpu auto" in done.stderr and "--gpu a100" in done.stderr
     done = cli("run", "smoke", "--gpu", "a101", "--on", "slurm", "--out", tmp_path / "out")
     assert done.returncode == 2 and "a100" in done.stderr
+
+
+@pytest.fixture
+def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Slurm on the PATH whose squeue prints this file, and which refuses every job."""
+    told, commands = tmp_path / "squeue.txt", tmp_path / "bin"
+    commands.mkdir()
+    for name in ("sbatch", "srun", "scancel", "scontrol", "squeue"):
+        does = f"exec /bin/cat {told}" if name == "squeue" else "echo refused >&2; exit 1"
+        (commands / name).write_text(f"#!/bin/sh\n{does}\n")
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(commands))
+    return told
+
+
+@pytest.mark.parametrize("status", [1, 143])
+def test_a_job_that_begins_again_is_waited_for(cli: Cli, tmp_path: Path, queue: Path, status: int) -> None:
+    """Else two jobs would measure the same: an attempt that was interrupted may be queued again, as is one that failed."""
+    layout, submission = submitted(tmp_path / "out", gpu="cpu")
+    for shard in submission.shards:
+        shard.jobs[:] = [f"7_{shard.number}"]
+        layout.write_end(layout.claim(shard.number), status)
+    write_submissions(layout.folder, [submission])
+    queue.write_text("7_0|PENDING||BeginTime\n7_1|COMPLETED|n1|None\n")
+    run = ("run", tmp_path / "out" / "mine.yaml", "--gpu", "cpu", "--on", "slurm", "--out", layout.folder)
+    done = cli(*run)
+    assert done.returncode == 2 and "jobs of ann measure into it: 7_0." in done.stderr, done.stderr
+    queue.write_text("")
+    done = cli(*run)
+    assert "sbatch refused: refused" in done.stderr, done.stderr

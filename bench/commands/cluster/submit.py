@@ -134,8 +134,10 @@ def _refuse_live(layout: Layout) -> None:
 
 
 def _is_over(layout: Layout, shard: ShardJobs) -> bool:
-    attempts = layout.attempts(shard.number)
-    return bool(attempts) and layout.read_end(attempts[-1]) is not None
+    """Whether it is known without the queue. An attempt that failed or was interrupted tells nothing: the queue may be
+    about to begin its job again, or another job waits."""
+    ends = [layout.read_end(attempt) for attempt in layout.attempts(shard.number)[-1:]]
+    return bool(shard.left) or any(end is not None and end[0] in (0, 2) for end in ends)
 
 
 def _make_way(layout: Layout, fresh: bool) -> None:
