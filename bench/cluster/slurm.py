@@ -71,14 +71,14 @@ class Slurm:
                     wckey=None,  # submitit's own is none that a site knows
                     setup=_setup(),
                     # The one process of a job may use all cores that the job was given.
-                    srun_args=["--open-mode=append", "--cpu-bind=none"],
+                    srun_args=["--cpu-bind=none"],
                     additional_parameters=further,
                 )
                 return [job.job_id for job in executor.submit_array(list(payloads))]
         except (FailedJobError, FailedSubmissionError) as e:
             for path in set(self._jobs.iterdir()) - before:
                 path.unlink()
-            raise UserError(f"--on slurm: sbatch refused: {_words(str(e))}") from None
+            raise UserError(f"--on slurm: sbatch says: {_words(str(e))}") from None
 
     def states(self, ids: Sequence[str]) -> dict[str, JobState]:
         if not ids:

@@ -173,7 +173,7 @@ def median_draws(samples: Sequence[float] | Array, rng: np.random.Generator) -> 
 
 
 def _ranks(n: int, tau: float) -> NDArray[np.int64]:
-    """Which of n sorted samples each of DRAWS quantiles reads: rank n/2 + q/2 sqrt(n tau), rounded away from the middle.
+    """Which of n sorted samples each of DRAWS quantiles reads: n/2 + q/2 sqrt(n tau), rounded away from the middle.
 
     Student's distribution is asked where a rank ends, which takes a tenth of the time that its quantiles take.
     """
@@ -234,7 +234,9 @@ def measured(repeats: Sequence[Repeat], rng: np.random.Generator) -> tuple[Measu
     else:
         drawn = [_repeat_draws(r, rng) for r in repeats]
         known = [d for d in drawn if d is not None]
-        draws = np.median(np.stack(known), axis=0) if len(known) == len(repeats) else None
+        draws = None
+        if len(known) == len(repeats):
+            draws = known[0] if len(known) == 1 else np.median(np.stack(known), axis=0)
     found = Measured(float(np.median(medians)), draws, processes)
     first = repeats[0]
     if len(repeats) == 1 and draws is not None and first.low_ms is not None and first.high_ms is not None:

@@ -51,6 +51,9 @@ def _listen() -> "queue.SimpleQueue[dict[str, Any]]":
 
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the scheduler's to handle
+    if "SUBMITIT_EXECUTOR" in os.environ:  # and so are those by which Slurm warns every process of a job
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
     pipe = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
 
     def emit(event: str, **values: Any) -> None:

@@ -99,6 +99,14 @@ def test_a_job_that_left_nothing_points_to_the_file_system(tmp_path: Path) -> No
     assert "is that on a file system that the nodes share?" in w.said[0]
 
 
+def test_a_job_that_never_began_and_is_forgotten(tmp_path: Path) -> None:
+    w = Watching(tmp_path / "out", Queue(j0=JobState("pending"), j1=running()))
+    w.look()
+    del w.queue.known["j0"]
+    assert w.look() == ["given up", "running"] and not w.queue.submitted
+    assert "left the queue before it began" in w.said[0]
+
+
 def test_rows_that_are_seen_late_are_waited_for(tmp_path: Path) -> None:
     w = Watching(tmp_path / "out", Queue(j0=running("n1"), j1=running("n2")))
     begun(w.layout, 0)

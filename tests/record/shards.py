@@ -49,7 +49,7 @@ def shard(folder: Path, number: int, comparisons: int = 25) -> Path:
                      "trainable_params": 4096, "flops": 262144, "bytes": 16384, "floor_ms": 0.001, "launches": 3,
                      "sm_clock_mhz": 1755.0, "power_w": 412.5, "temperature_c": 55.0, "mem_clock_mhz": 2619.0,
                      "power_capped": 0.0, "dropped": 0, "model_dropout": 0.0, "measured_at": at,
-                     "repro": f"python -m bench run grid --gpu board-1 --where case_id={of.case_id} --out results/repro"}  # fmt: skip
+                     "repro": f"python -m bench run grid --where case_id={of.case_id} --out results/repro"}  # fmt: skip
             for pass_ in PASSES:
                 for clock in (*IN_TURNS, *ALONE):
                     which = int(rng.integers(len(series)))
