@@ -118,8 +118,8 @@ def load(path: Path) -> Folder:
     notes += [f"{name}: its last line is torn and was passed over" for name in torn_files]
     rows = {row_key(row): row for row in found}
     samples = {row_key(line): _line(line) for line in lines}
-    # Samples of a run that is not the row's belong to a measurement that was replaced. In a merged record, whose repeats
-    # get other numbers as runs are added, those of another process may be another repeat's.
+    # Samples of a run that is not the row's belong to a measurement that was replaced. In a merged record, whose
+    # repeats get other numbers as runs are added, those of another process may be another repeat's.
     names = ("run_id", "process") if run.get("merged") is not None else ("run_id",)
     made_by = {row_key(line): [line.get(name) for name in names] for line in lines}
     kept = {key: line for key, line in samples.items() if key in rows and not _stale(rows[key], names, made_by[key])}
