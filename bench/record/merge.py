@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from bench.case import Case
 from bench.case.columns import COLUMNS
 from bench.case.names import plain_name
@@ -229,7 +231,7 @@ def _ratios(rows: Sequence[Found], cases: dict[str, Case], lines: Lines) -> dict
         if base and lacking:
             own = {row.key[0]: row for row in those if row.key[0] in base}
             needed = [*(base | own).values(), *(row for row in lacking if row.key[0] not in base)]
-            given = [json.loads(_line(row, raw)) for row in needed if (raw := lines.samples(row)) is not None]
+            given = [from_json(_line(row, raw)) for row in needed if (raw := lines.samples(row)) is not None]
             made = with_ratios([_numbered(row, lines) for row in needed], given)
             told = {row: {name: new[name] for name in RATIO} for row, new in zip(needed, made, strict=True)}
             found |= {row: told[row] for row in lacking}

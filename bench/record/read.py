@@ -245,9 +245,13 @@ def csv_into(
     extra: Literal["raise", "ignore"] = "raise",
 ) -> None:
     """The same into a file that is open, row by row. Raises ValueError for a value that has no column."""
-    writer = csv.DictWriter(file, list(names), restval="", extrasaction=extra, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    names = list(names)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        if extra == "raise" and (more := row.keys() - names):
+            raise ValueError(f"no column for {', '.join(sorted(more))}")
+        writer.writerow(map(row.get, names))
 
 
 def _cell(kind: str, text: str) -> Any:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import floor, pi, sin, sqrt
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,16 @@ def summarize(samples_ms: Sequence[float] | Array) -> Summary:
     p20, q1, q3, p80 = (float(v) for v in np.percentile(ordered, (20, 25, 75, 80)))
     reach = 1.5 * (q3 - q1)
     outliers = int(np.count_nonzero((x < q1 - reach) | (x > q3 + reach)))
-    median = float(np.median(ordered))
-    return Summary(median, float(ordered[k]), float(ordered[n - k - 1]), p20, p80, float(ordered[0]), n, outliers)
+    return Summary(
+        float(np.median(ordered)),
+        float(ordered[k]),
+        float(ordered[n - k - 1]),
+        p20,
+        p80,
+        float(ordered[0]),
+        n,
+        outliers,
+    )
 
 
 def inflation(samples: Sequence[float] | Array) -> float:
@@ -237,7 +246,7 @@ def measured(repeats: Sequence[Repeat], rng: np.random.Generator) -> tuple[Measu
         draws = None
         if len(known) == len(repeats):
             draws = known[0] if len(known) == 1 else np.median(np.stack(known), axis=0)
-    found = Measured(float(np.median(medians)), draws, processes)
+    found = Measured(float(median(medians)), draws, processes)
     first = repeats[0]
     if len(repeats) == 1 and draws is not None and first.low_ms is not None and first.high_ms is not None:
         return found, Estimate(found.value, first.low_ms, first.high_ms)
