@@ -96,7 +96,7 @@ def test_a_cancelled_job_and_one_that_cannot_measure_are_not_submitted_again(tmp
 def test_a_job_that_left_nothing_points_to_the_file_system(tmp_path: Path) -> None:
     w = Watching(tmp_path / "out", Queue(j0=ended(how="failed"), j1=running()))
     assert w.look() == ["given up", "running"]
-    assert "a file system that the nodes share?" in w.said[0]
+    assert "the nodes do not share that file system" in w.said[0]
 
 
 def test_a_job_that_never_began_and_is_forgotten(tmp_path: Path) -> None:
