@@ -159,8 +159,7 @@ class Lines:
     """Reads lines again by their place. As a context manager, so that what is open is closed."""
 
     def __init__(self) -> None:
-        self._path: Path | None = None
-        self._file: BinaryIO | None = None
+        self._files: dict[str, tuple[Path, BinaryIO]] = {}  # the folder that was read last, by the names of its files
         self._unpacked = TemporaryFile()  # noqa: SIM115  # closed at the end
 
     def __enter__(self) -> Self:
@@ -168,8 +167,8 @@ class Lines:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
         self._unpacked.close()
-        if self._file is not None:
-            self._file.close()
+        for _, file in self._files.values():
+            file.close()
 
     def find_samples(self, rows: Iterable[Found]) -> None:
         """Finds the line of samples behind each of the rows. Raises UserError for a damaged line in their folders, be
@@ -225,11 +224,13 @@ class Lines:
         return found
 
     def _open(self, path: Path) -> BinaryIO:
-        if self._file is None or self._path != path:
-            if self._file is not None:
-                self._file.close()
-            self._path, self._file = path, open_plain(path)
-        return self._file
+        before, file = self._files.get(path.name, (None, None))
+        if file is None or before != path:
+            if file is not None:
+                file.close()
+            file = open_plain(path)
+            self._files[path.name] = path, file
+        return file
 
 
 def not_merged(sources: Iterable[Source]) -> list[str]:
