@@ -86,8 +86,9 @@ class Layout:
         raise AssertionError
 
     def superseded(self, shard: int, attempt: Path) -> bool:
-        """Whether a later attempt has begun, so that this one must not write any more."""
-        return len(self.attempts(shard)) > self.attempts(shard).index(attempt) + 1
+        """Whether a later attempt has begun, or the folder has been set aside, so that this one must not write any
+        more."""
+        return self.attempts(shard)[-1:] != [attempt]
 
     def _places(self, shard: int, stop: bool = False) -> Iterator[Path]:
         for number in count(1):
@@ -95,6 +96,11 @@ class Layout:
             if stop and not path.is_dir():
                 return
             yield path
+
+    @property
+    def begun(self) -> bool:
+        """Whether any attempt has, and so sees this folder."""
+        return any((self.folder / SHARDS).glob("*"))
 
     def records(self) -> list[Path]:
         """All attempts of all shards that have measured something."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from bench.case.schema import Status
 from bench.cluster.layout import Layout
+from bench.errors import UserError
+from bench.reading import open_plain
 from bench.record.read import ROWS
 
 GOOD = (Status.ok, Status.unsupported)
@@ -29,10 +31,10 @@ class ShardRows:
         for attempt in self.layout.attempts(self.number):
             path = attempt / ROWS
             try:
-                with open(path, "rb") as file:
+                with open_plain(path) as file:
                     file.seek(self._read.get(path, 0))
                     data = file.read()
-            except OSError:  # not there yet, or not to be seen yet
+            except (OSError, UserError):  # not there yet, or not to be seen yet
                 continue
             whole = data[: data.rfind(b"\n") + 1]
             self._read[path] = self._read.get(path, 0) + len(whole)

@@ -83,7 +83,8 @@ def attempt(
     except UserError as e:
         status, detail = 2, str(e)
     except Superseded:
-        status, detail = 1, "a later attempt at this shard has begun elsewhere; this one has written nothing since"
+        say("error: a later attempt at this shard has begun elsewhere; this one has written nothing since")
+        return 1
     except OSError as e:
         status, detail = 1, f"{e.filename or here}: {e.strerror}"
     if detail:
@@ -123,10 +124,12 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _fence(layout: Layout, number: int, here: Path) -> Callable[[], None]:
-    """Keeps a node that was given up from writing: a job that the queue takes for dead may go on for a while."""
+    """Keeps a node that was given up from writing: a job that the queue takes for dead may go on for a while, also when
+    the folder was set aside and another one has its name."""
+    own = here.stat()
 
     def check() -> None:
-        if layout.superseded(number, here):
+        if layout.superseded(number, here) or not os.path.samestat(here.stat(), own):
             raise Superseded
 
     return check

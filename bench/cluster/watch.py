@@ -15,6 +15,7 @@ from bench.cluster.submissions import ShardJobs, Submission, read_submissions, w
 from bench.errors import UserError
 
 MOST_JOBS = 3  # of one shard in one submission; what the queue itself begins again is not counted
+LONGEST_S = 30.0  # between two looks
 LAST_LINES = 5  # of a job's log, with a shard that keeps failing
 AGAIN = (
     "failed",
@@ -46,6 +47,9 @@ class Watched:
         """With a new job."""
         self.shard, self.state = shard, JobState("pending")
         self.settled, self.seen, self.since, self.asked = False, False, None, 0
+
+    def leave(self, why: str) -> None:
+        self.shard.left, self.settled = why, True
 
     def word(self) -> str:
         """How it stands, in a word or two."""
@@ -98,16 +102,12 @@ class Watch:
             show(self)
             if all(w.settled for w in self.shards):
                 return
-            sleep(max(every_s, 9 * (monotonic() - began)))  # a queue that answers slowly is asked less often
+            # A queue that answers slowly is asked less often, within what an owner may be silent for.
+            sleep(max(every_s, min(LONGEST_S, 9 * (monotonic() - began))))
 
     def look(self) -> None:
         """Brings every shard up to date, and submits again what was cut off."""
-        try:
-            if self._owner:
-                self._owner.beat()
-        except Attended as e:
-            self._owner = None
-            self._say(f"{e.who} attends to this folder now; this only looks on")
+        self._beat()
         if not self._owner:
             self._hear()
         for w in self.shards:
@@ -118,15 +118,29 @@ class Watch:
             self.trouble = ""
         except Unreachable as e:
             states, self.trouble = {}, str(e)
+        before = [w.shard.left for w in live]
+        again = []
         for w in live:
             if w.shard.jobs and (state := states.get(w.shard.jobs[-1])):
-                self._take(w, state)
+                again += [w] if self._take(w, state) else []
             elif not w.shard.jobs:  # a submission that was cut off
                 w.settled = True
+        if again:
+            self._again(again)
+        if self._owner and (again or before != [w.shard.left for w in live]):
+            write_submissions(self._layout.folder, self._submissions)
 
     @property
     def attends(self) -> bool:
         return self._owner is not None
+
+    def _beat(self) -> None:
+        try:
+            if self._owner:
+                self._owner.beat()
+        except Attended as e:
+            self._owner = None
+            self._say(f"{e.who} attends to this folder now; this only looks on")
 
     def _hear(self) -> None:
         """What whoever attends to the folder has submitted again, or given up, since."""
@@ -140,7 +154,8 @@ class Watch:
             if now.left:
                 w.shard, w.settled = now, True
 
-    def _take(self, w: Watched, state: JobState) -> None:
+    def _take(self, w: Watched, state: JobState) -> bool:
+        """Whether another job is to be submitted for the shard, whose last one stands like this."""
         w.state = state
         if state.word != "ended":
             w.seen, w.asked = True, 0
@@ -148,17 +163,16 @@ class Watch:
                 w.since, w.before = monotonic(), w.rows.done
             elif state.word == "pending":
                 w.since = None
-            return
+            return False
         w.asked += 1
-        if w.open and w.asked < 2:  # its last rows may not be seen here yet
-            return
-        if not w.open:
-            w.settled = True
-        elif (why := self._why_not_again(w)) is not None:
-            self._leave(w, why)
-            self._say(f"shard {w.shard.number}: {why}; {w.open} of {w.shard.tasks} cases are open")
-        elif self._owner:
-            self._again(w)
+        w.settled = not w.open
+        if w.settled or w.asked < 2:  # its last rows may not be seen here yet
+            return False
+        if (why := self._why_not_again(w)) is None:
+            return True
+        w.leave(why)
+        self._say(f"shard {w.shard.number}: {why}; {w.open} of {w.shard.tasks} cases are open")
+        return False
 
     def _why_not_again(self, w: Watched) -> str | None:
         """Why no further job is submitted for what it has open; None where one is."""
@@ -172,7 +186,10 @@ class Watch:
         if not attempts and not self.log(w).exists():
             if not w.state.how:
                 return "its job left the queue before it began, as one does that is cancelled"
-            return f"{how}, and nothing is in {self._layout.folder}, as where the nodes do not share that file system"
+            if not self._layout.begun:
+                return (
+                    f"{how}, and nothing is in {self._layout.folder}, as where the nodes do not share that file system"
+                )
         if w.state.how not in AGAIN and not w.seen:
             return how
         if len(w.shard.jobs) >= MOST_JOBS:
@@ -192,27 +209,26 @@ class Watch:
             return f"none in {self.log(w)}"
         return " | ".join(line.strip() for line in lines[-LAST_LINES:])
 
-    def _again(self, w: Watched) -> None:
-        payload = Shard(self._layout.folder, w.shard.number, w.shard.gpu_index)
+    def _again(self, those: list[Watched]) -> None:
+        """Submits them again, as one array."""
+        self._beat()  # not beside another owner
+        if not self._owner:
+            return
+        payloads = [Shard(self._layout.folder, w.shard.number, w.shard.gpu_index) for w in those]
         try:
-            job = self._backend.submit([payload], self._options)[0]
+            jobs = self._backend.submit(payloads, self._options)
         except Unreachable as e:  # the next look tries again
             self.trouble = str(e)
             return
         except UserError as e:
-            self._leave(w, f"{w.state.how or 'ended'}, and cannot be submitted again: {e}")
-            self._say(f"shard {w.shard.number}: {w.shard.left}")
+            for w in those:
+                w.leave(f"{w.state.how or 'ended'}, and cannot be submitted again: {e}")
+                self._say(f"shard {w.shard.number}: {w.shard.left}")
             return
-        how, count = w.state.how or "cut off", len(w.shard.jobs) + 1
-        w.shard.jobs.append(job)
-        w.begin(w.shard)
-        self._write()
-        self._say(f"shard {w.shard.number}: {how}; submitted again as job {job}, {count} of at most {MOST_JOBS} jobs")
-
-    def _leave(self, w: Watched, why: str) -> None:
-        w.shard.left, w.settled = why, True
-        self._write()
-
-    def _write(self) -> None:
-        if self._owner:
-            write_submissions(self._layout.folder, self._submissions)
+        for w, job in zip(those, jobs, strict=True):
+            how, count = w.state.how or "cut off", len(w.shard.jobs) + 1
+            w.shard.jobs.append(job)
+            w.begin(w.shard)
+            self._say(
+                f"shard {w.shard.number}: {how}; submitted again as job {job}, {count} of at most {MOST_JOBS} jobs"
+            )

@@ -61,6 +61,7 @@ class Queue:
     def __init__(self, **states: JobState) -> None:
         self.known = states
         self.submitted: list[Any] = []
+        self.calls: list[int] = []  # of submit: how many
         self.cancelled: list[str] = []
         self.silent = False
         self.refuses: Exception | None = None
@@ -72,7 +73,8 @@ class Queue:
         if self.refuses:
             raise self.refuses
         self.submitted += payloads
-        ids = [f"again{len(self.submitted)}"]
+        self.calls.append(len(payloads))
+        ids = [f"again{len(self.submitted) - i}" for i in reversed(range(len(payloads)))]
         self.known |= dict.fromkeys(ids, JobState("pending"))
         return ids
 

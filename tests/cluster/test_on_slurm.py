@@ -86,7 +86,8 @@ def test_a_task_of_each_kind_is_cut_off_and_nothing_is_lost_or_doubled(
 ) -> None:
     out = tmp_path / "out"
     command = ("run", "smoke", "--gpu", "cpu", "--repeat", 2, "--on", "slurm", "--array", 4, "--out", out)
-    run = on_slurm.start(*command, "--slurm", "mem=1000")
+    # Preemption: with a signal to all processes of the job, workers too, and some grace.
+    run = on_slurm.start(*command, "--slurm", "mem=1000", "--partition", "polite")
     try:
         wait_for(lambda: len(list((out / "shards").glob("*/run.json"))) == 4, 120)
         cancelled, killed, preempted, lost = jobs_of(out)
@@ -101,6 +102,7 @@ def test_a_task_of_each_kind_is_cut_off_and_nothing_is_lost_or_doubled(
     finally:
         run.kill()
     assert run.returncode == 1, errors
+    assert "Calling checkpoint" in (out / "jobs" / f"{preempted}_0_log.out").read_text()
     assert "shard 0: its job was cancelled" in errors
     assert "shard 1: failed; submitted again as job" in errors
     assert len(list((out / "shards").glob("002*"))) == 2 and len(list((out / "shards").glob("003*"))) == 2
@@ -108,6 +110,7 @@ def test_a_task_of_each_kind_is_cut_off_and_nothing_is_lost_or_doubled(
     done = on_slurm(*command)
     assert done.returncode == 0, done.stderr
     assert len(once_each(out)) == 4 * 18
+    assert {r["status"] for r in rows_of(out)} == {"ok"}
 
 
 def test_detached_attached_refused_and_cancelled(on_slurm: Bench, slurm: RealSlurm, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Ten thousand cases into a hundred shards, in a process of its own: how long it takes, and how much memory."""
+"""Ten thousand cases into a hundred shards, in a process of its own: how long it takes, and how much memory. And a look
+at a thousand shards of them."""
 
 import json
 import resource
@@ -9,6 +10,15 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+
+from bench.cluster.backend import Options
+from bench.cluster.layout import Layout
+from bench.cluster.show import total_line
+from bench.cluster.submissions import ShardJobs, Submission
+from bench.cluster.watch import Watch
+from bench.record.read import ROWS
+from bench.sweeps.expand import make_plan
+from tests.cluster.made import Queue, running
 
 CASES, SHARDS = 10_000, 100
 SWEEP = """
@@ -42,6 +52,30 @@ def test_ten_thousand_cases_become_a_hundred_shards(benchmark: Any, tmp_path: Pa
     benchmark.extra_info |= found
     print("\n{tasks:,} cases into {shards} shards: {seconds:.1f} s, {mib:.0f} MiB at most".format(**found))
     assert (found["cases"], found["tasks"], found["shards"]) == (CASES, CASES, SHARDS)
+
+
+@pytest.mark.benchmark
+def test_a_look_at_a_thousand_shards(benchmark: Any, tmp_path: Path) -> None:
+    path = tmp_path / "many.yaml"
+    path.write_text(SWEEP % ", ".join(str(40 * i) for i in range(1, 26)))
+    plan, layout, shards = make_plan(str(path), on_cpu=False), Layout(tmp_path), []
+    name = layout.write_plan(1, plan)
+    for i in range(1000):
+        part = plan.cases[i::1000]
+        layout.write_assignment(i, name, [(0, c) for c in part], gpu="h100", command="", again="")
+        keys = [{"case_id": c.case_id, "pass": p, "clock": k} for c in part for p, k in plan.row_keys]
+        lines = (json.dumps(key | {"repeat": 0, "status": "ok"}) for key in keys)
+        (layout.claim(i) / ROWS).write_text("".join(f"{line}\n" for line in lines))
+        shards.append(ShardJobs(i, len(part), 60.0, None, [f"7_{i}"]))
+    submission = Submission(name, "slurm", "", "", "login", "ann", "h100", 1, False, {}, {}, shards)
+    queue = Queue(**{f"7_{i}": running(f"n{i}") for i in range(1000)})
+    began = perf_counter()
+    watch = Watch(layout, [submission], queue, Options(), print)
+    watch.look()
+    first = perf_counter() - began
+    benchmark.pedantic(watch.look, rounds=3)
+    print(f"\na look at 1000 shards: {first:.1f} s the first, then {benchmark.stats.stats.median:.2f} s")
+    assert total_line(watch) == "10000 of 10000 cases; shards: 1000 done"
 
 
 def main(path: str) -> None:

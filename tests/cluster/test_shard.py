@@ -75,19 +75,25 @@ def test_a_second_attempt_measures_what_the_first_has_not(
     assert rows_of(layout.attempts(0)[3]) == []
 
 
-def test_a_node_that_was_given_up_does_not_write_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_node_that_was_given_up_does_not_write_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fresh: bool
+) -> None:
+    """Neither beside another attempt, nor into the folder of one that has its name since a run with --fresh."""
     layout, _ = submitted(tmp_path / "out")
 
     def overtaken(worker: StubWorker, command: dict[str, Any]) -> Any:
-        if command["do"] == "finish" and len(layout.attempts(0)) == 1:
-            layout.claim(0)
+        if command["do"] == "finish" and len(list((layout.folder / "shards").iterdir())) == 1:
+            if fresh:
+                (layout.folder / "shards" / "000").rename(layout.folder / "aside")
+                layout.claim(0)
+            layout.claim(0 if not fresh else 7)
         return answer(worker, command)
 
     monkeypatch.setattr(StubWorker, "script", staticmethod(overtaken))
     assert job(layout, 0) == 1
-    assert not (layout.attempts(0)[0] / "rows.jsonl").exists()
-    status, detail = layout.read_end(layout.attempts(0)[0]) or (0, "")
-    assert status == 1 and "a later attempt" in detail
+    assert not list(layout.folder.rglob("rows.jsonl")) and layout.read_end(layout.attempts(0)[0]) is None
+    assert "a later attempt" in capsys.readouterr().err
 
 
 def test_another_gpu_than_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,6 +158,15 @@ def test_a_queue_that_takes_no_more(tmp_path: Path) -> None:
     assert "Job violates accounting/QOS policy" in w.said[0]
 
 
+def test_what_a_power_cut_ends_is_submitted_again_as_one_array(tmp_path: Path) -> None:
+    w = Watching(tmp_path / "out", Queue(j0=running("n1"), j1=running("n2")))
+    w.look()
+    begun(w.layout, 0)  # the other had not come so far, and has left nothing
+    w.queue.known |= {"j0": ended(how="node_fail"), "j1": ended(how="node_fail")}
+    assert w.look() == ["pending", "pending"] and w.queue.calls == [2]
+    assert [s.jobs for s in read_submissions(w.layout.folder)[-1].shards] == [["j0", "again1"], ["j1", "again2"]]
+
+
 def test_a_queue_that_does_not_answer_when_a_job_is_submitted_again(tmp_path: Path) -> None:
     w = Watching(tmp_path / "out", Queue(j0=running("n1"), j1=running("n2")))
     w.look()
