@@ -115,7 +115,7 @@ def test_paths_that_are_no_utf_8_are_measured_into_and_drawn(bench: Bench, tmp_p
         ("list", "smoke", "--gpu", CLEAR), ("run", f"--{CLEAR}"), ("run", "--repeat", CLEAR), ("run", "--retry", CLEAR),
         ("compare", CLEAR, CLEAR), ("spread", CLEAR, "b"), ("train", "--strategy", CLEAR, "--model", "m", "--out", "o"),
         ("evaluate", CLEAR), ("campaign", "--stages", CLEAR), ("precompile", CLEAR),
-        ("run", "smoke", "--wait-quiet", CLEAR),
+        ("run", "smoke", "--wait-quiet", CLEAR), ("merge", CLEAR), ("status", CLEAR),
         ("compare", str(REFERENCE), str(REFERENCE), "--json", f"/nowhere/{CLEAR}"),
         ("run", "a\nerror: b\u202egnp"),
     ],
@@ -156,7 +156,7 @@ def test_no_file_steers_the_terminal(cli: Cli, tmp_path: Path) -> None:
         ("run", "--out", ""), ("run", ""), ("compare", "", "b"), ("compare", "a", "b", "--json", ""),
         ("spread", "", "a"), ("campaign", "--save", ""), ("campaign", "--out", ""), ("evaluate", "m", "--out", ""),
         ("evaluate", ""), ("train", "--strategy", "paca", "--model", "m", "--out", ""), ("list", ""),
-        ("precompile", ""),
+        ("precompile", ""), ("merge", ""), ("status", ""), ("merge", "a", "--out", ""),
     ],
 )  # fmt: skip
 def test_an_empty_path_is_not_the_current_folder(cli: Cli, arguments: tuple[str, ...]) -> None:

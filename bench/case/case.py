@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from bench.case.names import short_name
@@ -195,7 +195,12 @@ TYPES: dict[str, type] = {
 def read_case(row: Mapping[str, Any]) -> Case:
     """The case of a row of any age, from JSON or CSV: an absent axis is empty, one that every case has is 'unknown'
     or 0. Nothing is refused: whoever draws a table shows what is there."""
-    values: dict[str, Any] = {name: _value(row.get(name), kind) for name, kind in TYPES.items()}
+    return _case(*map(row.get, TYPES))
+
+
+@lru_cache(2**14, typed=True)  # a case has many rows
+def _case(*cells: Any) -> Case:
+    values: dict[str, Any] = {name: _value(c, kind) for c, (name, kind) in zip(cells, TYPES.items(), strict=True)}
     for name in ("level", "method", "impl", "precision"):
         values[name] = values[name] or "unknown"
     values["trainable_layers"] = values["trainable_layers"] or "all"

@@ -75,7 +75,7 @@ def table_of(shards: list[Watched], most: int | None = None) -> PlainTable:
     ranked = sorted(shards, key=lambda w: (ORDER.index(_plain(w)), w.shard.number))
     chosen = ranked if most is None else ranked[:most]
     for w in sorted(chosen, key=lambda w: w.shard.number):
-        word = w.word() + (f": {w.state.reason}" if w.state.word == "pending" and w.state.reason else "")
+        word = w.word() + (f": {w.state.reason}" if w.word() == "pending" and w.state.reason else "")
         left = duration(w.left_s(1.0)) if w.state.word == "running" and w.open else ""
         table.add_row(
             str(w.shard.number), w.shard.jobs[-1] if w.shard.jobs else "", word, w.state.node,
@@ -92,7 +92,7 @@ def _plain(w: Watched) -> str:
 
 def _line(w: Watched) -> str:
     where = f" on {w.state.node}" if w.state.node and w.word() == "running" else ""
-    reason = f" ({w.state.reason})" if w.state.reason and w.state.word == "pending" else ""
+    reason = f" ({w.state.reason})" if w.state.reason and w.word() == "pending" else ""
     job = f", job {w.shard.jobs[-1]}" if w.shard.jobs else ""
     failed = f", {w.rows.failed} failed" if w.rows.failed else ""
     return f"shard {w.shard.number}{job}: {w.word()}{where}{reason}; {w.rows.done} of {w.shard.tasks} cases{failed}"

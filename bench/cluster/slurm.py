@@ -80,7 +80,7 @@ class Slurm:
                     wckey=None,  # submitit's own is none that a site knows
                     setup=_setup(),
                     # The one process of a job may use all cores that the job was given.
-                    srun_args=["--open-mode=append", "--cpu-bind=none"],
+                    srun_args=["--cpu-bind=none"],
                     additional_parameters=further,
                 )
                 return [job.job_id for job in executor.submit_array(list(payloads))]
@@ -91,7 +91,7 @@ class Slurm:
             words = _words(str(e))
             if any(sign in words for sign in AWAY):
                 raise Unreachable(words) from None
-            raise UserError(f"--on slurm: sbatch refused: {words}") from None
+            raise UserError(f"--on slurm: sbatch says: {words}") from None
 
     def states(self, ids: Sequence[str]) -> dict[str, JobState]:
         if not ids:

@@ -183,10 +183,13 @@ class Watch:
             return "its job was cancelled"
         if end and end[0] == 2:
             return end[1]
-        if not self._layout.begun and not self.log(w).exists():
-            return (
-                f"{how}, and has left nothing in {self._layout.folder}: is that on a file system that the nodes share?"
-            )
+        if not attempts and not self.log(w).exists():
+            if not w.state.how:
+                return "its job left the queue before it began, as one does that is cancelled"
+            if not self._layout.begun:
+                return (
+                    f"{how}, and nothing is in {self._layout.folder}, as where the nodes do not share that file system"
+                )
         if w.state.how not in AGAIN and not w.seen:
             return how
         if len(w.shard.jobs) >= MOST_JOBS:

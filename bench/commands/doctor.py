@@ -31,6 +31,7 @@ OPTIONAL = {
     "datasets": ("train", "bench train on Hub data and Parquet"),
     "tensorboard": ("train", "bench train"),
     "lm-eval": ("accuracy", "bench evaluate by lm-evaluation-harness"),
+    "submitit": ("cluster", "bench run --on slurm and --on local"),
 }
 INSTALL = install("dev")
 # Names of both packages called kernels: this checkout's, and Hugging Face's by way of what transformers imports of it.

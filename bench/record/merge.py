@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from bench.case import Case
 from bench.case.columns import COLUMNS
 from bench.case.names import plain_name
@@ -20,7 +22,7 @@ from bench.record.budget import with_budget
 from bench.record.provenance import ALLOWED, ANYWHERE, check_alike, check_allow, merged_run, stem_of, sweep_of
 from bench.record.ratios import with_ratios
 from bench.record.read import PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, Row, csv_into, kept_row, read_run
-from bench.record.repeats import Part, chosen, parts_of
+from bench.record.repeats import chosen, parts_of
 from bench.record.sources import Found, Id, Lines, Source, not_merged, read_source
 
 RATIO = ("ratio", "ratio_low", "ratio_high", "ratio_to")
@@ -80,12 +82,15 @@ class Merging:
         given = {source.folder.resolve() for source in sources}
         for out in self.outs:
             _check_out(out, ids, out.resolve() in given)
-        rows, repeats = 0, 0
-        for out, groups in self.outs.items():
-            out.mkdir(parents=True, exist_ok=True)
-            written = _write(out, parts_of(groups), self.cases)
-            rows += len(written)
-            repeats = max(repeats, *Counter(row.key[:3] for row in written).values())
+        rows, repeats, parts = 0, 0, {out: parts_of(groups) for out, groups in self.outs.items()}
+        with Lines() as lines:
+            found = {out: chosen(own, self.cases) for out, own in parts.items()}
+            lines.find_samples(row for those in found.values() for row in those)
+            for out, those in found.items():
+                out.mkdir(parents=True, exist_ok=True)
+                _write(out, merged_run([p for own in parts[out] for p in own]), those, self.cases, lines)
+                rows += len(those)
+                repeats = max(repeats, *Counter(row.key[:3] for row in those).values())
         torn = dict.fromkeys(path for source in sources for path in source.torn)
         return Merged(tuple(self.outs), rows, repeats, tuple(self.empty), tuple(torn), tuple(not_merged(sources)))
 
@@ -167,34 +172,25 @@ def _check_out(out: Path, ids: set[Id], given: bool) -> None:
         )
 
 
-def _write(out: Path, groups: list[list[Part]], cases: dict[str, Case]) -> list[Found]:
+def _write(out: Path, run: dict[str, Any], rows: Sequence[Found], cases: dict[str, Case], lines: Lines) -> None:
     """Writes the record of one kind of device. A reader that comes in between finds files of which each is whole: rows
     are told from samples of other rows by run and process."""
-    run, rows = merged_run([part for group in groups for part in group]), chosen(groups, cases)
-    sources: dict[Source, list[Found]] = {}
-    for row in rows:
-        sources.setdefault(row.source, []).append(row)
-    text = json.dumps(run, indent=1) + "\n"
+    ratios = _ratios(rows, cases, lines)
     names = [SAMPLES, ROWS, ROWS_CSV]
     # Cut off before a first run.json is there, it would be a record that merge did not make.
     names = [*names, RUN] if (out / RUN).exists() else [RUN, *names]
-    with Lines() as lines:
-        for found in sources.values():
-            lines.find_samples(found)
-        ratios = _ratios(rows, cases, lines)
-        with replacing(*(out / name for name in names)) as drafts:
-            files = dict(zip(names, drafts, strict=True))
-            files[RUN].write(text.encode())
-            for row in rows:
-                files[ROWS].write(_line(row, lines.row(row)))
-            for row in rows:
-                if (samples := lines.samples(row)) is not None:
-                    files[SAMPLES].write(_line(row, samples))
-            table = io.TextIOWrapper(files[ROWS_CSV], "utf-8", "backslashreplace", newline="")
-            told = (_numbered(row, lines) | ratios.get(row, {}) for row in rows)
-            csv_into(table, COLUMNS, _with_budget(told, run), "ignore")
-            table.detach()
-    return rows
+    with replacing(*(out / name for name in names)) as drafts:
+        files = dict(zip(names, drafts, strict=True))
+        files[RUN].write((json.dumps(run, indent=1) + "\n").encode())
+        for row in rows:
+            files[ROWS].write(_line(row, lines.row(row)))
+        for row in rows:
+            if (samples := lines.samples(row)) is not None:
+                files[SAMPLES].write(_line(row, samples))
+        table = io.TextIOWrapper(files[ROWS_CSV], "utf-8", "backslashreplace", newline="")
+        told = (_numbered(row, lines) | ratios.get(row, {}) for row in rows)
+        csv_into(table, COLUMNS, _with_budget(told, run), "ignore")
+        table.detach()
 
 
 def _with_budget(rows: Iterator[Row], run: dict[str, Any]) -> Iterator[Row]:
@@ -212,7 +208,7 @@ def _line(row: Found, raw: bytes) -> bytes:
 
 
 def _numbered(row: Found, lines: Lines) -> Row:
-    found = kept_row(lines.row(row), str(row.source.folder / ROWS))
+    found = kept_row(lines.row(row), str(row.source.folder))
     return found | {"repeat": row.number, "run_id": row.source.run_of(row)}
 
 
@@ -235,7 +231,7 @@ def _ratios(rows: Sequence[Found], cases: dict[str, Case], lines: Lines) -> dict
         if base and lacking:
             own = {row.key[0]: row for row in those if row.key[0] in base}
             needed = [*(base | own).values(), *(row for row in lacking if row.key[0] not in base)]
-            given = [json.loads(_line(row, raw)) for row in needed if (raw := lines.samples(row)) is not None]
+            given = [from_json(_line(row, raw)) for row in needed if (raw := lines.samples(row)) is not None]
             made = with_ratios([_numbered(row, lines) for row in needed], given)
             told = {row: {name: new[name] for name in RATIO} for row, new in zip(needed, made, strict=True)}
             found |= {row: told[row] for row in lacking}

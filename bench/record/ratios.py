@@ -65,12 +65,21 @@ def with_ratios(rows: Sequence[Row], lines: Iterable[Row]) -> list[Row]:
     full = baselines(cases.values())
     samples = {_key(line): line for line in lines}
     timed = {_key(r): r for r in rows if r["status"] == Status.ok and r["median_ms"]}
-    found = []
+    found, middles = [], dict[tuple[Any, ...], Measured]()  # of baselines, since many rows share one
     for row in rows:
         base = full.get(cases[row["case_id"]].comparison)
         other = timed.get((base.case_id, *_key(row)[1:])) if base else None
         if other and _key(row) in timed and row.get("ratio") is None:
-            row = row | _ratio_columns(_repeat(row, samples), _repeat(other, samples), row["pass"], row["clock"])
+            ours, theirs, key = _repeat(row, samples), _repeat(other, samples), (row["pass"], row["clock"])
+            if _key(other) not in middles:
+                middles[_key(other)] = _middle([theirs], *key)
+            told = ratio_over([ours], [theirs], *key, below=middles[_key(other)])
+            row = row | {
+                "ratio": told.value,
+                "ratio_low": told.low,
+                "ratio_high": told.high,
+                "ratio_to": other["case_id"],
+            }
         found.append(row)
     return found
 
@@ -87,17 +96,16 @@ def repeats_of(rows: Sequence[Row], lines: Iterable[Row]) -> dict[tuple[str, str
     return {key: [_repeat(r, samples) for r in timed if r["tuned"] == latest[key]] for key, timed in found.items()}
 
 
-def ratio_over(ours: Sequence[Repeat], theirs: Sequence[Repeat], *key: str) -> Estimate:
-    """Our time over theirs, over all repeats, under the seeds that the tables use. key: pass and clock."""
+def ratio_over(ours: Sequence[Repeat], theirs: Sequence[Repeat], *key: str, below: Measured | None = None) -> Estimate:
+    """Our time over theirs, over all repeats, under the seeds that the tables use. key: pass and clock. below: theirs,
+    where it was worked out before."""
     if ours[0].case_id == theirs[0].case_id:
         return Estimate(1.0, 1.0, 1.0)
-    above, below = (measured(repeats, generator(repeats[0].case_id, *key))[0] for repeats in (ours, theirs))
-    return ratio_of(ours, theirs, above / below, *key)[1]
+    return ratio_of(ours, theirs, _middle(ours, *key) / (below or _middle(theirs, *key)), *key)[1]
 
 
-def _ratio_columns(ours: Repeat, theirs: Repeat, *key: str) -> Row:
-    found = ratio_over([ours], [theirs], *key)
-    return {"ratio": found.value, "ratio_low": found.low, "ratio_high": found.high, "ratio_to": theirs.case_id}
+def _middle(repeats: Sequence[Repeat], *key: str) -> Measured:
+    return measured(repeats, generator(repeats[0].case_id, *key))[0]
 
 
 def _repeat(row: Row, lines: Mapping[tuple[Any, ...], Row]) -> Repeat:

@@ -9,11 +9,13 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TextIO
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import from_json
 
 from bench.case.columns import COLUMNS, ROW, Column
 from bench.case.names import tell_apart
@@ -163,7 +165,10 @@ def kept_rows(file: BinaryIO, path: Path) -> Iterator[JsonLine]:
 
 
 def kept_row(raw: bytes, where: str) -> Row:
-    """The row of one of those lines, which stands there. Raises UserError."""
+    """The row of a line that `kept_rows` gave. Raises UserError where it is another one by now."""
+    if raw.isascii() and not raw.count(b"\\") and not raw.count(b"\x7f"):  # no text in it is shown otherwise than it is
+        with suppress(ValueError):
+            return _with_all_columns(_sound(from_json(raw)))
     return json_object(raw, _KEPT_ROW, where)
 
 
@@ -240,9 +245,13 @@ def csv_into(
     extra: Literal["raise", "ignore"] = "raise",
 ) -> None:
     """The same into a file that is open, row by row. Raises ValueError for a value that has no column."""
-    writer = csv.DictWriter(file, list(names), restval="", extrasaction=extra, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    names = list(names)
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        if extra == "raise" and (more := row.keys() - names):
+            raise ValueError(f"no column for {', '.join(sorted(more))}")
+        writer.writerow(map(row.get, names))
 
 
 def _cell(kind: str, text: str) -> Any:

@@ -4,10 +4,10 @@ A folder may be measured into while it is read: a row counts once its line is wh
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
@@ -58,6 +58,10 @@ class Source:
     run: dict[str, Any]  # run.json
     rows: list[Found] = field(default_factory=list)  # in the order of the file
     torn: list[Path] = field(default_factory=list)  # files whose last line is
+
+    @cache  # noqa: B019  # a source lives as long as its merge
+    def path(self, name: str) -> Path:
+        return self.folder / name
 
     @property
     def is_merged(self) -> bool:
@@ -155,8 +159,7 @@ class Lines:
     """Reads lines again by their place. As a context manager, so that what is open is closed."""
 
     def __init__(self) -> None:
-        self._path: Path | None = None
-        self._file: BinaryIO | None = None
+        self._files: dict[str, tuple[Path, BinaryIO]] = {}  # the folder that was read last, by the names of its files
         self._unpacked = TemporaryFile()  # noqa: SIM115  # closed at the end
 
     def __enter__(self) -> Self:
@@ -164,16 +167,22 @@ class Lines:
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
         self._unpacked.close()
-        if self._file is not None:
-            self._file.close()
+        for _, file in self._files.values():
+            file.close()
 
     def find_samples(self, rows: Iterable[Found]) -> None:
-        """Finds the line of samples behind each of the rows, which are of one folder. Raises UserError for a damaged
-        one, be it of these rows or not."""
-        wanted = {row.key: row for row in rows if row.ok}
-        source = next(iter(wanted.values())).source if wanted else None
+        """Finds the line of samples behind each of the rows. Raises UserError for a damaged line in their folders, be
+        it of these rows or not."""
+        wanted: dict[Source, dict[Key, Found]] = {}
+        for row in rows:
+            if row.ok:
+                wanted.setdefault(row.source, {})[row.key] = row
+        for source, own in wanted.items():
+            self._find(source, own)
+
+    def _find(self, source: Source, wanted: Mapping[Key, Found]) -> None:
         for name in (PACKED, SAMPLES):
-            if source is None or not os.path.lexists(path := source.folder / name):
+            if not os.path.lexists(path := source.folder / name):
                 continue
             with closing(open_lines(path)) as file:
                 for line in sample_lines(file, path):
@@ -197,14 +206,14 @@ class Lines:
 
     def row(self, found: Found) -> bytes:
         """Its line of rows.jsonl, without its end."""
-        return self._read(found.source.folder / ROWS, found.at, found.size)
+        return self._read(found.source.path(ROWS), found.at, found.size)
 
     def samples(self, found: Found) -> bytes | None:
         """Its line of samples, likewise; None without one."""
         if found.samples is None:
             return None
         packed, at, size = found.samples
-        return self._read(None if packed else found.source.folder / SAMPLES, at, size)
+        return self._read(None if packed else found.source.path(SAMPLES), at, size)
 
     def _read(self, path: Path | None, at: int, size: int) -> bytes:
         file = self._unpacked if path is None else self._open(path)
@@ -215,11 +224,13 @@ class Lines:
         return found
 
     def _open(self, path: Path) -> BinaryIO:
-        if self._file is None or self._path != path:
-            if self._file is not None:
-                self._file.close()
-            self._path, self._file = path, open_plain(path)
-        return self._file
+        before, file = self._files.get(path.name, (None, None))
+        if file is None or before != path:
+            if file is not None:
+                file.close()
+            file = open_plain(path)
+            self._files[path.name] = path, file
+        return file
 
 
 def not_merged(sources: Iterable[Source]) -> list[str]:

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import floor, pi, sin, sqrt
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,8 +59,16 @@ def summarize(samples_ms: Sequence[float] | Array) -> Summary:
     p20, q1, q3, p80 = (float(v) for v in np.percentile(ordered, (20, 25, 75, 80)))
     reach = 1.5 * (q3 - q1)
     outliers = int(np.count_nonzero((x < q1 - reach) | (x > q3 + reach)))
-    median = float(np.median(ordered))
-    return Summary(median, float(ordered[k]), float(ordered[n - k - 1]), p20, p80, float(ordered[0]), n, outliers)
+    return Summary(
+        float(np.median(ordered)),
+        float(ordered[k]),
+        float(ordered[n - k - 1]),
+        p20,
+        p80,
+        float(ordered[0]),
+        n,
+        outliers,
+    )
 
 
 def inflation(samples: Sequence[float] | Array) -> float:
@@ -142,13 +151,25 @@ class Measured:
         """The value with the central 95 % of its draws."""
         if self.draws is None:
             return Estimate(self.value)
-        low, high = (float(v) for v in np.percentile(self.draws, LEVEL))
+        low, high = _ends(self.draws)
         return Estimate(self.value, min(low, self.value), max(high, self.value))
 
     @property
     def scope(self) -> str:
         """What the interval speaks for."""
         return f"across {self.processes} processes" if self.processes >= MIN_PROCESSES else "within process"
+
+
+def _ends(draws: Array) -> list[float]:
+    """np.percentile(draws, LEVEL), to the last digit and in a quarter of its time."""
+    places = [(len(draws) - 1) * (percent / 100) for percent in LEVEL]
+    pairs = [(floor(place), min(floor(place) + 1, len(draws) - 1)) for place in places]
+    ordered = np.partition(draws, [k for pair in pairs for k in pair])
+    found = []
+    for place, (one, other) in zip(places, pairs, strict=True):
+        low, high, part = float(ordered[one]), float(ordered[other]), place - one
+        found.append(high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part)
+    return found
 
 
 def generator(*key: object) -> np.random.Generator:
@@ -173,7 +194,7 @@ def median_draws(samples: Sequence[float] | Array, rng: np.random.Generator) -> 
 
 
 def _ranks(n: int, tau: float) -> NDArray[np.int64]:
-    """Which of n sorted samples each of DRAWS quantiles reads: rank n/2 + q/2 sqrt(n tau), rounded outwards.
+    """Which of n sorted samples each of DRAWS quantiles reads: n/2 + q/2 sqrt(n tau), rounded away from the middle.
 
     Student's distribution is asked where a rank ends, which takes a tenth of the time that its quantiles take.
     """
@@ -234,8 +255,10 @@ def measured(repeats: Sequence[Repeat], rng: np.random.Generator) -> tuple[Measu
     else:
         drawn = [_repeat_draws(r, rng) for r in repeats]
         known = [d for d in drawn if d is not None]
-        draws = np.median(np.stack(known), axis=0) if len(known) == len(repeats) else None
-    found = Measured(float(np.median(medians)), draws, processes)
+        draws = None
+        if len(known) == len(repeats):
+            draws = known[0] if len(known) == 1 else np.median(np.stack(known), axis=0)
+    found = Measured(float(median(medians)), draws, processes)
     first = repeats[0]
     if len(repeats) == 1 and draws is not None and first.low_ms is not None and first.high_ms is not None:
         return found, Estimate(found.value, first.low_ms, first.high_ms)

@@ -2,12 +2,16 @@
 
 import signal
 from collections.abc import Callable
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import Any
 
 from bench.case.schema import Status
 from bench.record.store import now
 from bench.runner.worker_process import Event, Silent, Worker
+
+# Whoever kills a worker may be about to kill this process too, as a batch system that ends a job: that is no crash of a
+# case, and must not be on record as one.
+SAME_END_S = 0.5
 
 
 class Lost(Exception):
@@ -66,6 +70,8 @@ class Lane:
             self.close()
             raise Lost(Status.timeout, f"{e}; killed") from None
         code = self._worker.wait()
+        if code < 0:
+            sleep(SAME_END_S)
         words = self._worker.last_words()
         self.close()
         status, detail = _how_it_ended(code, words)

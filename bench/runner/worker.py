@@ -50,10 +50,10 @@ def _listen() -> "queue.SimpleQueue[dict[str, Any]]":
 
 
 def main() -> None:
-    # Ctrl-C is the scheduler's to handle, and so is what Slurm may send to all processes of a job.
-    for name in ("SIGINT", "SIGUSR2"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the scheduler's to handle
+    if "SUBMITIT_EXECUTOR" in os.environ:  # and so are those by which Slurm warns every process of a job
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(number, signal.SIG_IGN)
     pipe = os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8")
 
     def emit(event: str, **values: Any) -> None:

@@ -2,7 +2,7 @@
 the last is optional."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,8 +94,8 @@ def row_key(row: dict[str, Any]) -> Key:
     return tuple(text(row.get(name)) or "" for name in ("case_id", "pass", "clock", "repeat"))  # type: ignore[return-value]
 
 
-def _stale(row: dict[str, Any], run_id: str | None, process: str | None) -> bool:
-    pairs = ((row.get("run_id"), run_id), (row.get("process"), process))
+def _stale(row: dict[str, Any], names: Iterable[str], values: Iterable[Any]) -> bool:
+    pairs = [(row.get(name), value) for name, value in zip(names, values, strict=True)]
     return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
@@ -124,7 +124,9 @@ def load(path: Path) -> Folder:
     notes += [f"{name}: its last line is torn and was passed over" for name in torn_files]
     rows = {row_key(row): row for row in found}
     samples = {row_key(line): _line(line) for line in lines}
-    made_by = {row_key(line): (line.get("run_id"), line.get("process")) for line in lines}
-    # Samples of a run or process that is not the row's belong to a measurement that was replaced.
-    kept = {key: line for key, line in samples.items() if key in rows and not _stale(rows[key], *made_by[key])}
+    # Samples of a run that is not the row's belong to a measurement that was replaced. In a merged record, whose
+    # repeats get other numbers as runs are added, those of another process may be another repeat's.
+    names = ("run_id", "process") if run.get("merged") is not None else ("run_id",)
+    made_by = {row_key(line): [line.get(name) for name in names] for line in lines}
+    kept = {key: line for key, line in samples.items() if key in rows and not _stale(rows[key], names, made_by[key])}
     return Folder(path, tuple(rows.values()), kept, run, tuple(notes), read_causes(path))

@@ -8,11 +8,11 @@ import contextlib
 import ctypes
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ ReturnToService=2
 KillWait=2
 InactiveLimit=0
 SlurmdTimeout=300
-MessageTimeout=10
+MessageTimeout=4
 GresTypes=gpu
 {nodes}
 PartitionName=normal Nodes=ALL Default=YES MaxTime=INFINITE PriorityTier=1
@@ -101,17 +101,13 @@ class RealSlurm:
         )
         conf = CONF.format(host=host, control=control, user=getpass.getuser(), folder=self.folder, nodes=nodes)
         (self.folder / "slurm.conf").write_text(conf)
-        gres = f"NodeName={','.join(NODES)} Name=gpu File=/dev/null\n"
-        (self.folder / "gres.conf").write_text(gres)
-        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        (self.folder / "gres.conf").write_text(f"NodeName={','.join(NODES)} Name=gpu File=/dev/null\n")
         prolog = self.folder / "task_prolog"
         prolog.write_text(TASK_PROLOG.format(folder=self.folder))
         prolog.chmod(0o755)
-        socket_, key = self.folder / "munge.socket", self.folder / "munge.key"
-        self._run("munged", "--foreground", "--force", f"--socket={socket_}", f"--key-file={key}",
-                  f"--pid-file={self.folder}/munged.pid", f"--seed-file={self.folder}/munge.seed",
-                  f"--log-file={self.folder}/log/munged.log")  # fmt: skip
-        wait_for(socket_.exists, 10)
+        files = {f"--{name}-file={self.folder}/munge.{name}" for name in ("key", "pid", "seed", "log")}
+        self._run("munged", "--foreground", "--force", f"--socket={self.folder}/munge.socket", *files)
+        wait_for((self.folder / "munge.socket").exists, 10)
         self.controller_up()
         for name in NODES:
             self._run(name, "-N", name, program="slurmd")
@@ -226,21 +222,21 @@ class RealSlurm:
         _remove(self.folder)
 
 
-def _die_with_starter() -> Callable[[], None] | None:
-    """For a daemon to call first: the kernel ends it with the process that started it, however that ends."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    PR_SET_PDEATHSIG = 1
+def _die_with_starter() -> Callable[[], object]:
+    """For a daemon to call first: the kernel (Linux) ends it with the process that started it, however that ends."""
+    libc, PR_SET_PDEATHSIG = ctypes.CDLL(None), 1
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_ports(count: int) -> list[int]:
+    """Below those that the kernel gives to connections, which could take one while its daemon is away."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        found: list[int] = []
+        for port in random.sample(range(20000, 32000), 200):
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                found.append(port)
+        return found[:count]
 
 
 def _kill(folder: Path, node: str = "") -> bool:
@@ -264,12 +260,14 @@ def _kill(folder: Path, node: str = "") -> bool:
 
 
 def _remove(folder: Path) -> None:
-    while _kill(folder):  # until nothing has begun meanwhile
+    for _ in range(100):  # until nothing has begun meanwhile
+        if not _kill(folder):
+            break
         time.sleep(0.05)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_orphans() -> None:
+def remove_orphans() -> None:
     """Ends and removes each Slurm whose pytest process is gone."""
     for folder in HOME.iterdir():
         with contextlib.suppress(OSError, ValueError):
@@ -290,12 +288,12 @@ def unavailable() -> str:
 def running() -> Iterator[RealSlurm]:
     """A Slurm for as long as the context lasts."""
     HOME.mkdir(mode=0o700, exist_ok=True)
-    _remove_orphans()
+    remove_orphans()
     slurm = RealSlurm(Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=HOME)))
     try:
         try:
             slurm.start()
-        except BaseException as e:
+        except Exception as e:
             raise AssertionError(f"Slurm did not start\n{slurm.logs()}") from e
         yield slurm
     finally:

@@ -1,8 +1,10 @@
 """`python -m bench run --on local`: one worker for each GPU of this machine, which outlive the terminal."""
 
+import contextlib
 import signal
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.record.read import read_run
@@ -42,6 +44,14 @@ def test_each_gpu_has_a_shard_of_its_own(on_local: Bench, tmp_path: Path) -> Non
     assert "To measure what failed again: python -m bench run smoke --on local" in done.stderr
 
 
+def is_of(process: psutil.Process, out: Path) -> bool:
+    """Whether it measures a shard of the folder."""
+    with contextlib.suppress(psutil.Error):
+        words = process.cmdline()
+        return "submitit.core._submit" in words and words[-1].startswith(str(out))
+    return False
+
+
 @pytest.mark.slow
 def test_it_goes_on_without_its_terminal_and_after_a_kill(on_local: Bench, sweep_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -57,9 +67,17 @@ def test_it_goes_on_without_its_terminal_and_after_a_kill(on_local: Bench, sweep
     assert on_local(*command).returncode == 2, "its job is still at it"
     once = on_local("status", out, "--once")
     assert once.returncode == 0 and "running" in once.stdout
-    status = on_local("status", out)
-    assert status.returncode == 0, status.stderr
-    assert status.stdout.strip() == str(out)
+    status = on_local.start("status", out)
+    try:
+        assert status.stderr and "running" in status.stderr.readline()
+        worker = next(p for p in psutil.process_iter() if is_of(p, out))
+        worker.kill()
+        told, errors = status.communicate(timeout=200)
+    finally:
+        status.kill()
+    assert status.returncode == 0, errors
+    assert "shard 0: failed; submitted again as job" in errors and told.strip() == str(out)
+    assert [p.name for p in sorted((out / "shards").iterdir())] == ["000", "000.2"]
     keys = [(r["case_id"], r["pass"], r["clock"], r["repeat"]) for r in rows_of(out)]
     assert len(keys) == len(set(keys)) == 6 * 3 * 2 * 2
 

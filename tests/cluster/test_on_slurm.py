@@ -1,7 +1,10 @@
 """`python -m bench run --on slurm` over a real Slurm, as people type it, and what happens to its jobs."""
 
 import json
+import shlex
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import psutil
 import pytest
 
 from tests.cluster.real_slurm import RealSlurm
-from tests.conftest import Bench, rows_of, wait_for
+from tests.conftest import ROOT, Bench, rows_of, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +34,9 @@ def measured(out: Path) -> Counter[Key]:
 
 
 def once_each(out: Path) -> set[Key]:
+    """The rows on record; each was measured once, and none of them failed."""
     found = measured(out)
+    assert {r["status"] for r in rows_of(out)} == {"ok"}
     assert set(found.values()) == {1}, "a row was measured twice"
     merged = Counter((r["case_id"], r["pass"], r["clock"], r["repeat"]) for r in rows_of(out))
     assert merged == found, "what was merged is what was measured"
@@ -66,7 +71,6 @@ def test_four_nodes_measure_what_one_process_does(on_slurm: Bench, tmp_path: Pat
     on_slurm.env["LORABENCH_LOCKS"] = str(tmp_path)
     assert on_slurm("run", "smoke", "--gpu", "cpu", "--repeat", 2, "--out", alone).returncode == 0
     assert once_each(out) == {(r["case_id"], r["pass"], r["clock"], r["repeat"]) for r in rows_of(alone)}
-    assert {r["status"] for r in rows_of(out)} == {"ok"}
     assert on_slurm.plots(out).returncode == 0 and (out / "report.html").exists()
     again = on_slurm("run", "smoke", "--gpu", "cpu", "--repeat", 2, "--on", "slurm", "--array", 4, "--out", out)
     assert again.returncode == 0 and "all 12 cases are measured" in again.stderr
@@ -139,7 +143,8 @@ def test_detached_attached_refused_and_cancelled(on_slurm: Bench, slurm: RealSlu
         status.communicate(timeout=60)
     cancel = on_slurm("status", out, "--cancel")
     assert cancel.returncode == 1, cancel.stderr
-    assert "cancelled: " in cancel.stderr and "its job was cancelled" in cancel.stderr, cancel.stderr
+    assert "cancelled: " in cancel.stderr and "cancelled; 3 of 3 cases are open" in cancel.stderr, cancel.stderr
+    assert "file system" not in cancel.stderr, "those that had not begun were cancelled too"
     assert not slurm.command("squeue", "-h")
     assert len(once_each(out)) >= 2 * 18
     assert not (out / ".attended").exists()
@@ -161,3 +166,61 @@ def test_a_node_without_the_gpu_that_was_asked_for(on_slurm: Bench, tmp_path: Pa
     done = on_slurm("run", "smoke", "--gpu", "a100", "--on", "slurm", "--array", 1, "--out", tmp_path / "out")
     assert done.returncode == 1
     assert "shard 0: --gpu a100: not on this machine" in done.stderr and "only the CPU" in done.stderr
+
+
+WITHOUT_TORCH = """
+import sys
+for name in ("torch", "triton", "transformers", "peft"):
+    sys.modules[name] = None
+from bench.cli import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_login_node_without_torch(on_slurm: Bench, sweep_file: Path, tmp_path: Path) -> None:
+    on_slurm.command = lambda *words: [sys.executable, "-c", WITHOUT_TORCH, *map(str, words)]  # type: ignore[method-assign]
+    out = tmp_path / "out"
+    done = on_slurm("run", sweep_file, "--gpu", "cpu", "--on", "slurm", "--array", 2, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert len(once_each(out)) == 2 * 18
+    assert on_slurm("status", out).returncode == 0
+    merged = on_slurm("merge", out, "--out", tmp_path / "merged")
+    assert merged.returncode == 0 and len(rows_of(tmp_path / "merged")) == 2 * 18, merged.stderr
+
+
+def test_a_folder_that_the_nodes_do_not_see(on_slurm: Bench, tmp_path: Path) -> None:
+    out = tmp_path / "private" / "out"
+    out.parent.mkdir()
+    script = f"mount -t tmpfs none {out.parent} && exec " + shlex.join(
+        on_slurm.command("run", "smoke", "--gpu", "cpu", "--on", "slurm", "--array", 2, "--out", out)
+    )
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        cwd=ROOT,
+        env=on_slurm.env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if "unshare" in done.stderr or "mount:" in done.stderr:
+        pytest.skip(f"cannot give a process a file system of its own here: {done.stderr.strip()}")
+    assert done.returncode == 1
+    assert "the nodes do not share that file system" in done.stderr, done.stderr
+
+
+def test_the_time_limit_of_a_job_ends_no_shard(on_slurm: Bench, slurm: RealSlurm, tmp_path: Path) -> None:
+    """As Slurm does it when the time is over: SIGUSR2 to the task, which has itself queued again."""
+    out = tmp_path / "out"
+    run = on_slurm.start("run", "smoke", "--gpu", "cpu", "--on", "slurm", "--array", 1, "--out", out)
+    try:
+        wait_for((out / "shards" / "000" / "rows.jsonl").exists, 120)
+        slurm.command("scancel", "--signal=USR2", jobs_of(out)[0])
+        _, errors = run.communicate(timeout=200)
+    finally:
+        run.kill()
+    assert run.returncode == 0, errors
+    assert "submitted again" not in errors, "it has queued itself again"
+    first, second = sorted(path.name for path in (out / "shards").iterdir())
+    assert (first, second) == ("000", "000.2")
+    assert rows_of(out / "shards" / "000") and rows_of(out / "shards" / "000.2")
+    assert len(once_each(out)) == 2 * 18

@@ -96,7 +96,15 @@ def test_a_cancelled_job_and_one_that_cannot_measure_are_not_submitted_again(tmp
 def test_a_job_that_left_nothing_points_to_the_file_system(tmp_path: Path) -> None:
     w = Watching(tmp_path / "out", Queue(j0=ended(how="failed"), j1=running()))
     assert w.look() == ["given up", "running"]
-    assert "a file system that the nodes share?" in w.said[0]
+    assert "the nodes do not share that file system" in w.said[0]
+
+
+def test_a_job_that_never_began_and_is_forgotten(tmp_path: Path) -> None:
+    w = Watching(tmp_path / "out", Queue(j0=JobState("pending"), j1=running()))
+    w.look()
+    del w.queue.known["j0"]
+    assert w.look() == ["given up", "running"] and not w.queue.submitted
+    assert "left the queue before it began" in w.said[0]
 
 
 def test_rows_that_are_seen_late_are_waited_for(tmp_path: Path) -> None:

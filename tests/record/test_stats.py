@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 
 from bench.record.stats import (
+    DRAWS,
     MIN_SAMPLES,
     Estimate,
     Measured,
@@ -139,3 +140,16 @@ def test_draws_from_an_interval_have_that_interval() -> None:
 def test_a_rate_has_the_ends_of_its_time_the_other_way_round() -> None:
     assert Estimate(2.0, 1.0, 4.0).inverse().times(8.0) == Estimate(4.0, 2.0, 8.0)
     assert Estimate(2.0).inverse() == Estimate(0.5)
+
+
+@pytest.mark.parametrize("n", [6, 7, 24, 100, 1001])
+@pytest.mark.parametrize("correlated", [False, True])
+def test_draws_of_a_median_read_students_quantiles(n: int, correlated: bool) -> None:
+    """By the quantiles themselves, one for each draw."""
+    x = np.random.default_rng(n).standard_normal(n)
+    x = np.cumsum(x) if correlated else x
+    tau = inflation(x)
+    rank = n / 2 + scipy.stats.t.ppf((np.arange(DRAWS) + 0.5) / DRAWS, max(n / tau - 1, 1)) * np.sqrt(n * tau) / 2
+    outward = np.where(rank < n / 2, np.floor(rank), np.ceil(rank) - 1).clip(0, n - 1).astype(int)
+    drawn = median_draws(x, np.random.default_rng(0))
+    assert drawn is not None and np.array_equal(np.sort(drawn), np.sort(x)[outward])

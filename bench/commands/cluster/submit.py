@@ -137,7 +137,7 @@ def _is_over(layout: Layout, shard: ShardJobs, name: str) -> bool:
     """Whether nothing more comes of a shard. A job of Slurm that did not say so may be in the queue again."""
     attempts = layout.attempts(shard.number)
     end = layout.read_end(attempts[-1]) if attempts else None
-    return end is not None and (name == "local" or end[0] in (0, 2))
+    return bool(shard.left) or (end is not None and (name == "local" or end[0] in (0, 2)))
 
 
 def _make_way(layout: Layout, fresh: bool) -> None:
