@@ -9,7 +9,7 @@ from bench.cluster.owner import Attended, attend
 from bench.errors import UserError, shell_line
 from bench.folder import hold, usable
 from bench.reading import is_there
-from bench.record.merge import Merged, prepare
+from bench.record.merge import GOES_ON, Merged, prepare
 from bench.terminal import print_path, say
 
 
@@ -20,9 +20,9 @@ def merge(folders: Sequence[Path], out: Path | None, allow: str | None) -> int:
     UserError before anything is written.
     """
     groups = [_attempts(folder) for folder in folders]
-    if out is None and len(groups) == 1 and groups[0] != folders:
-        out = folders[0]
     words = frozenset(filter(None, (word.strip() for word in (allow or "").split(","))))
+    if len(groups) == 1 and groups[0] != folders:
+        out, words = out or folders[0], words | GOES_ON
     merging = prepare(groups, out, words)
     try:
         with ExitStack() as held:

@@ -25,6 +25,9 @@ from bench.record.read import PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, Row, csv_int
 from bench.record.repeats import chosen, parts_of
 from bench.record.sources import Found, Id, Lines, Source, not_merged, read_source
 
+# What may change within one folder, as in that of a local run: a commit beside the sources, and the sweep that goes on.
+# That the sources are the same, each attempt has seen to.
+GOES_ON = frozenset({"commit", "sweep"})
 RATIO = ("ratio", "ratio_low", "ratio_high", "ratio_to")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.cluster.layout import Layout
+from bench.commands.cluster.attach import gather
 from bench.record.provenance import ALLOWED
 from bench.record.read import read_kept_rows, read_run, read_samples
 from tests.conftest import ROOT, Bench, Cli, rows_of
@@ -50,6 +52,22 @@ def test_several_submitted_folders_become_repeats_and_attempts_in_one_do_not(cli
         (paths[-1] / "cluster.json").write_text("{}")
     assert cli("merge", *paths, "--out", tmp_path / "out").returncode == 0
     assert [(r["run_id"], r["repeat"]) for r in rows_of(tmp_path / "out")] == [("a1", 0), ("b1", 1)]
+
+
+def test_a_folder_that_went_on_with_more_cases_after_a_commit(cli: Cli, tmp_path: Path) -> None:
+    """The sources are the same, and so is the record: as for a run in one process."""
+    path = tmp_path / "grid"
+    for i, name in enumerate(("000", "001")):
+        folder(path / "shards" / name, [timed(f"a{i}", FULL, i)])
+    change(path / "shards" / "001", commit="fedcba", dirty=True)
+    run = json.loads((path / "shards" / "001" / "run.json").read_text())
+    run["invocations"][0]["sweep"]["text"] += "more: cases"
+    (path / "shards" / "001" / "run.json").write_text(json.dumps(run))
+    (path / "cluster.json").write_text("{}")
+    assert len(gather(Layout(path)).rows) == 1
+    done = cli("merge", path)
+    assert done.returncode == 0, done.stderr
+    assert [r["run_id"] for r in rows_of(path)] == ["a1"]
 
 
 def test_where_it_goes_by_default(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

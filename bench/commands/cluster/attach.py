@@ -16,7 +16,7 @@ from bench.cluster.submissions import Submission, read_submissions
 from bench.cluster.watch import Watch
 from bench.errors import UserError, listed, shell_line
 from bench.process import terminate_as_interrupt
-from bench.record.merge import merge_records
+from bench.record.merge import GOES_ON, merge_records
 from bench.record.read import read_kept_rows
 from bench.record.store import Record
 from bench.runner.plan import exit_status
@@ -34,7 +34,7 @@ def gather(layout: Layout, write: bool = True) -> Record:
     """What the shards have measured so far; merged into the folder where this process attends to it (write)."""
     sources = layout.records()
     if sources and write:
-        for note in merge_records(sources, layout.folder, one_plan=True).notes:
+        for note in merge_records(sources, layout.folder, allow=GOES_ON, one_plan=True).notes:
             say(note)
         return Record(layout.folder, {}, read_kept_rows(layout.folder)[0])
     rows = (row for source in sources for row in read_kept_rows(source)[0])
