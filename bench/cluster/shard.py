@@ -100,9 +100,7 @@ def _measure(layout: Layout, number: int, here: Path, found: list[Device], sched
     if differs := layout.agree(environment, IDENTITY, node()):
         advice = "Measure them into folders of their own, or give --slurm constraint=..."
         if "source_hash" in differs:
-            advice = (
-                "The sources have changed meanwhile: the same run again sets aside what was measured from the others"
-            )
+            advice = "The sources have changed meanwhile: the same run again sets the earlier record aside"
         raise UserError(f"{differs}. {advice}")
     with only_run_on(device, say):
         record = open_record(here, environment)
