@@ -22,6 +22,7 @@ def merge(folders: Sequence[Path], out: Path | None, allow: str | None) -> int:
     groups = [_attempts(folder) for folder in folders]
     if out is None and len(groups) == 1 and groups[0] != folders:
         out = folders[0]
+        allow = f"{allow or ''},sweep"  # of its own submissions: the file may have grown between them
     words = frozenset(filter(None, (word.strip() for word in (allow or "").split(","))))
     merging = prepare(groups, out, words)
     try:

@@ -63,6 +63,18 @@ def test_a_submitted_folder_takes_no_rows_of_others(cli: Cli, tmp_path: Path) ->
     assert cli("merge", path, path / "shards" / "001", "--out", path).returncode == 0 and content(path) == before
 
 
+def test_a_sweep_that_grew_between_two_submissions(cli: Cli, tmp_path: Path) -> None:
+    """As between two runs without --on: the shards of both are of one folder."""
+    path = submitted(tmp_path / "grid")
+    invocations = read_run(path / "shards" / "002")["invocations"]
+    invocations[-1]["sweep"]["text"] = "grown"
+    change(path / "shards" / "002", invocations=invocations)
+    done = cli("merge", path, "--out", tmp_path / "out")
+    assert done.returncode == 2 and "--allow sweep" in done.stderr, done.stderr
+    done = cli("merge", path)
+    assert done.returncode == 0 and "120 rows" in done.stderr, done.stderr
+
+
 def test_where_it_goes_by_default(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     a, b = once(tmp_path, "a", "b")

@@ -34,7 +34,9 @@ def gather(layout: Layout, write: bool = True) -> Record:
     """What the shards have measured so far; merged into the folder where this process attends to it (write)."""
     sources = layout.records()
     if sources and write:
-        for note in merge_records(sources, layout.folder, one_plan=True).notes:
+        # A sweep may have grown since the last submission, as it may between two runs without --on.
+        merged = merge_records(sources, layout.folder, allow=frozenset({"sweep"}), one_plan=True)
+        for note in merged.notes:
             say(note)
         return Record(layout.folder, {}, read_kept_rows(layout.folder)[0])
     rows = (row for source in sources for row in read_kept_rows(source)[0])
