@@ -103,9 +103,10 @@ class Layout:
         return any((self.folder / SHARDS).glob("*"))
 
     def records(self) -> list[Path]:
-        """All attempts of all shards that have measured something."""
+        """All attempts of all shards that have measured something: one that was cut off early may have left an empty
+        file, or a torn line."""
         found = sorted((self.folder / SHARDS).glob("*")) if (self.folder / SHARDS).is_dir() else []
-        return [path for path in found if (path / ROWS).is_file()]
+        return [path for path in found if (path / ROWS).is_file() and _has_a_line(path / ROWS)]
 
     def write_plan(self, number: int, plan: Plan) -> str:
         """Writes what a submission measures; the file's name."""
@@ -192,6 +193,11 @@ class Layout:
     def _write(path: Path, told: Object) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps(told) + "\n")
+
+
+def _has_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 _ENVIRONMENT: Shape = shape_of({"node": Text})

@@ -99,7 +99,10 @@ def _measure(layout: Layout, number: int, here: Path, found: list[Device], sched
     threads = threads_of(device, told.threads)
     environment = provenance(device, threads) | {"host": node()}
     if differs := layout.agree(environment, IDENTITY, node()):
-        raise UserError(f"{differs}. Measure them into folders of their own, or give --slurm constraint=...")
+        advice = "Measure them into folders of their own, or give --slurm constraint=..."
+        if "source_hash" in differs:
+            advice = "The sources have changed meanwhile: the same run again sets the earlier record aside"
+        raise UserError(f"{differs}. {advice}")
     with only_run_on(device, say):
         record = open_record(here, environment)
         record.before_adding = _fence(layout, number, here)

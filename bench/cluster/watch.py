@@ -78,10 +78,12 @@ class Watch:
         options: Options,
         say: Callable[[str], None],
         owner: Owner | None = None,
+        cancelled: bool = False,
     ) -> None:
-        """owner: where this process attends to the folder; without, it only looks on."""
+        """owner: where this process attends to the folder; without, it only looks on. cancelled: nothing is submitted
+        again, however its job has ended."""
         self._layout, self._submissions, self._backend = layout, list(submissions), backend
-        self._options, self._say, self._owner = options, say, owner
+        self._options, self._say, self._owner, self._cancelled = options, say, owner, cancelled
         self.trouble = ""  # why the states may be old
         current = self._submissions[-1]
         plan = layout.read_plan(current.plan)
@@ -179,7 +181,7 @@ class Watch:
         how = w.state.how or "ended, the queue does not know how"
         attempts = self._layout.attempts(w.shard.number)
         end = self._layout.read_end(attempts[-1]) if attempts else None
-        if w.state.how == "cancelled":
+        if self._cancelled or w.state.how == "cancelled":
             return "its job was cancelled"
         if end and end[0] == 2:
             return end[1]

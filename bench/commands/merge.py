@@ -29,6 +29,7 @@ def merge(folders: Sequence[Path], out: Path | None, allow: str | None) -> int:
             for path in merging.outs:
                 usable("--out", path)
                 if is_there((path / CLUSTER).is_file):
+                    _refuse_others(path, groups)
                     held.enter_context(attend(path))
                 else:
                     held.enter_context(hold(path, lambda process: say(_waits(process))))
@@ -52,6 +53,15 @@ def _attempts(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"{folder}: nothing was measured there yet: no folder in {folder / SHARDS}.")
     return found
+
+
+def _refuse_others(out: Path, groups: Sequence[Sequence[Path]]) -> None:
+    """A folder that jobs were submitted from gets the rows of their shards alone: a later `run` into it has no others,
+    and would go on with a record that holds more."""
+    own = {out.resolve(), (out / SHARDS).resolve()}
+    for folder in (folder for group in groups for folder in group):
+        if own.isdisjoint({folder.resolve(), folder.resolve().parent}):
+            raise UserError(f"{out}: jobs were submitted from it, and {folder} is none of theirs. Pass another --out.")
 
 
 def _waits(process: str) -> str:

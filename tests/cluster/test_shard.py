@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.cluster.layout import CLUSTER, Layout
+from bench.cluster.layout import CLUSTER, ENVIRONMENT, Layout
 from bench.cluster.submissions import write_submissions
 from bench.devices import Device
 from bench.errors import UserError
@@ -111,7 +111,17 @@ def test_a_node_with_another_driver_is_refused_before_it_measures(tmp_path: Path
     assert job(layout, 1, gpu=Device(**vars(GPUS[1]) | {"driver": "590.2"})) == 2
     assert not (layout.attempts(1)[0] / "rows.jsonl").exists()
     _, detail = layout.read_end(layout.attempts(1)[0]) or (0, "")
-    assert "driver 590.2 here, 580.1 there" in detail
+    assert "driver 590.2 here, 580.1 there" in detail and "--slurm constraint" in detail
+
+
+def test_sources_that_changed_while_jobs_waited(tmp_path: Path) -> None:
+    layout, _ = submitted(tmp_path / "out")
+    assert job(layout, 0) == 0
+    told = json.loads((layout.folder / ENVIRONMENT).read_text())
+    (layout.folder / ENVIRONMENT).write_text(json.dumps(told | {"source_hash": "0123"}))
+    assert job(layout, 1) == 2
+    _, detail = layout.read_end(layout.attempts(1)[0]) or (0, "")
+    assert "0123 there" in detail and "The sources have changed" in detail and "constraint" not in detail
 
 
 def test_a_job_that_nobody_has_written_down_does_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,8 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 class Watching:
     """A watch over a submission of two shards, with what it said."""
 
-    def __init__(self, folder: Path, queue: Queue, attends: bool = True) -> None:
+    def __init__(self, folder: Path, queue: Queue, attends: bool = True, cancelled: bool = False) -> None:
+        self._cancelled = cancelled
         self.layout, self.submission = submitted(folder)
         self.queue, self.said = queue, list[str]()
         self._attends, self._held = attends, ExitStack()
@@ -40,7 +41,7 @@ class Watching:
         self._held.close()
         owner = self._held.enter_context(attend(self.layout.folder)) if self._attends else None
         submissions: list[Submission] = read_submissions(self.layout.folder)
-        self.watch = Watch(self.layout, submissions, self.queue, Options(), self.said.append, owner)
+        self.watch = Watch(self.layout, submissions, self.queue, Options(), self.said.append, owner, self._cancelled)
 
     def look(self, times: int = 2) -> list[str]:
         for _ in range(times):
@@ -229,3 +230,10 @@ def test_rows_that_failed_are_counted(tmp_path: Path, monkeypatch: pytest.Monkey
     job(w.layout, 0)
     assert w.look() == ["done", "running"]
     assert "3 of 6 cases, 1 failed" in total_line(w.watch)
+
+
+def test_nothing_is_submitted_again_after_cancel(tmp_path: Path) -> None:
+    """Also not a shard whose job had failed, and that nobody had seen since."""
+    w = Watching(tmp_path / "out", Queue(j0=ended(how="node_fail"), j1=ended(how="cancelled")), cancelled=True)
+    begun(w.layout, 0)
+    assert w.look() == ["given up", "given up"] and not w.queue.submitted

@@ -70,6 +70,17 @@ def test_a_folder_that_went_on_with_more_cases_after_a_commit(cli: Cli, tmp_path
     assert [r["run_id"] for r in rows_of(path)] == ["a1"]
 
 
+def test_a_submitted_folder_takes_no_rows_of_others(cli: Cli, tmp_path: Path) -> None:
+    """A later `run` or `status` would find rows in it that are none of its shards'."""
+    path, other = submitted(tmp_path / "grid"), shard(tmp_path / "other", 5, comparisons=1)
+    assert cli("merge", path).returncode == 0
+    before = content(path)
+    done = cli("merge", path, other, "--out", path)
+    assert done.returncode == 2 and f"{other} is none of theirs. Pass another --out" in done.stderr, done.stderr
+    assert content(path) == before
+    assert cli("merge", path, path / "shards" / "001", "--out", path).returncode == 0 and content(path) == before
+
+
 def test_where_it_goes_by_default(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     a, b = once(tmp_path, "a", "b")

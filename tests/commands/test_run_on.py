@@ -90,3 +90,17 @@ def test_somebody_elses_folder_is_only_looked_at(
     done = cli("status", layout.folder)
     assert "ann has submitted it" in done.stderr and "only looks on" in done.stderr
     assert not (layout.folder / "run.json").exists()
+
+
+@pytest.mark.parametrize("left", ["", '{"case_id": "abc'])
+def test_jobs_that_were_cut_off_before_their_first_row(cli: Cli, queue: None, tmp_path: Path, left: str) -> None:
+    """Such a file is no record, and in nobody's way."""
+    layout, submission = submitted(tmp_path / "out")
+    for shard in submission.shards:
+        (layout.claim(shard.number) / "rows.jsonl").write_text(left)
+        shard.left = "its job was cancelled"
+    write_submissions(layout.folder, [submission])
+    done = cli("status", layout.folder)
+    assert done.returncode == 1 and "0 of 6 cases" in done.stderr, done.stderr
+    done = cli("run", tmp_path / "out" / "mine.yaml", "--gpu", "a100", "--on", "slurm", "--out", layout.folder)
+    assert "6 of 6 cases in 2 shards" in done.stderr or "sbatch" in done.stderr, done.stderr

@@ -41,13 +41,13 @@ def gather(layout: Layout, write: bool = True) -> Record:
     return Record(layout.folder, {}, sorted(rows, key=lambda row: str(row["measured_at"])))
 
 
-def follow(layout: Layout, there: Backend, owner: Owner | None) -> int:
+def follow(layout: Layout, there: Backend, owner: Owner | None, cancelled: bool = False) -> int:
     """Watches the last submission of a folder until it is over, and merges what was measured; the exit status of `run`.
-    An interrupt detaches."""
+    An interrupt detaches. cancelled: nothing is submitted again."""
     submissions = read_submissions(layout.folder)
     last = submissions[-1]
     show = ShardTable()
-    watch = Watch(layout, submissions, there, _options(last), show.say, owner)
+    watch = Watch(layout, submissions, there, _options(last), show.say, owner, cancelled)
     with terminate_as_interrupt() as came:
         try:
             with show:
@@ -107,7 +107,7 @@ def show_status(folder: Path, once: bool, cancel: bool) -> int:
         if cancel:
             _cancel(layout, last, there)
         if not once:
-            return follow(layout, there, owner)
+            return follow(layout, there, owner, cancel)
         watch = Watch(layout, submissions, there, _options(last), say)
         watch.look()
         console = output()
