@@ -99,7 +99,10 @@ def _measure(layout: Layout, number: int, here: Path, found: list[Device], sched
     threads = threads_of(device, told.threads)
     environment = provenance(device, threads) | {"host": node()}
     if differs := layout.agree(environment, IDENTITY, node()):
-        advice = "Measure them into folders of their own, or give --slurm constraint=..."
+        advice = (
+            "Keep to nodes that are alike, as with --slurm constraint=..., or measure each kind into a folder of its own;"
+            " --fresh begins anew, where the first node is the odd one"
+        )
         if "source_hash" in differs:
             advice = "The sources have changed meanwhile: the same run again sets the earlier record aside"
         raise UserError(f"{differs}. {advice}")
