@@ -100,7 +100,7 @@ def _measure(layout: Layout, number: int, here: Path, found: list[Device], sched
     environment = provenance(device, threads) | {"host": node()}
     if differs := layout.agree(environment, IDENTITY, node()):
         advice = (
-            "Keep to nodes that are alike, as with --slurm constraint=..., or measure each kind into a folder of its own;"
+            "Keep to nodes that are alike, as with --slurm constraint=..., or give each kind a folder of its own;"
             " --fresh begins anew, where the first node is the odd one"
         )
         if "source_hash" in differs:
