@@ -21,7 +21,16 @@ _OPTIONS: Any = fields_of(
     {"partition": _Line, "at_most": Count, "minutes": Count, "python": _Line, "needs_gpu": Flag, "retries": Count}
 )
 _SHARD: Any = fields_of(
-    {"number": Count, "tasks": Count, "seconds": Number, "gpu_index": Count, "jobs": list[_Job], "left": Text},
+    {
+        "number": Count,
+        "tasks": Count,
+        "seconds": Number,
+        "gpu_index": Count,
+        "jobs": list[_Job],
+        "left": Text,
+        "done": Count,
+        "idle": Count,
+    },
     ("number", "tasks", "jobs"),
 )
 _SUBMISSION: Any = fields_of(
@@ -42,6 +51,8 @@ class ShardJobs:
     seconds: float = 0.0  # by estimate
     gpu_index: int | None = None  # of the GPU that it has on this machine; None where the queue assigns it
     jobs: list[str] = field(default_factory=list)
+    done: int = 0  # tasks that were when its last job ended
+    idle: int = 0  # jobs in a row, up to that one, that finished no task
     left: str = ""  # why no further job is submitted for it, once that is so
 
 
@@ -79,10 +90,9 @@ def read_submissions(folder: Path) -> list[Submission]:
     found = []
     for one in told["submissions"]:
         shards = [
-            ShardJobs(**{k: v for k, v in s.items() if k in ShardJobs.__dataclass_fields__}) for s in one["shards"]
+            ShardJobs(**{k: v for k, v in s.items() if k in ShardJobs.__dataclass_fields__ and v is not None})
+            for s in one["shards"]
         ]
-        for shard in shards:
-            shard.left = shard.left or ""
         values: Object = dict.fromkeys(known) | {k: v for k, v in one.items() if k in known} | {"shards": shards}
         values |= {
             "options": values["options"] or {},

@@ -14,16 +14,10 @@ from bench.cluster.shard import Shard
 from bench.cluster.submissions import ShardJobs, Submission, read_submissions, write_submissions
 from bench.errors import UserError
 
-MOST_JOBS = 3  # of one shard in one submission; what the queue itself begins again is not counted
+MOST_JOBS = 3  # of one shard that finish no case, in a row; what the queue itself begins again is not counted
 LONGEST_S = 30.0  # between two looks
 LAST_LINES = 5  # of a job's log, with a shard that keeps failing
-AGAIN = (
-    "failed",
-    "timeout",
-    "node_fail",
-    "out_of_memory",
-    "preempted",
-)  # ends of jobs after which another is submitted
+AGAIN = ("failed", "timeout", "node_fail", "out_of_memory", "preempted")  # ends after which a job is submitted again
 
 
 @dataclass
@@ -170,6 +164,9 @@ class Watch:
         w.settled = not w.open
         if w.settled or w.asked < 2:  # its last rows may not be seen here yet
             return False
+        if w.asked == 2:
+            w.shard.idle = 0 if w.rows.done > w.shard.done else w.shard.idle + 1
+            w.shard.done = w.rows.done
         if (why := self._why_not_again(w)) is None:
             return True
         w.leave(why)
@@ -194,8 +191,8 @@ class Watch:
                 )
         if w.state.how not in AGAIN and not w.seen:
             return how
-        if len(w.shard.jobs) >= MOST_JOBS:
-            return f"{how}, {len(w.shard.jobs)} times in a row. Its last lines: {self._last_lines(w)}"
+        if w.shard.idle >= MOST_JOBS:
+            return f"{how}, {w.shard.idle} times in a row without a case done. Its last lines: {self._last_lines(w)}"
         return None
 
     def log(self, w: Watched) -> Path:
@@ -228,9 +225,7 @@ class Watch:
                 self._say(f"shard {w.shard.number}: {w.shard.left}")
             return
         for w, job in zip(those, jobs, strict=True):
-            how, count = w.state.how or "cut off", len(w.shard.jobs) + 1
+            how = w.state.how or "cut off"
             w.shard.jobs.append(job)
             w.begin(w.shard)
-            self._say(
-                f"shard {w.shard.number}: {how}; submitted again as job {job}, {count} of at most {MOST_JOBS} jobs"
-            )
+            self._say(f"shard {w.shard.number}: {how}; submitted again as job {job}")

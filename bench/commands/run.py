@@ -56,7 +56,7 @@ def run_sweep(
         record = peek_record(folder, environment) if whole and not fresh else None
         if record is not None and not open_tasks(plan, record, repeats, retry, tuned_hash(device)):
             say(f"{plan.name} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
-            for line in closing_lines(plan, record, repeats, {}, ()):
+            for line in closing_lines(plan, record, repeats):
                 say(line)
             with suppress(Taken), hold(folder):  # whoever has the folder writes it
                 record.write_csv()

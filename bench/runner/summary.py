@@ -1,7 +1,8 @@
 """The closing lines of a run: what failed, where the time went, what cannot run here, and what to do next."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from bench.again import to_list, to_retry
 from bench.case import Case
@@ -14,9 +15,14 @@ from bench.terminal import duration
 
 
 def closing_lines(
-    plan: Plan, record: Record, repeats: int, spent: dict[str, float], refused: Sequence[tuple[Case, str]]
+    plan: Plan,
+    record: Record,
+    repeats: int,
+    spent: Mapping[str, float] = MappingProxyType({}),
+    refused: Sequence[tuple[Case, str]] = (),
+    retry: Callable[[Sequence[str]], str] = to_retry,
 ) -> Iterator[str]:
-    """Lines for the end of a run over `plan`."""
+    """Lines for the end of a run over `plan`. retry: the command that measures rows with these statuses again."""
     wanted = {(c.case_id, p, k, r) for c in plan.cases for p, k in plan.row_keys for r in range(repeats)}
     rows = [row for key in wanted if (row := record.get(key))]
     counts = Counter(row["status"] for row in rows)
@@ -28,7 +34,7 @@ def closing_lines(
         yield f"Not run here, {len(refused)} cases ({first}{more}). List: {to_list()}"
     bad = sorted({r["status"] for r in rows} - {Status.ok, Status.unsupported})
     if bad:
-        yield f"To measure what failed again: {to_retry(bad)}"
+        yield f"To measure what failed again: {retry(bad)}"
     told = [r for r in rows if r["clock"] == clocks_of(plan.clocks[0])[0] and r["ratio_to"] not in (None, r["case_id"])]
     wide = sum(not Estimate(r["ratio"], r["ratio_low"], r["ratio_high"]).within(RATIO_NOISY) for r in told)
     if wide:

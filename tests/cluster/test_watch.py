@@ -1,5 +1,6 @@
 """The watch over a queue that does what a test says: what is submitted again, and what is given up."""
 
+import json
 import os
 from contextlib import ExitStack
 from pathlib import Path
@@ -81,10 +82,33 @@ def test_what_was_cut_off_is_submitted_again_within_a_bound(tmp_path: Path, how:
     w.queue.known["again2"] = ended(how=how)
     assert w.look() == ["given up", "running"]
     assert len(w.queue.submitted) == MOST_JOBS - 1
-    assert f"{how}, {MOST_JOBS} times in a row. Its last lines: none in /nowhere/again2.out" in w.said[-1]
+    assert (
+        f"{how}, {MOST_JOBS} times in a row without a case done. Its last lines: none in /nowhere/again2.out"
+        in w.said[-1]
+    )
     assert "3 of 3 cases are open" in w.said[-1]
     w.again()
     assert w.look() == ["given up", "running"], "also for whoever attaches later"
+
+
+def test_a_job_that_gets_on_is_submitted_again_as_often_as_it_takes(tmp_path: Path) -> None:
+    """As where the time limit is too short for a shard."""
+    w = Watching(tmp_path / "out", Queue(j0=running("n1"), j1=running("n2")))
+    (w.layout.claim(0) / "rows.jsonl").touch()
+    row = {"case_id": "", "pass": "", "clock": "", "repeat": 0, "status": "ok"}
+    keys = w.watch.shards[0].rows.keys
+    for number, (repeat, case) in enumerate(w.layout.read_assignment(0).tasks[:2], 1):
+        w.look()
+        with open(w.layout.attempts(0)[0] / "rows.jsonl", "a") as file:
+            for pass_, clock in keys:
+                line = row | {"case_id": case.case_id, "pass": pass_, "clock": clock, "repeat": repeat}
+                file.write(json.dumps(line) + "\n")
+        for _ in range(MOST_JOBS - 1):  # each case takes as many jobs as are allowed
+            w.queue.known[w.watch.shards[0].shard.jobs[-1]] = ended(how="timeout")
+            assert w.look() == ["pending", "running"], number
+            w.queue.known[w.watch.shards[0].shard.jobs[-1]] = running("n1")
+            w.look()
+    assert len(w.queue.submitted) == 2 * (MOST_JOBS - 1) > MOST_JOBS
 
 
 def test_a_cancelled_job_and_one_that_cannot_measure_are_not_submitted_again(tmp_path: Path) -> None:

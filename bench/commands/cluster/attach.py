@@ -7,7 +7,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from bench.again import recorded
-from bench.case.schema import Status
 from bench.cluster.backend import Backend, Options, Unreachable, backend
 from bench.cluster.layout import CLUSTER, Layout
 from bench.cluster.owner import Attended, Owner, attend
@@ -20,6 +19,7 @@ from bench.record.merge import GOES_ON, merge_records
 from bench.record.read import read_kept_rows
 from bench.record.store import Record
 from bench.runner.plan import exit_status
+from bench.runner.summary import closing_lines
 from bench.terminal import output, print_path, say
 
 EVERY_S = {"slurm": 5.0, "local": 1.0}  # between two looks; squeue is asked once a look
@@ -65,18 +65,14 @@ def _close(layout: Layout, last: Submission, watch: Watch) -> int:
     record = gather(layout, watch.attends)
     plan = layout.read_plan(last.plan)
     say(total_line(watch))
-    if left := [w for w in watch.shards if w.shard.left]:
-        for w in left:
-            log = watch.log(w)
-            say(f"shard {w.shard.number}: {w.shard.left}" + (f" (its log: {log})" if log.exists() else ""))
+    if logs := [str(log) for w in watch.shards if w.shard.left and (log := watch.log(w)).exists()]:
+        say(f"What shards that were given up have printed: {', '.join(logs)}")
     again, _ = recorded(last.command, ())
     if any(w.open for w in watch.shards) and again:
         say(f"To measure what is open: {again}")
-    rows = record.rows
-    bad = sorted({str(r["status"]) for r in rows} - {Status.ok, Status.unsupported})
-    if bad and recorded(last.command, bad)[1]:
-        say(f"To measure what failed again: {recorded(last.command, bad)[1]}")
-    if rows:
+    if record.rows:
+        for line in closing_lines(plan, record, last.repeats, retry=lambda bad: recorded(last.command, bad)[1]):
+            say(line)
         say(f"Tables, plots and the answer: {shell_line(['python', '-m', 'plots', str(layout.folder)])}")
     print_path(layout.folder)
     return exit_status(plan, record, last.repeats, last.strict)

@@ -78,7 +78,7 @@ def run_on(
             tasks = open_tasks(plan, record, repeats, retry, tuned_hash(device))
             if not tasks:
                 say(f"{plan.name} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
-                for line in closing_lines(plan, record, repeats, {}, ()):
+                for line in closing_lines(plan, record, repeats):
                     say(line)
                 print_path(folder)
                 return exit_status(plan, record, repeats, strict)
