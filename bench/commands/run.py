@@ -8,17 +8,17 @@ from bench.cluster.layout import CLUSTER
 from bench.devices import Device, choose, gpus
 from bench.errors import UserError, shell_line
 from bench.files import complete_move, move_was_cut_off
-from bench.folder import hold, usable
+from bench.folder import hold
 from bench.locks import Taken
 from bench.process import terminate_as_interrupt
 from bench.record.environment import provenance, tuned_hash
 from bench.record.store import Record, check_record, open_record, peek_record
 from bench.runner.lock import only_run_on
-from bench.runner.plan import check_size, exit_status, open_tasks, results_folder
+from bench.runner.plan import exit_status, open_tasks, plan_into
 from bench.runner.session import Session, threads_of
 from bench.runner.summary import closing_lines
 from bench.sweeps.expand import Plan
-from bench.sweeps.of_model import ModelRequest, folder_name, plan_of
+from bench.sweeps.of_model import ModelRequest
 from bench.terminal import print_path, say
 
 
@@ -42,11 +42,7 @@ def run_sweep(
     it. Raises UserError before anything is changed.
     """
     device = choose(gpu, gpus())
-    plan = plan_of(asked, device.is_cpu, where)
-    if not plan.cases:
-        raise UserError(f"--where {' '.join(where)}: no case is left to measure")
-    check_size(plan, repeats)
-    folder = usable("--out", out or results_folder(Path("results") / device.key, folder_name(plan)))
+    plan, folder = plan_into(asked, device, where, repeats, out)
     threads = threads_of(device, threads)
     environment = provenance(device, threads)
     try:

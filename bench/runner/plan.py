@@ -6,10 +6,13 @@ from pathlib import Path
 
 from bench.case import Case
 from bench.case.schema import BASELINE, Status
+from bench.devices import Device
 from bench.errors import UserError, short
+from bench.folder import usable
 from bench.methods.registry import impl_of
 from bench.record.store import Record
 from bench.sweeps.expand import Plan
+from bench.sweeps.of_model import ModelRequest, folder_name, plan_of
 
 Task = tuple[int, Case]  # (repeat, case)
 
@@ -17,6 +20,17 @@ RESERVED = ("reference", "earlier")  # in results/<key>: what is published, and 
 COMPARED = "compare-"  # begins the folders of compare --run there
 LONGEST = 100  # bytes of a folder's name: what is put in front of it, and file names in it, must fit as well
 MOST_ROWS = 1_000_000
+
+
+def plan_into(
+    asked: str | ModelRequest, device: Device, where: tuple[str, ...], repeats: int, out: Path | None
+) -> tuple[Plan, Path]:
+    """What is measured on a device, and the folder that it goes into. Raises UserError."""
+    plan = plan_of(asked, device.is_cpu, where)
+    if not plan.cases:
+        raise UserError(f"--where {' '.join(where)}: no case is left to measure")
+    check_size(plan, repeats)
+    return plan, usable("--out", out or results_folder(Path("results") / device.key, folder_name(plan)))
 
 
 def open_tasks(plan: Plan, record: Record, repeats: int, retry: frozenset[str], tuned: str | None = None) -> list[Task]:

@@ -19,16 +19,15 @@ from bench.commands.cluster.request import Request
 from bench.devices import Device, choose, choose_any, gpus
 from bench.errors import UserError
 from bench.files import EARLIER, complete_move, set_aside
-from bench.folder import usable
 from bench.process import terminate_as_interrupt
 from bench.reading import read_json
 from bench.record.environment import source_hash, tuned_hash
 from bench.record.read import ROWS, RUN
 from bench.record.store import now
-from bench.runner.plan import Task, check_size, exit_status, open_tasks, results_folder
+from bench.runner.plan import Task, exit_status, open_tasks, plan_into
 from bench.runner.summary import closing_lines
 from bench.sweeps.expand import Plan
-from bench.sweeps.of_model import ModelRequest, folder_name, plan_of
+from bench.sweeps.of_model import ModelRequest
 from bench.terminal import duration, print_path, say
 
 SHARD_S = 1800.0  # that a shard takes where --array does not say how many there are
@@ -55,11 +54,7 @@ def run_on(
     """
     found = gpus()
     device = _device(request, gpu, found)
-    plan = plan_of(asked, device.is_cpu, where)
-    if not plan.cases:
-        raise UserError(f"--where {' '.join(where)}: no case is left to measure")
-    check_size(plan, repeats)
-    folder = usable("--out", out or results_folder(Path("results") / device.key, folder_name(plan)))
+    plan, folder = plan_into(asked, device, where, repeats, out)
     if (folder / ROWS).exists() and not (folder / CLUSTER).exists():
         raise UserError(
             f"{folder / ROWS}: this record is of a run without --on. Pass another --out; `python -m bench merge` joins"
