@@ -52,7 +52,7 @@ def mapped(work: Callable[[Part], Done], parts: Sequence[Part], worth: bool) -> 
 
 def _cores() -> int:
     """Those that forks may have: one where a lock that another thread holds would stay locked in them."""
-    if sys.platform != "linux" or threading.active_count() > 1 or "torch" in sys.modules:
+    if sys.platform != "linux" or threading.active_count() > 1 or sys.modules.get("torch"):
         return 1
     return len(os.sched_getaffinity(0))
 

@@ -235,9 +235,8 @@ def json_lines(file: BinaryIO, path: Path, shape: Shape | None = None) -> Iterat
             if raw and not line.endswith(b"\n"):
                 yield JsonLine(number, at, raw, None)
             elif raw:
-                yield JsonLine(
-                    number, at + line.index(raw), raw, json_object(raw, kind, f"{path}:{number}: damaged line", advice)
-                )
+                begin = at + len(line) - len(line.lstrip())
+                yield JsonLine(number, begin, raw, json_object(raw, kind, f"{path}:{number}: damaged line", advice))
             at += len(line)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}; line {number + 1})") from None

@@ -246,7 +246,7 @@ class Lines:
 
     def _open(self, path: Path) -> BinaryIO:
         before, file = self._files.get(path.name, (None, None))
-        if file is None or before != path:
+        if file is None or before is not path:  # Source.path gives the same one again
             if file is not None:
                 file.close()
             file = open_plain(path)
