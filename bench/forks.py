@@ -1,5 +1,6 @@
 """Work of many parts on several cores, by forks of this process: they know what it knows, and are told nothing."""
 
+import gc
 import os
 import signal
 import sys
@@ -61,6 +62,7 @@ def _work(work: Callable[[Any], Any], parts: Sequence[Any], end: Connection, ins
     """In a fork, which ends where nobody reads what it sends: its parent was killed."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    gc.freeze()  # to look through what the parent has takes time, and copies it
     end.close()  # else it would itself be who reads
     with suppress(Exception):
         for part in parts:

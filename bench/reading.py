@@ -41,7 +41,8 @@ def number(low: float, high: float) -> Any:
     """The type of a whole number or float within bounds, as it is."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        known = isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool))
+        if not known or not low <= value <= high:
             raise ValueError(f"it should be a number from {low:g} to {high:g}")
         return value
 

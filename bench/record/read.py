@@ -76,8 +76,11 @@ def _sound(row: Row) -> Row:
     return row
 
 
+_NOTHING: Row = dict.fromkeys(COLUMNS)
+
+
 def _with_all_columns(row: Row) -> Row:
-    return dict.fromkeys(COLUMNS) | row
+    return _NOTHING | row
 
 
 _ANY_ROW = shape_of(_COLUMNS, (), _sound)
