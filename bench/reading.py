@@ -41,7 +41,8 @@ def number(low: float, high: float) -> Any:
     """The type of a whole number or float within bounds, as it is."""
 
     def check(value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        known = isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool))
+        if not known or not low <= value <= high:
             raise ValueError(f"it should be a number from {low:g} to {high:g}")
         return value
 
@@ -235,9 +236,8 @@ def json_lines(file: BinaryIO, path: Path, shape: Shape | None = None) -> Iterat
             if raw and not line.endswith(b"\n"):
                 yield JsonLine(number, at, raw, None)
             elif raw:
-                yield JsonLine(
-                    number, at + line.index(raw), raw, json_object(raw, kind, f"{path}:{number}: damaged line", advice)
-                )
+                begin = at + len(line) - len(line.lstrip())
+                yield JsonLine(number, begin, raw, json_object(raw, kind, f"{path}:{number}: damaged line", advice))
             at += len(line)
     except OSError as e:
         raise UserError(f"{path}: cannot be read ({e.strerror}; line {number + 1})") from None

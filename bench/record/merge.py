@@ -1,34 +1,31 @@
 """Several results folders into one: shards of a run, machines of one kind, runs that were repeated."""
 
-import io
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from bench.case import Case
 from bench.case.columns import COLUMNS
 from bench.case.names import plain_name
-from bench.case.schema import BASELINE
 from bench.errors import UserError, listed
 from bench.files import refuse_links, replacing
+from bench.forks import mapped
 from bench.reading import is_there
-from bench.record.budget import with_budget
 from bench.record.provenance import ALLOWED, ANYWHERE, check_alike, check_allow, merged_run, stem_of, sweep_of
-from bench.record.ratios import with_ratios
-from bench.record.read import PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, Row, csv_into, kept_row, read_run
+from bench.record.read import PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, csv_text, read_run
 from bench.record.repeats import chosen, parts_of
-from bench.record.sources import Found, Id, Lines, Source, not_merged, read_source
+from bench.record.sources import Id, Lines, Source, are_many, not_merged, read_source
+from bench.record.table import Table, line_of
 
+PART = 500  # rows of rows.csv that are in memory at once
 # What may change within one folder, as in that of a local run: a commit beside the sources, and the sweep that goes on.
 # That the sources are the same, each attempt has seen to.
 GOES_ON = frozenset({"commit", "sweep"})
-RATIO = ("ratio", "ratio_low", "ratio_high", "ratio_to")
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,7 @@ class Merging:
     outs: dict[Path, list[list[Source]]]
     cases: dict[str, Case]
     empty: list[Path]
+    many: bool  # so many rows that several processes merge them
 
     def write(self) -> Merged:
         """Writes all records. Raises as merge_records."""
@@ -88,10 +86,11 @@ class Merging:
         rows, repeats, parts = 0, 0, {out: parts_of(groups) for out, groups in self.outs.items()}
         with Lines() as lines:
             found = {out: chosen(own, self.cases) for out, own in parts.items()}
-            lines.find_samples(row for those in found.values() for row in those)
+            lines.find_samples((row for those in found.values() for row in those), self.many)
             for out, those in found.items():
                 out.mkdir(parents=True, exist_ok=True)
-                _write(out, merged_run([p for own in parts[out] for p in own]), those, self.cases, lines)
+                run = merged_run([p for own in parts[out] for p in own])
+                _write(out, run, Table(those, self.cases, lines, run), self.many)
                 rows += len(those)
                 repeats = max(repeats, *Counter(row.key[:3] for row in those).values())
         torn = dict.fromkeys(path for source in sources for path in source.torn)
@@ -103,31 +102,38 @@ def prepare(groups: Sequence[Sequence[Path]], out: Path | None, allow: frozenset
     out: None for results/<key>/merged-<sweep>. Raises UserError as merge_records."""
     check_allow(sorted(allow))
     cases: dict[str, Case] = {}
-    seen: set[Path] = set()
     empty: list[Path] = []
-    kinds: dict[tuple[str | None, int | None], list[list[Source]]] = {}
-    for group in groups:
-        own: dict[tuple[str | None, int | None], list[Source]] = {}
-        for folder in group:
-            there = folder.resolve() if is_there(folder.is_dir) else folder
-            if there in seen:
-                continue
-            seen.add(there)
-            if (source := read_source(folder, cases)) is None:
+    kinds: dict[tuple[str | None, int | None], dict[int, list[Source]]] = {}
+    once: dict[Path, tuple[int, Path]] = {}
+    for group, those in enumerate(groups):
+        for folder in those:
+            once.setdefault(folder.resolve() if is_there(folder.is_dir) else folder, (group, folder))
+    many = are_many(folder for _, folder in once.values())
+    folders = [folder for _, folder in once.values()]
+    many = are_many(folders)
+    with closing(mapped(_read, folders, many)) as read:
+        for (group, folder), (source, found) in zip(once.values(), read, strict=True):
+            cases = found | cases
+            if source is None:
                 empty.append(folder)
             else:
-                own.setdefault(source.gpu, []).append(source)
-        for kind, found in own.items():
-            kinds.setdefault(kind, []).append(found)
-    sources = [s for of_kind in kinds.values() for group_ in of_kind for s in group_]
+                kinds.setdefault(source.gpu, {}).setdefault(group, []).append(source)
+    of_kinds = {kind: list(own.values()) for kind, own in kinds.items()}
+    sources = [s for of_kind in of_kinds.values() for group_ in of_kind for s in group_]
     if not sources:
         given = ", ".join(str(folder) for group in groups for folder in group) or "no folder given"
         raise UserError(f"{given}: nothing was measured there yet, so there is nothing to merge.")
     check_alike(sources, [word for word in ANYWHERE if word not in allow])
-    for of_kind in kinds.values():
+    for of_kind in of_kinds.values():
         same = [s for group_ in of_kind for s in group_]
         check_alike(same, [word for word in ALLOWED if word not in allow and word not in ANYWHERE])
-    return Merging(dict(_outs(kinds, out)), cases, empty)
+    return Merging(dict(_outs(of_kinds, out)), cases, empty, many)
+
+
+def _read(folder: Path) -> tuple[Source | None, dict[str, Case]]:
+    """A source with its cases."""
+    cases: dict[str, Case] = {}
+    return read_source(folder, cases), cases
 
 
 def _outs(
@@ -175,67 +181,20 @@ def _check_out(out: Path, ids: set[Id], given: bool) -> None:
         )
 
 
-def _write(out: Path, run: dict[str, Any], rows: Sequence[Found], cases: dict[str, Case], lines: Lines) -> None:
+def _write(out: Path, run: dict[str, Any], table: Table, many: bool) -> None:
     """Writes the record of one kind of device. A reader that comes in between finds files of which each is whole: rows
     are told from samples of other rows by run and process."""
-    ratios = _ratios(rows, cases, lines)
     names = [SAMPLES, ROWS, ROWS_CSV]
     # Cut off before a first run.json is there, it would be a record that merge did not make.
     names = [*names, RUN] if (out / RUN).exists() else [RUN, *names]
-    with replacing(*(out / name for name in names)) as drafts:
+    parts = [table.rows[i : i + PART] for i in range(0, len(table.rows), PART)]
+    with replacing(*(out / name for name in names)) as drafts, closing(mapped(table.text, parts, many)) as texts:
         files = dict(zip(names, drafts, strict=True))
         files[RUN].write((json.dumps(run, indent=1) + "\n").encode())
-        for row in rows:
-            files[ROWS].write(_line(row, lines.row(row)))
-        for row in rows:
-            if (samples := lines.samples(row)) is not None:
-                files[SAMPLES].write(_line(row, samples))
-        table = io.TextIOWrapper(files[ROWS_CSV], "utf-8", "backslashreplace", newline="")
-        told = (_numbered(row, lines) | ratios.get(row, {}) for row in rows)
-        csv_into(table, COLUMNS, _with_budget(told, run), "ignore")
-        table.detach()
-
-
-def _with_budget(rows: Iterator[Row], run: dict[str, Any]) -> Iterator[Row]:
-    """with_budget, row by row."""
-    for row in rows:
-        yield from with_budget([row], run)
-
-
-def _line(row: Found, raw: bytes) -> bytes:
-    """A line as it stands in the merged record."""
-    if row.number == row.key[3] and row.run_id:
-        return raw + b"\n"
-    found = json.loads(raw) | {"repeat": row.number, "run_id": row.source.run_of(row)}
-    return json.dumps(found).encode() + b"\n"
-
-
-def _numbered(row: Found, lines: Lines) -> Row:
-    found = kept_row(lines.row(row), str(row.source.folder))
-    return found | {"repeat": row.number, "run_id": row.source.run_of(row)}
-
-
-def _ratios(rows: Sequence[Found], cases: dict[str, Case], lines: Lines) -> dict[Found, Row]:
-    """The ratios that rows lack, as `with_ratios` gives them: comparison by comparison, so that the samples of one lie
-    in memory, and not all."""
-    comparisons = {case_id: case.comparison for case_id, case in cases.items()}
-    full = {case_id for case_id, case in cases.items() if case.method == BASELINE}
-    baselines: dict[tuple[object, ...], dict[str, Found]] = {}
-    beside: dict[tuple[tuple[object, ...], str, str, int], list[Found]] = {}
-    for row in rows:
-        comparison = comparisons[row.key[0]]
-        beside.setdefault((comparison, row.key[1], row.key[2], row.number), []).append(row)
-        if row.key[0] in full:
-            baselines.setdefault(comparison, {}).setdefault(row.key[0], row)
-    found: dict[Found, Row] = {}
-    for (comparison, *_), those in beside.items():
-        base = baselines.get(comparison, {})
-        lacking = [row for row in those if row.lacks_ratio]
-        if base and lacking:
-            own = {row.key[0]: row for row in those if row.key[0] in base}
-            needed = [*(base | own).values(), *(row for row in lacking if row.key[0] not in base)]
-            given = [from_json(_line(row, raw)) for row in needed if (raw := lines.samples(row)) is not None]
-            made = with_ratios([_numbered(row, lines) for row in needed], given)
-            told = {row: {name: new[name] for name in RATIO} for row, new in zip(needed, made, strict=True)}
-            found |= {row: told[row] for row in lacking}
-    return found
+        files[ROWS_CSV].write(csv_text(COLUMNS, ()).encode())
+        for rows, text in zip(parts, texts, strict=True):
+            files[ROWS_CSV].write(text)
+            for row in rows:
+                files[ROWS].write(line_of(row, table.lines.row(row)))
+                if (samples := table.lines.samples(row)) is not None:
+                    files[SAMPLES].write(line_of(row, samples))

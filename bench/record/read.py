@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TextIO
+from typing import Annotated, Any, BinaryIO, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_core import from_json
@@ -76,8 +76,11 @@ def _sound(row: Row) -> Row:
     return row
 
 
+_NOTHING: Row = dict.fromkeys(COLUMNS)
+
+
 def _with_all_columns(row: Row) -> Row:
-    return dict.fromkeys(COLUMNS) | row
+    return _NOTHING | row
 
 
 _ANY_ROW = shape_of(_COLUMNS, (), _sound)
@@ -233,25 +236,26 @@ def write_csv(
 ) -> None:
     """A CSV as a whole, by the names of its columns. extra: what becomes of a value that has no column. Raises OSError,
     and ValueError for such a value."""
-    text = io.StringIO(newline="")
-    csv_into(text, names, rows, extra)
-    replace_file(path, text.getvalue())
+    replace_file(path, csv_text(names, rows, extra))
 
 
-def csv_into(
-    file: TextIO,
+def csv_text(
     names: Iterable[str],
     rows: Iterable[Mapping[str, object]],
     extra: Literal["raise", "ignore"] = "raise",
-) -> None:
-    """The same into a file that is open, row by row. Raises ValueError for a value that has no column."""
-    names = list(names)
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(names)
+    head: bool = True,
+) -> str:
+    """The same as a text. head: whether the first line, of the names, is in it. Raises ValueError for a value that has
+    no column."""
+    names, text = list(names), io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    if head:
+        writer.writerow(names)
     for row in rows:
         if extra == "raise" and (more := row.keys() - names):
             raise ValueError(f"no column for {', '.join(sorted(more))}")
         writer.writerow(map(row.get, names))
+    return text.getvalue()
 
 
 def _cell(kind: str, text: str) -> Any:

@@ -5,7 +5,7 @@ A folder may be measured into while it is read: a row counts once its line is wh
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -17,12 +17,16 @@ from bench.case import Case, read_case
 from bench.case.schema import Status
 from bench.errors import UserError, printable, short
 from bench.files import EARLIER
+from bench.forks import mapped
 from bench.reading import is_there, open_lines, open_plain
 from bench.record.ratios import is_of
 from bench.record.read import END, PACKED, ROWS, ROWS_CSV, RUN, SAMPLES, Row, kept_rows, read_run, sample_lines
 
 Key = tuple[str, str, str, int]  # case_id, pass, clock, repeat
 Id = tuple[str | None, ...]
+Place = tuple[bool, int, int]  # of a line of samples: whether it was packed, where it stands, and its bytes
+
+MANY = 2**23  # bytes of rows, for which one process takes more than a second
 
 # In a folder that nothing was measured into yet.
 _BEFORE = ("logs", EARLIER)
@@ -42,7 +46,7 @@ class Found:
     ok: bool
     lacks_ratio: bool
     number: int  # its repeat in the merged record
-    samples: tuple[bool, int, int] | None = None  # whether they were packed, where they stand, and their bytes
+    samples: Place | None = None
 
     @property
     def id(self) -> Id:
@@ -120,6 +124,15 @@ def read_source(folder: Path, cases: dict[str, Case]) -> Source | None:
     return source if source.rows else None
 
 
+def are_many(folders: Iterable[Path]) -> bool:
+    """Whether the rows of folders are so many that several processes merge them sooner than one."""
+    size = 0
+    for folder in folders:
+        with suppress(OSError, ValueError):
+            size += (folder / ROWS).stat().st_size
+    return size > MANY
+
+
 def _refuse(folder: Path) -> None:
     """Raises UserError for a folder without run.json that holds anything else than what a run begins with."""
     for name in (ROWS, SAMPLES, PACKED, ROWS_CSV):
@@ -170,17 +183,24 @@ class Lines:
         for _, file in self._files.values():
             file.close()
 
-    def find_samples(self, rows: Iterable[Found]) -> None:
-        """Finds the line of samples behind each of the rows. Raises UserError for a damaged line in their folders, be
-        it of these rows or not."""
+    def find_samples(self, rows: Iterable[Found], many: bool) -> None:
+        """Finds the line of samples behind each of the rows. many: so many that several processes do it. Raises
+        UserError for a damaged line in their folders, be it of these rows or not."""
         wanted: dict[Source, dict[Key, Found]] = {}
         for row in rows:
             if row.ok:
                 wanted.setdefault(row.source, {})[row.key] = row
-        for source, own in wanted.items():
-            self._find(source, own)
+        packed = any(os.path.lexists(source.path(PACKED)) for source in wanted)  # those are kept by this process
+        parts = list(wanted.items())
+        with closing(mapped(self._find, parts, many and not packed)) as found:
+            for (source, own), (places, torn) in zip(parts, found, strict=True):
+                source.torn = torn
+                for row, place in zip(own.values(), places, strict=True):
+                    row.samples = place
 
-    def _find(self, source: Source, wanted: Mapping[Key, Found]) -> None:
+    def _find(self, part: tuple[Source, Mapping[Key, Found]]) -> tuple[list[Place | None], list[Path]]:
+        """The places of the samples of a source's rows, and its torn files."""
+        source, wanted = part
         for name in (PACKED, SAMPLES):
             if not os.path.lexists(path := source.folder / name):
                 continue
@@ -198,10 +218,12 @@ class Lines:
                             self._keep(line.raw) if name == PACKED else line.at,
                             len(line.raw),
                         )
+        return [row.samples for row in wanted.values()], source.torn
 
     def _keep(self, raw: bytes) -> int:
         at = self._unpacked.seek(0, os.SEEK_END)
         self._unpacked.write(raw)
+        self._unpacked.flush()
         return at
 
     def row(self, found: Found) -> bytes:
@@ -217,15 +239,14 @@ class Lines:
 
     def _read(self, path: Path | None, at: int, size: int) -> bytes:
         file = self._unpacked if path is None else self._open(path)
-        file.seek(at)
-        found = file.read(size)
+        found = os.pread(file.fileno(), size, at)  # forks share where a file is read
         if len(found) < size:
             raise UserError(f"{path}: it became shorter while it was read. Merge again.")
         return found
 
     def _open(self, path: Path) -> BinaryIO:
         before, file = self._files.get(path.name, (None, None))
-        if file is None or before != path:
+        if file is None or before is not path:  # Source.path gives the same one again
             if file is not None:
                 file.close()
             file = open_plain(path)

@@ -2,22 +2,30 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.cluster.layout import Layout
 from bench.commands.cluster.attach import gather
 from bench.record.provenance import ALLOWED
 from bench.record.read import read_kept_rows, read_run, read_samples
+from bench.record.sources import are_many
 from tests.conftest import ROOT, Bench, Cli, rows_of
 from tests.record.shards import shard
 from tests.record.test_merge import FULL, change, content, folder, held, once, timed
 from tests.synthetic import abba
+
+several_cores = pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="forks need several cores, and Linux"
+)
 
 
 def submitted(path: Path, shards: int = 3) -> Path:
@@ -232,6 +240,58 @@ def test_two_merges_into_one_folder_wait_for_each_other(bench: Bench, tmp_path: 
     assert [run.wait(120) for run in runs] == [0, 0]
     assert len(rows_of(tmp_path / "out")) == 480
     held(tmp_path / "out")
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """So many rows that several processes merge them."""
+    folder = tmp_path_factory.mktemp("many")
+    shards = [shard(folder / f"{i:03d}", i) for i in range(8)]
+    assert are_many(shards)
+    return shards
+
+
+@several_cores
+def test_on_several_cores_it_writes_and_refuses_what_it_does_on_one(
+    bench: Bench, many: list[Path], tmp_path: Path
+) -> None:
+    given = [tmp_path / path.name for path in many]
+    for path, to in zip(many, given, strict=True):
+        shutil.copytree(path, to)
+    cores = os.sched_getaffinity(0)
+    told = {}
+    for name, allowed in (("one", {min(cores)}), ("several", cores)):
+        os.sched_setaffinity(0, allowed)
+        try:
+            first = bench("merge", *given, "--out", tmp_path / name)
+            assert first.returncode == 0 and len(rows_of(tmp_path / name)) == 8000, first.stderr
+            said = []
+            for file in ("samples.jsonl", "rows.jsonl"):  # the first damage is told, and that of rows before all
+                for i in (6, 5):
+                    whole = (many[i] / file).read_bytes()
+                    (given[i] / file).write_bytes(whole.replace(b"\n{", b"\n[", 1))
+                    said.append(bench("merge", *given, "--out", tmp_path / "none").stderr)
+                    assert f"{given[i] / file}:2: damaged line" in said[-1] and said[-1].count("\n") == 1
+            for i, file in product((5, 6), ("samples.jsonl", "rows.jsonl")):
+                shutil.copy(many[i] / file, given[i] / file)
+        finally:
+            os.sched_setaffinity(0, cores)
+        told[name] = content(tmp_path / name), said
+    assert told["one"] == told["several"]
+
+
+@several_cores
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_it(bench: Bench, many: list[Path], tmp_path: Path, number: int) -> None:
+    run = bench.start("merge", *many, "--out", tmp_path / "out")
+    forks = list[psutil.Process]()
+    while not forks:
+        assert run.poll() is None
+        forks = psutil.Process(run.pid).children()
+    run.send_signal(number)
+    assert run.wait(60) in (130, -number)
+    assert not psutil.wait_procs(forks, timeout=60)[1]
+    assert not (tmp_path / "out" / "rows.jsonl").exists()
 
 
 def test_help_names_the_words_that_allow(cli: Cli) -> None:
