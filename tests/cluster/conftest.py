@@ -2,10 +2,12 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.real_slurm import RealSlurm, running, unavailable
+from tests.conftest import QUICK_SWEEP
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +29,14 @@ def slurm(one_slurm: RealSlurm, monkeypatch: pytest.MonkeyPatch) -> RealSlurm:
     return one_slurm
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a Slurm waits for it, seconds at a time."""
+    for item in items:
+        if "slurm" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """A failed test shows what Slurm's daemons said."""
@@ -35,3 +45,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.failed and isinstance(slurm, RealSlurm):
         report.sections.append(("Slurm", slurm.logs()))
     return report
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    """A sweep of two comparisons of one case, each of one worker and two rows."""
+    path = tmp_path / "quick.yaml"
+    path.write_text(QUICK_SWEEP)
+    return path

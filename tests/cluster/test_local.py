@@ -28,6 +28,9 @@ time.sleep(600)
 """
 
 
+pytestmark = pytest.mark.slow  # real processes, which wait for one another
+
+
 @pytest.fixture
 def here(tmp_path: Path) -> Backend:
     return backend("local", tmp_path / "a folder's" / "jobs")

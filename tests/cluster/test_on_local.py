@@ -26,22 +26,22 @@ def on_local(bench: Bench) -> Bench:
     return bench
 
 
-def test_each_gpu_has_a_shard_of_its_own(on_local: Bench, tmp_path: Path) -> None:
+def test_each_gpu_has_a_shard_of_its_own(on_local: Bench, quick: Path, tmp_path: Path) -> None:
     """The GPUs are none, so that every worker ends when it makes its CUDA context; which GPU that was for is told."""
     (tmp_path / "fake").mkdir()
     (tmp_path / "fake" / "pynvml.py").write_text(TWO_GPUS)
     on_local.env["PYTHONPATH"] = f"{tmp_path / 'fake'}:{ROOT}"
     out = tmp_path / "out"
-    done = on_local("run", "smoke", "--on", "local", "--gpu", "a100", "--out", out)
-    assert done.returncode == 1 and "6 of 6 cases in 2 shards" in done.stderr, done.stderr
+    done = on_local("run", quick, "--on", "local", "--gpu", "a100", "--out", out)
+    assert done.returncode == 1 and "2 of 2 cases in 2 shards" in done.stderr, done.stderr
     records = [out / "shards" / name for name in ("000", "001")]
     assert [read_run(r)["gpu_uuid"] for r in records] == ["GPU-aaa", "GPU-bbb"]
     rows = [rows_of(r) for r in records]
-    assert [{r["layer"] for r in part} for part in rows] == [{"square-64"}, {"square-128"}]
+    assert [{r["seq"] for r in part} for part in rows] == [{4}, {8}]
     assert all(r["gpu"] == "NVIDIA A100-SXM4-40GB" and r["run_id"] == read_run(record)["run_id"]
                for record, part in zip(records, rows, strict=True) for r in part)  # fmt: skip
     assert len(rows_of(out)) == len(rows[0]) + len(rows[1])
-    assert "To measure what failed again: python -m bench run smoke --on local" in done.stderr
+    assert f"To measure what failed again: python -m bench run {quick} --on local" in done.stderr
 
 
 def is_of(process: psutil.Process, out: Path) -> bool:
@@ -53,9 +53,9 @@ def is_of(process: psutil.Process, out: Path) -> bool:
 
 
 @pytest.mark.slow
-def test_it_goes_on_without_its_terminal_and_after_a_kill(on_local: Bench, sweep_file: Path, tmp_path: Path) -> None:
+def test_it_goes_on_without_its_terminal_and_after_a_kill(on_local: Bench, quick: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = ("run", sweep_file, "--on", "local", "--gpu", "cpu", "--repeat", 2, "--out", out)
+    command = ("run", quick, "--on", "local", "--gpu", "cpu", "--repeat", 4, "--out", out)
     run = on_local.start(*command)
     try:
         wait_for((out / "shards" / "000" / "run.json").exists)
@@ -79,7 +79,7 @@ def test_it_goes_on_without_its_terminal_and_after_a_kill(on_local: Bench, sweep
     assert "shard 0: failed; submitted again as job" in errors and told.strip() == str(out)
     assert [p.name for p in sorted((out / "shards").iterdir())] == ["000", "000.2"]
     keys = [(r["case_id"], r["pass"], r["clock"], r["repeat"]) for r in rows_of(out)]
-    assert len(keys) == len(set(keys)) == 6 * 3 * 2 * 2
+    assert len(keys) == len(set(keys)) == 8 * 2
 
 
 def test_status_of_what_was_never_submitted(on_local: Bench, tmp_path: Path) -> None:
