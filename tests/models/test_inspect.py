@@ -1,8 +1,10 @@
 """Architectures without a closed form: their shape is read off the model, and they build like the others."""
 
 import json
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,14 @@ QWEN2 = {**LLAMA, "model_type": "qwen2"}
 NEOX = {**LLAMA, "model_type": "gpt_neox"}
 OPT = {**LLAMA, "model_type": "opt", "ffn_dim": 48, "word_embed_proj_dim": 32, "pad_token_id": 1}
 OTHERS = [pytest.param(f, id=str(f["model_type"])) for f in (MISTRAL, QWEN2, NEOX, OPT)]
+
+
+@pytest.fixture(autouse=True)
+def no_bound_stays() -> Iterator[None]:
+    """The command bounds the memory of its process, which is the tests' own here: no browser would start in it."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture
