@@ -26,6 +26,7 @@ def on_local(bench: Bench) -> Bench:
     return bench
 
 
+@pytest.mark.slow
 def test_each_gpu_has_a_shard_of_its_own(on_local: Bench, quick: Path, tmp_path: Path) -> None:
     """The GPUs are none, so that every worker ends when it makes its CUDA context; which GPU that was for is told."""
     (tmp_path / "fake").mkdir()

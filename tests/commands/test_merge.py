@@ -148,6 +148,7 @@ def test_it_needs_no_torch(bench: Bench, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"{path}\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_five_runs_merged_on_both_sides_get_verdicts_as_repeats_do(bench: Bench, tmp_path: Path) -> None:
     sides: dict[str, list[Path]] = {"A": [], "B": []}
     for i, side in enumerate(abba(5)):
@@ -181,6 +182,7 @@ def measured(bench: Bench, sweep: Path, out: Path, *more: str) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_real_runs_are_merged_drawn_and_gone_on_with(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     whole = measured(bench, sweep_file, tmp_path / "1")
     parts = [measured(bench, sweep_file, tmp_path / f"{n}", "--where", f"layer=square-{n}") for n in (48, 64)]
@@ -195,6 +197,7 @@ def test_real_runs_are_merged_drawn_and_gone_on_with(bench: Bench, sweep_file: P
     assert "merged" in read_run(out) and len(read_run(out)["invocations"]) == 3
 
 
+@pytest.mark.slow
 def test_a_running_shard_counts_as_far_as_it_is_whole(bench: Bench, tmp_path: Path) -> None:
     """Its files grow while they are read."""
     whole = shard(tmp_path / "whole", 1, comparisons=20)
@@ -211,6 +214,7 @@ def test_a_running_shard_counts_as_far_as_it_is_whole(bench: Bench, tmp_path: Pa
     held(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_the_old_record_or_the_new(bench: Bench, tmp_path: Path) -> None:
     shards = [shard(tmp_path / f"{i:03d}", i, comparisons=6) for i in range(4)]
     out = tmp_path / "out"
@@ -251,6 +255,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return shards
 
 
+@pytest.mark.slow
 @several_cores
 def test_on_several_cores_it_writes_and_refuses_what_it_does_on_one(
     bench: Bench, many: list[Path], tmp_path: Path
@@ -280,6 +285,7 @@ def test_on_several_cores_it_writes_and_refuses_what_it_does_on_one(
     assert told["one"] == told["several"]
 
 
+@pytest.mark.slow
 @several_cores
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_it(bench: Bench, many: list[Path], tmp_path: Path, number: int) -> None:
