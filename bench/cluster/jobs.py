@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from bench.errors import UserError, install
+from bench.needs import missing
+
 Word = Literal["pending", "running", "ended"]
 How = Literal["", "completed", "failed", "cancelled", "timeout", "node_fail", "preempted", "out_of_memory"]
 
@@ -76,6 +79,12 @@ class Backend(Protocol):
 
     def log(self, job: str) -> Path:
         """The file that has what a job printed, in all its attempts; there once it has begun."""
+
+
+def check_submitit(name: str) -> None:
+    """Raises UserError where a backend lacks submitit. name: as --on has it."""
+    if missing(("submitit",)):
+        raise UserError(f"--on {name}: submitit is not installed. Install it: {install('cluster')}")
 
 
 def ended_by_result(result: Path) -> How:

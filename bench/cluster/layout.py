@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ class Layout:
             raise UserError(f"{path}: its cases are not those of {told['plan']}. Copy both again.")
         tasks = [(repeat, cases[id_]) for repeat, id_ in zip(told["repeats"], told["case_ids"], strict=True)]
         alike = {case.alike for _, case in tasks}
-        part = Plan(**{**vars(plan), "cases": tuple(c for c in plan.cases if c.alike in alike)})
+        part = replace(plan, cases=tuple(c for c in plan.cases if c.alike in alike))
         return Assignment(
             part, tasks, told["gpu"], told.get("threads"), told.get("quiet_s"), told["command"], told["again"]
         )

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from bench.cluster.jobs import JobState, Options, Payload, Unreachable, ended_by_result
-from bench.errors import UserError, install, short
-from bench.needs import missing
+from bench.cluster.jobs import JobState, Options, Payload, Unreachable, check_submitit, ended_by_result
+from bench.errors import UserError, short
 from bench.record.environment import ROOT
 
 
@@ -43,8 +42,7 @@ class Local:
         self._jobs = jobs.absolute()
 
     def check(self) -> None:
-        if missing(("submitit",)):
-            raise UserError(f"--on local: submitit is not installed. Install it: {install('cluster')}")
+        check_submitit(self.name)
 
     def submit(self, payloads: Sequence[Payload], options: Options) -> list[str]:
         folder = self._new_folder()

@@ -12,9 +12,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from bench.cluster.jobs import How, JobState, Options, Payload, Unreachable, ended_by_result
-from bench.errors import UserError, install
-from bench.needs import missing
+from bench.cluster.jobs import How, JobState, Options, Payload, Unreachable, check_submitit, ended_by_result
+from bench.errors import UserError
 from bench.record.environment import ROOT
 
 # How long before the time limit, or the end of a preemption's grace, a job hears SIGUSR2. Ending a worker may take 30 s
@@ -51,8 +50,7 @@ class Slurm:
         self._jobs = jobs.absolute()
 
     def check(self) -> None:
-        if missing(("submitit",)):
-            raise UserError(f"--on slurm: submitit is not installed. Install it: {install('cluster')}")
+        check_submitit(self.name)
         for command in ("sbatch", "srun", "squeue", "scancel"):
             if not shutil.which(command):
                 raise UserError(

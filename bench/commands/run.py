@@ -16,7 +16,7 @@ from bench.record.store import Record, check_record, open_record, peek_record
 from bench.runner.lock import only_run_on
 from bench.runner.plan import exit_status, open_tasks, plan_into
 from bench.runner.session import Session, threads_of
-from bench.runner.summary import closing_lines
+from bench.runner.summary import closing_lines, nothing_open
 from bench.sweeps.expand import Plan
 from bench.sweeps.of_model import ModelRequest
 from bench.terminal import print_path, say
@@ -51,8 +51,7 @@ def run_sweep(
             check_record(folder, environment, fresh)
         record = peek_record(folder, environment) if whole and not fresh else None
         if record is not None and not open_tasks(plan, record, repeats, retry, tuned_hash(device)):
-            say(f"{plan.name} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
-            for line in closing_lines(plan, record, repeats):
+            for line in nothing_open(plan, f"{device.name} in {folder}", record, repeats):
                 say(line)
             with suppress(Taken), hold(folder):  # whoever has the folder writes it
                 record.write_csv()

@@ -108,12 +108,11 @@ def prepare(groups: Sequence[Sequence[Path]], out: Path | None, allow: frozenset
     for group, those in enumerate(groups):
         for folder in those:
             once.setdefault(folder.resolve() if is_there(folder.is_dir) else folder, (group, folder))
-    many = are_many(folder for _, folder in once.values())
     folders = [folder for _, folder in once.values()]
     many = are_many(folders)
     with closing(mapped(_read, folders, many)) as read:
         for (group, folder), (source, found) in zip(once.values(), read, strict=True):
-            cases = found | cases
+            cases |= {case_id: case for case_id, case in found.items() if case_id not in cases}
             if source is None:
                 empty.append(folder)
             else:

@@ -96,13 +96,13 @@ def open_record(folder: Path, environment: dict[str, Any], fresh: bool = False) 
     found = check_record(folder, environment, fresh)
     notes = []
     if found is not None and fresh:
-        notes.append(f"the earlier record is in {_aside(folder, found)}")
+        notes.append(f"the earlier record is in {move_aside(folder, found)}")
         found = None
     if found is not None:
         changed = _changed(found, environment)
         if changed:
             what = ", ".join(f"{k} {found.get(k)} -> {environment.get(k)}" for k in changed)
-            notes.append(f"measured in another environment ({what}): that record moved to {_aside(folder, found)}")
+            notes.append(f"measured in another environment ({what}): that record moved to {move_aside(folder, found)}")
             found = None
     if found is None:
         run_id = datetime.now(UTC).strftime("%Y%m%dT%H%M%S") + "-" + secrets.token_hex(3)
@@ -154,7 +154,7 @@ def _read_run(folder: Path) -> dict[str, Any] | None:
     return read_run(folder, ("schema", "run_id", "invocations"), as_is=True)
 
 
-def _aside(folder: Path, run: dict[str, Any]) -> Path:
+def move_aside(folder: Path, run: dict[str, Any]) -> Path:
     """Moves a whole record, drawings included, to earlier/<run_id>/; run.json last: cut off, it still says whose."""
     paths = [p for p in folder.iterdir() if p.name != EARLIER and not p.name.startswith(".")]  # a lock stays
     return set_aside(folder, run["run_id"], sorted(paths, key=lambda p: (p.name == "run.json", p.name)))

@@ -45,3 +45,9 @@ def closing_lines(
     if whole:
         shares = (f"{what} {duration(s)} ({s / whole:.0%})" for what, s in spent.items() if s / whole >= 0.005)
         yield f"The time went into: {', '.join(shares)}"
+
+
+def nothing_open(plan: Plan, where: str, record: Record, repeats: int) -> Iterator[str]:
+    """Lines for a run that has nothing left to measure. where: the device and the folder."""
+    yield f"{plan.name} on {where}: all {len(plan.cases) * repeats} cases are measured"
+    yield from closing_lines(plan, record, repeats)

@@ -104,3 +104,14 @@ def test_jobs_that_were_cut_off_before_their_first_row(cli: Cli, queue: None, tm
     assert done.returncode == 1 and "0 of 6 cases" in done.stderr, done.stderr
     done = cli("run", tmp_path / "out" / "mine.yaml", "--gpu", "a100", "--on", "slurm", "--out", layout.folder)
     assert "6 of 6 cases in 2 shards" in done.stderr or "sbatch" in done.stderr, done.stderr
+
+
+def test_a_record_that_names_a_place_elsewhere_is_not_moved_there(cli: Cli, queue: None, tmp_path: Path) -> None:
+    layout, submission = submitted(tmp_path / "out")
+    for shard in submission.shards:
+        shard.left = "failed, 3 times in a row"
+    write_submissions(layout.folder, [submission])
+    (layout.folder / "run.json").write_text('{"schema": 1, "run_id": "../../elsewhere", "invocations": []}')
+    done = cli("run", layout.folder / "mine.yaml", "--gpu", "a100", "--on", "slurm", "--fresh", "--out", layout.folder)
+    assert done.returncode == 2 and "run_id is '../../elsewhere'" in done.stderr, done.stderr
+    assert not (tmp_path / "elsewhere").exists() and (layout.folder / "cluster.json").exists()

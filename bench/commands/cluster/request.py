@@ -8,7 +8,6 @@ from bench.errors import UserError, one_of, short
 
 BACKENDS = ("slurm", "local")
 MOST_SHARDS = 1000  # Slurm's own MaxArraySize is 1001 unless a site raises it
-MOST_MINUTES = 60 * 24 * 365
 NOT_GIVEN = {name.replace("_", "-") for name in OURS} | {"no-requeue"}
 
 

@@ -18,14 +18,14 @@ from bench.commands.cluster.attach import follow, gather, status_command
 from bench.commands.cluster.request import Request
 from bench.devices import Device, choose, choose_any, gpus
 from bench.errors import UserError
-from bench.files import EARLIER, complete_move, set_aside
+from bench.files import complete_move
 from bench.process import terminate_as_interrupt
 from bench.reading import read_json
 from bench.record.environment import source_hash, tuned_hash
-from bench.record.read import ROWS, RUN
-from bench.record.store import now
+from bench.record.read import ROWS, RUN, read_run
+from bench.record.store import move_aside, now
 from bench.runner.plan import Task, exit_status, open_tasks, plan_into
-from bench.runner.summary import closing_lines
+from bench.runner.summary import nothing_open
 from bench.sweeps.expand import Plan
 from bench.sweeps.of_model import ModelRequest
 from bench.terminal import duration, print_path, say
@@ -72,8 +72,7 @@ def run_on(
             record = gather(layout)
             tasks = open_tasks(plan, record, repeats, retry, tuned_hash(device))
             if not tasks:
-                say(f"{plan.name} on {device.name} in {folder}: all {len(plan.cases) * repeats} cases are measured")
-                for line in closing_lines(plan, record, repeats):
+                for line in nothing_open(plan, f"{device.name} in {folder}", record, repeats):
                     say(line)
                 print_path(folder)
                 return exit_status(plan, record, repeats, strict)
@@ -143,9 +142,7 @@ def _make_way(layout: Layout, fresh: bool) -> None:
     other = before is not None and before != source_hash()
     if not (fresh or other) or not (layout.folder / CLUSTER).exists():
         return
-    kept = [p for p in layout.folder.iterdir() if p.name != EARLIER and not p.name.startswith(".")]
-    run = read_json(layout.folder / RUN) if (layout.folder / RUN).exists() else {}
-    aside = set_aside(layout.folder, str(run.get("run_id") or "before"), sorted(kept))
+    aside = move_aside(layout.folder, {"run_id": "before"} | read_run(layout.folder, ("schema", "run_id")))
     say(f"{'measured from other sources' if other else 'asked for --fresh'}: the earlier record is in {aside}")
 
 
