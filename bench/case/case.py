@@ -9,7 +9,18 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from bench.case.names import short_name
-from bench.case.schema import DTYPES, L2_STATES, LEVELS, PRECISIONS, Axis, axis
+from bench.case.schema import (
+    CHECKPOINTING,
+    COMPILE_MODES,
+    DTYPES,
+    L2_STATES,
+    LEVELS,
+    OPTIMIZERS,
+    PRECISIONS,
+    SCALINGS,
+    Axis,
+    axis,
+)
 from bench.case.shapes import ModelShape, Projection, model_shape, square
 
 LARGEST = 2**31  # beyond, no tensor has such a dimension, and memory sums overflow
@@ -42,7 +53,7 @@ class Case:
     rank: int | None = axis(
         "rank", "of the adapter; under PaCA the number of columns", above=0, below=LARGEST, trains=True, compared=False
     )
-    alpha: float | None = axis("alpha", "scale = alpha / rank", above=0, below=1e6, trains=True, compared=False)
+    alpha: float | None = axis("alpha", "scale = alpha / rank, but see scaling", above=0, below=1e6, trains=True, compared=False)
     dropout: float | None = axis(
         "dropout", "of the adapter; the model's own is model_dropout", least=0, below=1, trains=True, compared=False
     )
@@ -60,6 +71,26 @@ class Case:
         default=None, above=0, below=LARGEST, since=2,
     )  # fmt: skip
     l2: str | None = axis("L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=L2_STATES)
+
+    scaling: str | None = axis(
+        "scaling", "of the branch: empty for alpha / rank; rslora: alpha / sqrt(rank)",
+        default=None, usual="standard", valid=SCALINGS, trains=True, compared=False, listed=False, since=3,
+    )  # fmt: skip
+    gradient_checkpointing: str | None = axis(
+        "checkpointing", "what backward computes again: empty for nothing; full: every block; selective: what is cheap",
+        default=None, usual="none", valid=CHECKPOINTING,
+        trains=True, compared=False, any_method=True, listed=False, since=3,
+    )  # fmt: skip
+    optimizer: str | None = axis(
+        "optimizer", "of pass step: empty for torch's fused AdamW",
+        default=None, usual="adamw", valid=OPTIMIZERS,
+        trains=True, compared=False, any_method=True, listed=False, since=3,
+    )  # fmt: skip
+    compile: str | None = axis(
+        "compile", "the mode of torch.compile; empty for eager execution",
+        default=None, usual="none", valid=COMPILE_MODES,
+        trains=True, compared=False, any_method=True, listed=False, since=3,
+    )  # fmt: skip
 
     @cached_property
     def _hash(self) -> int:
@@ -105,8 +136,10 @@ class Case:
 
     @property
     def scale(self) -> float:
-        """s = alpha / rank; 1 under full fine-tuning."""
-        return 1.0 if self.rank is None or self.alpha is None else self.alpha / self.rank
+        """s = alpha / rank, or alpha / sqrt(rank) of rsLoRA (Kalajdzievski, 2023); 1 where there is neither."""
+        if self.rank is None or self.alpha is None:
+            return 1.0
+        return self.alpha / (self.rank**0.5 if self.scaling == "rslora" else self.rank)
 
     @property
     def shape(self) -> ModelShape | None:
@@ -172,7 +205,13 @@ class Case:
             f" top-{self.trainable_layers}" if str(self.trainable_layers).isdigit() else f" {self.trainable_layers}"
         )
         upper = "" if self.trainable_layers == "all" else layers
-        return f"{self.method}/{self.impl}{rank}{upper}"
+        return f"{self.method}/{self.impl}{rank}{upper}{self._options}"
+
+    @property
+    def _options(self) -> str:
+        """What is not as usual of the axes that have a usual word: ' rslora checkpointing-full'."""
+        words = {a: getattr(self, a) for a, axis in AXES.items() if axis.usual and getattr(self, a) is not None}
+        return "".join(f" {w}" if a in ("scaling", "optimizer") else f" {AXES[a].label}-{w}" for a, w in words.items())
 
     @property
     def conditions(self) -> str:

@@ -12,6 +12,10 @@ PRECISIONS = ("bf16", "fp16", "fp32", "amp-bf16", "amp-fp16")
 DTYPES = ("bf16", "fp16", "fp32")
 PASSES = ("forward", "backward", "forward-backward", "step")
 L2_STATES = ("cold", "warm")
+SCALINGS = ("standard", "rslora")
+CHECKPOINTING = ("none", "full", "selective")
+OPTIMIZERS = ("adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd")
+COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 BASELINE = "full"  # the method that ratios are taken over
 
@@ -36,6 +40,8 @@ class Axis:
     below: float | None = None  # value < below
     trains: bool = False  # says how a case trains; the cases that differ only in such axes form a comparison
     compared: bool = True  # must be equal for a ratio to mean anything
+    any_method: bool = False  # says how a case trains, whatever its method
+    usual: str | None = None  # the first of its words, which stands as an empty cell
     listed: bool = True  # has a column in `bench list`
     since: int = 1  # revision of the axes; one that came later is left out of the case_id where it is empty
     read: Callable[[Any], Any] = _as_is  # what people may write in a sweep file -> the value

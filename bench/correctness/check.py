@@ -97,9 +97,8 @@ def _findings(case: Case, device: torch.device, seed: int) -> list[Finding]:
     if not method_of(case).adapts or not good(found):
         return found
     alone = smallest_layer(case)
-    assert case.rank is not None
-    if case.level != "linear" or not math.isclose(case.scale, THIRD):
-        third = replace(_undropped(alone), alpha=THIRD * case.rank)
+    if case.rank is not None and (case.level != "linear" or not math.isclose(case.scale, THIRD)):
+        third = replace(_undropped(alone), alpha=THIRD * case.rank, scaling=None)
         found += _compare(third, device, seed, "in one layer at scale 1/3", after_step=False)
     if case.dropout and good(found):
         found += check_masks(alone, device, seed)

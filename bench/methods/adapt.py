@@ -52,7 +52,7 @@ def adapt(model: nn.Module, case: Case, wrap: Callable[[str, nn.Module], nn.Modu
 def adapt_lora(model: nn.Module, case: Case, kind: type[LoRALinear]) -> Trained:
     """Layers of that class, which train A (r, K) and B (N, r)."""
     assert case.rank is not None and case.alpha is not None
-    rank, alpha, dropout, dtype = case.rank, case.alpha, case.dropout or 0.0, adapter_dtype(case)
+    rank, alpha, dropout, dtype = case.rank, case.scale * case.rank, case.dropout or 0.0, adapter_dtype(case)
     return adapt(model, case, lambda _, layer: kind(layer, rank, alpha, dropout, dtype))
 
 

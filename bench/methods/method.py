@@ -100,6 +100,10 @@ class Method(ABC):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         """(fresh, reused): gradients that are written, and what is read again beside x, W and dY."""
 
+    def weight_bytes(self, layer: Linear, width: Widths) -> int:
+        """Of the layer's stored weight and bias; less than its values' where the base is quantised."""
+        return layer.weights * width.param
+
     def refresh_bytes(self, layer: Linear, rank: int, width: Widths) -> tuple[int, int]:
         """(reused, fresh) of what is due after an optimizer step; mostly nothing."""
         return 0, 0

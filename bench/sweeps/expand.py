@@ -22,7 +22,10 @@ from bench.yamlfile import Where, YamlFile, place
 MOST_CASES = 100_000
 
 # What only some methods have: it differs within a comparison.
-ADAPTER_AXES = {name for name, axis in AXES.items() if axis.trains and not axis.compared} - {"method", "impl"}
+ADAPTER_AXES = {
+    name for name, axis in AXES.items() if axis.trains and not (axis.compared or axis.any_method)
+} - {"method", "impl"}
+USUAL = {name: axis.usual for name, axis in AXES.items() if axis.usual}
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,7 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     if precision == "fp32" or precision.startswith("amp-"):
         p["impl"] = found.impls[p["impl"]].in_fp32 or p["impl"]
     p |= dict.fromkeys(ADAPTER_AXES - set(found.axes))
+    p |= {name: None for name, word in USUAL.items() if p[name] == word}
     if found.adapts:
         for key in ("rank", "alpha"):
             if key in found.axes and p[key] is None:

@@ -11,7 +11,7 @@ class LoRA(Method):
 
     label = "LoRA"
     colours = ("#7a3300", "#c65600", "#e07010")
-    axes = ("rank", "alpha", "dropout", "targets", "adapter_dtype")
+    axes = ("rank", "alpha", "scaling", "dropout", "targets", "adapter_dtype")
     impls = {
         "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one"),
         "triton": Impl("this project's kernels: a fused branch", triton, tuned=True),

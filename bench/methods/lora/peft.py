@@ -19,6 +19,7 @@ def apply(model: nn.Module, case: Case) -> Trained:
     config = peft.LoraConfig(
         r=case.rank,
         lora_alpha=case.alpha,  # type: ignore[arg-type]  # PEFT takes any number
+        use_rslora=case.scaling == "rslora",
         lora_dropout=case.dropout or 0.0,
         target_modules=[name for name, _ in layers],
         fan_in_fan_out=any(type(layer).__name__ == "Conv1D" for _, layer in layers),
