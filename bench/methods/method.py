@@ -67,8 +67,8 @@ class Impl:
 
 
 class Method(ABC):
-    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name; its
-    implementations and its reference, reference.py, lie beside it.
+    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name, with
+    an underscore for a hyphen; its implementations and its reference, reference.py, lie beside it.
 
     Formulas count values, FLOPs and bytes of one linear layer whose weights the method adapts.
     """

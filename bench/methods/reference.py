@@ -105,6 +105,7 @@ def load_reference(method: str) -> type[ReferenceLayer]:
     """The class Reference of a method's reference.py."""
     from importlib import import_module
 
-    found: Any = import_module(f"bench.methods.{method}.reference").Reference
-    assert issubclass(found, ReferenceLayer), f"bench.methods.{method}.reference: Reference is no ReferenceLayer"
+    module = f"bench.methods.{method.replace('-', '_')}.reference"
+    found: Any = import_module(module).Reference
+    assert issubclass(found, ReferenceLayer), f"{module}: Reference is no ReferenceLayer"
     return found

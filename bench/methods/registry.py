@@ -39,10 +39,16 @@ def methods() -> dict[str, Method]:
     own.sort(key=lambda folder: folder.name != BASELINE)
     found: dict[str, Method] = {}
     for folder in [*own, *folders()]:
-        if folder.name in found:
-            raise UserError(f"{VARIABLE}: {folder}: there is a method {folder.name!r} already. Rename the folder.")
-        found[folder.name] = load(folder)
+        name = name_of(folder)
+        if name in found:
+            raise UserError(f"{VARIABLE}: {folder}: there is a method {name!r} already. Rename the folder.")
+        found[name] = load(folder)
     return found
+
+
+def name_of(folder: Path) -> str:
+    """The method of a folder: lora-fa of lora_fa, since a package of Python has no hyphen in its name."""
+    return folder.name.replace("_", "-")
 
 
 def load(folder: Path) -> Method:
@@ -52,6 +58,11 @@ def load(folder: Path) -> Method:
         raise UserError(
             f"{VARIABLE}: {folder}: the folder has no method.py in it. A method is a folder with method.py,"
             " reference.py and a module for each impl."
+        )
+    if not name.isidentifier():
+        raise UserError(
+            f"{VARIABLE}: {folder}: {name!r} is no name of a package of Python. Write a hyphen as an underscore: the"
+            " method of my_method is my-method."
         )
     if folder.parent != _HERE and str(folder.parent) not in package.__path__:
         package.__path__.append(str(folder.parent))
