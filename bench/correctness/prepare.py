@@ -16,7 +16,7 @@ def canonical(name: str) -> str:
     name = name.replace("_orig_mod.", "")
     for part in ("lora_A", "lora_B"):
         name = name.replace(f"{part}.default.weight", part.lower())
-    return name
+    return name.replace("lora_magnitude_vector.default.weight", "magnitude")
 
 
 def no_dropout(model: nn.Module) -> None:
