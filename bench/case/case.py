@@ -70,7 +70,6 @@ class Case:
         "accumulation", "micro-steps before an optimizer step; empty for one",
         default=None, above=0, below=LARGEST, since=2,
     )  # fmt: skip
-    l2: str | None = axis("L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=L2_STATES)
 
     scaling: str | None = axis(
         "scaling", "of the branch: empty for alpha / rank; rslora: alpha / sqrt(rank)",
@@ -91,6 +90,7 @@ class Case:
         default=None, usual="none", valid=COMPILE_MODES,
         trains=True, compared=False, any_method=True, listed=False, since=3,
     )  # fmt: skip
+    l2: str | None = axis("L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=L2_STATES)
 
     @cached_property
     def _hash(self) -> int:
