@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.devices import gpus
-from bench.errors import UserError, install, one_of, short
+from bench.errors import UserError, install, listed, one_of, short
 from bench.reading import is_there
 from bench.record.environment import version
+from bench.train.branches import FUSED
+from bench.train.branches import METHODS as PEFTS
 from bench.train.data import Item, read_items
 from bench.train.hub import check_checkpoint, offline_where_all_is_here
 from bench.train.strategy import Strategy, read_strategy
@@ -116,7 +118,7 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
 
 
 def _check_packages(strategy: Strategy) -> None:
-    wanted = ["accelerate", "tensorboard", *(["peft"] if strategy.method == "lora" else [])]
+    wanted = ["accelerate", "tensorboard", *(["peft"] if strategy.method in PEFTS else [])]
     missing = [package for package in wanted if version(package) is None]
     if missing:
         raise UserError(f"training needs {', '.join(missing)}. Install them: {install('train')}")
@@ -144,10 +146,11 @@ def _on_cpu(device: str) -> bool:
 
 
 def _impl(impl: str, strategy: Strategy, on_cpu: bool) -> str:
-    """How LoRA is computed: fused where there is a GPU for it. PaCA has one form, full needs none."""
-    if strategy.method != "lora":
+    """How LoRA and its kin are computed: fused where there is a GPU for it. The other methods have one form."""
+    if strategy.method not in FUSED:
         if impl != "auto":
-            raise UserError(f"--impl {impl}: for strategies of method lora; this one is {strategy.method}")
+            valid = f"for strategies of method {listed(FUSED)}"
+            raise UserError(f"--impl {impl}: {valid}; this one is {strategy.method}")
         return "auto"
     if impl == "auto":
         return "peft" if on_cpu or version("triton") is None else "triton"

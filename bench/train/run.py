@@ -55,7 +55,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     if encoded.shortened:
         say(f"{encoded.shortened} of {len(plan.items)} examples exceed {length} tokens; they lose their beginning")
     try:
-        model = make_trainable(model, strategy, seed, plan.impl, say)
+        model = make_trainable(model, strategy, seed, plan.impl, say, plan.request.save == "full")
     except (ValueError, TypeError) as e:
         raise UserError(f"strategy {plan.name} does not fit {plan.request.model}: {e}") from e
     resumed = _told_by_first(plan, lambda: _start(plan, say, begin))
