@@ -112,6 +112,10 @@ class Method(ABC):
         """Memory of the adapters in all: `values` that train, in so many layers."""
         return values * width.adapter
 
+    def untrained_bytes(self, layer: Linear, rank: int, width: Widths) -> int:
+        """Memory of what the adapter of one layer holds beside its trained values, as LoRA-FA's frozen A."""
+        return 0
+
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Bytes that a decoder block keeps for backward, for each token, in 16 bit: factors of the hidden size, of the
         MLP's inner width, of q's and of k's width. None where that was never counted."""

@@ -17,10 +17,11 @@ class ReferenceLayer(nn.Module):
 
     Nothing of an implementation, nor of the kernels, computes anything here. `stored`: the dtype in which the model
     stores W. `adapter`: that of what trains. A buffer of a Reference, other than bias, that an implementation has under
-    the same name must hold the same values in both.
+    the same name must hold the same values in both. What of `drawn` does not train must stay as it was drawn.
     """
 
     bias: Tensor | None
+    drawn: tuple[str, ...] = ()  # parameters that are taken over as an implementation has drawn them
     branch = False  # y is x W^T + b and a branch, whose error is told apart, with B drawn so that it shows
 
     def __init__(self, base: nn.Module, case: Case, name: str) -> None:
