@@ -53,7 +53,6 @@ class Impl:
     cannot: Mapping[str, str] = field(default_factory=dict)  # passes that are not timed, with the reason
     fp32_adapters: bool = False  # whatever the model's dtype
     in_fp32: str = ""  # the impl that it is where the model is fp32, autocast included; a sweep means that one there
-    compiles: bool = False  # the first call may take minutes
     tuned: bool = False  # runs this project's kernels, whose tiles a tuning may have chosen
     module: str = ""
 

@@ -1,4 +1,4 @@
-"""What was trained beside a checkpoint, in a folder of its own: branches in PEFT's format, PaCA's columns, or biases."""
+"""What was trained beside a checkpoint, in a folder of its own: branches as PEFT saves them, PaCA's columns, biases."""
 
 import warnings
 from pathlib import Path

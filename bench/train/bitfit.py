@@ -14,28 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bench.files import replace_file
+from bench.methods.bitfit.eager import BitFitLinear
 from bench.reading import read_object
 from bench.train.adapter import BITFIT, BITFIT_SHAPE
 from kernels.modules.blocks import replace
 from kernels.modules.plain_linear import is_conv1d, is_linear
 
 TENSORS = "bitfit_model.safetensors"
-
-
-class BiasLinear(nn.Module):
-    """y = x W^T + b in place of an nn.Linear or Conv1D: W as it was and frozen; b (out_features,), of zeros where the
-    layer had none, trains in fp32 and is added in W's dtype."""
-
-    def __init__(self, base: nn.Module) -> None:
-        super().__init__()
-        self.transposed, self.had_bias = is_conv1d(base), getattr(base, "bias", None) is not None
-        self.weight = base.get_parameter("weight").requires_grad_(False)
-        held = base.get_parameter("bias").detach() if self.had_bias else self.weight.new_zeros(out_features(base))
-        self.bias = nn.Parameter(held.float().clone())
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        weight = self.weight.T if self.transposed else self.weight
-        return nn.functional.linear(x, weight, self.bias.to(weight.dtype))
 
 
 def out_features(layer: nn.Module) -> int:
@@ -58,22 +43,24 @@ def put_bitfit(model: nn.Module, layers: Iterable[str], whole: bool) -> nn.Modul
         )
     model.requires_grad_(False)
     for name, layer in chosen.items():
-        replace(model, name, BiasLinear(layer))
+        replace(model, name, BitFitLinear(layer, torch.float32))
     return model
 
 
-def bias_layers(model: nn.Module) -> dict[str, BiasLinear]:
+def bias_layers(model: nn.Module) -> dict[str, BitFitLinear]:
     """The layers of put_bitfit by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, BiasLinear)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, BitFitLinear)}
 
 
 def save_bitfit(model: Any, folder: Path, whole: bool) -> None:
-    """The biases alone, for load_bitfit; whole: a checkpoint of the plain model with them, in its weights' dtype."""
+    """The biases alone, for load_bitfit; whole: a checkpoint of the plain model with them, in its weights' dtype, and
+    the model is spent then."""
     layers = bias_layers(model)
     if whole:
-        cast = {f"{name}.bias": layer.weight.dtype for name, layer in layers.items()}
-        values = {name: value.to(cast.get(name, value.dtype)) for name, value in model.state_dict().items()}
-        model.save_pretrained(folder, state_dict=values)
+        for name, layer in layers.items():
+            layer.base.bias = nn.Parameter(layer.bias.detach().to(layer.weight.dtype))
+            replace(model, name, layer.base)
+        model.save_pretrained(folder)
         return
     biases = {f"{name}.bias": layer.bias.detach().cpu().contiguous() for name, layer in layers.items()}
     told = {

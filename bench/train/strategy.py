@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from bench.case.schema import CHECKPOINTING, OPTIMIZERS
 from bench.case.shapes import trainable_blocks
-from bench.errors import UserError, did_you_mean, listed
+from bench.errors import UserError, did_you_mean, listed, one_of
 from bench.methods.registry import methods
 from bench.reading import is_there
 from bench.yamlfile import Strict, read_strict
@@ -35,7 +36,11 @@ _TO_ZERO = "it would pull pretrained columns to zero"
 _UNDECAYED = {"paca": _TO_ZERO, "qpaca": _TO_ZERO, "bitfit": "transformers' Trainer never decays biases"}
 
 
-_SOON = {**dict.fromkeys(("dora", "lora-fa", "qlora"), methods()["lora"].axes), "qpaca": ("rank", "alpha", "targets", "adapter_dtype"), "bitfit": ("targets", "adapter_dtype")}
+_SOON = {
+    **dict.fromkeys(("dora", "lora-fa", "qlora"), methods()["lora"].axes),
+    "qpaca": ("rank", "alpha", "targets", "adapter_dtype"),
+    "bitfit": ("targets", "adapter_dtype"),
+}
 
 
 def adapter_axes(method: str) -> tuple[str, ...]:
@@ -44,6 +49,19 @@ def adapter_axes(method: str) -> tuple[str, ...]:
         return _SOON[method]
     found = methods().get(method)
     return found.axes if found is not None and found.adapts else ()
+
+
+def _optimizer(value: Any) -> Any:
+    if value not in OPTIMIZERS:
+        raise ValueError(one_of("", value, OPTIMIZERS).removeprefix(": "))
+    return value
+
+
+def _checkpointing(value: Any) -> Any:
+    """true and false are meant as full and none, and stand for them: what was trained before has them."""
+    if value not in (True, False, *CHECKPOINTING):
+        raise ValueError(one_of("", value, ("true", "false", *CHECKPOINTING)).removeprefix(": "))
+    return {"none": False, "full": True}.get(value, value)
 
 
 class Strategy(Strict):
@@ -59,7 +77,7 @@ class Strategy(Strict):
     lisa_every: Count | None = None  # optimizer steps after which lisa-G changes its blocks
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     precision: Literal["amp-fp16", "amp-bf16", "bf16", "fp32"] = "amp-fp16"
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Annotated[str, BeforeValidator(_optimizer)] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, lt=1e3)] | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0, lt=1e6)] = 1.0
@@ -70,7 +88,12 @@ class Strategy(Strict):
     accumulation: Count = 4
     length: Annotated[int, Field(ge=2, lt=2**31)] = 512  # tokens; longer examples lose their beginning
     loss_on: Literal["answer", "all"] = "answer"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool | str, BeforeValidator(_checkpointing)] = False  # or selective
+
+    @property
+    def checkpointing(self) -> str:
+        """none, full or selective."""
+        return {False: "none", True: "full"}.get(self.gradient_checkpointing, str(self.gradient_checkpointing))
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> "Strategy":

@@ -10,6 +10,7 @@ from torch import nn
 
 from bench.case.shapes import trainable_blocks
 from bench.methods.adapt import decoder_blocks
+from bench.models.checkpointing import checkpoint_blocks
 from bench.train import branches
 from bench.train.bitfit import put_bitfit, save_bitfit
 from bench.train.strategy import Strategy
@@ -38,8 +39,8 @@ def make_trainable(
     """
     blocks_name, blocks = decoder_blocks(model)
     chosen = _chosen(strategy, len(blocks))
-    if strategy.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if strategy.checkpointing != "none":
+        checkpoint_blocks(model, strategy.checkpointing)
     if strategy.method == "full":
         return _full(model, blocks, chosen)
     targets = _targets(model, blocks, strategy)
