@@ -27,7 +27,7 @@ def canonical(name: str) -> str:
     name = ".".join(part for part in name.split(".") if part not in ("_orig_mod", "base", "base_layer"))
     for part in ("lora_A", "lora_B"):
         name = name.replace(f"{part}.default.weight", part.lower())
-    return name
+    return name.replace("lora_magnitude_vector.default.weight", "magnitude")
 
 
 def no_dropout(model: nn.Module) -> None:

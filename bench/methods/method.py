@@ -99,6 +99,10 @@ class Method(ABC):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         """(fresh, reused): gradients that are written, and what is read again beside x, W and dY."""
 
+    def products(self, dropout: bool) -> int:
+        """Products with the whole weight in forward, 2 M N K each; dX has as many."""
+        return 1
+
     def weight_bytes(self, layer: Linear, width: Widths) -> int:
         """Of the layer's stored weight and bias; less than its values' where the base is quantised."""
         return layer.weights * width.param

@@ -101,6 +101,15 @@ class BranchReference(ReferenceLayer):
         norm_w, norm_a = (torch.linalg.vector_norm(t, dtype=dtype) for t in (self.weight, a))
         b.copy_(wide * (share * norm_w / (abs(self.scale) * b.shape[0] ** 0.5 * norm_a)))
 
+    def masked(self, dy: Tensor) -> Tensor:
+        """What the dropout mask multiplies in dX (tokens, K), for dy (tokens, N): dX is dY W and, where an element is
+        kept, this over 1 - dropout."""
+        return self.scale * (dy @ self.lora_b) @ self.lora_a
+
+    def for_masks(self, values: Mapping[str, Tensor]) -> None:
+        """Sets what trains beside A and B in the implementation, where masks will be read off dX: no element of what
+        they multiply may be near zero."""
+
 
 def load_reference(method: str) -> type[ReferenceLayer]:
     """The class Reference of a method's reference.py."""
