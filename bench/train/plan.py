@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.case.shapes import LISA
 from bench.devices import gpus
 from bench.errors import UserError, install, listed, one_of, short
 from bench.reading import is_there
@@ -102,6 +103,10 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
         say(f"{name}: {model}; nothing trains")
         check_checkpoint(request.model)
         return Plan(request, name, strategy, [], True, "auto", 1, rank)
+    if strategy.trainable_layers.startswith(LISA) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"trainable_layers {strategy.trainable_layers} trains in one process: start one, or take other layers"
+        )
     if request.data is None:
         raise UserError("--data: a JSONL file, a folder with train.jsonl, or the id of a Hub dataset is needed")
     _check_packages(strategy)
@@ -122,6 +127,14 @@ def _check_packages(strategy: Strategy) -> None:
     missing = [package for package in wanted if version(package) is None]
     if missing:
         raise UserError(f"training needs {', '.join(missing)}. Install them: {install('train')}")
+    if strategy.method == "qlora":
+        need_bitsandbytes("method qlora")
+
+
+def need_bitsandbytes(what: str) -> None:
+    """Raises UserError where the package is not installed."""
+    if version("bitsandbytes") is None:
+        raise UserError(f"{what} needs bitsandbytes, which is not installed. Install it: {install('quant')}")
 
 
 def called(name: str) -> str:

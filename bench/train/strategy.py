@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bench.case.schema import CHECKPOINTING, OPTIMIZERS
-from bench.case.shapes import trainable_blocks
+from bench.case.shapes import LAYER_WORDS, LISA, trainable_blocks
 from bench.errors import UserError, did_you_mean, listed, one_of
 from bench.methods.registry import methods
 from bench.reading import is_there
@@ -28,7 +28,7 @@ def _blocks(value: Any) -> Any:
         try:
             trainable_blocks(word, 2**31)
         except ValueError as e:
-            raise ValueError(f"{e}. Valid: all, upper-1/2, upper-3/4, or a count of top blocks.") from None
+            raise ValueError(f"{e}. Valid: {LAYER_WORDS}.") from None
     return word
 
 
@@ -36,17 +36,8 @@ _TO_ZERO = "it would pull pretrained columns to zero"
 _UNDECAYED = {"paca": _TO_ZERO, "qpaca": _TO_ZERO, "bitfit": "transformers' Trainer never decays biases"}
 
 
-_SOON = {
-    **dict.fromkeys(("dora", "lora-fa", "qlora"), methods()["lora"].axes),
-    "qpaca": ("rank", "alpha", "targets", "adapter_dtype"),
-    "bitfit": ("targets", "adapter_dtype"),
-}
-
-
 def adapter_axes(method: str) -> tuple[str, ...]:
     """The axes of its adapter that a method has, as bench/methods says; none where the weights themselves train."""
-    if method in _SOON and method not in methods():
-        return _SOON[method]
     found = methods().get(method)
     return found.axes if found is not None and found.adapts else ()
 
@@ -109,7 +100,7 @@ class Strategy(Strict):
                 raise ValueError(f"method {self.method} has no {key}. It is a key of {listed(having)}.")
         if self.weight_decay and (why := _UNDECAYED.get(self.method)):
             raise ValueError(f"method {self.method} takes no weight_decay: {why}")
-        if self.lisa_every is not None and not self.trainable_layers.startswith("lisa-"):
+        if self.lisa_every is not None and not self.trainable_layers.startswith(LISA):
             raise ValueError(
                 f"trainable_layers is {self.trainable_layers}, which has no lisa_every. It is a key of lisa-G: G blocks"
                 " at a time."

@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.case.shapes import trainable_blocks
+from bench.case.shapes import adapted_block_indices, trains_ends
 from bench.methods.adapt import decoder_blocks
 from bench.models.checkpointing import checkpoint_blocks
 from bench.train import branches
 from bench.train.bitfit import put_bitfit, save_bitfit
+from bench.train.quantised import merge_qlora, put_qpaca, quantise_qlora, save_qpaca
 from bench.train.strategy import Strategy
+
+
+_AUTOCAST: dict[str | None, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 def weights_dtype(precision: str) -> torch.dtype:
@@ -30,12 +34,19 @@ def autocast_dtype(strategy: Strategy) -> str | None:
 
 
 def make_trainable(
-    model: Any, strategy: Strategy, seed: int, impl: str, say: Callable[[str], None], whole: bool = False
+    model: Any,
+    strategy: Strategy,
+    seed: int,
+    impl: str,
+    say: Callable[[str], None],
+    device: torch.device,
+    whole: bool = False,
 ) -> Any:
     """The model as it trains: branches by PEFT; PaCA and BitFit in place; or its own weights. What trains is in fp32.
 
-    impl (of LoRA and its kin): peft, or triton: the same PEFT model through fused kernels. whole: save_trained is to
-    write a whole checkpoint. Raises ValueError where the strategy does not fit the model.
+    impl (of LoRA and its kin): peft, or triton: the same PEFT model through fused kernels. device: where weights are
+    quantised. whole: save_trained is to write a whole checkpoint. Raises ValueError where the strategy does not fit the
+    model.
     """
     blocks_name, blocks = decoder_blocks(model)
     chosen = _chosen(strategy, len(blocks))
@@ -44,15 +55,19 @@ def make_trainable(
     if strategy.method == "full":
         return _full(model, blocks, chosen)
     targets = _targets(model, blocks, strategy)
+    layers = _layers(blocks_name, blocks, range(len(blocks)) if chosen is None else chosen, targets)
+    if strategy.method == "qlora":
+        quantise_qlora(model, device, _AUTOCAST.get(autocast_dtype(strategy), model.dtype))
     if strategy.method in branches.METHODS:
         pattern = blocks_name.rpartition(".")[2]
         return branches.put_branches(model, strategy, targets, chosen, pattern, impl, say)
     if strategy.method == "bitfit":
-        layers = _layers(blocks_name, blocks, range(len(blocks)) if chosen is None else chosen, targets)
         return put_bitfit(model, layers, whole)
     from kernels.paca import paca
 
     assert strategy.rank is not None and strategy.alpha is not None
+    if strategy.method == "qpaca":
+        return put_qpaca(model, layers, strategy.rank, strategy.alpha, device, seed)
     named = strategy.targets if strategy.targets == "all-linear" else targets
     return paca(model, rank=strategy.rank, alpha=strategy.alpha, targets=named, layers=chosen, seed=seed)
 
@@ -65,9 +80,9 @@ def carried(model: Any) -> dict[str, nn.Parameter]:
 
 def _chosen(strategy: Strategy, count: int) -> Sequence[int] | None:
     """The blocks that train at some time, None for all of them and what lies beside them."""
-    if strategy.trainable_layers == "all":
+    if strategy.trainable_layers == "all" or (strategy.method == "full" and trains_ends(strategy.trainable_layers)):
         return None
-    return range(count - trainable_blocks(strategy.trainable_layers, count), count)
+    return adapted_block_indices(strategy.trainable_layers, count)
 
 
 def _layers(name: str, blocks: nn.ModuleList, chosen: Sequence[int], targets: list[str]) -> list[str]:
@@ -107,8 +122,8 @@ def _full(model: nn.Module, blocks: nn.ModuleList, chosen: Sequence[int] | None)
 
 
 def save_trained(model: Any, strategy: Strategy, tokenizer: Any, folder: Path, whole: bool) -> None:
-    """Writes the folder at once, when all of it is there: LoRA and its kin in PEFT's own format, PaCA and BitFit as
-    their trained values, full fine-tuning as a checkpoint. whole: a checkpoint of the merged model in every case; the
+    """Writes the folder at once, when all of it is there: LoRA and its kin in PEFT's own format, PaCA, QPaCA and
+    BitFit as their trained values, full fine-tuning as a checkpoint. whole: a checkpoint of the merged model in every case; the
     model is spent then.
     """
     draft = folder.with_name(folder.name + ".new")
@@ -119,6 +134,10 @@ def save_trained(model: Any, strategy: Strategy, tokenizer: Any, folder: Path, w
         save_paca(model, draft, merged=whole)
     elif strategy.method == "bitfit":
         save_bitfit(model, draft, whole)
+    elif strategy.method == "qpaca":
+        save_qpaca(model, draft, whole)
+    elif strategy.method == "qlora" and whole:
+        merge_qlora(model).save_pretrained(draft)
     else:
         plain = model.merge_and_unload() if strategy.method in branches.METHODS and whole else model
         plain.save_pretrained(draft)
