@@ -10,7 +10,7 @@ from typing import Any
 from bench.case import AXES, Case
 from bench.case.clocks import clocks_of
 from bench.case.names import tell_apart
-from bench.case.shapes import model_shape, square, trainable_blocks
+from bench.case.shapes import layer_words, model_shape, square, trainable_blocks
 from bench.errors import UserError
 from bench.methods.registry import method_of, methods
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
@@ -22,9 +22,10 @@ from bench.yamlfile import Where, YamlFile, place
 MOST_CASES = 100_000
 
 # What only some methods have: it differs within a comparison.
-ADAPTER_AXES = {
-    name for name, axis in AXES.items() if axis.trains and not (axis.compared or axis.any_method)
-} - {"method", "impl"}
+ADAPTER_AXES = {name for name, axis in AXES.items() if axis.trains and not (axis.compared or axis.any_method)} - {
+    "method",
+    "impl",
+}
 USUAL = {name: axis.usual for name, axis in AXES.items() if axis.usual}
 
 
@@ -229,8 +230,8 @@ def _trainable(p: dict[str, Any]) -> str:
     try:
         layers = model_shape(p["model"]).num_layers if p["model"] else 1
         trainable_blocks(spec, layers)
-    except (ValueError, ZeroDivisionError) as e:
-        raise _Bad("trainable_layers", f"{e}. Valid: all, upper-1/2, upper-3/4, a count up to {layers}.") from None
+    except ValueError as e:
+        raise _Bad("trainable_layers", f"{e}. Valid: {layer_words(layers)}.") from None
     return spec if p["level"] == "model" else "all"
 
 

@@ -10,7 +10,7 @@ import yaml
 from bench.case.case import LARGEST
 from bench.case.names import plain_name, short_name
 from bench.case.schema import BASELINE, PRECISIONS
-from bench.case.shapes import ModelShape, known_name, model_shape, trainable_blocks
+from bench.case.shapes import ModelShape, known_name, layer_words, model_shape, trainable_blocks
 from bench.errors import UserError, listed, one_of, short
 from bench.methods.registry import methods
 from bench.sweeps.expand import Plan, Request, make_plan
@@ -137,9 +137,8 @@ def _check(request: ModelRequest, shape: ModelShape, on_cpu: bool) -> None:
     for layers in request.trainable_layers or ():
         try:
             trainable_blocks(layers, shape.num_layers)
-        except (ValueError, ZeroDivisionError) as e:
-            valid = f"all, upper-1/2, upper-3/4, or a count up to {shape.num_layers}"
-            raise UserError(f"--trainable-layers: {e}. Valid: {valid}.") from None
+        except ValueError as e:
+            raise UserError(f"--trainable-layers: {e}. Valid: {layer_words(shape.num_layers)}.") from None
         if not whole and layers != "all":
             raise UserError(
                 f"--trainable-layers {layers}: one decoder block is measured, which trains whole. Add --level model, or"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.case.shapes import LISA
+from bench.case.shapes import takes_turns
 from bench.devices import gpus
 from bench.errors import UserError, install, listed, one_of, short
 from bench.reading import is_there
@@ -103,7 +103,7 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
         say(f"{name}: {model}; nothing trains")
         check_checkpoint(request.model)
         return Plan(request, name, strategy, [], True, "auto", 1, rank)
-    if strategy.trainable_layers.startswith(LISA) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if takes_turns(strategy.trainable_layers) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(
             f"trainable_layers {strategy.trainable_layers} trains in one process: start one, or take other layers"
         )

@@ -56,13 +56,12 @@ def merge_qlora(tuned: Any) -> Any:
 
     model = tuned.get_base_model()
     for name, module in list(model.named_modules()):
-        layer = module.base_layer if isinstance(module, LoraLayer) else module
-        if type(layer).__name__ != "Linear4bit" or name.endswith(".base_layer"):
+        branch: Any = module if isinstance(module, LoraLayer) else None
+        layer: Any = branch.base_layer if branch else module
+        if not hasattr(layer, "plain") or name.endswith(".base_layer"):
             continue
         weight = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
-        if isinstance(module, LoraLayer):
-            weight += module.get_delta_weight("default")
-        replace(model, name, _plain(layer, weight))
+        replace(model, name, _plain(layer, weight + branch.get_delta_weight("default") if branch else weight))
     return model
 
 
@@ -99,12 +98,12 @@ def features(layer: nn.Module) -> tuple[int, int]:
 
 
 def save_qpaca(model: Any, folder: Path, whole: bool) -> None:
-    """The live columns alone, for load_qpaca; whole: a checkpoint of plain, dequantised weights with the columns inside,
-    and the model is spent then."""
+    """The live columns alone, for load_qpaca; whole: a checkpoint of plain, dequantised weights with the columns in
+    them, and the model is spent then."""
     layers = qpaca_layers(model)
     if whole:
         for name, module in list(model.named_modules()):
-            if isinstance(module, QPaCALinear) or (isinstance(module, NF4Linear) and hasattr(module, "plain")):
+            if hasattr(module, "plain"):
                 replace(model, name, _plain(module, module.weight))
         model.save_pretrained(folder)
         return
@@ -157,7 +156,7 @@ def load_qpaca(model: nn.Module, folder: Path, device: torch.device | str) -> nn
 
 def _plain(layer: Any, weight: torch.Tensor) -> nn.Module:
     """The layer that was there before it was quantised, with this weight (N, K) in its own dtype and layout."""
-    (plain,) = layer.plain
+    plain: nn.Module = layer.plain[0]
     stored = plain.weight.data
     plain.weight.data = (weight.t() if is_conv1d(plain) else weight).detach().to(stored.dtype).contiguous()
-    return plain  # type: ignore[no-any-return]
+    return plain

@@ -13,11 +13,12 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 
+from bench.case.shapes import takes_turns
 from bench.errors import UserError
 from bench.train import checkpoint
 from bench.train.board import write_board
 from bench.train.folder import BOARD, CHECKPOINTS, METRICS, MODEL, RESULT
-from bench.train.lisa import Lisa, takes_turns
+from bench.train.lisa import Lisa
 from bench.train.load import load_checkpoint
 from bench.train.metrics import PEAK_OF_GPU, PEAK_OF_PROCESS, Bar, Metrics, Stopwatch, read_metrics, training_time
 from bench.train.plan import Plan, absolute

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bench.case.schema import CHECKPOINTING, OPTIMIZERS
-from bench.case.shapes import LAYER_WORDS, LISA, trainable_blocks
+from bench.case.shapes import LAYER_WORDS, takes_turns, trainable_blocks
 from bench.errors import UserError, did_you_mean, listed, one_of
 from bench.methods.registry import methods
 from bench.reading import is_there
@@ -84,7 +84,8 @@ class Strategy(Strict):
     @property
     def checkpointing(self) -> str:
         """none, full or selective."""
-        return {False: "none", True: "full"}.get(self.gradient_checkpointing, str(self.gradient_checkpointing))
+        given = self.gradient_checkpointing
+        return given if isinstance(given, str) else "full" if given else "none"
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> "Strategy":
@@ -100,7 +101,7 @@ class Strategy(Strict):
                 raise ValueError(f"method {self.method} has no {key}. It is a key of {listed(having)}.")
         if self.weight_decay and (why := _UNDECAYED.get(self.method)):
             raise ValueError(f"method {self.method} takes no weight_decay: {why}")
-        if self.lisa_every is not None and not self.trainable_layers.startswith(LISA):
+        if self.lisa_every is not None and not takes_turns(self.trainable_layers):
             raise ValueError(
                 f"trainable_layers is {self.trainable_layers}, which has no lisa_every. It is a key of lisa-G: G blocks"
                 " at a time."

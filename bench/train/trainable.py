@@ -16,7 +16,6 @@ from bench.train.bitfit import put_bitfit, save_bitfit
 from bench.train.quantised import merge_qlora, put_qpaca, quantise_qlora, save_qpaca
 from bench.train.strategy import Strategy
 
-
 _AUTOCAST: dict[str | None, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -122,8 +121,8 @@ def _full(model: nn.Module, blocks: nn.ModuleList, chosen: Sequence[int] | None)
 
 
 def save_trained(model: Any, strategy: Strategy, tokenizer: Any, folder: Path, whole: bool) -> None:
-    """Writes the folder at once, when all of it is there: LoRA and its kin in PEFT's own format, PaCA, QPaCA and
-    BitFit as their trained values, full fine-tuning as a checkpoint. whole: a checkpoint of the merged model in every case; the
+    """Writes the folder at once, when all of it is there: LoRA and its kin in PEFT's own format, PaCA, QPaCA and BitFit
+    as their trained values, full fine-tuning as a checkpoint. whole: a checkpoint of the merged model in every case; the
     model is spent then.
     """
     draft = folder.with_name(folder.name + ".new")

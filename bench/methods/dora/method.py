@@ -37,6 +37,13 @@ class DoRA(Method):
     def backward_flops(self, layer: Linear, tokens: int, rank: int, x_grad: bool) -> int:
         return 2 * tokens * rank * (2 * layer.n + layer.k * (1 + x_grad))
 
+    def resting_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """The norm is no part of dX."""
+        return 2 * tokens * rank * (layer.n + layer.k)
+
+    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+        return self.trained(layer, rank) * width  # A, B and m, or g in its place
+
     def products(self, dropout: bool) -> int:
         """With dropout the magnitude scales drop(x) W^T, which is a product of its own beside x W^T."""
         return 2 if dropout else 1
