@@ -41,7 +41,8 @@ def method_label(name: str) -> str:
 
 
 def labels(cases: Sequence[Case]) -> dict[Case, str]:
-    """A name for the training type of each case: method and implementation, and the axes in which its namesakes differ.
+    """A name for the training type of each case: method and implementation, and the axes in which its namesakes differ;
+    of an axis that has a usual word, only others.
 
     Cases that differ only in model, layer, batch or length get the same name: they are one line of a table.
     """
@@ -53,7 +54,8 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
     named = {}
     for case in cases:
         axes = seen[case.method, case.impl]
-        extra = [f"{short_axis(axis)} {_value(case, axis)}" for axis in TOLD_APART if len(axes[axis]) > 1]
+        extra = [f"{short_axis(axis)} {_value(case, axis)}" for axis in TOLD_APART if len(axes[axis]) > 1
+                 and not (AXES[axis].usual and getattr(case, axis) is None)]  # fmt: skip
         named[case] = " ".join([method_label(case.method), case.impl, *extra])
     return named
 
