@@ -170,7 +170,7 @@ class Stages:
         if board.check_calls:
             small = min(1.0, 64 / case.tokens) * min(1.0, 2 / max(case.blocks, 1))
             seconds += board.check_calls * small * paces(case, self._plan.clocks[0]).first
-        if impl_of(case).compiles:
+        if case.compiles:
             seconds += board.compile_s[level]
         if impl_of(case).tuned and self._kernels and what not in self._checked:
             seconds += KERNELS_S[level]

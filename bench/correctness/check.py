@@ -22,7 +22,7 @@ from bench.case.shapes import ModelShape, model_shape
 from bench.correctness.at_linear import smallest_group, smallest_layer
 from bench.correctness.bounds import CheckResult, Finding, all_finite, good, judge, near, relative_errors, result
 from bench.correctness.dropout_mask import check_masks
-from bench.correctness.prepare import canonical, draw_biases, leaf_values, no_dropout
+from bench.correctness.prepare import canonical, draw_biases, drawn_values, leaf_values, no_dropout
 from bench.correctness.reference import ReferenceModel, baseline, draw, outputs
 from bench.methods.registry import method_of
 from bench.models.build import build
@@ -121,6 +121,7 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
         words = "trains and should not" if odd in values else "should train and does not"
         return [Finding(odd, math.inf, 0.0, where, words)]
     found = _as_built(work.model, values, plain, where)
+    plain.load(drawn_values(work.model, plain.layers))
     if draw(values, plain, SHARE):
         work.refresh()
         plain.load(values)
@@ -129,6 +130,7 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
         _step(work)
         plain.load(values)
         found += _run(work, plain, f"after a step {where}".strip())
+        found += _as_drawn(work.model, plain, f"after a step {where}".strip())
     return found
 
 
@@ -145,6 +147,17 @@ def _as_built(model: nn.Module, values: Mapping[str, Tensor], plain: ReferenceMo
         if (wanted := shared.get(name)) is not None:
             off = (buffer != wanted).sum().item() if buffer.shape == wanted.shape else math.inf
             found.append(Finding(name, off, 0.5, where, words))
+    return found
+
+
+def _as_drawn(model: nn.Module, plain: ReferenceModel, where: str) -> list[Finding]:
+    """Whether what an impl draws and does not train is what was taken over from it, bit for bit."""
+    trained, found = set(plain.names), []
+    for name, value in drawn_values(model, plain.layers).items():
+        if name not in trained:
+            layer, _, part = name.rpartition(".")
+            off = (value != plain.layers[layer].get_parameter(part)).sum().item()
+            found.append(Finding(name, off, 0.5, where, "is frozen, and {error:g} of its values have changed"))
     return found
 
 

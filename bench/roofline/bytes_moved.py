@@ -38,7 +38,7 @@ def forward(case: Case, found: GemmShapes) -> Bytes:
     for group in found.groups:
         passed += m * group.k * w.x + m * sum(layer.n for layer in group.layers) * w.compute
     for _, layer in found.layers():
-        fresh += layer.weights * w.param
+        fresh += layer.weights * w.param if layer.trains is None else layer.trains.weight_bytes(layer, w)
         if layer.trains is not None:
             read, kept = layer.trains.forward_bytes(layer, m, r, w)
             fresh += read

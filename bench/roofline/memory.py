@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.case import Case
 from bench.case.architectures import vocabulary_of
 from bench.case.shapes import trainable_blocks
+from bench.methods.method import Linear
 from bench.methods.registry import method_of, trainable_params
 from bench.roofline.bytes_moved import widths
 from bench.roofline.gemm_shapes import widths_of
@@ -46,14 +47,17 @@ def need(case: Case, step: bool) -> Need:
         assert case.shape is not None
         weights = case.shape.block_params if case.level == "block" else case.shape.num_params
     trained = trainable_params(case)
-    adapters = method_of(case).adapter_bytes(trained, _adapted_layers(case), case.rank or 0, width)
+    method, rank, layers = method_of(case), case.rank or 0, _adapted_layers(case)
+    adapters = method.adapter_bytes(trained, len(layers), rank, width)
+    adapters += sum(method.untrained_bytes(layer, rank, width) for layer in layers)
+    stored = weights * width.param + sum(method.weight_bytes(x, width) - x.weights * width.param for x in layers)
     optimizer = 2 * trained * width.adapter if step else 0
-    return Need(weights * width.param, adapters, trained * width.adapter, optimizer, _activations(case))
+    return Need(stored, adapters, trained * width.adapter, optimizer, _activations(case))
 
 
-def _adapted_layers(case: Case) -> int:
+def _adapted_layers(case: Case) -> list[Linear]:
     blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
-    return blocks * len(case.target_projections)
+    return blocks * [Linear(p.out_features, p.in_features, p.params) for p in case.target_projections]
 
 
 def _activations(case: Case) -> int | None:

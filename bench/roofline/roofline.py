@@ -25,7 +25,7 @@ gradient. Under amp-* parameters and the residual stream are fp32, linear layers
 
 from bench.case import Case
 from bench.roofline import bytes_moved
-from bench.roofline.gemm_shapes import GemmShapes, gemm_shapes
+from bench.roofline.gemm_shapes import GemmShapes, Layer, gemm_shapes
 from bench.roofline.peaks import Peaks
 
 PARTS = {
@@ -102,10 +102,14 @@ def _forward_flops(case: Case, found: GemmShapes) -> int:
     m, r = case.tokens, case.rank or 0
     total = sum(2 * case.batch * case.seq**2 * block.q for block in found.blocks)  # Q K^T and P V, halved
     for _, layer in found.layers():
-        total += 2 * m * layer.n * layer.k
+        total += 2 * m * layer.n * layer.k * _products(case, layer)
         if layer.trains is not None:
             total += layer.trains.forward_flops(layer, m, r)
     return total
+
+
+def _products(case: Case, layer: Layer) -> int:
+    return 1 if layer.trains is None else layer.trains.products(bool(case.dropout))
 
 
 def _backward_flops(case: Case, found: GemmShapes) -> int:
@@ -115,7 +119,7 @@ def _backward_flops(case: Case, found: GemmShapes) -> int:
         q, k, v = block.qkv_grad
         total += case.batch * case.seq**2 * block.q * ((q or k) + q + k + v)  # dP, dQ, dK, dV, halved
     for group, layer in found.layers():
-        total += 2 * m * layer.n * layer.k * group.x_grad
+        total += 2 * m * layer.n * layer.k * group.x_grad * _products(case, layer)
         if layer.trains is not None:
             total += layer.trains.backward_flops(layer, m, r, group.x_grad)
     return total

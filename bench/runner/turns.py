@@ -83,7 +83,7 @@ class Turns:
 
     def _phase(self, phase: str) -> None:
         """Any first call compiles, and so does one under another autocast cache, as clock graph has it."""
-        compiles = self._case is not None and impl_of(self._case).compiles
+        compiles = self._case is not None and self._case.compiles
         patience = {"patience_s": self._settings.compile_timeout_s} if compiles else {}
         self._emit("phase", phase=f"compiling, {phase}" if compiles else phase, **patience)
 

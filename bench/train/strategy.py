@@ -5,8 +5,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from bench.case.schema import CHECKPOINTING, OPTIMIZERS
 from bench.case.shapes import trainable_blocks
-from bench.errors import UserError, did_you_mean
+from bench.errors import UserError, did_you_mean, one_of
 from bench.reading import is_there
 from bench.yamlfile import Strict, read_strict
 
@@ -26,6 +27,19 @@ def _blocks(value: Any) -> Any:
     return word
 
 
+def _optimizer(value: Any) -> Any:
+    if value not in OPTIMIZERS:
+        raise ValueError(one_of("", value, OPTIMIZERS).removeprefix(": "))
+    return value
+
+
+def _checkpointing(value: Any) -> Any:
+    """true and false are meant as full and none, and stand for them: what was trained before has them."""
+    if value not in (True, False, *CHECKPOINTING):
+        raise ValueError(one_of("", value, ("true", "false", *CHECKPOINTING)).removeprefix(": "))
+    return {"none": False, "full": True}.get(value, value)
+
+
 class Strategy(Strict):
     """One way of fine-tuning. Where a key is left out, Table 3's value common to all strategies stands."""
 
@@ -37,7 +51,7 @@ class Strategy(Strict):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the adapter's input; LoRA only
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     precision: Literal["amp-fp16", "amp-bf16", "bf16", "fp32"] = "amp-fp16"
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Annotated[str, BeforeValidator(_optimizer)] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, lt=1e3)] | None = None
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0, lt=1e6)] = 1.0
@@ -48,7 +62,7 @@ class Strategy(Strict):
     accumulation: Count = 4
     length: Annotated[int, Field(ge=2, lt=2**31)] = 512  # tokens; longer examples lose their beginning
     loss_on: Literal["answer", "all"] = "answer"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool | str, BeforeValidator(_checkpointing)] = False  # or selective
 
     @model_validator(mode="after")
     def _fits_its_method(self) -> "Strategy":

@@ -10,6 +10,7 @@ from torch import nn
 
 from bench.case.shapes import trainable_blocks
 from bench.methods.adapt import decoder_blocks
+from bench.models.checkpointing import checkpoint_blocks
 from bench.train.strategy import Strategy
 
 
@@ -35,7 +36,7 @@ def make_trainable(model: Any, strategy: Strategy, seed: int, impl: str, say: Ca
     blocks_name, blocks = decoder_blocks(model)
     count = trainable_blocks(strategy.trainable_layers, len(blocks))
     if strategy.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_blocks(model, "selective" if strategy.gradient_checkpointing == "selective" else "full")
     upper = None if strategy.trainable_layers == "all" else range(len(blocks) - count, len(blocks))
     if strategy.method == "full":
         return _full(model, blocks, upper)

@@ -21,6 +21,15 @@ from kernels import PaCALinear
 
 _TRAINED = "trained.safetensors"
 
+# transformers' name of each; its SGD has no momentum.
+_OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw-8bit": "adamw_bnb_8bit",
+    "paged-adamw": "paged_adamw_32bit",
+    "paged-adamw-8bit": "paged_adamw_8bit",
+    "sgd": "sgd",
+}
+
 
 class PartTrainer(Trainer):
     """Saves and loads the trained values alone: the frozen rest is the model's, and may be many gigabytes."""
@@ -133,7 +142,7 @@ def arguments(
         max_grad_norm=strategy.max_grad_norm,
         lr_scheduler_type=strategy.schedule,
         warmup_steps=strategy.warmup_steps,
-        optim="adamw_torch",
+        optim=_OPTIMIZERS[strategy.optimizer],
         fp16=autocast == "fp16",
         bf16=autocast == "bf16",
         seed=seed,

@@ -1,7 +1,7 @@
 """LoRA (Hu et al., 2021): y = x W^T + s (drop(x) A^T) B^T with W frozen, A (r, K) and B (N, r) trained."""
 
 from bench.methods.method import Impl, Linear, Method, Widths
-from bench.methods.requirements import all_of, bordered, compiler, no_dropout, peft, triton
+from bench.methods.requirements import all_of, bordered, no_dropout, peft, triton
 
 _FORWARD_ALONE = "bordered is a baseline for forward alone"
 
@@ -40,8 +40,6 @@ class LoRA(Method):
             bordered,
             cannot=dict.fromkeys(("backward", "forward-backward", "step"), _FORWARD_ALONE),
         ),
-        "compile": Impl("torch.compile of eager", compiler, compiles=True, module="bench.methods.compiled"),
-        "peft-compile": Impl("torch.compile of peft", compiler, compiles=True, module="bench.methods.compiled"),
     }
 
     def trained(self, layer: Linear, rank: int) -> int:

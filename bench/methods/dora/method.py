@@ -1,0 +1,55 @@
+"""DoRA (Liu et al., 2024): y = g (x W^T + s (x A^T) B^T) + b, where g = m / ||W + s B A|| by row; A, B and m (N,) train.
+
+W is frozen, and so is the norm as autograd sees it: dm = sum over tokens of dY z / norm for z = x W^T + s x A^T B^T.
+"""
+
+from bench.methods.method import Impl, Linear, Method, Widths
+from bench.methods.requirements import peft
+
+
+class DoRA(Method):
+    """LoRA's products, and B A for the norm; backward scales dY by g and sums dY z over the tokens."""
+
+    label = "DoRA"
+    colours = ("#5c1a6b", "#8e3aa3", "#b463c6")
+    axes = ("rank", "alpha", "scaling", "dropout", "targets", "adapter_dtype")
+    impls = {
+        "eager": Impl("textbook PyTorch in PEFT's order, with W + sBA as a tensor for its norm"),
+        "peft-fp32": Impl(
+            "Hugging Face PEFT as it comes (use_dora): adapters promoted to fp32",
+            peft,
+            fp32_adapters=True,
+            in_fp32="peft",
+            module="bench.methods.lora.peft",
+        ),
+        "peft": Impl(
+            "Hugging Face PEFT (use_dora) with autocast_adapter_dtype=False", peft, module="bench.methods.lora.peft"
+        ),
+    }
+
+    def trained(self, layer: Linear, rank: int) -> int:
+        return rank * (layer.n + layer.k) + layer.n
+
+    def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """LoRA's two products and B A, whatever the number of tokens."""
+        return 2 * tokens * rank * (layer.n + layer.k) + 2 * layer.n * layer.k * rank
+
+    def backward_flops(self, layer: Linear, tokens: int, rank: int, x_grad: bool) -> int:
+        return 2 * tokens * rank * (2 * layer.n + layer.k * (1 + x_grad))
+
+    def products(self, dropout: bool) -> int:
+        """With dropout the magnitude scales drop(x) W^T, which is a product of its own beside x W^T."""
+        return 2 if dropout else 1
+
+    def forward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths) -> tuple[int, int]:
+        """A, B and m; S for dB, z for dm, and the norm."""
+        kept = tokens * rank * width.saved + tokens * layer.n * width.compute + layer.n * width.saved
+        return self.trained(layer, rank) * width.adapter, kept
+
+    def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
+        """The gradients; B, A, S, z, and m and the norm, whose quotient is g."""
+        read = (rank * (layer.n + layer.k * x_grad + tokens) + 2 * layer.n) * width.saved
+        return self.trained(layer, rank) * width.adapter, read + tokens * layer.n * width.compute
+
+
+METHOD = DoRA()
