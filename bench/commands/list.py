@@ -24,8 +24,9 @@ class Line:
     note: str
 
     @property
-    def numbers(self) -> tuple[str, str]:
-        return size_text(self.need.at_least), size_text(self.need.about)
+    def sizes(self) -> tuple[int, int | None]:
+        """Bytes: the least that it needs, and about what it peaks at."""
+        return self.need.at_least, self.need.about
 
 
 def show_cases(asked: str | ModelRequest, gpu: str, where: tuple[str, ...]) -> None:
@@ -76,7 +77,7 @@ def _wide(lines: Sequence[Line]) -> PlainTable:
     for line in lines:
         case = line.case
         values = [text_of(case.model_name if a == "model" else getattr(case, a)) for a in shown]
-        table.add_row(case.case_id, *values, f"{trainable_params(case):,}", *line.numbers, line.note)
+        table.add_row(case.case_id, *values, f"{trainable_params(case):,}", *map(size_text, line.sizes), line.note)
     return table
 
 
@@ -84,7 +85,8 @@ def _show_narrow(console: Output, lines: Sequence[Line]) -> None:
     """A table for each comparison, under what its cases share; equal notes are told once, by number."""
     notes = list(dict.fromkeys(line.note for line in lines if line.note))
     widest = max(len(line.case.training) for line in lines)
-    heads = ("case_id", "training", "trained", "min", "peak", "note")
+    unit, by = ("GiB", 2**30) if max(line.need.at_least for line in lines) >= 2**30 else ("MiB", 2**20)
+    heads = ("case_id", "training", "trained", "min", "peak", "")
     groups: dict[tuple[object, ...], list[Line]] = {}
     for line in lines:
         groups.setdefault(line.case.alike, []).append(line)
@@ -95,8 +97,9 @@ def _show_narrow(console: Output, lines: Sequence[Line]) -> None:
         for line in same:
             number = f"({notes.index(line.note) + 1})" if line.note else ""
             trained = short_count(trainable_params(line.case))
-            table.add_row(line.case.case_id, line.case.training, trained, *line.numbers, number)
-        console.print(f"{first.subject}, level {first.level}, {first.conditions}")
+            sizes = ("" if size is None else f"{size / by:.3g}" for size in line.sizes)
+            table.add_row(line.case.case_id, line.case.training, trained, *sizes, number)
+        console.print(f"{first.subject}, level {first.level}, {first.conditions}; memory in {unit}")
         console.print(table)
         console.print()
     for i, note in enumerate(notes, 1):

@@ -41,7 +41,15 @@ def plain_word(word: str) -> str:
 
 def layer_table(found: Iterable[Case]) -> list[str]:
     """A line for each method, of one layer: values that train, FLOPs, and bytes that must move."""
-    heads = ("Method", "Trained values", "Forward GFLOP", "Backward GFLOP", "Both / Full-FT", "Forward MB", "Backward MB")
+    heads = (
+        "Method",
+        "Trained values",
+        "Forward GFLOP",
+        "Backward GFLOP",
+        "Both / Full-FT",
+        "Forward MB",
+        "Backward MB",
+    )
     lines, base = [], 0
     for case in [of_layer(c) for c in found if c.trainable_layers == "all" and not option_of(c)]:
         work = [flops(case, p) or 0 for p in ("forward", "backward")]
@@ -54,8 +62,8 @@ def layer_table(found: Iterable[Case]) -> list[str]:
 
 def model_table(found: Iterable[Case]) -> list[str]:
     """A line for each method and option, of the model: values that train, FLOPs, and memory of a training step."""
-    heads = ("Method", "Trained values", "Forward TFLOP", "Backward TFLOP", "Weights, adapters, gradients, optimizer GiB",
-             "With activations, about GiB")  # fmt: skip
+    heads = ("Method", "Trained values", "Forward TFLOP", "Backward TFLOP", "Least memory GiB",
+             "About GiB")  # fmt: skip
     lines = []
     for case in found:
         work = [flops(case, p) for p in ("forward", "backward")]
