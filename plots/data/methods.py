@@ -1,26 +1,25 @@
 """Methods side by side: what each case is compared with, and which case it is without an option."""
 
 from dataclasses import replace
+from typing import Any
 
-from bench.case import AXES, Case, read_case
+from bench.case import Case, read_case
 from bench.case.schema import BASELINE
 from plots.data.labels import short_axis
-from plots.data.panels import Panel
+from plots.data.panels import OPTIONS as OF_ANY_METHOD
+from plots.data.panels import Panel, has_option
 from plots.data.results import Ratio, Results
 
 FEW = ("full", "lora", "paca")  # the tables of times suffice for these
 TEXTBOOK = "eager"
-OPTIONS = {  # by axis, the value without it: blocks that train, and what any method may be trained with
-    "trainable_layers": "all",
-    **{name: None for name, axis in AXES.items() if axis.any_method},
-}
+# By axis, the value without it: the blocks that train, and what any method may be trained with.
+OPTIONS: dict[str, Any] = {"trainable_layers": "all", **dict.fromkeys(OF_ANY_METHOD)}
 
 
 def compares_methods(panel: Panel) -> bool:
     """Blocks or models under other methods than the paper's, or under options of a training."""
     others = {c.method for c in panel.cases} - {*FEW}
-    options = any(getattr(c, axis) for c in panel.cases for axis, _ in OPTIONS.items() if AXES[axis].any_method)
-    return panel.level != "linear" and (len(others) > 1 or options)
+    return panel.level != "linear" and (len(others) > 1 or any(map(has_option, panel.cases)))
 
 
 def option_words(case: Case) -> str:
@@ -52,6 +51,21 @@ def over_full(results: Results, case: Case, pass_: str, clock: str) -> Ratio:
 def over_lora(results: Results, case: Case, pass_: str, clock: str) -> Ratio:
     """Time over that of textbook LoRA on all blocks."""
     return results.over(case, plainest(results, case, "lora"), "LoRA eager", pass_, clock)
+
+
+def shown_ratio(panel: Panel, case: Case | None) -> Ratio:
+    """Forward-backward over Full-FT's: of all blocks where methods are compared, else at equal layers."""
+    if case is None or not compares_methods(panel):
+        return panel.ratio(case)
+    return over_full(panel.results, case, "forward-backward", panel.clock)
+
+
+def shown_types(panel: Panel) -> list[str]:
+    """Training types without the one that those ratios are to."""
+    if not compares_methods(panel):
+        return panel.compared_types
+    full = {panel.labels[c] for c in panel.cases if plainest(panel.results, c, BASELINE) == c}
+    return [type_ for type_ in panel.types if type_ not in full]
 
 
 def trained_values(results: Results) -> dict[Case, int]:
