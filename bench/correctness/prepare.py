@@ -11,8 +11,9 @@ from bench.models.work import Work
 
 
 def leaf_values(work: Work) -> dict[str, Tensor]:
-    """What trains in an impl, by the reference's names: views of the parameters, so that writing here arrives there."""
-    return {canonical(name): leaf.detach() for name, leaf in work.leaves if name != "x"}
+    """What trains in an impl, in any stage, by the reference's names: views of the parameters, so that writing here
+    arrives there."""
+    return {canonical(name): leaf.detach() for name, leaf in work.everything}
 
 
 def drawn_values(model: nn.Module, layers: Mapping[str, ReferenceLayer]) -> dict[str, Tensor]:

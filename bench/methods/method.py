@@ -99,6 +99,15 @@ class Method(ABC):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         """(fresh, reused): gradients that are written, and what is read again beside x, W and dY."""
 
+    def resting_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """Backward, beyond the 2 M N K of dX, of an adapter that is there and does not train: in LISA, while other
+        blocks do. By default as forward: what is linear in x costs as much in dX."""
+        return self.forward_flops(layer, tokens, rank)
+
+    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+        """What forward, and backward for dX, read of an adapter that is there and does not train; width: of a value."""
+        return 0
+
     def products(self, dropout: bool) -> int:
         """Products with the whole weight in forward, 2 M N K each; dX has as many."""
         return 1

@@ -38,11 +38,13 @@ def forward(case: Case, found: GemmShapes) -> Bytes:
     for group in found.groups:
         passed += m * group.k * w.x + m * sum(layer.n for layer in group.layers) * w.compute
     for _, layer in found.layers():
-        fresh += layer.weights * w.param if layer.trains is None else layer.trains.weight_bytes(layer, w)
+        fresh += layer.weights * w.param if layer.carries is None else layer.carries.weight_bytes(layer, w)
         if layer.trains is not None:
             read, kept = layer.trains.forward_bytes(layer, m, r, w)
             fresh += read
             inner += kept
+        elif layer.rests is not None:
+            fresh += layer.rests.resting_bytes(layer, r, w.adapter)
     if not found.blocks:
         return Bytes(fresh + passed, 0, inner)
     inner += passed
@@ -73,6 +75,8 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
             written, again = layer.trains.backward_bytes(layer, m, r, w, group.x_grad)
             fresh += written
             reused += again
+        elif layer.rests is not None and group.x_grad:
+            reused += layer.rests.resting_bytes(layer, r, w.saved)
     if not found.blocks:
         return Bytes(fresh + passed, reused, inner)
     inner += passed

@@ -10,7 +10,7 @@ from typing import Any
 from bench.case import AXES, Case
 from bench.case.clocks import clocks_of
 from bench.case.names import tell_apart
-from bench.case.shapes import model_shape, square, trainable_blocks
+from bench.case.shapes import layer_words, model_shape, square, trainable_blocks
 from bench.errors import UserError
 from bench.methods.registry import method_of, methods
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
@@ -27,6 +27,9 @@ ADAPTER_AXES = {name for name, axis in AXES.items() if axis.trains and not (axis
     "impl",
 }
 USUAL = {name: axis.usual for name, axis in AXES.items() if axis.usual}
+
+# Words that were impls before there was the axis compile: the impl, and the mode where none is given.
+COMPILED = {"compile": ("eager", "default"), "peft-compile": ("peft", "default")}
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,9 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     method, level, precision = p["method"], p["level"], p["precision"] or ("fp32" if on_cpu else "bf16")
     p["precision"], p["impl"] = precision, p["impl"] or "eager"
     found = methods()[method]
+    if p["impl"] in COMPILED and COMPILED[p["impl"]][0] in found.impls:
+        p["impl"], mode = COMPILED[p["impl"]]
+        p["compile"] = mode if p["compile"] in (None, USUAL["compile"]) else p["compile"]
     if p["impl"] not in found.impls:
         raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}. Valid: {', '.join(found.impls)}.")
     if precision == "fp32" or precision.startswith("amp-"):
@@ -230,8 +236,8 @@ def _trainable(p: dict[str, Any]) -> str:
     try:
         layers = model_shape(p["model"]).num_layers if p["model"] else 1
         trainable_blocks(spec, layers)
-    except (ValueError, ZeroDivisionError) as e:
-        raise _Bad("trainable_layers", f"{e}. Valid: all, upper-1/2, upper-3/4, a count up to {layers}.") from None
+    except ValueError as e:
+        raise _Bad("trainable_layers", f"{e}. Valid: {layer_words(layers)}.") from None
     return spec if p["level"] == "model" else "all"
 
 
@@ -269,6 +275,11 @@ def _no_layer(layer: str, models: list[str]) -> str:
 
 def _check(case: Case) -> None:
     shape = case.shape
+    if case.level == "linear" and case.gradient_checkpointing is not None:
+        raise _Bad(
+            "gradient_checkpointing",
+            f"level linear has no decoder block, which {case.gradient_checkpointing} would compute again. Valid: none.",
+        )
     if shape and case.level != "linear" and case.seq > shape.longest:
         allows = f"{case.model_name} allows{shape.why}"
         raise _Bad("seq", f"{case.seq} is longer than {allows}. Valid: up to {shape.longest}.")
@@ -291,10 +302,18 @@ def _narrow(
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """The cases and passes that every condition lets through."""
     for c in conditions:
-        options = passes if c.axis == "pass" else tuple(dict.fromkeys(text_of(getattr(x, c.axis)) for x in cases))
+        options = passes if c.axis == "pass" else tuple(dict.fromkeys(word for x in cases for word in _words(x, c.axis)))
         chosen = c.chosen(options, "is not in this sweep", [text_of(v) for v in on_request.get(c.axis, [])])
         if c.axis == "pass":
             passes = tuple(p for p in passes if p in chosen)
         else:
-            cases = [x for x in cases if text_of(getattr(x, c.axis)) in chosen]
+            cases = [x for x in cases if chosen.intersection(_words(x, c.axis))]
     return tuple(cases), passes
+
+
+def _words(case: Case, axis: str) -> list[str]:
+    """What --where may call a case's value: as rows have it, by the usual word where that is an empty cell, and by the
+    impl's former name where it is compiled."""
+    value = getattr(case, axis)
+    former = [w for w, found in COMPILED.items() if axis == "impl" and found == (case.impl, case.compile)]
+    return [*([USUAL[axis]] if value is None and axis in USUAL else []), text_of(value), *former]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bench.case.schema import CHECKPOINTING, OPTIMIZERS
-from bench.case.shapes import trainable_blocks
+from bench.case.shapes import LAYER_WORDS, trainable_blocks
 from bench.errors import UserError, did_you_mean, one_of
 from bench.reading import is_there
 from bench.yamlfile import Strict, read_strict
@@ -23,7 +23,7 @@ def _blocks(value: Any) -> Any:
         try:
             trainable_blocks(word, 2**31)
         except ValueError as e:
-            raise ValueError(f"{e}. Valid: all, upper-1/2, upper-3/4, or a count of top blocks.") from None
+            raise ValueError(f"{e}. Valid: {LAYER_WORDS}.") from None
     return word
 
 
