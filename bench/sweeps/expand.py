@@ -79,23 +79,22 @@ def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Requ
         file = request.change(file)
         text = request.text(file)
     conditions = parse_where(where, (*AXES, "case_id", "pass"))
-    instead = file.cpu.axes.given() if on_cpu else {}
     asked = _asked_for(file, conditions)
     passes = tuple(dict.fromkeys((on_cpu and file.cpu.passes) or file.passes))
     settings = _settings(file, on_cpu)
-    entries = [file.axes.given() | entry.given() | instead for entry in file.methods]
-    for values in entries:
+    entries = file.entries(on_cpu)
+    for values in entries.values():
         values |= {axis: values.get(axis, [None]) + more for axis, more in asked.items()}
     _check_size(entries, read)
     found: dict[str, Case] = {}
-    for i, values in enumerate(entries):
-        blame = _Blame(read, ("methods", i), on_cpu, request.flags if request else {})
+    for where_found, values in entries.items():
+        blame = _Blame(read, where_found, on_cpu, request.flags if request else {})
         if "model" in values and request is None:
             values["model"] = _resolved(values["model"], path.parent, blame)
         for case in _expand(values, on_cpu, blame):
             found.setdefault(case.case_id, case)
             if len(found) > MOST_CASES:  # a value of the axis layer may stand for many
-                raise UserError(f"{place(read, ('methods', i))}: more than {MOST_CASES:,} cases, the most of a sweep.")
+                raise UserError(f"{place(read, where_found)}: more than {MOST_CASES:,} cases, the most of a sweep.")
     cases, passes = _narrow(_side_by_side(list(found.values())), passes, conditions, file.on_request.given())
     tell_apart(c.model for c in cases)
     clocks = ("cpu-time",) if on_cpu else tuple(dict.fromkeys(file.clocks))
@@ -103,16 +102,16 @@ def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Requ
     return Plan(sweep, path, text, file.description, cases, passes, clocks, settings, words, model)
 
 
-def _check_size(entries: list[dict[str, list[Any]]], read: YamlFile) -> None:
+def _check_size(entries: Mapping[Where, dict[str, list[Any]]], read: YamlFile) -> None:
     """Raises UserError for more combinations than can be listed, before one of them is made."""
     total = 0
-    for i, values in enumerate(entries):
+    for where, values in entries.items():
+        before = "with the entries before it " if total else ""
         total += prod(map(len, values.values()))
         if total > MOST_CASES:
             counts = " x ".join(f"{len(v):,} of {axis}" for axis, v in values.items() if len(v) > 1)
-            before = "with the entries before it " if i else ""
             raise UserError(
-                f"{place(read, ('methods', i))}: {before}{total:,} cases ({counts}). At most {MOST_CASES:,} in a sweep."
+                f"{place(read, where)}: {before}{total:,} cases ({counts}). At most {MOST_CASES:,} in a sweep."
             )
 
 
@@ -154,8 +153,9 @@ class _Blame:
         """The flag that gave an axis, or the place in the file."""
         if key in self.flags:
             return self.flags[key]
-        on_cpu = [("cpu", "axes", key)] * self.on_cpu
-        for candidate in (*on_cpu, (*self.where, key), ("axes", key), ("on_request", key)):
+        there, own = [("cpu", "axes", key)] * self.on_cpu, [(*self.where, key)]
+        first = own + there if self.where[0] == "cpu" else there + own
+        for candidate in (*first, ("axes", key), ("on_request", key)):
             if candidate in self.read.lines:
                 return place(self.read, candidate)
         return place(self.read, self.where)

@@ -176,7 +176,8 @@ def _changed(
     instead = on_cpu and file.cpu.axes.seq is not None  # the lengths that are measured are those under cpu
     part = file.cpu.axes if instead else file.axes
     fitting = _fitting(part.seq, axes, shape)
-    cpu = file.cpu.model_copy(update={"axes": file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))})
+    of_cpu = file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))
+    cpu = file.cpu.model_copy(update={"axes": of_cpu, "methods": []})  # those name a model of their own
     description = f"The methods of {request.sweep}: {' '.join(request.words)}"
     return file.model_copy(
         update={
