@@ -148,7 +148,7 @@ def _refresh_all(work: Work) -> None:
 
 def _as_built(model: nn.Module, values: Mapping[str, Tensor], plain: ReferenceModel, where: str) -> list[Finding]:
     """What follows from the weight alone, before the first step: PaCA's columns, and its index if an impl shows one."""
-    found = []
+    found = plain.take_over(model, f"as built {where}".strip())
     for name, layer in plain.layers.items():
         for part, (expected, bound) in layer.as_built().items():
             error = relative_errors({"": values[f"{name}.{part}"]}, {"": expected})[""]

@@ -51,10 +51,10 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     work = build(case, str(device), seed)
     draw_biases(work.model, seed)
     plain = baseline(case, str(device), seed)
+    findings = plain.take_over(work.model)
     exact = plain.exact
     if len(exact.layers) > 1:
         work.forward()
-    findings: list[Finding] = []
     for name in exact.layers:
         if good(findings):
             findings += _masks_of(name, work, plain, exact)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.case.schema import BASELINE
+from bench.correctness.bounds import Finding
 from bench.correctness.prepare import draw_biases, no_dropout
 from bench.methods import adapt
 from bench.methods.reference import ReferenceLayer, load_reference
@@ -52,6 +53,14 @@ class ReferenceModel:
     def exact(self) -> "ReferenceModel":
         """The reference to this baseline. Made when first asked for: it takes twice the memory of one in fp32."""
         return reference(self)
+
+    def take_over(self, model: nn.Module, where: str = "") -> list[Finding]:
+        """What stands for W in an implementation's layers, checked and from here on this model's own W."""
+        return [
+            Finding(f"{name}.{part}", error, bound, where, words)
+            for name, layer in self.layers.items()
+            for part, (error, bound, words) in layer.take_over(model.get_submodule(name)).items()
+        ]
 
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Adapter tensors by name (layer.lora_a, layer.columns ...), here and in what `exact` has made."""

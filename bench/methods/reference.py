@@ -59,6 +59,14 @@ class ReferenceLayer(nn.Module):
         """Trained parts that follow from the weight: what each is before the first step, and the bound of its error."""
         return {}
 
+    def take_over(self, layer: nn.Module) -> Mapping[str, tuple[float, float, str]]:
+        """What an implementation's `layer` stores in place of W, where that is not W itself: held against what this
+        layer makes of W by itself, and then taken for W, so that a tie that was rounded the other way is no error.
+
+        (error, bound, words) by what was checked; words, with {error}, as a sentence says it.
+        """
+        return {}
+
     def draw(self, values: Mapping[str, Tensor], share: float) -> None:
         """Where zeros would hide half of the check: draws this layer's trained tensors in the implementation, so that
         the branch has `share` of the norm of x W^T."""
