@@ -4,7 +4,7 @@ A layer without a bias, as Llama's are, gets one of zeros: the same function bef
 train. It is the floor of what any method costs that has a backward through these layers.
 """
 
-from bench.methods.method import Impl, Linear, Method, Widths
+from bench.methods.method import KEPT_WITHOUT_INPUTS, Impl, Linear, Method, Widths
 
 
 class BitFit(Method):
@@ -34,6 +34,9 @@ class BitFit(Method):
     def weight_bytes(self, layer: Linear, width: Widths) -> int:
         """W alone: the bias is what trains."""
         return layer.n * layer.k * width.param
+
+    def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
+        return KEPT_WITHOUT_INPUTS.get(model_type)
 
 
 METHOD = BitFit()
