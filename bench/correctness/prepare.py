@@ -11,8 +11,9 @@ from bench.models.work import Work
 
 
 def leaf_values(work: Work) -> dict[str, Tensor]:
-    """What trains in an impl, by the reference's names: views of the parameters, so that writing here arrives there."""
-    return {canonical(name): leaf.detach() for name, leaf in work.leaves if name != "x"}
+    """What trains in an impl, in any stage, by the reference's names: views of the parameters, so that writing here
+    arrives there."""
+    return {canonical(name): leaf.detach() for name, leaf in work.everything}
 
 
 def drawn_values(model: nn.Module, layers: Mapping[str, ReferenceLayer]) -> dict[str, Tensor]:
@@ -27,7 +28,7 @@ def canonical(name: str) -> str:
     name = ".".join(part for part in name.split(".") if part not in ("_orig_mod", "base", "base_layer"))
     for part in ("lora_A", "lora_B"):
         name = name.replace(f"{part}.default.weight", part.lower())
-    return name
+    return name.replace("lora_magnitude_vector.default.weight", "magnitude")
 
 
 def no_dropout(model: nn.Module) -> None:

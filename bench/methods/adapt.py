@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bench.case import Case
-from bench.case.shapes import trainable_blocks
+from bench.case.shapes import adapted_block_indices
 from kernels import LoRALinear, PaCALinear
 from kernels.modules.blocks import decoder_blocks, replace
 from kernels.paca.target_layers import seed_of
@@ -17,12 +17,12 @@ Trained = list[tuple[str, nn.Parameter]]
 
 
 def trained_blocks(model: nn.Module, case: Case) -> list[tuple[str, nn.Module]]:
-    """The blocks that train, by their names in the model: the upper ones, as trainable_layers says. Not for linear."""
+    """The blocks that train at some time, by their names in the model, as trainable_layers says: under lisa-G all of
+    them. Not for linear."""
     if case.level == "block":
-        return [("block", model.get_submodule("block"))][: trainable_blocks(case.trainable_layers, 1)]
+        return [("block", model.get_submodule("block"))]
     name, blocks = decoder_blocks(model)
-    first = len(blocks) - trainable_blocks(case.trainable_layers, len(blocks))
-    return [(f"{name}.{i}", block) for i, block in enumerate(blocks) if i >= first]
+    return [(f"{name}.{i}", blocks[i]) for i in adapted_block_indices(case.trainable_layers, len(blocks))]
 
 
 def target_layers(model: nn.Module, case: Case) -> list[tuple[str, nn.Module]]:

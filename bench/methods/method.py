@@ -60,7 +60,6 @@ class Impl:
     cannot: Mapping[str, str] = field(default_factory=dict)  # passes that are not timed, with the reason
     fp32_adapters: bool = False  # whatever the model's dtype
     in_fp32: str = ""  # the impl that it is where the model is fp32, autocast included; a sweep means that one there
-    compiles: bool = False  # the first call may take minutes
     tuned: bool = False  # runs this project's kernels, whose tiles a tuning may have chosen
     module: str = ""
 
@@ -106,6 +105,19 @@ class Method(ABC):
     @abstractmethod
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         """(fresh, reused): gradients that are written, and what is read again beside x, W and dY."""
+
+    def resting_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """Backward, beyond the 2 M N K of dX, of an adapter that is there and does not train: in LISA, while other
+        blocks do. By default as forward: what is linear in x costs as much in dX."""
+        return self.forward_flops(layer, tokens, rank)
+
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        """What forward, or backward for dX, reads of an adapter that is there and does not train; width: of a value."""
+        return 0
+
+    def products(self, dropout: bool) -> int:
+        """Products with the whole weight in forward, 2 M N K each; dX has as many."""
+        return 1
 
     def weight_bytes(self, layer: Linear, width: Widths) -> int:
         """Of the layer's stored weight and bias; less than its values' where the base is quantised."""

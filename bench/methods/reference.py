@@ -59,6 +59,14 @@ class ReferenceLayer(nn.Module):
         """Trained parts that follow from the weight: what each is before the first step, and the bound of its error."""
         return {}
 
+    def take_over(self, layer: nn.Module) -> Mapping[str, tuple[float, float, str]]:
+        """What an implementation's `layer` stores in place of W, where that is not W itself: held against what this
+        layer makes of W by itself, and then taken for W, so that a tie that was rounded the other way is no error.
+
+        (error, bound, words) by what was checked; words, with {error}, as a sentence says it.
+        """
+        return {}
+
     def draw(self, values: Mapping[str, Tensor], share: float) -> None:
         """Where zeros would hide half of the check: draws this layer's trained tensors in the implementation, so that
         the branch has `share` of the norm of x W^T."""
@@ -100,6 +108,15 @@ class BranchReference(ReferenceLayer):
         dtype = torch.promote_types(self.weight.dtype, wide.dtype)
         norm_w, norm_a = (torch.linalg.vector_norm(t, dtype=dtype) for t in (self.weight, a))
         b.copy_(wide * (share * norm_w / (abs(self.scale) * b.shape[0] ** 0.5 * norm_a)))
+
+    def masked(self, dy: Tensor) -> Tensor:
+        """What the dropout mask multiplies in dX (tokens, K), for dy (tokens, N): dX is dY W and, where an element is
+        kept, this over 1 - dropout."""
+        return self.scale * (dy @ self.lora_b) @ self.lora_a
+
+    def for_masks(self, values: Mapping[str, Tensor]) -> None:
+        """Sets what trains beside A and B in the implementation, where masks will be read off dX: no element of what
+        they multiply may be near zero."""
 
 
 def load_reference(method: str) -> type[ReferenceLayer]:

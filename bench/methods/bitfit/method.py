@@ -31,6 +31,9 @@ class BitFit(Method):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         return layer.n * width.adapter, 0
 
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        return 0 if for_dx else layer.n * width
+
     def weight_bytes(self, layer: Linear, width: Widths) -> int:
         """W alone: the bias is what trains."""
         return layer.n * layer.k * width.param

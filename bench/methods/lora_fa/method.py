@@ -47,6 +47,9 @@ class LoRAFA(Method):
         read = rank * ((layer.n + layer.k) * x_grad + tokens) * width.saved  # B and A, for dX alone; S
         return self.trained(layer, rank) * width.adapter, read
 
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        return rank * (layer.n + layer.k) * width  # A and B
+
     def untrained_bytes(self, layer: Linear, rank: int, width: Widths) -> int:
         return rank * layer.k * width.adapter  # A
 
