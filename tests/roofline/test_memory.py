@@ -44,7 +44,8 @@ def storages(tensors: Iterator[Tensor]) -> int:
 
 @pytest.mark.parametrize(
     ("method", "layers", "precision", "adapters"),
-    [(*s, "bf16", "fp32") for s in STRATEGIES] + [(*s, p, None) for s in STRATEGIES[1:4] for p in ("fp32", "amp-bf16")],
+    [(*s, "bf16", "fp32") for s in STRATEGIES] + [(*s, p, None) for s in STRATEGIES[1:4] for p in ("fp32", "amp-bf16")]
+    + [("dora", "all", "bf16", None)],
 )
 @pytest.mark.parametrize("family", FIELDS)
 def test_at_least_is_what_torch_holds_after_a_step(
@@ -73,7 +74,8 @@ def test_at_least_is_what_torch_holds_after_a_step(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "layers", "dropout", "precision"),
-    [(m, x, 0.0, "bf16") for m, x in STRATEGIES] + [("lora", "all", 0.1, p) for p in ("bf16", "fp32")],
+    [(m, x, 0.0, "bf16") for m, x in STRATEGIES] + [("lora", "all", 0.1, p) for p in ("bf16", "fp32")]
+    + [("dora", "all", p, "bf16") for p in (0.0, 0.1)],
 )
 @pytest.mark.parametrize("family", WIDER)
 def test_activations_are_about_what_autograd_keeps(
@@ -84,7 +86,7 @@ def test_activations_are_about_what_autograd_keeps(
     for blocks in (2, 4):
         fields = WIDER[family] | {"n_layer" if family == "gpt2" else "num_hidden_layers": blocks}
         axes: dict[str, Any] = {"trainable_layers": layers, "precision": precision, "batch": 4, "seq": 64}
-        axes["dropout"] = dropout if method == "lora" else None
+        axes["dropout"] = dropout if method in ("lora", "dora") else None
         case = make_case(write_config(tmp_path, fields), method, **axes)
         work = build(case, "cpu")
         own = {t.untyped_storage().data_ptr() for t in (*work.model.parameters(), *work.model.buffers())}
