@@ -15,11 +15,11 @@ from bench.methods.bitfit.eager import BitFitLinear
 from bench.models import attention
 from bench.models.build import build
 from bench.roofline.roofline import compulsory_bytes
-from kernels import LoRALinear, PaCALinear
+from kernels import DoRALinear, LoRALinear, PaCALinear
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 from tests.roofline.families import GROUPS, TARGETS
 
-METHODS = ("full", "lora", "paca", "lora-fa", "bitfit")
+METHODS = ("full", "lora", "dora", "paca", "lora-fa", "bitfit")
 
 
 def size(*tensors: Tensor | None) -> int:
@@ -28,7 +28,7 @@ def size(*tensors: Tensor | None) -> int:
 
 @pytest.mark.parametrize("adapter_dtype", [None, "fp32"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", (*METHODS, "dora"))
 @pytest.mark.parametrize("name", ["attn.c_attn", "mlp.down_proj", "square-24"])
 def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype: str | None, tmp_path: Path) -> None:
     """Recounted from the tensors of a real iteration: what goes in, what comes out, what autograd keeps."""
@@ -55,6 +55,11 @@ def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype:
         s = x.detach().to(layer.lora_a.dtype) @ layer.lora_a.t()  # kept for dB
         expected[0] += size(layer.lora_a, layer.lora_b) + again(s)
         expected[1] += again(layer.lora_a, layer.lora_b, s) + again(x) * layer.lora_a.requires_grad
+        if isinstance(layer, DoRALinear):
+            m = layer.magnitude
+            kept = again(out) + again(m)  # z, of y's size and dtype, and the norm
+            expected[0] += size(m) + kept
+            expected[1] += again(m) + kept
     elif isinstance(layer, PaCALinear):
         live = x.detach()[..., layer.index]
         expected[0] += size(layer.index) + again(live)

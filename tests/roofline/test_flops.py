@@ -59,6 +59,8 @@ def check_flops(case: Case) -> None:
         pytest.param(method, layers, marks=[] if (layers == "all") == (i % 2 == 0) else pytest.mark.slow)
         for i, method in enumerate(METHODS)
         for layers in ("all", "upper-1/2")
+    ]
+    + [
         pytest.param("lora", "lisa-1"),
         *(
             pytest.param(method, layers, marks=pytest.mark.slow)
@@ -109,6 +111,16 @@ def test_flops_of_the_named_models(name: str, method: str) -> None:
 @pytest.mark.slow
 def test_flops_of_a_whole_named_model() -> None:
     check_flops(make_case("gpt2-medium", "lora", batch=4, seq=512, precision="bf16"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_flops_of_dora_with_dropout(family: str, models: dict[str, str]) -> None:
+    """A second product with W, and with it a second for dX."""
+    for level in ("block", "model"):
+        check_flops(make_case(models[family], "dora", level, dropout=0.1))
+    case = make_case(None, "dora", "linear", layer="square-64", dropout=0.1)
+    check_flops(case)
+    assert flops(case, "forward") == 2 * 2 * 16 * 64**2 + 2 * 16 * 4 * 128 + 2 * 64**2 * 4
 
 
 def test_flops_by_hand() -> None:
