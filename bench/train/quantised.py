@@ -139,7 +139,8 @@ def load_qpaca(model: nn.Module, folder: Path, device: torch.device | str) -> nn
     rank, shapes, modules = told["rank"], told["layers"], dict(model.named_modules())
     expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")}
     if odd := sorted(expected ^ tensors.keys()):
-        raise ValueError(f"{odd[0]!r} is {'missing in' if odd[0] in expected else 'in'} {TENSORS} alone")
+        where = f"missing in {TENSORS}" if odd[0] in expected else f"in {TENSORS} and not in {QPACA}"
+        raise ValueError(f"{odd[0]!r} is {where}")
     name, blocks = decoder_blocks(model)
     inside = {f"{name}.{inner}" for inner, layer in blocks.named_modules() if is_linear(layer)}
     for layer, shape in shapes.items():
