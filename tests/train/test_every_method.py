@@ -88,8 +88,8 @@ def merged(name: str, weight: torch.Tensor, layer: str, delta: Values, rank: int
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("dora", "gpt2"), slow("dora", "llama"), slow("lora-fa", "gpt2"), slow("lora-fa", "llama"), slow("rslora", "gpt2"),
-        slow("qlora", "gpt2"), ("qlora", "llama"), ("qpaca", "gpt2"), slow("qpaca", "llama"),
+        ("dora", "gpt2"), slow("dora", "llama"), slow("lora-fa", "gpt2"), slow("lora-fa", "llama"),
+        slow("rslora", "gpt2"), slow("qlora", "gpt2"), ("qlora", "llama"), ("qpaca", "gpt2"), slow("qpaca", "llama"),
     ],
 )  # fmt: skip
 def test_what_is_saved_is_what_the_formula_says(
