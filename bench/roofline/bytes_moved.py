@@ -104,9 +104,9 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
 def _weight_for_dx(layer: Layer, w: Widths) -> int:
     """W as backward reads it again: without the bias, and under autocast 16 bit wide, unless it is stored in fewer."""
     values = layer.n * layer.k
-    if layer.trains is None:
+    if layer.carries is None:
         return values * w.compute
-    return layer.trains.weight_bytes(Linear(layer.n, layer.k, values), replace(w, param=w.compute))
+    return layer.carries.weight_bytes(Linear(layer.n, layer.k, values), replace(w, param=w.compute))
 
 
 def optimizer(case: Case, found: GemmShapes) -> Bytes:
