@@ -19,7 +19,7 @@ from kernels import DoRALinear, LoRALinear, PaCALinear
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 from tests.roofline.families import GROUPS, TARGETS
 
-METHODS = ("full", "lora", "dora", "paca", "lora-fa", "bitfit")
+METHODS = ("full", "lora", "paca", "lora-fa", "bitfit")
 
 
 def size(*tensors: Tensor | None) -> int:
