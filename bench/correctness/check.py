@@ -47,11 +47,12 @@ def check(
 
     Levels linear and block: the case's own layers on at most `tokens` tokens (see shrink). Level model: a copy of two
     blocks at full width, gradients pooled by kind, in each stage where blocks take turns. By default 64 tokens on a
-    CPU; on a GPU 128 at level model and else 2048, since kernels choose their tiles by the number of tokens. Dropouts are off, the model's own and the adapter's.
-    Adapters are checked once more after an optimizer step and PaCA's refresh; then one layer alone at scale 1/3 and,
-    where the case has adapter dropout, its masks; `brief` leaves all that out, for the check after timing. Stops at
-    what is wrong first. Memory: three copies of the block (two blocks at level model) and their gradients, one of the
-    three in float64 on a CPU or for fp32, else in fp32, and made only where the other two do not settle it.
+    CPU; on a GPU 128 at level model and else 2048, since kernels choose their tiles by the number of tokens. Dropouts
+    are off, the model's own and the adapter's. Adapters are checked once more after an optimizer step and PaCA's
+    refresh; then one layer alone at scale 1/3 and, where the case has adapter dropout, its masks; `brief` leaves all
+    that out, for the check after timing. Stops at what is wrong first. Memory: three copies of the block (two blocks at
+    level model) and their gradients, one of the three in float64 on a CPU or for fp32, else in fp32, and made only
+    where the other two do not settle it.
     """
     where = torch.device(device)
     small = shrink(case, default_tokens(case, where) if tokens is None else tokens)

@@ -31,11 +31,11 @@ def _scale_first(layer: LoRALinear, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"])
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("method", methods())
 @pytest.mark.parametrize("level", ["linear", "block", "model"])
 @pytest.mark.parametrize("family", FIELDS)
 def test_eager_passes(models: dict[str, str], family: str, level: str, method: str, precision: str) -> None:
-    more: dict[str, Any] = {"dropout": 0.1} if method == "lora" else {}
+    more: dict[str, Any] = {"dropout": 0.1} if "dropout" in methods()[method].axes else {}
     result = check(case_of(models, family, method, level, precision=precision, **more), "cpu", seed=7)
     assert result.passed, result.detail
     assert result.error <= result.bound and result.detail.startswith(result.tensor)
@@ -45,7 +45,9 @@ def test_eager_passes(models: dict[str, str], family: str, level: str, method: s
     "axes",
     [
         {"method": "lora", "adapter_dtype": "fp32", "precision": "bf16"},
-        {"method": "paca", "adapter_dtype": "fp32", "precision": "bf16"},
+        *({"method": m, "adapter_dtype": "fp32", "precision": "bf16"} for m in methods() if m not in ("full", "lora")),
+        {"method": "bitfit", "targets": "c_proj", "trainable_layers": "upper-1/2"},
+        {"method": "lora", "scaling": "rslora"},
         {"method": "lora", "targets": "c_proj", "trainable_layers": "upper-1/2"},
         {"method": "paca", "trainable_layers": "1"},
         {"method": "full", "trainable_layers": "3"},
@@ -205,14 +207,13 @@ def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str,
     axes: dict[str, Any] = {"impl": impl, "precision": precision}
     if methods()[method].impls[impl].fp32_adapters:
         axes["adapter_dtype"] = "fp32"
-    if method == "lora" and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
+    droppable = "dropout" in methods()[method].axes
+    if droppable and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
         axes["dropout"] = 0.1
-    if reason := unsupported(case_of(models, family, method, level, **axes), "cpu"):
-        assert impl in ("bordered", "torchao") or "package" in reason
     result = check(case_of(models, family, method, level, **axes), "cpu")
     assert result.passed, result.detail
-    names = {"paca": "columns", "full": "weight", "lora-fa": "lora_b", "qpaca": "columns", "bitfit": "bias"}
-    assert any(name.split()[0].endswith(names.get(method, "lora_a")) for name in result.errors)
+    names = {"paca": "columns", "full": "weight"}
+    assert any(name.split()[0].endswith(names.get(method, "lora_b")) for name in result.errors)
     assert any("mask" in name for name in result.errors) == ("dropout" in axes)
 
 
@@ -262,7 +263,7 @@ def test_peft_passes_by_its_own_names(models: dict[str, str], plant: Any) -> Non
     assert "layer.lora_a" in result.errors
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("method", methods())
 def test_a_finite_model(models: dict[str, str], method: str) -> None:
     work = build(case_of(models, "gpt2", method, "model", precision="bf16"), "cpu")
     before = torch.random.get_rng_state()
