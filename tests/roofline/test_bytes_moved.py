@@ -15,7 +15,7 @@ from bench.methods.bitfit.eager import BitFitLinear
 from bench.models import attention
 from bench.models.build import build
 from bench.roofline.roofline import compulsory_bytes
-from kernels import LoRALinear, PaCALinear
+from kernels import DoRALinear, LoRALinear, PaCALinear
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 from tests.roofline.families import GROUPS, TARGETS
 
@@ -28,7 +28,7 @@ def size(*tensors: Tensor | None) -> int:
 
 @pytest.mark.parametrize("adapter_dtype", [None, "fp32"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", (*METHODS, "dora"))
 @pytest.mark.parametrize("name", ["attn.c_attn", "mlp.down_proj", "square-24"])
 def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype: str | None, tmp_path: Path) -> None:
     """Recounted from the tensors of a real iteration: what goes in, what comes out, what autograd keeps."""
@@ -55,6 +55,11 @@ def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype:
         s = x.detach().to(layer.lora_a.dtype) @ layer.lora_a.t()  # kept for dB
         expected[0] += size(layer.lora_a, layer.lora_b) + again(s)
         expected[1] += again(layer.lora_a, layer.lora_b, s) + again(x) * layer.lora_a.requires_grad
+        if isinstance(layer, DoRALinear):
+            m = layer.magnitude
+            kept = again(out) + again(m)  # z, of y's size and dtype, and the norm
+            expected[0] += size(m) + kept
+            expected[1] += again(m) + kept
     elif isinstance(layer, PaCALinear):
         live = x.detach()[..., layer.index]
         expected[0] += size(layer.index) + again(live)
@@ -85,8 +90,10 @@ def test_bytes_of_a_group(group: str, method: str, tmp_path: Path) -> None:
 class Recount:
     """Bytes of a block or a model on meta tensors, from its modules and from what passes through them."""
 
-    def __init__(self, case: Case, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, case: Case, patch: pytest.MonkeyPatch, stage: int = 0) -> None:
         self.work = build(case, "meta")
+        if stage:
+            self.work.select(stage)
         self.forward = self.backward = 0
         self.seen: set[tuple[str, int]] = set()
         self.keep: list[Tensor] = []  # so that no id is used twice
@@ -151,10 +158,12 @@ class Recount:
         self.forward += self.once("x", x) + size(y)
         self.backward += self.once("dx", x) * x.requires_grad + size(y) * y.requires_grad
         self.backward += size(base.weight) * x.requires_grad
-        if isinstance(module, PaCALinear):
+        if isinstance(module, PaCALinear) and module.columns.requires_grad:
             self.forward += size(module.index) + tokens * module.rank * x.element_size()
             self.backward += tokens * module.rank * x.element_size()
-        if isinstance(module, LoRALinear):
+        if isinstance(module, LoRALinear) and not module.lora_b.requires_grad:
+            self.backward += size(module.lora_a, module.lora_b) * x.requires_grad
+        elif isinstance(module, LoRALinear):
             s = tokens * module.rank * module.lora_a.element_size()
             self.forward += s
             trains = module.lora_a.requires_grad  # else dS, and so B, is for dX alone
@@ -178,6 +187,20 @@ def test_bytes_of_models_and_blocks(model: str, method: str, monkeypatch: pytest
     check_bytes(make_case(model, method, "block", precision="bf16", batch=3), monkeypatch)
     for upper in ("all", "1"):
         check_bytes(make_case(model, method, trainable_layers=upper, precision="bf16"), monkeypatch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_bytes_of_blocks_apart_and_by_turns(
+    family: str, method: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_bytes(make_case(models[family], method, trainable_layers="every-2nd", precision="bf16"), monkeypatch)
+    case = make_case(models[family], method, trainable_layers="lisa-1", precision="bf16")
+    found = [Recount(case, monkeypatch, stage) for stage in range(len(case.stages))]
+    columns = sum(size(p) for n, p in found[0].work.model.named_parameters() if n.endswith("columns"))
+    forward, backward = (sum(getattr(f, part) for f in found) / len(found) for part in ("forward", "backward"))
+    expected = [round(forward - columns), round(backward)]
+    assert [compulsory_bytes(case, p) for p in ("forward", "backward")] == expected
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

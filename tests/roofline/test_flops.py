@@ -36,12 +36,21 @@ def count_flops(run: Callable[[], Any]) -> tuple[int, Any]:
 
 
 def check_flops(case: Case) -> None:
+    """Where stages take turns, the closed form is their mean."""
     work = build(case, "meta")
-    forward, out = count_flops(work.forward)
-    backward, _ = count_flops(lambda: work.backward(out))
-    work.check_leaves()
-    assert (flops(case, "forward"), flops(case, "backward")) == (forward, backward), case.describe()
-    assert flops(case, "forward-backward") == flops(case, "step") == forward + backward
+    forwards, backwards = [], []
+    for stage in range(work.stages):
+        if stage:
+            work.select(stage)
+        forward, out = count_flops(work.forward)
+        backward, _ = count_flops(lambda out=out: work.backward(out))  # type: ignore[misc]
+        work.check_leaves()
+        forwards.append(forward)
+        backwards.append(backward)
+    expected = [round(sum(n) / len(n)) for n in (forwards, backwards)]
+    assert [flops(case, "forward"), flops(case, "backward")] == expected, case.describe()
+    both = flops(case, "forward-backward")
+    assert both == flops(case, "step") == round(sum(forwards + backwards) / work.stages)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +59,13 @@ def check_flops(case: Case) -> None:
         pytest.param(method, layers, marks=[] if (layers == "all") == (i % 2 == 0) else pytest.mark.slow)
         for i, method in enumerate(METHODS)
         for layers in ("all", "upper-1/2")
+    ]
+    + [
+        pytest.param("lora", "lisa-1"),
+        *(
+            pytest.param(method, layers, marks=pytest.mark.slow)
+            for method, layers in (("lora", "every-2nd"), ("full", "every-2nd"), ("full", "lisa-2"), ("paca", "lisa-2"))
+        ),
     ],
 )
 def test_flops_of_models(model: str, method: str, layers: str) -> None:
@@ -95,6 +111,16 @@ def test_flops_of_the_named_models(name: str, method: str) -> None:
 @pytest.mark.slow
 def test_flops_of_a_whole_named_model() -> None:
     check_flops(make_case("gpt2-medium", "lora", batch=4, seq=512, precision="bf16"))
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_flops_of_dora_with_dropout(family: str, models: dict[str, str]) -> None:
+    """A second product with W, and with it a second for dX."""
+    for level in ("block", "model"):
+        check_flops(make_case(models[family], "dora", level, dropout=0.1))
+    case = make_case(None, "dora", "linear", layer="square-64", dropout=0.1)
+    check_flops(case)
+    assert flops(case, "forward") == 2 * 2 * 16 * 64**2 + 2 * 16 * 4 * 128 + 2 * 64**2 * 4
 
 
 def test_flops_by_hand() -> None:
