@@ -81,9 +81,9 @@ def ops_of(role: Role, func: Any, args: Any, kwargs: Any, made: list[Tensor]) ->
 def _ours(name: Any, role: Role, args: Any) -> list[Op]:
     """This project's kernels, which a trace sees as the custom ops of kernels/lora and kernels/paca."""
     if name in ("lora_forward", "lora_backward"):
-        x, weight, a = args[:3] if name == "lora_forward" else args[1:4]
+        x, weight, a = (args[0], *(args[1:3] if name == "lora_forward" else args[2:4]))  # of backward dY, of x's dtype
         p = args[7 if name == "lora_forward" else 8]
-        (m, k), (n, _) = x.shape, weight.shape
+        m, (n, k) = x.shape[0], weight.shape
         width = x.element_size()
         moved = width * (m * k + n * k + m * n + a.shape[0] * (m + n + k))
         flops = 2.0 * m * n * k
