@@ -55,10 +55,20 @@ Targets = Annotated[str | None, name_option(help="With --model: the layers adapt
 Dropout = Annotated[float | None, typer.Option(help="With --model: of the input of LoRA's branch, from 0 to below 1.")]
 Precision = Annotated[str | None, name_option(help="With --model: bf16, amp-fp16 ..., joined by commas.")]
 Layers = Annotated[
-    str | None, name_option("--trainable-layers", help="With --model: all, upper-1/2, a count ..., joined by commas.")
+    str | None,
+    name_option("--trainable-layers", help="With --model: all, upper-1/2, every-2nd, lisa-1, a count ...; by commas."),
 ]
 Method = Annotated[str | None, name_option(help="With --model: only these methods; Full-FT comes with each.")]
 Impl = Annotated[str | None, name_option(help="With --model: these implementations of the adapters.")]
+Checkpointing = Annotated[
+    str | None, name_option("--gradient-checkpointing", help="With --model: none, full, selective, joined by commas.")
+]
+Optimizer = Annotated[
+    str | None, name_option(help="With --model: of pass step: adamw, adamw-8bit, sgd ..., joined by commas.")
+]
+Compile = Annotated[
+    str | None, name_option(help="With --model: mode of torch.compile: none, default ..., joined by commas.")
+]
 Level = Annotated[
     str | None, name_option(help="With --model: block or model. Default: the model on a GPU, one block on a CPU.")
 ]

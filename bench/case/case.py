@@ -21,7 +21,7 @@ from bench.case.schema import (
     Axis,
     axis,
 )
-from bench.case.shapes import ModelShape, Projection, model_shape, square
+from bench.case.shapes import LAYER_WORDS, ModelShape, Projection, lisa_stages, model_shape, square
 
 LARGEST = 2**31  # beyond, no tensor has such a dimension, and memory sums overflow
 
@@ -47,13 +47,13 @@ class Case:
     layer: str | None = axis("layer", "at level linear: a projection, a group of siblings, or square-N")
     method: str = axis("method", "what trains", trains=True, compared=False)
     impl: str = axis("impl", "how the method is computed", trains=True, compared=False)
-    trainable_layers: str = axis(
-        "trainable layers", "all, or the top blocks: upper-1/2, upper-3/4 or a count", trains=True, read=_counted
-    )
+    trainable_layers: str = axis("trainable layers", LAYER_WORDS, trains=True, read=_counted)
     rank: int | None = axis(
         "rank", "of the adapter; under PaCA the number of columns", above=0, below=LARGEST, trains=True, compared=False
     )
-    alpha: float | None = axis("alpha", "scale = alpha / rank, but see scaling", above=0, below=1e6, trains=True, compared=False)
+    alpha: float | None = axis(
+        "alpha", "scale = alpha / rank, but see scaling", above=0, below=1e6, trains=True, compared=False
+    )
     dropout: float | None = axis(
         "dropout", "of the adapter; the model's own is model_dropout", least=0, below=1, trains=True, compared=False
     )
@@ -142,6 +142,16 @@ class Case:
         return self.alpha / (self.rank**0.5 if self.scaling == "rslora" else self.rank)
 
     @property
+    def compiles(self) -> bool:
+        """Whether torch.compile is at work: the first call may take minutes."""
+        return self.compile is not None
+
+    @property
+    def makes_graphs(self) -> bool:
+        """Whether torch.compile makes CUDA graphs of its own, as it does in these modes."""
+        return self.compile in ("reduce-overhead", "max-autotune")
+
+    @property
     def shape(self) -> ModelShape | None:
         return None if self.model is None else model_shape(self.model)
 
@@ -183,6 +193,12 @@ class Case:
             assert self.shape is not None
             return self.shape.num_layers
         return 1 if self.level == "block" else 0
+
+    @property
+    def stages(self) -> tuple[tuple[int, ...], ...]:
+        """The sets of blocks that train one after the other: at level model those of trainable_layers, one but for
+        lisa-G; the only block at level block; an empty one at level linear."""
+        return lisa_stages(self.trainable_layers, self.blocks) if self.blocks else ((),)
 
     @property
     def target_projections(self) -> list[Projection]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.case import Case
 from bench.correctness.bounds import Finding, good, judge, relative_errors
-from bench.correctness.prepare import canonical, draw_biases, leaf_values
+from bench.correctness.prepare import canonical, draw_biases, drawn_values, leaf_values
 from bench.correctness.reference import ReferenceModel, baseline, outputs, scale_branch
 from bench.methods.adapt import DTYPES
 from bench.methods.reference import BranchReference
@@ -51,10 +51,10 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     work = build(case, str(device), seed)
     draw_biases(work.model, seed)
     plain = baseline(case, str(device), seed)
+    findings = plain.take_over(work.model)
     exact = plain.exact
     if len(exact.layers) > 1:
         work.forward()
-    findings: list[Finding] = []
     for name in exact.layers:
         if good(findings):
             findings += _masks_of(name, work, plain, exact)
@@ -62,7 +62,8 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
 
 
 def _masks_of(name: str, work: Work, plain: ReferenceModel, exact: ReferenceModel) -> list[Finding]:
-    case, device, values = work.case, work.device, leaf_values(work)
+    case, device = work.case, work.device
+    values = leaf_values(work) | drawn_values(work.model, exact.layers)
     alone = len(exact.layers) == 1
     output = "output" if alone else f"output of {name}"
     assert exact.x is not None

@@ -53,7 +53,6 @@ class Impl:
     cannot: Mapping[str, str] = field(default_factory=dict)  # passes that are not timed, with the reason
     fp32_adapters: bool = False  # whatever the model's dtype
     in_fp32: str = ""  # the impl that it is where the model is fp32, autocast included; a sweep means that one there
-    compiles: bool = False  # the first call may take minutes
     tuned: bool = False  # runs this project's kernels, whose tiles a tuning may have chosen
     module: str = ""
 
@@ -67,8 +66,8 @@ class Impl:
 
 
 class Method(ABC):
-    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name; its
-    implementations and its reference, reference.py, lie beside it.
+    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name, with
+    an underscore for a hyphen; its implementations and its reference, reference.py, lie beside it.
 
     Formulas count values, FLOPs and bytes of one linear layer whose weights the method adapts.
     """
@@ -100,6 +99,15 @@ class Method(ABC):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         """(fresh, reused): gradients that are written, and what is read again beside x, W and dY."""
 
+    def resting_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """Backward, beyond the 2 M N K of dX, of an adapter that is there and does not train: in LISA, while other
+        blocks do. By default as forward: what is linear in x costs as much in dX."""
+        return self.forward_flops(layer, tokens, rank)
+
+    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+        """What forward, and backward for dX, read of an adapter that is there and does not train; width: of a value."""
+        return 0
+
     def products(self, dropout: bool) -> int:
         """Products with the whole weight in forward, 2 M N K each; dX has as many."""
         return 1
@@ -115,6 +123,10 @@ class Method(ABC):
     def adapter_bytes(self, values: int, layers: int, rank: int, width: Widths) -> int:
         """Memory of the adapters in all: `values` that train, in so many layers."""
         return values * width.adapter
+
+    def untrained_bytes(self, layer: Linear, rank: int, width: Widths) -> int:
+        """Memory of what the adapter of one layer holds beside its trained values, as LoRA-FA's frozen A."""
+        return 0
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Bytes that a decoder block keeps for backward, for each token, in 16 bit: factors of the hidden size, of the

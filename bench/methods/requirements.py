@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from bench.case import Case
+from bench.methods.qlora.format import BLOCK, SCALES
 
 Refusal = Callable[[Case, str], str | None]
 
@@ -49,6 +50,27 @@ def peft(case: Case, _device: str) -> str | None:
     return None
 
 
+def bitsandbytes(case: Case, _device: str) -> str | None:
+    """Its NF4 runs on CPUs, and on NVIDIA GPUs of compute capability 6.0 and newer, which torch itself needs."""
+    if find_spec("bitsandbytes") is None:
+        return f"impl {case.impl} needs the package bitsandbytes: pip install bitsandbytes"
+    return None
+
+
+def nf4_of_torchao(case: Case, _device: str) -> str | None:
+    """Plain PyTorch on any device; it has no scale for what is left over beside whole blocks of scales."""
+    if find_spec("torchao") is None:
+        return f"impl {case.impl} needs the package torchao: pip install torchao"
+    whole = BLOCK * SCALES
+    odd = next((p for p in case.target_projections if p.in_features * p.out_features % whole), None)
+    if odd is None:
+        return None
+    return (
+        f"torchao's NF4Tensor takes weights of a multiple of {whole} values, and {odd.name} has "
+        f"{odd.out_features} x {odd.in_features}"
+    )
+
+
 def no_dropout(why: str) -> Refusal:
     return lambda case, _: f"no adapter dropout: {why}" if case.dropout else None
 
@@ -63,10 +85,29 @@ def bordered(case: Case, _device: str) -> str | None:
     return no_dropout("X and S' would need two buffers, X itself and drop(X)")(case, _device)
 
 
-def compiler(case: Case, device: str) -> str | None:
+def options(case: Case, device: str) -> str | None:
+    """What the axes that every method has ask for."""
+    return _compiler(case, device) or _bitsandbytes(case, device)
+
+
+def _bitsandbytes(case: Case, device: str) -> str | None:
+    if case.optimizer in (None, "sgd"):
+        return None
+    if find_spec("bitsandbytes") is None:
+        return f"optimizer {case.optimizer} needs the package bitsandbytes: pip install bitsandbytes"
+    if device.split(":")[0] == "cpu" and case.optimizer.startswith("paged-"):
+        return f"optimizer {case.optimizer} pages to memory of the host what lies on a GPU; on a CPU there is nothing to page"
+    return None
+
+
+def _compiler(case: Case, device: str) -> str | None:
     """torch.compile writes C++ for a CPU and Triton for a GPU, whose launcher is C."""
+    if case.compile is None:
+        return None
     if device.split(":")[0] == "cpu":
         wanted = (os.environ.get("CXX") or "g++",)
+        if case.compile == "reduce-overhead":
+            return "compile reduce-overhead makes CUDA graphs, and without a GPU is compile default"
         if not any(map(shutil.which, wanted)):
             return f"torch.compile needs a C++ compiler, and {wanted[0]} is not there: install it, or set CXX"
     else:
@@ -74,4 +115,4 @@ def compiler(case: Case, device: str) -> str | None:
             return "torch.compile needs the package triton on a GPU: pip install triton"
         if not any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))):
             return "Triton needs a C compiler for its launchers: install gcc, or set CC"
-    return peft(case, device) if case.impl == "peft-compile" else None
+    return None

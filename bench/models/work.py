@@ -1,7 +1,7 @@
 """What the clocks drive: one forward, one backward, one optimizer step, and nothing of how they are timed."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,12 +10,20 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.methods.refresh import Refreshed, refreshed_layers
+from bench.methods.stages import Stages
 from kernels import parameter_groups
 
 AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 
 # What a forward returns: a loss, an output, or one output for each sibling of a group.
 Out = Tensor | tuple[Tensor, ...]
+
+# bitsandbytes' class for each, and whether its states may leave the GPU. Its AdamW keeps them in fp32.
+_BITSANDBYTES = {
+    "adamw-8bit": ("AdamW8bit", False),
+    "paged-adamw": ("AdamW", True),
+    "paged-adamw-8bit": ("AdamW8bit", True),
+}
 
 # Steps are timed on one fixed batch, thousands of times over: at a useful rate the weights would run away.
 LEARNING_RATE = 1e-8
@@ -52,6 +60,32 @@ def called_with(module: nn.Module, forward: Callable[[], object]) -> tuple[tuple
     return seen[0]
 
 
+def make_optimizer(word: str | None, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer of a word of the axis: torch's fused AdamW where it is None, torch's fused SGD without momentum, or
+    one of bitsandbytes."""
+    if word in _BITSANDBYTES:
+        from bitsandbytes import optim
+
+        name, paged = _BITSANDBYTES[word]
+        made: torch.optim.Optimizer = getattr(optim, name)(groups, lr=LEARNING_RATE, is_paged=paged)
+        return made
+    kind = torch.optim.SGD if word == "sgd" else torch.optim.AdamW
+    return kind(groups, lr=LEARNING_RATE, fused=device.type in ("cpu", "cuda"))
+
+
+def set_checkpointing(model: nn.Module, case: Case, preserve_rng_state: bool = True) -> None:
+    """Turns on what the axis gradient_checkpointing of a case says, in what was built for it."""
+    if case.gradient_checkpointing is None:
+        return
+    from bench.models import checkpointing  # torch.utils.checkpoint, which most cases do without
+
+    if case.level == "model":
+        checkpointing.checkpoint_blocks(model, case.gradient_checkpointing, preserve_rng_state)
+    else:
+        block = model.get_submodule("block")
+        checkpointing.checkpoint_block(block, case.gradient_checkpointing, preserve_rng_state)
+
+
 @dataclass
 class Prepared:
     """A model before any method is applied to it, and its forward."""
@@ -66,7 +100,8 @@ class Prepared:
 class Work:
     """A model, its inputs, and exactly what should get gradients.
 
-    leaves: the trained parameters by their names in the model, and 'x' where the input requires grad.
+    leaves: the trained parameters by their names in the model, and 'x' where the input requires grad; where blocks take
+    turns (lisa-G) those of the stage that `select` chose last, of the first at first.
     model: at level model the language model; at levels block and linear a container of `block` or `layer`.
     Autocast casts as usual for eager code; set `autocast_cache` to False to capture a CUDA graph.
     """
@@ -82,12 +117,44 @@ class Work:
     _grad_outs: tuple[Tensor, ...] = field(default=(), init=False, repr=False)
     _optimizer: torch.optim.Optimizer | None = field(default=None, init=False, repr=False)
     _refreshed: list[Refreshed] = field(default_factory=list, init=False, repr=False)
+    _stages: Stages = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._refreshed = refreshed_layers(self.model)
+        trained = [(name, leaf) for name, leaf in self.leaves if isinstance(leaf, nn.Parameter)]
+        self._stages = Stages(self.model, trained, self.case.trainable_layers if self.case.level == "model" else "all")
+        if self.stages > 1:
+            self.select(0)
+
+    @property
+    def stages(self) -> int:
+        """How many sets of leaves take turns: one, but under lisa-G."""
+        return self._stages.count
+
+    @property
+    def everything(self) -> list[tuple[str, nn.Parameter]]:
+        """What trains in any stage, by name; x is none of it."""
+        return self._stages.everything
+
+    def select(self, stage: int) -> None:
+        """The leaves are those of a stage from now on. The optimizer forgets what it kept of those that are left, as
+        LISA does, and of the rest nothing is refreshed."""
+        state = {} if self._optimizer is None else self._optimizer.state
+        self.leaves = [*self._stages.select(stage, lambda p: state.pop(p, None))]
+        due: list[Any] = refreshed_layers(self.model)
+        self._refreshed = [layer for layer in due if any(p.requires_grad for p in layer.parameters())]
+
+    def ready_optimizer(self) -> None:
+        """Has the optimizer make the state of what trains now, as all but the first step after a change find it."""
+        for _, leaf in self.leaves:
+            leaf.grad = torch.zeros_like(leaf)
+        self.optimizer_step()
+        self.clear()
 
     def forward(self) -> Out:
         """The loss (a scalar) at level model, else y (batch, seq, N); of a group, a tuple with the y of each."""
+        if self.case.makes_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last iteration returned may be written over
         with autocast(self.case.precision, self.device, self.autocast_cache):
             return self.call()
 
@@ -147,7 +214,7 @@ class Work:
 
     @property
     def trainable_params(self) -> int:
-        """Trained values, counted on what was built; x is none of them."""
+        """Trained values, counted on what was built: under lisa-G those of this stage. x is none of them."""
         return sum(leaf.numel() for name, leaf in self.leaves if name != "x")
 
     @property
@@ -156,14 +223,34 @@ class Work:
         return self.case.micro_steps
 
     def optimizer_step(self) -> None:
-        """One AdamW step on the gradients that are there. A refresh is due after it, and no part of it.
+        """One step of the case's optimizer on the gradients that are there. A refresh is due after it, and no part of it.
 
-        The optimizer is made at the first call: its state takes two values for each trained one.
+        The optimizer is made at the first call: AdamW's state takes two values for each trained one.
         """
         if self._optimizer is None:
+            for _, parameter in self.everything:  # those of later stages are among its groups, and as yet have no state
+                parameter.requires_grad_(True)
             groups = [g for g in parameter_groups(self.model, weight_decay=0.01) if g["params"]]
-            self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=self.device.type in ("cpu", "cuda"))
+            self._stages.select(self._stages.current)
+            self._optimizer = make_optimizer(self.case.optimizer, groups, self.device)
         self._optimizer.step()
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        """Inside of it a CUDA graph can be captured: autocast has no cache, whose casts would be missing from a replay,
+        and checkpoints do not read the random state, which a capture forbids. Nothing may drop then."""
+        cache, self.autocast_cache = self.autocast_cache, False
+        set_checkpointing(self.model, self.case, preserve_rng_state=False)
+        try:
+            yield
+        finally:
+            self.autocast_cache = cache
+            set_checkpointing(self.model, self.case)
+
+    @property
+    def drops_again(self) -> bool:
+        """Whether backward computes again what drops, so that the random state must be put back."""
+        return self.case.gradient_checkpointing is not None and bool(self.model_dropout or self.case.dropout)
 
     @property
     def has_refresh(self) -> bool:

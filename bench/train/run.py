@@ -13,14 +13,17 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 
+from bench.case.shapes import takes_turns
 from bench.errors import UserError
 from bench.train import checkpoint
 from bench.train.board import write_board
 from bench.train.folder import BOARD, CHECKPOINTS, METRICS, MODEL, RESULT
+from bench.train.lisa import Lisa
 from bench.train.load import load_checkpoint
 from bench.train.metrics import PEAK_OF_GPU, PEAK_OF_PROCESS, Bar, Metrics, Stopwatch, read_metrics, training_time
 from bench.train.plan import Plan, absolute
 from bench.train.result import read_result, write_result
+from bench.train.strategy import LISA_EVERY
 from bench.train.tokens import collator, encode
 from bench.train.trainable import make_trainable, save_trained, weights_dtype
 from bench.train.trainer import PartTrainer, arguments
@@ -55,7 +58,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     if encoded.shortened:
         say(f"{encoded.shortened} of {len(plan.items)} examples exceed {length} tokens; they lose their beginning")
     try:
-        model = make_trainable(model, strategy, seed, plan.impl, say)
+        model = make_trainable(model, strategy, seed, plan.impl, say, options.device, plan.request.save == "full")
     except (ValueError, TypeError) as e:
         raise UserError(f"strategy {plan.name} does not fit {plan.request.model}: {e}") from e
     resumed = _told_by_first(plan, lambda: _start(plan, say, begin))
@@ -72,6 +75,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     what = strategy.description or plan.name
     say(f"{what}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
     bar = Bar()
+    turns = [Lisa(model, strategy.trainable_layers, strategy.lisa_every or LISA_EVERY)]
     try:
         trainer = PartTrainer(  # moves the model to its device
             watch,
@@ -79,7 +83,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
             args=options,
             train_dataset=encoded.examples,
             data_collator=collator(pad_id, length),
-            callbacks=[metrics, bar],
+            callbacks=[metrics, bar, *(turns if takes_turns(strategy.trainable_layers) else [])],
         )
         trainer.remove_callback(PrinterCallback)
         if plan.rank == 0:

@@ -85,8 +85,10 @@ def test_bytes_of_a_group(group: str, method: str, tmp_path: Path) -> None:
 class Recount:
     """Bytes of a block or a model on meta tensors, from its modules and from what passes through them."""
 
-    def __init__(self, case: Case, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, case: Case, patch: pytest.MonkeyPatch, stage: int = 0) -> None:
         self.work = build(case, "meta")
+        if stage:
+            self.work.select(stage)
         self.forward = self.backward = 0
         self.seen: set[tuple[str, int]] = set()
         self.keep: list[Tensor] = []  # so that no id is used twice
@@ -151,14 +153,16 @@ class Recount:
         self.forward += self.once("x", x) + size(y)
         self.backward += self.once("dx", x) * x.requires_grad + size(y) * y.requires_grad
         self.backward += size(base.weight) * x.requires_grad
-        if isinstance(module, PaCALinear):
+        if isinstance(module, PaCALinear) and module.columns.requires_grad:
             self.forward += size(module.index) + tokens * module.rank * x.element_size()
             self.backward += tokens * module.rank * x.element_size()
-        if isinstance(module, LoRALinear):
+        if isinstance(module, LoRALinear) and not module.lora_a.requires_grad:
+            self.backward += size(module.lora_a, module.lora_b) * x.requires_grad
+        elif isinstance(module, LoRALinear):
             s = tokens * module.rank * module.lora_a.element_size()
             self.forward += s
             self.backward += s + size(module.lora_b) + size(module.lora_a) * x.requires_grad
-        if isinstance(module, LoRALinear) or base.weight.requires_grad:
+        if (isinstance(module, LoRALinear) and module.lora_a.requires_grad) or base.weight.requires_grad:
             self.backward += self.once("dw", x)
 
 
@@ -176,6 +180,20 @@ def test_bytes_of_models_and_blocks(model: str, method: str, monkeypatch: pytest
     check_bytes(make_case(model, method, "block", precision="bf16", batch=3), monkeypatch)
     for upper in ("all", "1"):
         check_bytes(make_case(model, method, trainable_layers=upper, precision="bf16"), monkeypatch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_bytes_of_blocks_apart_and_by_turns(
+    family: str, method: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_bytes(make_case(models[family], method, trainable_layers="every-2nd", precision="bf16"), monkeypatch)
+    case = make_case(models[family], method, trainable_layers="lisa-1", precision="bf16")
+    found = [Recount(case, monkeypatch, stage) for stage in range(len(case.stages))]
+    columns = sum(size(p) for n, p in found[0].work.model.named_parameters() if n.endswith("columns"))
+    forward, backward = (sum(getattr(f, part) for f in found) / len(found) for part in ("forward", "backward"))
+    expected = [round(forward - columns), round(backward)]
+    assert [compulsory_bytes(case, p) for p in ("forward", "backward")] == expected
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

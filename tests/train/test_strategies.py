@@ -74,6 +74,8 @@ GOOD = "description: mine\nmethod: paca\nrank: 4\nalpha: 8\nlearning_rate: 3e-4\
         (GOOD.replace("rank: 4", "rank: 0"), ":3: rank: 0: Input should be greater than 0"),
         (GOOD.replace("paca", "dora"), ":2: method: 'dora': Input should be 'none', 'full', 'lora' or 'paca'"),
         (GOOD + "trainable_layers: lower-1/2\n", ":6: trainable_layers: 'lower-1/2'"),
+        (GOOD + "trainable_layers: every-1st\n", ":6: trainable_layers: 'every-1st': every-2nd is the first"),
+        (GOOD + "trainable_layers: lisa-0\n", ":6: trainable_layers: 'lisa-0': at least 1 block trains. Valid: "),
         (GOOD + "precision: int8\n", ":6: precision: 'int8': Input should be 'amp-fp16'"),
         (GOOD + "dropout: 0.1\n", ": method paca has no dropout"),
         (GOOD + "weight_decay: 0.1\n", ": method paca takes no weight_decay"),

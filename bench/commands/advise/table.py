@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from rich.text import Text
 
 from bench.case import Case
+from bench.case.shapes import layers_text
 from bench.commands.advise.largest import MOST_BATCH, largest_of
 from bench.methods.registry import methods
 from bench.record.budget import cost_of_million, tokens_of, tokens_per_s
@@ -65,13 +66,8 @@ class Found:
 def name_of(case: Case) -> str:
     """'LoRA triton', 'PaCA eager on the top 12 blocks'."""
     label = methods()[case.method].label if case.method in methods() else case.method
-    layers = {"all": ""}.get(case.trainable_layers, f" on {layers_of(case.trainable_layers)}")
+    layers = {"all": ""}.get(case.trainable_layers, f" on {layers_text(case.trainable_layers)}")
     return f"{label} {case.impl}{layers}"
-
-
-def layers_of(trainable_layers: str) -> str:
-    """'the top 12 blocks', 'upper-1/2'."""
-    return f"the top {trainable_layers} blocks" if trainable_layers.isdigit() else trainable_layers
 
 
 def answer_tables(found: Found, price: float | None, narrow: bool = False) -> list[PlainTable]:

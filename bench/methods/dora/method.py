@@ -1,4 +1,4 @@
-"""DoRA (Liu et al., 2024): y = g (x W^T + s (x A^T) B^T) + b, where g = m / ||W + s B A|| by row; A, B and m (N,) train.
+"""DoRA (Liu et al., 2024): y = g (x W^T + s (x A^T) B^T) + b, g = m / ||W + s B A|| by row; A, B and m (N,) train.
 
 W is frozen, and so is the norm as autograd sees it: dm = sum over tokens of dY z / norm for z = x W^T + s x A^T B^T.
 """
@@ -50,6 +50,13 @@ class DoRA(Method):
 
     def backward_flops(self, layer: Linear, tokens: int, rank: int, x_grad: bool) -> int:
         return 2 * tokens * rank * (2 * layer.n + layer.k * (1 + x_grad))
+
+    def resting_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """The norm is no part of dX."""
+        return 2 * tokens * rank * (layer.n + layer.k)
+
+    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+        return self.trained(layer, rank) * width  # A, B and m, or g in its place
 
     def products(self, dropout: bool) -> int:
         """With dropout the magnitude scales drop(x) W^T, which is a product of its own beside x W^T."""

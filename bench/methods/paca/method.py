@@ -2,7 +2,7 @@
 
 from bench.case import Case
 from bench.methods.method import INT64, Impl, Linear, Method, Widths
-from bench.methods.requirements import all_of, compiler, rank_fits, triton
+from bench.methods.requirements import all_of, rank_fits, triton
 
 
 class PaCA(Method):
@@ -14,9 +14,6 @@ class PaCA(Method):
     impls = {
         "eager": Impl("textbook PyTorch: live columns in the weight, a skinny gradient", rank_fits),
         "triton": Impl("this project's kernels: gather and skinny gradient", all_of(triton, rank_fits), tuned=True),
-        "compile": Impl(
-            "torch.compile of eager", all_of(rank_fits, compiler), compiles=True, module="bench.methods.compiled"
-        ),
         "official": Impl(
             "columns copied into the weight on every forward: its authors' code, which does so on odd ones only",
             rank_fits,
