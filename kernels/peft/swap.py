@@ -27,8 +27,8 @@ def accelerate(model: nn.Module) -> Report:
     gate, up) are found in the first forward after this call and computed together from then on, under one mask for all
     of them; kernels.lora.group_siblings says where they still run alone, and DoRA's layers always do. Calls that the
     kernels cannot serve, and those that something around them watches operation by operation (hooks on all modules,
-    tracers, counters of FLOPs, torch.func), run PEFT's own forward. Raises ImportError without PEFT, TypeError for what is no module, ValueError
-    for a model without adapters.
+    tracers, counters of FLOPs, torch.func), run PEFT's own forward. Raises ImportError without PEFT, TypeError for what
+    is no module, ValueError for a model without adapters.
     """
     _require(model)
     from .layer_parts import dtype_reason, parts_of
