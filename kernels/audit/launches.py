@@ -155,7 +155,9 @@ def record(arch: int, rank: int, dtype: torch.dtype, use: Use, tiles: Mapping[st
     launch.recorder = lambda run, inputs: calls.append((run, inputs))
     try:
         with using_tiles(tiles):
-            run = {"paca": _run_paca, "group": _run_group, "dora": _run_dora}.get(use.scheme.partition(" ")[0], _run_lora)
+            run = {"paca": _run_paca, "group": _run_group, "dora": _run_dora}.get(
+                use.scheme.partition(" ")[0], _run_lora
+            )
             run(arch, rank, dtype, use)
     finally:
         launch.recorder = None

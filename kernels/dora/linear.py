@@ -45,12 +45,12 @@ def dora_linear(
     argument.
     """
     if torch.compiler.is_compiling():
-        check_dora(
-            x, weight, lora_a, lora_b, magnitude, bias, scale, autocast=torch.is_autocast_enabled(x.device.type)
-        )
+        check_dora(x, weight, lora_a, lora_b, magnitude, bias, scale, autocast=torch.is_autocast_enabled(x.device.type))
         return _by_operations(x, weight, lora_a, lora_b, magnitude, scale, bias, scheme)
     try:
-        tensors = (x, weight, lora_a, lora_b, magnitude) if bias is None else (x, weight, lora_a, lora_b, magnitude, bias)
+        tensors = (
+            (x, weight, lora_a, lora_b, magnitude) if bias is None else (x, weight, lora_a, lora_b, magnitude, bias)
+        )
         key = (*(_kind(t) for t in tensors), type(scale), scheme)
         # Of x lora_linear asks by itself.
         aligned = all(t.data_ptr() % 16 == 0 for t in tensors[1:])

@@ -1,8 +1,8 @@
 """Squared norms of the rows of W + s B A in one pass over W, of which no (N, K) tensor is made.
 
 W is read once and nothing of its size is written: N K values, 10 us of a 4096 x 4096 in 16 bits at 3.35 TB/s (model).
-The 2 N K r FLOPs of B A, r per byte, are far below what tensor cores do in that time; A is read again for every 64 rows,
-from L2. PEFT makes B A, s B A and the sum as tensors of W's size, and reads or writes W's size some seven times.
+The 2 N K r FLOPs of B A, r per byte, are far below what tensor cores do in that time; A is read again for every 64
+rows, from L2. PEFT makes B A, s B A and the sum as tensors of W's size, and reads or writes W's size some seven times.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""PEFT's LoRA layer over nn.Linear or Conv1D, with its forward computed by lora_linear or dora_linear where it can be."""
+"""PEFT's LoRA layer over nn.Linear or Conv1D, computed by lora_linear or dora_linear where it can be."""
 
 from typing import Any
 
@@ -27,8 +27,8 @@ def _hooks_on_all_modules() -> bool:
 
 
 class Linear(peft_layer.Linear, StandIn):
-    """peft.tuners.lora.layer.Linear whose plain LoRA calls are one lora_linear, or one of a group of siblings, and whose
-    DoRA calls are one dora_linear.
+    """peft.tuners.lora.layer.Linear whose plain LoRA calls are one lora_linear, or one of a group of siblings, and
+    whose DoRA calls are one dora_linear.
 
     The output has the dtype that PEFT gives it. fp32 adapters over a 16-bit base are rounded to x's dtype inside,
     where PEFT computes the branch in fp32; their gradients are fp32. Calls that cannot be fused go to PEFT's forward,

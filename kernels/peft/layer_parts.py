@@ -25,7 +25,6 @@ class DoraParts(NamedTuple):
     magnitude: Tensor
 
 
-
 def parts_of(layer: Linear) -> Parts | DoraParts | str:
     """What lora_linear or dora_linear needs of the layer as it is now, or the reason why neither can stand in for
     PEFT's forward.

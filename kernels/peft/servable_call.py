@@ -62,8 +62,9 @@ def dtypes_fit(layer: Any, x: Tensor, parts: Parts | DoraParts) -> bool:
 
 
 def refused(x: Tensor, parts: Parts | DoraParts) -> bool:
-    """Whether lora_linear or dora_linear raised because it takes no such x: a width or device that torch has its own words for, or a
-    kind (sparse, nested, meta) that torch may well serve. Asked after an error, so that other calls do not pay.
+    """Whether lora_linear or dora_linear raised because it takes no such x: a width or device that torch has its own
+    words for, or a kind (sparse, nested, meta) that torch may well serve. Asked after an error, so that other calls do
+    not pay.
     """
     lora, others = (parts.lora, (parts.magnitude,)) if isinstance(parts, DoraParts) else (parts, ())
     weight, bias, a, b, scale, p = lora

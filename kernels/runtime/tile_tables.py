@@ -153,8 +153,8 @@ SKINNY_PARTS: Tiles = {
 GATHER: Tiles = {SAFE: (Tile(64, 0, 0, 1, 4, "30 to 40 registers, no shared memory"),)}
 
 #: Norms of the rows of W + s B A: bm rows of W, bn is unused. This and the two below have nothing to tune: bandwidth
-#: limits them, and loads in flight are all it takes. W's are not asynchronous, since no product reads W, so they come of
-#: blocks beside each other: at 96 to 128 registers four or five an SM, each with 8 KiB of W under way.
+#: limits them, and loads in flight are all it takes. W's are not asynchronous, since no product reads W, so they come
+#: of blocks beside each other: at 96 to 128 registers four or five an SM, each with 8 KiB of W under way.
 ROW_NORMS: Tiles = {SAFE: (Tile(64, 0, 64, 3, 4, "no spill; whole 128-byte lines of W in either layout"),)}
 
 #: y = g z + b: bm rows, bn columns.

@@ -195,5 +195,7 @@ def test_dora_functional_transforms_take_the_reference() -> None:
     def loss(m: Tensor, function=dora_linear) -> Tensor:
         return function(t["x"], t["weight"], t["a"], t["b"], m, scale=0.5).float().square().sum()
 
-    assert error(torch.func.grad(loss)(t["m"]), torch.func.grad(lambda m: loss(m, reference.dora_linear))(t["m"])) < 1e-5
+    assert (
+        error(torch.func.grad(loss)(t["m"]), torch.func.grad(lambda m: loss(m, reference.dora_linear))(t["m"])) < 1e-5
+    )
     assert not launch.counts

@@ -70,9 +70,17 @@ def test_lora_misuse(name: str) -> None:
 
 DORA = {name: case for name, case in LORA.items() if "dropout_p" not in case[0]} | {
     "magnitude is a list": ({"magnitude": [1.0]}, TypeError, "magnitude is a list"),
-    "magnitude of the wrong length": ({"magnitude": torch.ones(N + 1)}, ValueError, r"magnitude has .*\(25,\).*\(24,\)"),
+    "magnitude of the wrong length": (
+        {"magnitude": torch.ones(N + 1)},
+        ValueError,
+        r"magnitude has .*\(25,\).*\(24,\)",
+    ),
     "magnitude of two dimensions": ({"magnitude": torch.ones(1, N)}, ValueError, r"magnitude has shape \(1, 24\)"),
-    "magnitude in half over fp32": ({"magnitude": torch.ones(N).half()}, TypeError, "magnitude has dtype torch.float16"),
+    "magnitude in half over fp32": (
+        {"magnitude": torch.ones(N).half()},
+        TypeError,
+        "magnitude has dtype torch.float16",
+    ),
     "magnitude elsewhere": ({"magnitude": torch.ones(N, device="meta")}, ValueError, r"magnitude is on meta"),
 }
 

@@ -59,7 +59,9 @@ def _seen(layer: nn.Module, dtype: torch.dtype) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3], ids=["plain", "dropout"])
 @pytest.mark.parametrize("kind", ["linear", "linear-nobias", "conv1d"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)]
+)
 def test_one_layer_equals_peft(kind: str, dropout: float, dtype: torch.dtype, tolerance: float) -> None:
     ours, theirs = (_seen(layer, dtype) for layer in _layers(kind, dropout, dtype))
     assert ours.keys() == theirs.keys() == {"y", "x", "lora_a", "lora_b", "magnitude"}
@@ -96,7 +98,9 @@ def _run(work: Work) -> dict[str, Tensor]:
 @pytest.mark.parametrize("family", FIELDS)
 def test_every_impl_equals_eager_on_a_block(impl: str, family: str, scaling: str | None, tmp_path: Path) -> None:
     path = write_config(tmp_path, FIELDS[family])
-    works = [build(make_case(path, "dora", "block", impl=i, scaling=scaling, dropout=0.0), "cpu") for i in ("eager", impl)]
+    works = [
+        build(make_case(path, "dora", "block", impl=i, scaling=scaling, dropout=0.0), "cpu") for i in ("eager", impl)
+    ]
     draw_lora_b(works[0].model)
     values = {canonical(name): leaf for name, leaf in works[0].leaves}
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""DoRA (Liu et al., 2024): y = g (x W^T + s (x A^T) B^T) + b, where g = m / ||W + s B A|| by row; A, B and m (N,) train.
+"""DoRA (Liu et al., 2024): y = g (x W^T + s (x A^T) B^T) + b, g = m / ||W + s B A|| by row; A, B and m (N,) train.
 
 W is frozen, and so is the norm as autograd sees it: dm = sum over tokens of dY z / norm for z = x W^T + s x A^T B^T.
 """

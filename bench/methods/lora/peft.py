@@ -13,8 +13,8 @@ from kernels.peft import accelerate
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
-    """Trains A (r, K) and B (N, r) of every target layer, which PEFT calls lora_A.default and lora_B.default; under dora
-    also lora_magnitude_vector.default.weight (N,)."""
+    """Trains A (r, K) and B (N, r) of every target layer, which PEFT calls lora_A.default and lora_B.default; of
+    dora also lora_magnitude_vector.default.weight (N,)."""
     assert case.rank is not None and case.alpha is not None
     layers = target_layers(model, case)
     config = peft.LoraConfig(

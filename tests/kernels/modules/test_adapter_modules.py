@@ -112,7 +112,9 @@ def test_paca_masters_in_fp32_over_a_16_bit_base() -> None:
     assert layer.columns.dtype == torch.float32 and layer.columns.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("make", [lambda b: LoRALinear(b, 4, 8), lambda b: DoRALinear(b, 4, 8), lambda b: PaCALinear(b, 4, 8)])
+@pytest.mark.parametrize(
+    "make", [lambda b: LoRALinear(b, 4, 8), lambda b: DoRALinear(b, 4, 8), lambda b: PaCALinear(b, 4, 8)]
+)
 def test_autocast_gives_16_bit_output_and_fp32_gradients(make) -> None:
     layer = make(base_layer("linear"))
     x = torch.randn(6, 40, requires_grad=True)

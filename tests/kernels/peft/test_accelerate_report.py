@@ -38,7 +38,8 @@ def test_groups_and_counts() -> None:
     assert text.splitlines() == [
         "accelerated 0 of 7 adapted layers",
         "left to PEFT:",
-        "  6 x for now: DoRA with dropout, which takes a second product with the weight; in eval mode it is served: base_model.model.layer0, base_model.model.layer1, base_model.model.layer2 and 3 more",
+        "  6 x for now: DoRA with dropout, which takes a second product with the weight; in eval mode it is served: "
+        "base_model.model.layer0, base_model.model.layer1, base_model.model.layer2 and 3 more",
         "  1 x modules_to_save: base_model.model.other",
     ]
     assert repr(accelerate(model)) == text
