@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from bench.case import Case
-from bench.methods.method import INT64, Linear, Widths
+from bench.methods.method import INT64, Widths
 from bench.methods.registry import method_of, trainable_params
 from bench.roofline.gemm_shapes import GemmShapes, Layer
 
@@ -38,7 +38,7 @@ def forward(case: Case, found: GemmShapes) -> Bytes:
     for group in found.groups:
         passed += m * group.k * w.x + m * sum(layer.n for layer in group.layers) * w.compute
     for _, layer in found.layers():
-        fresh += layer.weights * w.param if layer.trains is None else layer.trains.weight_bytes(layer, w)
+        fresh += _weight_bytes(layer, w)
         if layer.trains is not None:
             read, kept = layer.trains.forward_bytes(layer, m, r, w)
             fresh += read
@@ -70,8 +70,8 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
         if any(layer.trains is not None and layer.trains.reads_x for layer in group.layers):
             reused += m * group.k * w.compute  # x, for dW or dA
     for group, layer in found.layers():
-        if group.x_grad:
-            reused += _weight_for_dx(layer, w)
+        if group.x_grad:  # W again: without bias, under autocast 16 bit wide
+            reused += _weight_bytes(replace(layer, weights=layer.n * layer.k), replace(w, param=w.compute))
         if layer.trains is not None:
             written, again = layer.trains.backward_bytes(layer, m, r, w, group.x_grad)
             fresh += written
@@ -101,12 +101,10 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
     return Bytes(fresh, reused, inner + edges)
 
 
-def _weight_for_dx(layer: Layer, w: Widths) -> int:
-    """W as backward reads it again: without the bias, and under autocast 16 bit wide, unless it is stored in fewer."""
-    values = layer.n * layer.k
-    if layer.trains is None:
-        return values * w.compute
-    return layer.trains.weight_bytes(Linear(layer.n, layer.k, values), replace(w, param=w.compute))
+def _weight_bytes(layer: Layer, w: Widths) -> int:
+    """Of the weight and bias as they are stored; quantised, too, where an adapter is there and does not train."""
+    method = layer.trains or layer.rests
+    return layer.weights * w.param if method is None else method.weight_bytes(layer, w)
 
 
 def optimizer(case: Case, found: GemmShapes) -> Bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from bench.case import Case
 from bench.case.architectures import vocabulary_of
 from bench.case.shapes import trains_ends
+from bench.methods.method import Linear, Widths
 from bench.methods.registry import method_of, methods, trainable_params
 from bench.roofline.bytes_moved import widths
 from bench.roofline.gemm_shapes import widths_of
@@ -50,7 +51,14 @@ def need(case: Case, step: bool) -> Need:
     layers = adapted * len(case.target_projections)
     adapters = method_of(case).adapter_bytes(there, layers, case.rank or 0, width)
     optimizer = 2 * trained * width.adapter if step else 0
-    return Need(weights * width.param, adapters, trained * width.adapter, optimizer, _activations(case))
+    stored = weights * width.param - adapted * _saved_by_quantising(case, width)
+    return Need(stored, adapters, trained * width.adapter, optimizer, _activations(case))
+
+
+def _saved_by_quantising(case: Case, width: Widths) -> int:
+    """Bytes that the adapted layers of a block take less than their values have."""
+    layers = (Linear(p.out_features, p.in_features, p.params) for p in case.target_projections)
+    return sum(layer.weights * width.param - method_of(case).weight_bytes(layer, width) for layer in layers)
 
 
 def _activations(case: Case) -> int | None:
@@ -74,6 +82,8 @@ def _activations(case: Case) -> int | None:
     kept = case.tokens * (len(stage) * token + (blocks - len(stage)) * through) * wider
     if case.precision.startswith("amp-"):
         kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
+        if method.quantises:  # which is made anew for it
+            kept -= 2 * len(stage) * sum(p.params for p in case.target_projections)
     return round(kept) + LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
 
 

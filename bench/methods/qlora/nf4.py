@@ -90,7 +90,7 @@ def quantise(weight: Tensor) -> NF4:
     mean = largest.mean()
     scale_scales, scale_codes = _nearest(_blocks(largest - mean, SCALES), scale_midpoints)
     high, low = codes.view(-1, 2).unbind(1)
-    return NF4(high << 4 | low, scale_codes.view(-1)[: len(largest)].contiguous(), scale_scales, mean, (n, k))
+    return NF4(high << 4 | low, scale_codes.view(-1)[: len(largest)].clone(), scale_scales, mean, (n, k))
 
 
 def _blocks(values: Tensor, size: int) -> Tensor:
