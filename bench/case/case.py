@@ -142,6 +142,16 @@ class Case:
         return self.alpha / (self.rank**0.5 if self.scaling == "rslora" else self.rank)
 
     @property
+    def compiles(self) -> bool:
+        """Whether torch.compile is at work: the first call may take minutes."""
+        return self.compile is not None
+
+    @property
+    def makes_graphs(self) -> bool:
+        """Whether torch.compile makes CUDA graphs of its own, as it does in these modes."""
+        return self.compile in ("reduce-overhead", "max-autotune")
+
+    @property
     def shape(self) -> ModelShape | None:
         return None if self.model is None else model_shape(self.model)
 

@@ -150,10 +150,11 @@ def trainable_blocks(trainable_layers: str, num_layers: int) -> int:
         return int(share * num_layers + Fraction(1, 2))  # int() cuts, so adding a half rounds up on a tie
     if trainable_layers.startswith("every-"):
         return -(-num_layers // _every(trainable_layers, num_layers))
-    at_a_time = trainable_layers.startswith(LISA)
     count = _number(trainable_layers, trainable_layers.removeprefix(LISA))
-    if not 1 <= count <= num_layers:
-        raise ValueError(f"{trainable_layers!r}: the model has {num_layers} blocks{' to choose from' * at_a_time}")
+    if count < 1:
+        raise ValueError(f"{trainable_layers!r}: at least 1 block trains")
+    if count > num_layers:
+        raise ValueError(f"{trainable_layers!r}: {_has(num_layers)}")
     return count
 
 
@@ -169,10 +170,15 @@ def adapted_block_indices(trainable_layers: str, num_layers: int) -> tuple[int, 
     return tuple(sorted({i for stage in stages for i in stage}))
 
 
+def takes_turns(trainable_layers: str) -> bool:
+    """Whether it is lisa-G, whose blocks train by turns."""
+    return trainable_layers.startswith(LISA)
+
+
 def trains_ends(trainable_layers: str) -> bool:
     """Whether full fine-tuning trains embeddings, final norm and head too: of the whole model, and in LISA, which
     leaves them out of its turns (Pan et al., 2024, section 3.2)."""
-    return trainable_layers == "all" or trainable_layers.startswith(LISA)
+    return trainable_layers == "all" or takes_turns(trainable_layers)
 
 
 @cache
@@ -188,7 +194,7 @@ def lisa_stages(trainable_layers: str, num_layers: int) -> tuple[tuple[int, ...]
     if trainable_layers.startswith("every-"):
         step = _every(trainable_layers, num_layers)
         return (tuple(range((num_layers - 1) % step, num_layers, step)),)
-    if not trainable_layers.startswith(LISA):
+    if not takes_turns(trainable_layers):
         return (tuple(range(num_layers - count, num_layers)),)
     wanted = (num_layers - count) / (count + 1)  # the mean of the least of `count` different numbers from 0 on
     drawn = [_cycle(seed, count, num_layers) for seed in range(_PERMUTATIONS)]
@@ -210,11 +216,15 @@ def _every(trainable_layers: str, num_layers: int) -> int:
     n = _number(trainable_layers, word[:-2])
     if word != (right := ordinal(n)):
         raise ValueError(f"{trainable_layers!r}: write every-{right}")
-    if num_layers == 1:
-        raise ValueError(f"{trainable_layers!r}: there is one block, and it trains")
-    if not 2 <= n <= num_layers:
-        raise ValueError(f"{trainable_layers!r}: from every-2nd to every-{ordinal(num_layers)} of {num_layers} blocks")
+    if n < 2:
+        raise ValueError(f"{trainable_layers!r}: every-2nd is the first of its kind")
+    if n > num_layers:
+        raise ValueError(f"{trainable_layers!r}: {_has(num_layers)}")
     return n
+
+
+def _has(num_layers: int) -> str:
+    return f"the model has {num_layers} block{'s' * (num_layers != 1)}"
 
 
 def _number(trainable_layers: str, digits: str) -> int:
@@ -235,7 +245,7 @@ def layers_text(trainable_layers: str) -> str:
         return f"the top {trainable_layers} blocks"
     if trainable_layers.startswith("every-"):
         return f"every {trainable_layers.removeprefix('every-')} block"
-    if trainable_layers.startswith(LISA):
+    if takes_turns(trainable_layers):
         count = trainable_layers.removeprefix(LISA)
         return f"{count} block{'s' * (count != '1')} at a time (LISA)"
     return trainable_layers

@@ -13,7 +13,6 @@ from bench.causes import reconcile
 from bench.causes.attribution import Role, Tallies, of_pass, tally
 from bench.causes.profiled import profiled, run
 from bench.causes.roles import Roles
-from bench.methods.registry import impl_of
 from bench.models.build import build
 from bench.models.work import Work
 from bench.record.causes import Split
@@ -69,7 +68,7 @@ def _splits(
     clock = CpuClock()
     for _ in range(WARMUP_CALLS):  # a first call allocates, and compiles
         clock.sample(work, step)
-    compiled = impl_of(work.case).compiles
+    compiled = work.case.compiles
     roles = [] if compiled else _roles(work, step)
     tallies: list[Tallies] = []
     plain: list[Sample] = []

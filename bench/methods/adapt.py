@@ -1,6 +1,6 @@
 """Where in a model the blocks and the adapted layers are, and how a layer is put in place of another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -49,11 +49,18 @@ def adapt(model: nn.Module, case: Case, wrap: Callable[[str, nn.Module], nn.Modu
     return trained(model)
 
 
-def adapt_lora(model: nn.Module, case: Case, kind: type[LoRALinear]) -> Trained:
-    """Layers of that class, which train A (r, K) and B (N, r)."""
+def adapt_lora(model: nn.Module, case: Case, kind: type[LoRALinear], frozen: Sequence[str] = ()) -> Trained:
+    """Layers of that class, which train A (r, K) and B (N, r), but for those that are `frozen`: lora_a, lora_b."""
     assert case.rank is not None and case.alpha is not None
     rank, alpha, dropout, dtype = case.rank, case.scale * case.rank, case.dropout or 0.0, adapter_dtype(case)
-    return adapt(model, case, lambda _, layer: kind(layer, rank, alpha, dropout, dtype))
+
+    def wrap(_: str, layer: nn.Module) -> nn.Module:
+        adapted = kind(layer, rank, alpha, dropout, dtype)
+        for part in frozen:
+            adapted.get_parameter(part).requires_grad_(False)
+        return adapted
+
+    return adapt(model, case, wrap)
 
 
 def adapt_paca(model: nn.Module, case: Case, kind: type[PaCALinear]) -> Trained:

@@ -1,4 +1,4 @@
-"""full, lora and paca, impls compile and peft-compile: torch.compile, with its defaults, of what is timed."""
+"""The axis compile: torch.compile of what is timed, whatever its method and impl."""
 
 from collections import Counter
 
@@ -7,22 +7,18 @@ from torch import nn
 from torch._dynamo.utils import calculate_time_spent, counters
 
 from bench.case import Case
-from bench.methods.adapt import Trained
-from bench.methods.registry import method_of
 
 _before_resets_s: list[float] = []
 
 
-def apply(model: nn.Module, case: Case) -> Trained:
-    """What eager, or peft, trains. The module that is called compiles at its first call, for its own shapes alone."""
-    found = method_of(case).impls["peft" if case.impl == "peft-compile" else "eager"].load()(model, case)
+def compile_timed(model: nn.Module, case: Case) -> None:
+    """The module that is called compiles at its first call, for its own shapes alone, in the case's mode."""
     _before_resets_s.append(_since_reset_s())
     torch._dynamo.reset()  # what other cases of this process compiled would count towards the limit of recompilations
     counters.clear()
     timed = model if case.level == "model" else next(model.children())
     # Its forward and not itself: names stay as they are, and so do hooks, which a compiled module would take inside.
-    setattr(timed, "forward", torch.compile(timed.forward, dynamic=False))  # noqa: B010
-    return found
+    setattr(timed, "forward", torch.compile(timed.forward, dynamic=False, mode=case.compile))  # noqa: B010
 
 
 def _since_reset_s() -> float:
@@ -34,8 +30,8 @@ def compiling_s() -> float:
     return sum(_before_resets_s) + _since_reset_s()
 
 
-def note(model: nn.Module, case: Case) -> str:
-    """How many graph breaks there were since `apply`, and why: each costs a return to Python."""
+def note() -> str:
+    """How many graph breaks there were since `compile_timed`, and why: each costs a return to Python."""
     breaks: Counter[str] = counters["graph_break"]
     count = sum(breaks.values())
     reasons = "; ".join(reason.splitlines()[0][:100] for reason in list(breaks)[:2])

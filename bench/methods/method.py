@@ -14,6 +14,13 @@ from bench.case import Case
 
 INT64 = 8  # bytes
 
+# What Method.kept says of methods whose backward needs no layer's input: attention, norms and activations alone.
+# Counted with torch's saved-tensor hooks on transformers' blocks.
+KEPT_WITHOUT_INPUTS = {
+    "gpt2": (20, 8, 0, 0), "llama": (8, 6, 4, 4), "mistral": (8, 6, 4, 4), "qwen3": (8, 6, 8, 8),
+    "gemma3_text": (16, 6, 8, 8), "phi3": (8, 6, 6, 6),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -53,7 +60,6 @@ class Impl:
     cannot: Mapping[str, str] = field(default_factory=dict)  # passes that are not timed, with the reason
     fp32_adapters: bool = False  # whatever the model's dtype
     in_fp32: str = ""  # the impl that it is where the model is fp32, autocast included; a sweep means that one there
-    compiles: bool = False  # the first call may take minutes
     tuned: bool = False  # runs this project's kernels, whose tiles a tuning may have chosen
     module: str = ""
 
@@ -67,8 +73,8 @@ class Impl:
 
 
 class Method(ABC):
-    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name; its
-    implementations and its reference, reference.py, lie beside it.
+    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name, with
+    an underscore for a hyphen; its implementations and its reference, reference.py, lie beside it.
 
     Formulas count values, FLOPs and bytes of one linear layer whose weights the method adapts.
     """
@@ -106,9 +112,13 @@ class Method(ABC):
         blocks do. By default as forward: what is linear in x costs as much in dX."""
         return self.forward_flops(layer, tokens, rank)
 
-    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
-        """What forward, and backward for dX, read of an adapter that is there and does not train; width: of a value."""
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        """What forward, or backward for dX, reads of an adapter that is there and does not train; width: of a value."""
         return 0
+
+    def products(self, dropout: bool) -> int:
+        """Products with the whole weight in forward, 2 M N K each; dX has as many."""
+        return 1
 
     def weight_bytes(self, layer: Linear, width: Widths) -> int:
         """Of the layer's stored weight and bias; less than its values' where the base is quantised."""
@@ -121,6 +131,10 @@ class Method(ABC):
     def adapter_bytes(self, values: int, layers: int, rank: int, width: Widths) -> int:
         """Memory of the adapters in all: `values` that train, in so many layers."""
         return values * width.adapter
+
+    def untrained_bytes(self, layer: Linear, rank: int, width: Widths) -> int:
+        """Memory of what the adapter of one layer holds beside its trained values, as LoRA-FA's frozen A."""
+        return 0
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Bytes that a decoder block keeps for backward, for each token, in 16 bit: factors of the hidden size, of the

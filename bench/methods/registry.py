@@ -15,6 +15,7 @@ from bench.case.schema import BASELINE
 from bench.case.shapes import trainable_blocks, trains_ends
 from bench.errors import UserError, one_of
 from bench.methods.method import Impl, Linear, Method
+from bench.methods.requirements import options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,10 +40,16 @@ def methods() -> dict[str, Method]:
     own.sort(key=lambda folder: folder.name != BASELINE)
     found: dict[str, Method] = {}
     for folder in [*own, *folders()]:
-        if folder.name in found:
-            raise UserError(f"{VARIABLE}: {folder}: there is a method {folder.name!r} already. Rename the folder.")
-        found[folder.name] = load(folder)
+        name = name_of(folder)
+        if name in found:
+            raise UserError(f"{VARIABLE}: {folder}: there is a method {name!r} already. Rename the folder.")
+        found[name] = load(folder)
     return found
+
+
+def name_of(folder: Path) -> str:
+    """The method of a folder: lora-fa of lora_fa, since a package of Python has no hyphen in its name."""
+    return folder.name.replace("_", "-")
 
 
 def load(folder: Path) -> Method:
@@ -52,6 +59,11 @@ def load(folder: Path) -> Method:
         raise UserError(
             f"{VARIABLE}: {folder}: the folder has no method.py in it. A method is a folder with method.py,"
             " reference.py and a module for each impl."
+        )
+    if not name.isidentifier():
+        raise UserError(
+            f"{VARIABLE}: {folder}: {name!r} is no name of a package of Python. Write a hyphen as an underscore: the"
+            " method of my_method is my-method."
         )
     if folder.parent != _HERE and str(folder.parent) not in package.__path__:
         package.__path__.append(str(folder.parent))
@@ -121,11 +133,12 @@ def impl_of(case: Case) -> Impl:
 
 
 def unsupported(case: Case, device: str) -> str | None:
-    """Why this case's impl cannot express it on `device` ('cpu', 'cuda:0' ...), in a sentence; None if it can."""
-    impl, stages = impl_of(case), len(case.stages)
-    if stages > 1 and (impl.compiles or case.compile):
+    """Why this case's impl cannot express it on `device` ('cpu', 'cuda:0' ...), in a sentence, or what its axes need is
+    not there; None if it can."""
+    stages = len(case.stages)
+    if stages > 1 and case.compiles:
         return f"trainable_layers {case.trainable_layers} has {stages} stages, and each would be compiled anew"
-    return impl.refuses(case, device)
+    return impl_of(case).refuses(case, device) or options(case, device)
 
 
 def trainable_params(case: Case) -> int:
@@ -151,6 +164,10 @@ def apply(model: "nn.Module", case: Case) -> "list[tuple[str, nn.Parameter]]":
     LoRA's B is zero afterwards, as in training. Raises ValueError where the case names no layer of the model.
     """
     trained: list[tuple[str, nn.Parameter]] = impl_of(case).load()(model, case)
+    if case.compiles:
+        from bench.methods.compiled import compile_timed
+
+        compile_timed(model, case)
     return trained
 
 
@@ -158,5 +175,10 @@ def note(model: "nn.Module", case: Case) -> str | None:
     """What the rows of the case should say beside their numbers: graph breaks, a rounding loss, and of what a time is
     the mean. Ask after a call."""
     remark, stages = impl_of(case).remark(), len(case.stages)
-    mean = f"mean over a cycle of {stages} stages" if stages > 1 else ""
-    return "; ".join(filter(None, [mean, remark and remark(model, case)])) or None
+    found = [f"mean over a cycle of {stages} stages"] if stages > 1 else []
+    found += [] if remark is None else [remark(model, case)]
+    if case.compiles:
+        from bench.methods import compiled
+
+        found.append(compiled.note())
+    return "; ".join(found) or None

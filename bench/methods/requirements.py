@@ -85,10 +85,29 @@ def bordered(case: Case, _device: str) -> str | None:
     return no_dropout("X and S' would need two buffers, X itself and drop(X)")(case, _device)
 
 
-def compiler(case: Case, device: str) -> str | None:
+def options(case: Case, device: str) -> str | None:
+    """What the axes that every method has ask for."""
+    return _compiler(case, device) or _bitsandbytes(case, device)
+
+
+def _bitsandbytes(case: Case, device: str) -> str | None:
+    if case.optimizer in (None, "sgd"):
+        return None
+    if find_spec("bitsandbytes") is None:
+        return f"optimizer {case.optimizer} needs the package bitsandbytes: pip install bitsandbytes"
+    if device.split(":")[0] == "cpu" and case.optimizer.startswith("paged-"):
+        return f"optimizer {case.optimizer} pages to memory of the host what lies on a GPU; on a CPU there is nothing to page"
+    return None
+
+
+def _compiler(case: Case, device: str) -> str | None:
     """torch.compile writes C++ for a CPU and Triton for a GPU, whose launcher is C."""
+    if case.compile is None:
+        return None
     if device.split(":")[0] == "cpu":
         wanted = (os.environ.get("CXX") or "g++",)
+        if case.compile == "reduce-overhead":
+            return "compile reduce-overhead makes CUDA graphs, and without a GPU is compile default"
         if not any(map(shutil.which, wanted)):
             return f"torch.compile needs a C++ compiler, and {wanted[0]} is not there: install it, or set CXX"
     else:
@@ -96,4 +115,4 @@ def compiler(case: Case, device: str) -> str | None:
             return "torch.compile needs the package triton on a GPU: pip install triton"
         if not any(map(shutil.which, (os.environ.get("CC") or "cc", "gcc", "clang"))):
             return "Triton needs a C compiler for its launchers: install gcc, or set CC"
-    return peft(case, device) if case.impl == "peft-compile" else None
+    return None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from bench.case.shapes import LISA, lisa_stages
+from bench.case.shapes import lisa_stages, takes_turns
 from bench.methods.adapt import Trained
 from kernels.modules.blocks import decoder_blocks
 
@@ -21,7 +21,7 @@ class Stages:
         self.current = 0
         self._place: dict[int, int] = {}  # of a parameter that lies in a block: which
         self._blocks: tuple[tuple[int, ...], ...] = ((),)
-        if trainable_layers.startswith(LISA):
+        if takes_turns(trainable_layers):
             _, blocks = decoder_blocks(model)
             self._place = {id(p): i for i, block in enumerate(blocks) for p in block.parameters()}
             self._blocks = lisa_stages(trainable_layers, len(blocks))

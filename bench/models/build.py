@@ -13,7 +13,7 @@ from bench.case.shapes import Projection
 from bench.methods.adapt import DTYPES
 from bench.methods.refresh import draw_lora_b
 from bench.methods.registry import apply
-from bench.models.work import AUTOCAST, Prepared, Work
+from bench.models.work import AUTOCAST, Prepared, Work, set_checkpointing
 
 # Values drawn for a weight on a CPU, whatever its size, in whole rows.
 DRAWN = 1 << 18
@@ -34,6 +34,7 @@ def build(case: Case, device: str, seed: int = 0) -> Work:
         with _Repeated():
             prepared = _level(case.level)(case, where, dtype)
         leaves: list[tuple[str, Tensor]] = list(apply(prepared.model, case))
+        set_checkpointing(prepared.model, case)
         draw_lora_b(prepared.model)
     if prepared.x is not None:
         leaves.append(("x", prepared.x))

@@ -1,7 +1,7 @@
 """What the clocks drive: one forward, one backward, one optimizer step, and nothing of how they are timed."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,13 @@ AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 
 # What a forward returns: a loss, an output, or one output for each sibling of a group.
 Out = Tensor | tuple[Tensor, ...]
+
+# bitsandbytes' class for each, and whether its states may leave the GPU. Its AdamW keeps them in fp32.
+_BITSANDBYTES = {
+    "adamw-8bit": ("AdamW8bit", False),
+    "paged-adamw": ("AdamW", True),
+    "paged-adamw-8bit": ("AdamW8bit", True),
+}
 
 # Steps are timed on one fixed batch, thousands of times over: at a useful rate the weights would run away.
 LEARNING_RATE = 1e-8
@@ -51,6 +58,32 @@ def called_with(module: nn.Module, forward: Callable[[], object]) -> tuple[tuple
     finally:
         hook.remove()
     return seen[0]
+
+
+def make_optimizer(word: str | None, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
+    """The optimizer of a word of the axis: torch's fused AdamW where it is None, torch's fused SGD without momentum, or
+    one of bitsandbytes."""
+    if word in _BITSANDBYTES:
+        from bitsandbytes import optim
+
+        name, paged = _BITSANDBYTES[word]
+        made: torch.optim.Optimizer = getattr(optim, name)(groups, lr=LEARNING_RATE, is_paged=paged)
+        return made
+    kind = torch.optim.SGD if word == "sgd" else torch.optim.AdamW
+    return kind(groups, lr=LEARNING_RATE, fused=device.type in ("cpu", "cuda"))
+
+
+def set_checkpointing(model: nn.Module, case: Case, preserve_rng_state: bool = True) -> None:
+    """Turns on what the axis gradient_checkpointing of a case says, in what was built for it."""
+    if case.gradient_checkpointing is None:
+        return
+    from bench.models import checkpointing  # torch.utils.checkpoint, which most cases do without
+
+    if case.level == "model":
+        checkpointing.checkpoint_blocks(model, case.gradient_checkpointing, preserve_rng_state)
+    else:
+        block = model.get_submodule("block")
+        checkpointing.checkpoint_block(block, case.gradient_checkpointing, preserve_rng_state)
 
 
 @dataclass
@@ -120,6 +153,8 @@ class Work:
 
     def forward(self) -> Out:
         """The loss (a scalar) at level model, else y (batch, seq, N); of a group, a tuple with the y of each."""
+        if self.case.makes_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last iteration returned may be written over
         with autocast(self.case.precision, self.device, self.autocast_cache):
             return self.call()
 
@@ -188,17 +223,34 @@ class Work:
         return self.case.micro_steps
 
     def optimizer_step(self) -> None:
-        """One AdamW step on the gradients that are there. A refresh is due after it, and no part of it.
+        """One step of the case's optimizer on the gradients that are there. A refresh is due after it, and no part of it.
 
-        The optimizer is made at the first call: its state takes two values for each trained one.
+        The optimizer is made at the first call: AdamW's state takes two values for each trained one.
         """
         if self._optimizer is None:
             for _, parameter in self.everything:  # those of later stages are among its groups, and as yet have no state
                 parameter.requires_grad_(True)
             groups = [g for g in parameter_groups(self.model, weight_decay=0.01) if g["params"]]
             self._stages.select(self._stages.current)
-            self._optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=self.device.type in ("cpu", "cuda"))
+            self._optimizer = make_optimizer(self.case.optimizer, groups, self.device)
         self._optimizer.step()
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        """Inside of it a CUDA graph can be captured: autocast has no cache, whose casts would be missing from a replay,
+        and checkpoints do not read the random state, which a capture forbids. Nothing may drop then."""
+        cache, self.autocast_cache = self.autocast_cache, False
+        set_checkpointing(self.model, self.case, preserve_rng_state=False)
+        try:
+            yield
+        finally:
+            self.autocast_cache = cache
+            set_checkpointing(self.model, self.case)
+
+    @property
+    def drops_again(self) -> bool:
+        """Whether backward computes again what drops, so that the random state must be put back."""
+        return self.case.gradient_checkpointing is not None and bool(self.model_dropout or self.case.dropout)
 
     @property
     def has_refresh(self) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from bench.case import Case
-from bench.methods.method import INT64, Widths
+from bench.methods.method import INT64, Linear, Widths
 from bench.methods.registry import method_of, trainable_params
 from bench.roofline.gemm_shapes import GemmShapes, Layer
 
@@ -38,13 +38,13 @@ def forward(case: Case, found: GemmShapes) -> Bytes:
     for group in found.groups:
         passed += m * group.k * w.x + m * sum(layer.n for layer in group.layers) * w.compute
     for _, layer in found.layers():
-        fresh += _weight_bytes(layer, w)
+        fresh += layer.weights * w.param if layer.carries is None else layer.carries.weight_bytes(layer, w)
         if layer.trains is not None:
             read, kept = layer.trains.forward_bytes(layer, m, r, w)
             fresh += read
             inner += kept
         elif layer.rests is not None:
-            fresh += layer.rests.resting_bytes(layer, r, w.adapter)
+            fresh += layer.rests.resting_bytes(layer, r, w.adapter, for_dx=False)
     if not found.blocks:
         return Bytes(fresh + passed, 0, inner)
     inner += passed
@@ -70,14 +70,14 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
         if any(layer.trains is not None and layer.trains.reads_x for layer in group.layers):
             reused += m * group.k * w.compute  # x, for dW or dA
     for group, layer in found.layers():
-        if group.x_grad:  # W again: without bias, under autocast 16 bit wide
-            reused += _weight_bytes(replace(layer, weights=layer.n * layer.k), replace(w, param=w.compute))
+        if group.x_grad:
+            reused += _weight_for_dx(layer, w)
         if layer.trains is not None:
             written, again = layer.trains.backward_bytes(layer, m, r, w, group.x_grad)
             fresh += written
             reused += again
         elif layer.rests is not None and group.x_grad:
-            reused += layer.rests.resting_bytes(layer, r, w.saved)
+            reused += layer.rests.resting_bytes(layer, r, w.saved, for_dx=True)
     if not found.blocks:
         return Bytes(fresh + passed, reused, inner)
     inner += passed
@@ -101,10 +101,12 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
     return Bytes(fresh, reused, inner + edges)
 
 
-def _weight_bytes(layer: Layer, w: Widths) -> int:
-    """Of the weight and bias as they are stored; quantised, too, where an adapter is there and does not train."""
-    method = layer.trains or layer.rests
-    return layer.weights * w.param if method is None else method.weight_bytes(layer, w)
+def _weight_for_dx(layer: Layer, w: Widths) -> int:
+    """W as backward reads it again: without the bias, and under autocast 16 bit wide, unless it is stored in fewer."""
+    values = layer.n * layer.k
+    if layer.carries is None:
+        return values * w.compute
+    return layer.carries.weight_bytes(Linear(layer.n, layer.k, values), replace(w, param=w.compute))
 
 
 def optimizer(case: Case, found: GemmShapes) -> Bytes:

@@ -36,6 +36,11 @@ class Layer(Linear):
     trains: Method | None
     rests: Method | None = None
 
+    @property
+    def carries(self) -> Method | None:
+        """The method whose adapter it has, or by which it trains itself."""
+        return self.trains or self.rests
+
 
 @dataclass(frozen=True)
 class Group:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.case import Case
 from bench.case.architectures import vocabulary_of
 from bench.case.shapes import trains_ends
-from bench.methods.method import Linear, Widths
+from bench.methods.method import Linear
 from bench.methods.registry import method_of, methods, trainable_params
 from bench.roofline.bytes_moved import widths
 from bench.roofline.gemm_shapes import widths_of
@@ -48,17 +48,13 @@ def need(case: Case, step: bool) -> Need:
         weights = case.shape.block_params if case.level == "block" else case.shape.num_params
     trained, adapted = trainable_params(case), len({i for stage in case.stages for i in stage}) or 1
     there = trained // len(case.stages[0] or (0,)) * adapted  # under lisa-G every block has its adapters
-    layers = adapted * len(case.target_projections)
-    adapters = method_of(case).adapter_bytes(there, layers, case.rank or 0, width)
+    method, rank = method_of(case), case.rank or 0
+    layers = adapted * [Linear(p.out_features, p.in_features, p.params) for p in case.target_projections]
+    adapters = method.adapter_bytes(there, len(layers), rank, width)
+    adapters += sum(method.untrained_bytes(layer, rank, width) for layer in layers)
+    stored = weights * width.param + sum(method.weight_bytes(x, width) - x.weights * width.param for x in layers)
     optimizer = 2 * trained * width.adapter if step else 0
-    stored = weights * width.param - adapted * _saved_by_quantising(case, width)
     return Need(stored, adapters, trained * width.adapter, optimizer, _activations(case))
-
-
-def _saved_by_quantising(case: Case, width: Widths) -> int:
-    """Bytes that the adapted layers of a block take less than their values have."""
-    layers = (Linear(p.out_features, p.in_features, p.params) for p in case.target_projections)
-    return sum(layer.weights * width.param - method_of(case).weight_bytes(layer, width) for layer in layers)
 
 
 def _activations(case: Case) -> int | None:

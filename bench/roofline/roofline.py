@@ -27,7 +27,7 @@ from collections.abc import Callable
 
 from bench.case import Case
 from bench.roofline import bytes_moved
-from bench.roofline.gemm_shapes import GemmShapes, cycle_of
+from bench.roofline.gemm_shapes import GemmShapes, Layer, cycle_of
 from bench.roofline.peaks import Peaks
 
 PARTS = {
@@ -113,10 +113,14 @@ def _forward_flops(case: Case, found: GemmShapes) -> int:
     m, r = case.tokens, case.rank or 0
     total = sum(2 * case.batch * case.seq**2 * block.q for block in found.blocks)  # Q K^T and P V, halved
     for _, layer in found.layers():
-        total += 2 * m * layer.n * layer.k
-        if (method := layer.trains or layer.rests) is not None:
-            total += method.forward_flops(layer, m, r)
+        total += 2 * m * layer.n * layer.k * _products(case, layer)
+        if layer.carries is not None:
+            total += layer.carries.forward_flops(layer, m, r)
     return total
+
+
+def _products(case: Case, layer: Layer) -> int:
+    return 1 if layer.carries is None else layer.carries.products(bool(case.dropout))
 
 
 def _backward_flops(case: Case, found: GemmShapes) -> int:
@@ -126,7 +130,7 @@ def _backward_flops(case: Case, found: GemmShapes) -> int:
         q, k, v = block.qkv_grad
         total += case.batch * case.seq**2 * block.q * ((q or k) + q + k + v)  # dP, dQ, dK, dV, halved
     for group, layer in found.layers():
-        total += 2 * m * layer.n * layer.k * group.x_grad
+        total += 2 * m * layer.n * layer.k * group.x_grad * _products(case, layer)
         if layer.trains is not None:
             total += layer.trains.backward_flops(layer, m, r, group.x_grad)
         elif layer.rests is not None and group.x_grad:

@@ -44,18 +44,25 @@ def gradients(work: Any, out: "Out") -> "tuple[Tensor, ...]":
 
 @contextmanager
 def capturable(work: Any) -> Iterator[None]:
-    """Autocast without its cache, whose casts would be missing from a replay; no garbage collection, which could free
-    CUDA memory in the middle of a capture."""
-    cache, work.autocast_cache = work.autocast_cache, False
+    """Work that can be captured; no garbage collection, which could free CUDA memory in the middle of a capture."""
     collecting = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
-        yield
+        with work.capturable():
+            yield
     finally:
-        work.autocast_cache = cache
         if collecting:
             gc.enable()
+
+
+def _uncapturable(work: Any) -> str | None:
+    """Why it is not even tried."""
+    if work.case.makes_graphs:
+        return f"compile {work.case.compile} makes CUDA graphs of its own, which no other graph can hold"
+    if work.drops_again:
+        return "what checkpoints drop is drawn again, and a capture forbids to read the random state for that"
+    return None
 
 
 class GraphClock(CudaClock):
@@ -83,6 +90,8 @@ class GraphClock(CudaClock):
         import torch
 
         super().prepare(work, level)
+        if reason := _uncapturable(work):
+            raise Unsupported(reason)
         self._cycles = cycles_per_ms(self._cuda)
         work.clear()
         try:

@@ -9,14 +9,8 @@ from typing import Any
 from torch import nn
 from transformers import TrainerCallback
 
-from bench.case.shapes import LISA
 from bench.errors import UserError
 from bench.methods.stages import Stages
-
-
-def takes_turns(trainable_layers: str) -> bool:
-    """Whether this is lisa-G."""
-    return trainable_layers.startswith(LISA)
 
 
 class Lisa(TrainerCallback):

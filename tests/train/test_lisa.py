@@ -9,9 +9,9 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from bench.case.shapes import lisa_stages
+from bench.case.shapes import lisa_stages, takes_turns
 from bench.errors import UserError
-from bench.train.lisa import Lisa, takes_turns
+from bench.train.lisa import Lisa
 from tests.models.tiny import LLAMA
 
 BLOCKS, STEPS, EVERY = 4, 10, 2

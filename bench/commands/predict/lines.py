@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from bench.case import Case
 from bench.case.predictions import CAUSE_COLUMNS, Outcome
-from bench.methods.registry import impl_of, unsupported
+from bench.methods.registry import unsupported
 from bench.predict.boards import Board
 from bench.predict.predicted import LEVELS, Host, Predicted, Ratio, ratio
 from bench.record.ratios import baselines
@@ -36,7 +36,7 @@ def untraceable(case: Case, device: str) -> tuple[Outcome, str] | None:
     """Why a case has no operators to price, for any board; None where it has. device: 'cuda' or 'cpu'."""
     if reason := unsupported(case, device):
         return Outcome.unsupported, reason
-    if impl_of(case).compiles:
+    if case.compiles:
         return Outcome.untraced, "a compiler makes its kernels, which no trace of operators sees"
     return None
 

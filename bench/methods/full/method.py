@@ -1,7 +1,6 @@
 """Full fine-tuning: every weight trains, embeddings, norms and head included. The baseline of every ratio."""
 
 from bench.methods.method import Impl, Linear, Method, Widths
-from bench.methods.requirements import compiler
 
 
 class Full(Method):
@@ -11,10 +10,7 @@ class Full(Method):
     colours = ("#2f3235", "#5b5f63", "#8d9297")
     axes = ()
     adapts = False
-    impls = {
-        "eager": Impl("every weight trains, plain PyTorch"),
-        "compile": Impl("torch.compile of eager", compiler, compiles=True, module="bench.methods.compiled"),
-    }
+    impls = {"eager": Impl("every weight trains, plain PyTorch")}
 
     def trained(self, layer: Linear, rank: int) -> int:
         return layer.weights

@@ -1,7 +1,7 @@
 """LoRA (Hu et al., 2021): y = x W^T + s (drop(x) A^T) B^T with W frozen, A (r, K) and B (N, r) trained."""
 
 from bench.methods.method import Impl, Linear, Method, Widths
-from bench.methods.requirements import all_of, bordered, compiler, no_dropout, peft, triton
+from bench.methods.requirements import all_of, bordered, no_dropout, peft, triton
 
 _FORWARD_ALONE = "bordered is a baseline for forward alone"
 
@@ -40,8 +40,6 @@ class LoRA(Method):
             bordered,
             cannot=dict.fromkeys(("backward", "forward-backward", "step"), _FORWARD_ALONE),
         ),
-        "compile": Impl("torch.compile of eager", compiler, compiles=True, module="bench.methods.compiled"),
-        "peft-compile": Impl("torch.compile of peft", compiler, compiles=True, module="bench.methods.compiled"),
     }
 
     def trained(self, layer: Linear, rank: int) -> int:
@@ -60,7 +58,7 @@ class LoRA(Method):
         read = rank * (layer.n + layer.k * x_grad + tokens) * width.saved  # B, A, S
         return self.trained(layer, rank) * width.adapter, read
 
-    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
         return self.trained(layer, rank) * width  # A and B
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
