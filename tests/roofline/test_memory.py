@@ -35,6 +35,8 @@ WIDER: dict[str, dict[str, Any]] = {
         for name, fields in {"llama": LLAMA, **MODERN}.items()
     },
 }
+# Buffers of the methods' layers: PaCA's, and what stands for a weight in NF4.
+OWN = ("index", "pretrained", "codes", "scale_codes", "scale_scales", "mean")
 STRATEGIES = [(method, "all") for method in methods()] + [("lora", "upper-1/2"), ("paca", "upper-1/2")]
 
 APART = [("full", "every-2nd"), ("lora", "every-2nd"), ("full", "lisa-1"), ("lora", "lisa-1"), ("paca", "lisa-2")]
@@ -69,7 +71,7 @@ def test_at_least_is_what_torch_holds_after_a_step(
     assert found.gradients == storages(p.grad for p in work.model.parameters() if p.grad is not None)
     moments = (s[name] for s in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq"))
     assert found.optimizer == storages(moments)
-    own = [b for name, b in work.model.named_buffers() if name.rpartition(".")[2] in ("index", "pretrained")]
+    own = [b for name, b in work.model.named_buffers() if name.rpartition(".")[2] in OWN]
     assert found.weights + found.adapters == storages(iter([*work.model.parameters(), *own]))
     assert need(case, step=False).at_least == found.at_least - found.optimizer
 

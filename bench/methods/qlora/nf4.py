@@ -103,4 +103,3 @@ def _nearest(blocks: Tensor, midpoints: Tensor) -> tuple[Tensor, Tensor]:
     largest = blocks.abs().amax(dim=1)
     scaled = (blocks * (1.0 / largest.clamp(min=TINY))[:, None]).clamp(-1, 1)
     return largest, torch.bucketize(scaled, midpoints, out_int32=True).to(torch.uint8)
-
