@@ -84,6 +84,7 @@ class Method(ABC):
     axes: tuple[str, ...] = ("rank", "alpha", "targets", "adapter_dtype")  # those of the adapter that apply
     adapts: bool = True  # leaves the weights and adds to them; False: the weights themselves train
     reads_x: bool = True  # backward needs the layer's input
+    quantises: bool = False  # the weights that it adapts are stored in fewer bits, and dequantised in every pass
     impls: Mapping[str, Impl]
 
     @abstractmethod

@@ -12,6 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from bench.case import Case
 from bench.methods.adapt import decoder_blocks
 from bench.methods.bitfit.eager import BitFitLinear
+from bench.methods.qlora.layer import NF4Linear
+from bench.methods.qpaca.eager import QPaCALinear
 from bench.models import attention
 from bench.models.build import build
 from bench.roofline.roofline import compulsory_bytes
@@ -28,7 +30,7 @@ def size(*tensors: Tensor | None) -> int:
 
 @pytest.mark.parametrize("adapter_dtype", [None, "fp32"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16"])
-@pytest.mark.parametrize("method", (*METHODS, "dora"))
+@pytest.mark.parametrize("method", (*METHODS, "dora", "qlora", "qpaca"))
 @pytest.mark.parametrize("name", ["attn.c_attn", "mlp.down_proj", "square-24"])
 def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype: str | None, tmp_path: Path) -> None:
     """Recounted from the tensors of a real iteration: what goes in, what comes out, what autograd keeps."""
@@ -49,8 +51,12 @@ def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype:
         """Read by backward as autocast has cast them."""
         return sum(t.numel() * amp.get(t.dtype, t.dtype).itemsize for t in tensors)
 
-    weight = base.get_parameter("weight")
-    expected = [size(x, *base.parameters(), out), size(dy) + again(weight) + gradients]
+    if isinstance(base, NF4Linear):  # codes and scales, as many bytes in both passes
+        packed = size(*base.nf4.tensors())
+        expected = [size(x, base.bias, out) + packed, size(dy) + packed + gradients]
+    else:
+        weight = base.get_parameter("weight")
+        expected = [size(x, *base.parameters(), out), size(dy) + again(weight) + gradients]
     if isinstance(layer, LoRALinear):
         s = x.detach().to(layer.lora_a.dtype) @ layer.lora_a.t()  # kept for dB
         expected[0] += size(layer.lora_a, layer.lora_b) + again(s)
@@ -64,6 +70,10 @@ def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype:
         live = x.detach()[..., layer.index]
         expected[0] += size(layer.index) + again(live)
         expected[1] += again(live)
+    elif isinstance(layer, QPaCALinear):
+        live = x.detach()[..., layer.index]
+        expected[0] += size(layer.index, layer.columns) + again(live)
+        expected[1] += again(live, layer.columns)
     elif isinstance(layer, BitFitLinear):
         expected[0] += size(layer.bias)
     else:
@@ -102,7 +112,10 @@ class Recount:
         head = {id(m.weight) for m in modules if isinstance(m, nn.Linear)}
         self.forward += size(*self.work.model.parameters())
         for module in modules:
-            if isinstance(module, LoRALinear | PaCALinear | BitFitLinear | nn.Linear | Conv1D) and id(module) not in bases:
+            if (
+                isinstance(module, LoRALinear | PaCALinear | BitFitLinear | nn.Linear | Conv1D)
+                and id(module) not in bases
+            ):
                 module.register_forward_hook(self.linear)
             if isinstance(module, nn.Embedding) and id(module.weight) not in head:
                 self.forward -= size(module.weight)

@@ -35,6 +35,8 @@ WIDER: dict[str, dict[str, Any]] = {
         for name, fields in {"llama": LLAMA, **MODERN}.items()
     },
 }
+# Buffers of the methods' layers: PaCA's, and what stands for a weight in NF4.
+OWN = ("index", "pretrained", "codes", "scale_codes", "scale_scales", "mean")
 STRATEGIES = [(method, "all") for method in methods()] + [("lora", "upper-1/2"), ("paca", "upper-1/2")]
 
 APART = [("full", "every-2nd"), ("lora", "every-2nd"), ("full", "lisa-1"), ("lora", "lisa-1"), ("paca", "lisa-2")]
