@@ -9,12 +9,15 @@ from bench.case import schema
 from bench.errors import UserError, one_of
 from bench.usage import (
     Batch,
+    Checkpointing,
+    Compile,
     Dropout,
     Impl,
     Layers,
     Level,
     Method,
     ModelOption,
+    Optimizer,
     Precision,
     Rank,
     Seq,
@@ -49,6 +52,9 @@ def run(
     trainable_layers: Layers = None,
     method: Method = None,
     impl: Impl = None,
+    gradient_checkpointing: Checkpointing = None,
+    optimizer: Optimizer = None,
+    compile: Compile = None,
     level: Level = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old record moves to earlier/.")] = False,
     retry: Annotated[str, typer.Option(help="Measure rows with these statuses again: oom,timeout,...")] = "",
@@ -93,7 +99,8 @@ def run(
     quiet_s = None if wait_quiet is None else seconds_of("--wait-quiet", wait_quiet)
     asked = asked_for(
         sweep, model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
-        trainable_layers=trainable_layers, method=method, impl=impl, level=level,
+        trainable_layers=trainable_layers, method=method, impl=impl, gradient_checkpointing=gradient_checkpointing,
+        optimizer=optimizer, compile=compile, level=level,
     )  # fmt: skip
     how = (gpu, out, tuple(where or ()), fresh, statuses, repeat, strict, threads, quiet_s)
     request = request_of(on, array, partition, gres, exclusive, tuple(slurm or ()), python)
@@ -118,6 +125,9 @@ def list_cases(
     trainable_layers: Layers = None,
     method: Method = None,
     impl: Impl = None,
+    gradient_checkpointing: Checkpointing = None,
+    optimizer: Optimizer = None,
+    compile: Compile = None,
     level: Level = None,
 ) -> None:
     """The cases that a run would measure, and what each needs at least. --gpu may name a GPU that is not here."""
@@ -126,6 +136,7 @@ def list_cases(
 
     asked = asked_for(
         sweep, model, batch=batch, seq=seq, rank=rank, targets=targets, dropout=dropout, precision=precision,
-        trainable_layers=trainable_layers, method=method, impl=impl, level=level,
+        trainable_layers=trainable_layers, method=method, impl=impl, gradient_checkpointing=gradient_checkpointing,
+        optimizer=optimizer, compile=compile, level=level,
     )  # fmt: skip
     show_cases(asked, gpu, tuple(where or ()))

@@ -60,6 +60,15 @@ Layers = Annotated[
 ]
 Method = Annotated[str | None, name_option(help="With --model: only these methods; Full-FT comes with each.")]
 Impl = Annotated[str | None, name_option(help="With --model: these implementations of the adapters.")]
+Checkpointing = Annotated[
+    str | None, name_option("--gradient-checkpointing", help="With --model: none, full, selective, joined by commas.")
+]
+Optimizer = Annotated[
+    str | None, name_option(help="With --model: of pass step: adamw, adamw-8bit, sgd ..., joined by commas.")
+]
+Compile = Annotated[
+    str | None, name_option(help="With --model: mode of torch.compile: none, default ..., joined by commas.")
+]
 Level = Annotated[
     str | None, name_option(help="With --model: block or model. Default: the model on a GPU, one block on a CPU.")
 ]

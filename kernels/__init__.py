@@ -68,6 +68,10 @@ if __name__ == "kernels":
     _other = namesake()
     if _other is not None and str(_other) not in __path__:
         __path__.append(str(_other))
+    if _other is None:  # bitsandbytes looks here for a kernel of the Hub for inference on CPUs, does without, and warns
+        import logging
+
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

@@ -42,7 +42,10 @@ def _policy(_context: Any, func: Any, *args: Any, **_kwargs: Any) -> CheckpointP
 
 
 def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return create_selective_checkpoint_contexts(_policy)
+    modes = create_selective_checkpoint_contexts(_policy)
+    for mode in modes:  # else PEFT's accelerated layers would compute as PEFT does while it watches
+        mode.sees_fused_layers = True
+    return modes
 
 
 def options(word: str, preserve_rng_state: bool = True) -> dict[str, Any]:

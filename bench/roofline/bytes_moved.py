@@ -44,7 +44,7 @@ def forward(case: Case, found: GemmShapes) -> Bytes:
             fresh += read
             inner += kept
         elif layer.rests is not None:
-            fresh += layer.rests.resting_bytes(layer, r, w.adapter)
+            fresh += layer.rests.resting_bytes(layer, r, w.adapter, for_dx=False)
     if not found.blocks:
         return Bytes(fresh + passed, 0, inner)
     inner += passed
@@ -77,7 +77,7 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
             fresh += written
             reused += again
         elif layer.rests is not None and group.x_grad:
-            reused += layer.rests.resting_bytes(layer, r, w.saved)
+            reused += layer.rests.resting_bytes(layer, r, w.saved, for_dx=True)
     if not found.blocks:
         return Bytes(fresh + passed, reused, inner)
     inner += passed
@@ -104,9 +104,9 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
 def _weight_for_dx(layer: Layer, w: Widths) -> int:
     """W as backward reads it again: without the bias, and under autocast 16 bit wide, unless it is stored in fewer."""
     values = layer.n * layer.k
-    if layer.trains is None:
+    if layer.carries is None:
         return values * w.compute
-    return layer.trains.weight_bytes(Linear(layer.n, layer.k, values), replace(w, param=w.compute))
+    return layer.carries.weight_bytes(Linear(layer.n, layer.k, values), replace(w, param=w.compute))
 
 
 def optimizer(case: Case, found: GemmShapes) -> Bytes:

@@ -28,6 +28,9 @@ ADAPTER_AXES = {name for name, axis in AXES.items() if axis.trains and not (axis
 }
 USUAL = {name: axis.usual for name, axis in AXES.items() if axis.usual}
 
+# Words that were impls before there was the axis compile: the impl, and the mode where none is given.
+COMPILED = {"compile": ("eager", "default"), "peft-compile": ("peft", "default")}
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -76,23 +79,22 @@ def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Requ
         file = request.change(file)
         text = request.text(file)
     conditions = parse_where(where, (*AXES, "case_id", "pass"))
-    instead = file.cpu.axes.given() if on_cpu else {}
     asked = _asked_for(file, conditions)
     passes = tuple(dict.fromkeys((on_cpu and file.cpu.passes) or file.passes))
     settings = _settings(file, on_cpu)
-    entries = [file.axes.given() | entry.given() | instead for entry in file.methods]
-    for values in entries:
+    entries = file.entries(on_cpu)
+    for values in entries.values():
         values |= {axis: values.get(axis, [None]) + more for axis, more in asked.items()}
     _check_size(entries, read)
     found: dict[str, Case] = {}
-    for i, values in enumerate(entries):
-        blame = _Blame(read, ("methods", i), on_cpu, request.flags if request else {})
+    for where_found, values in entries.items():
+        blame = _Blame(read, where_found, on_cpu, request.flags if request else {})
         if "model" in values and request is None:
             values["model"] = _resolved(values["model"], path.parent, blame)
         for case in _expand(values, on_cpu, blame):
             found.setdefault(case.case_id, case)
             if len(found) > MOST_CASES:  # a value of the axis layer may stand for many
-                raise UserError(f"{place(read, ('methods', i))}: more than {MOST_CASES:,} cases, the most of a sweep.")
+                raise UserError(f"{place(read, where_found)}: more than {MOST_CASES:,} cases, the most of a sweep.")
     cases, passes = _narrow(_side_by_side(list(found.values())), passes, conditions, file.on_request.given())
     tell_apart(c.model for c in cases)
     clocks = ("cpu-time",) if on_cpu else tuple(dict.fromkeys(file.clocks))
@@ -100,16 +102,16 @@ def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Requ
     return Plan(sweep, path, text, file.description, cases, passes, clocks, settings, words, model)
 
 
-def _check_size(entries: list[dict[str, list[Any]]], read: YamlFile) -> None:
+def _check_size(entries: Mapping[Where, dict[str, list[Any]]], read: YamlFile) -> None:
     """Raises UserError for more combinations than can be listed, before one of them is made."""
     total = 0
-    for i, values in enumerate(entries):
+    for where, values in entries.items():
+        before = "with the entries before it " if total else ""
         total += prod(map(len, values.values()))
         if total > MOST_CASES:
             counts = " x ".join(f"{len(v):,} of {axis}" for axis, v in values.items() if len(v) > 1)
-            before = "with the entries before it " if i else ""
             raise UserError(
-                f"{place(read, ('methods', i))}: {before}{total:,} cases ({counts}). At most {MOST_CASES:,} in a sweep."
+                f"{place(read, where)}: {before}{total:,} cases ({counts}). At most {MOST_CASES:,} in a sweep."
             )
 
 
@@ -151,8 +153,9 @@ class _Blame:
         """The flag that gave an axis, or the place in the file."""
         if key in self.flags:
             return self.flags[key]
-        on_cpu = [("cpu", "axes", key)] * self.on_cpu
-        for candidate in (*on_cpu, (*self.where, key), ("axes", key), ("on_request", key)):
+        there, own = [("cpu", "axes", key)] * self.on_cpu, [(*self.where, key)]
+        first = own + there if self.where[0] == "cpu" else there + own
+        for candidate in (*first, ("axes", key), ("on_request", key)):
             if candidate in self.read.lines:
                 return place(self.read, candidate)
         return place(self.read, self.where)
@@ -199,6 +202,9 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     method, level, precision = p["method"], p["level"], p["precision"] or ("fp32" if on_cpu else "bf16")
     p["precision"], p["impl"] = precision, p["impl"] or "eager"
     found = methods()[method]
+    if p["impl"] in COMPILED and COMPILED[p["impl"]][0] in found.impls:
+        p["impl"], mode = COMPILED[p["impl"]]
+        p["compile"] = mode if p["compile"] in (None, USUAL["compile"]) else p["compile"]
     if p["impl"] not in found.impls:
         raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}. Valid: {', '.join(found.impls)}.")
     if precision == "fp32" or precision.startswith("amp-"):
@@ -269,6 +275,11 @@ def _no_layer(layer: str, models: list[str]) -> str:
 
 def _check(case: Case) -> None:
     shape = case.shape
+    if case.level == "linear" and case.gradient_checkpointing is not None:
+        raise _Bad(
+            "gradient_checkpointing",
+            f"level linear has no decoder block, which {case.gradient_checkpointing} would compute again. Valid: none.",
+        )
     if shape and case.level != "linear" and case.seq > shape.longest:
         allows = f"{case.model_name} allows{shape.why}"
         raise _Bad("seq", f"{case.seq} is longer than {allows}. Valid: up to {shape.longest}.")
@@ -291,10 +302,18 @@ def _narrow(
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """The cases and passes that every condition lets through."""
     for c in conditions:
-        options = passes if c.axis == "pass" else tuple(dict.fromkeys(text_of(getattr(x, c.axis)) for x in cases))
+        options = passes if c.axis == "pass" else tuple(dict.fromkeys(word for x in cases for word in _words(x, c.axis)))
         chosen = c.chosen(options, "is not in this sweep", [text_of(v) for v in on_request.get(c.axis, [])])
         if c.axis == "pass":
             passes = tuple(p for p in passes if p in chosen)
         else:
-            cases = [x for x in cases if text_of(getattr(x, c.axis)) in chosen]
+            cases = [x for x in cases if chosen.intersection(_words(x, c.axis))]
     return tuple(cases), passes
+
+
+def _words(case: Case, axis: str) -> list[str]:
+    """What --where may call a case's value: as rows have it, by the usual word where that is an empty cell, and by the
+    impl's former name where it is compiled."""
+    value = getattr(case, axis)
+    former = [w for w, found in COMPILED.items() if axis == "impl" and found == (case.impl, case.compile)]
+    return [*([USUAL[axis]] if value is None and axis in USUAL else []), text_of(value), *former]

@@ -7,17 +7,18 @@ from typing import Any
 
 import yaml
 
-from bench.case.case import LARGEST
+from bench.case.case import AXES, LARGEST
 from bench.case.names import plain_name, short_name
-from bench.case.schema import BASELINE, PRECISIONS
+from bench.case.schema import BASELINE
 from bench.case.shapes import ModelShape, known_name, layer_words, model_shape, trainable_blocks
 from bench.errors import UserError, listed, one_of, short
 from bench.methods.registry import methods
-from bench.sweeps.expand import Plan, Request, make_plan
+from bench.sweeps.expand import COMPILED, Plan, Request, make_plan
 from bench.sweeps.file import SweepFile, sweep_names
 from bench.sweeps.hub import resolved
 
 SWEEP = "table1"
+OPTIONS = tuple(name for name, axis in AXES.items() if axis.any_method)  # words of what goes with every method
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class ModelRequest:
     trainable_layers: tuple[str, ...] | None = None
     method: tuple[str, ...] | None = None  # Full-FT comes with each
     impl: tuple[str, ...] | None = None
+    gradient_checkpointing: tuple[str, ...] | None = None
+    optimizer: tuple[str, ...] | None = None
+    compile: tuple[str, ...] | None = None
     level: str | None = None  # block or model
     sweep: str = SWEEP  # whose methods and passes
 
@@ -62,7 +66,7 @@ def model_request(model: str | None, sweep: str | None = None, **options: Any) -
     for name in ("batch", "seq"):
         if name in given:
             given[name] = _counts(f"--{name}", given[name])
-    for name in ("precision", "trainable_layers", "method", "impl"):
+    for name in ("precision", "trainable_layers", "method", "impl", *OPTIONS):
         if name in given:
             given[name] = tuple(given[name].split(","))
     return ModelRequest(model, sweep=sweep or SWEEP, **given)
@@ -82,7 +86,7 @@ def model_plan(request: ModelRequest, on_cpu: bool, where: Sequence[str] = ()) -
     except UserError as e:
         raise UserError(f"--model: {str(e).removeprefix('model: ')}") from None
     axes: dict[str, list[Any]] = {"model": [model]}
-    for name in ("batch", "seq", "precision", "trainable_layers", "level"):
+    for name in ("batch", "seq", "precision", "trainable_layers", "level", *OPTIONS):
         if (value := getattr(request, name)) is not None:
             axes[name] = [value] if isinstance(value, str) else list(value)
     _check(request, shape, on_cpu)
@@ -126,9 +130,11 @@ def _check(request: ModelRequest, shape: ModelShape, on_cpu: bool) -> None:
     for length in request.seq or ():
         if length > shape.longest:
             raise UserError(f"--seq: {length} is longer than {request.model} allows{shape.why}. Up to {shape.longest}.")
-    for precision in request.precision or ():
-        if precision not in PRECISIONS:
-            raise UserError(one_of("--precision", precision, PRECISIONS))
+    for axis in ("precision", *OPTIONS):
+        for word in getattr(request, axis) or ():
+            valid = AXES[axis].valid or ()
+            if word not in valid:
+                raise UserError(one_of(f"--{axis.replace('_', '-')}", word, valid))
     if request.dropout is not None and not 0 <= request.dropout < 1:
         raise UserError(f"--dropout: {request.dropout} is no dropout. Give a number from 0 to below 1.")
     if request.level not in (None, "block", "model"):
@@ -153,7 +159,7 @@ def _changed(
     named = list(dict.fromkeys(entry.method[0] for entry in file.methods))
     wanted = {*_words("--method", request.method, named), BASELINE}
     adapters = wanted - {BASELINE}
-    valid = dict.fromkeys(i for m in named if m in adapters for i in methods()[m].impls)
+    valid = dict.fromkeys(i for m in named if m in adapters for i in _impls(m))
     impls = request.impl and _words("--impl", request.impl, valid)
     entries = []
     for entry in file.methods:
@@ -162,14 +168,16 @@ def _changed(
         for axis in ("rank", "targets", "dropout"):
             if (value := getattr(request, axis)) is not None and axis in method.axes and method.adapts:
                 more[axis] = [value]
+        more |= {axis: axes[axis] for axis in OPTIONS if axis in axes and getattr(entry, axis) is not None}
         if impls and method.adapts:
-            more["impl"] = [i for i in impls if i in method.impls]
+            more["impl"] = [i for i in impls if i in _impls(entry.method[0])]
         if entry.method[0] in wanted and more.get("impl") != []:
             entries.append(entry.model_copy(update=more))
     instead = on_cpu and file.cpu.axes.seq is not None  # the lengths that are measured are those under cpu
     part = file.cpu.axes if instead else file.axes
     fitting = _fitting(part.seq, axes, shape)
-    cpu = file.cpu.model_copy(update={"axes": file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))})
+    of_cpu = file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))
+    cpu = file.cpu.model_copy(update={"axes": of_cpu, "methods": []})  # those name a model of their own
     description = f"The methods of {request.sweep}: {' '.join(request.words)}"
     return file.model_copy(
         update={
@@ -179,6 +187,12 @@ def _changed(
             "cpu": cpu,
         }
     )
+
+
+def _impls(method: str) -> list[str]:
+    """A method's impls, and the words that mean compiled ones."""
+    found = methods()[method].impls
+    return [*found, *(word for word, (impl, _) in COMPILED.items() if impl in found)]
 
 
 def _fitting(lengths: Sequence[int] | None, axes: Collection[str], shape: ModelShape) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from plots.data.load import text
 # What a table or figure tells elsewhere; the label of a training type names the other axes where namesakes differ.
 PLACED = ("level", "model", "layer", "method", "impl", "precision", "batch", "seq", "l2")
 TOLD_APART = tuple(name for name in AXES if name not in PLACED)
+USUAL = {"trainable_layers": "all"} | {name: None for name, axis in AXES.items() if axis.usual}  # which goes unsaid
 SHORT = {"trainable_layers": "layers", "adapter_dtype": "adapters"}
 
 
@@ -41,7 +42,8 @@ def method_label(name: str) -> str:
 
 
 def labels(cases: Sequence[Case]) -> dict[Case, str]:
-    """A name for the training type of each case: method and implementation, and the axes in which its namesakes differ.
+    """A name for the training type of each case: method and implementation, and the axes in which its namesakes differ;
+    what is usual goes unsaid.
 
     Cases that differ only in model, layer, batch or length get the same name: they are one line of a table.
     """
@@ -53,7 +55,11 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
     named = {}
     for case in cases:
         axes = seen[case.method, case.impl]
-        extra = [f"{short_axis(axis)} {_value(case, axis)}" for axis in TOLD_APART if len(axes[axis]) > 1]
+        extra = [
+            f"{short_axis(axis)} {_value(case, axis)}"
+            for axis in TOLD_APART
+            if len(axes[axis]) > 1 and getattr(case, axis) != USUAL.get(axis, "")
+        ]
         named[case] = " ".join([method_label(case.method), case.impl, *extra])
     return named
 

@@ -92,6 +92,8 @@ GOOD = "description: mine\nmethod: paca\nrank: 4\nalpha: 8\nlearning_rate: 3e-4\
             ":2: method: 'dorra': Input should be 'none', 'full', 'lora', 'dora', 'lora-fa'",
         ),
         (GOOD + "trainable_layers: lower-1/2\n", ":6: trainable_layers: 'lower-1/2'"),
+        (GOOD + "trainable_layers: every-1st\n", ":6: trainable_layers: 'every-1st': every-2nd is the first"),
+        (GOOD + "trainable_layers: lisa-0\n", ":6: trainable_layers: 'lisa-0': at least 1 block trains. Valid: "),
         (GOOD + "precision: int8\n", ":6: precision: 'int8': Input should be 'amp-fp16'"),
         (GOOD + "trainable_layers: every-0th\n", ":6: trainable_layers: 'every-0th'"),
         (GOOD + "lisa_every: 5\n", ": trainable_layers is all, which has no lisa_every. It is a key of lisa-G"),

@@ -46,10 +46,12 @@ class Reference(BranchReference):
         return {**super().trained, "magnitude": self.magnitude}
 
     def as_built(self) -> Mapping[str, tuple[Tensor, float]]:
-        """Bound: eps of the coarser of the two dtypes, that of the weight, in which PEFT takes the norm, and that of
-        the magnitude; in fp32 four times that, for the order of the sum."""
-        eps = max(torch.finfo(dtype).eps for dtype in (self.stored, self.adapter))
-        return {"magnitude": (self._norms_of_weight(), 4 * eps if eps < 1e-6 else eps)}
+        """Bound: eps of the weight's dtype, in which PEFT takes the norm, or of the magnitude's; in fp32 times sqrt(K),
+        for the order of the sum."""
+        dtype = min((self.stored, self.adapter), key=lambda dtype: dtype.itemsize)
+        eps = torch.finfo(dtype).eps
+        bound = eps if dtype.itemsize == 2 else eps * self.weight.shape[1] ** 0.5
+        return {"magnitude": (self._norms_of_weight(), bound)}
 
     @torch.no_grad()
     def draw(self, values: Mapping[str, Tensor], share: float) -> None:

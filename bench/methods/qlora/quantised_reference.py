@@ -22,6 +22,12 @@ from bench.methods.reference import ReferenceLayer
 #: 0.50.2 on a CPU takes the further one up to 2^-15 beside the middle (seen in 31 of 16384 scales, and in no weight).
 NEAR = 2.0**-14
 
+#: NF4Tensor.from_tensor's: four digits of the quantiles as bitsandbytes has them.
+TORCHAO_LEVELS = (
+    -1.0, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0.0,
+    0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.7230, 1.0,
+)  # fmt: skip
+
 
 def levels() -> list[float]:
     """QLoRA's appendix E: 8 positive quantiles of N(0, 1), 7 negative ones, and 0, over the largest."""
@@ -75,8 +81,8 @@ def read(layer: nn.Module) -> Stored | None:
             dtype = weight.dtype
             wide = weight.quantized_scalers.view(-1, SCALES).float() / weight.quantization_factor.float()[:, None]
             scales = (wide.to(dtype).float() + weight.scaler_mean.float()).to(dtype).float().view(-1)
-            rounded = torch.tensor([round(level, 4) for level in levels()], device=scales.device)
-            return Stored(weight.quantized_data, scales, rounded.to(dtype).float(), dtype, integers=True)
+            four_digits = torch.tensor(TORCHAO_LEVELS, device=scales.device).to(dtype).float()
+            return Stored(weight.quantized_data, scales, four_digits, dtype, integers=True)
     return None
 
 
