@@ -21,7 +21,7 @@ from bench.methods.adapt import decoder_blocks, replace
 from bench.methods.qlora.layer import NF4Linear
 from bench.methods.qpaca.eager import QPaCALinear
 from bench.reading import read_object
-from bench.train.adapter import QPACA, QPACA_SHAPE
+from bench.train.formats import QPACA, QPACA_SHAPE
 from kernels.modules.plain_linear import is_conv1d, is_linear
 from kernels.paca.target_layers import seed_of
 

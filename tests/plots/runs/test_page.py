@@ -122,7 +122,7 @@ def test_a_method_beside_the_paper_s_has_a_line_of_its_own(tmp_path: Path) -> No
     made(runs / "rslora", "lora", 1.2, 51.0, **model, scaling="rslora")
     made(runs / "dora", "dora", 2.0, 52.0, **model, seed=1)
     made(runs / "bitfit", "bitfit", 0.5, 47.0, **model, seed=2)
-    made(runs / "checkpointed", "lora", 1.3, 50.0, **model, gradient_checkpointing="full")
+    made(runs / "checkpointed", "dora", 1.3, 50.0, **model, gradient_checkpointing="full")
     made(runs / "paca-lookalike", "qpaca", 1.0, 50.0, **model, strategy="paca")
     assert main([str(runs)]) == 0
     table = section((runs / "report.md").read_text(), "### Runs")
