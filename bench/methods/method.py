@@ -77,6 +77,7 @@ class Method(ABC):
     axes: tuple[str, ...] = ("rank", "alpha", "targets", "adapter_dtype")  # those of the adapter that apply
     adapts: bool = True  # leaves the weights and adds to them; False: the weights themselves train
     reads_x: bool = True  # backward needs the layer's input
+    quantised: bool = False  # the weights that it adapts are kept in 4 bits
     impls: Mapping[str, Impl]
 
     @abstractmethod

@@ -16,6 +16,7 @@ class QPaCA(PaCA):
 
     label = "QPaCA"
     colours = ("#0b4f4a", "#12807a", "#2aa198")
+    quantised = True
     impls = {
         "eager": Impl(
             "textbook PyTorch: NF4 dequantised in every forward and backward, live columns put in", rank_fits
