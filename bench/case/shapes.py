@@ -150,10 +150,11 @@ def trainable_blocks(trainable_layers: str, num_layers: int) -> int:
         return int(share * num_layers + Fraction(1, 2))  # int() cuts, so adding a half rounds up on a tie
     if trainable_layers.startswith("every-"):
         return -(-num_layers // _every(trainable_layers, num_layers))
-    at_a_time = takes_turns(trainable_layers)
     count = _number(trainable_layers, trainable_layers.removeprefix(LISA))
-    if not 1 <= count <= num_layers:
-        raise ValueError(f"{trainable_layers!r}: the model has {num_layers} blocks{' to choose from' * at_a_time}")
+    if count < 1:
+        raise ValueError(f"{trainable_layers!r}: at least 1 block trains")
+    if count > num_layers:
+        raise ValueError(f"{trainable_layers!r}: {_has(num_layers)}")
     return count
 
 
@@ -215,11 +216,15 @@ def _every(trainable_layers: str, num_layers: int) -> int:
     n = _number(trainable_layers, word[:-2])
     if word != (right := ordinal(n)):
         raise ValueError(f"{trainable_layers!r}: write every-{right}")
-    if num_layers == 1:
-        raise ValueError(f"{trainable_layers!r}: there is one block, and it trains")
-    if not 2 <= n <= num_layers:
-        raise ValueError(f"{trainable_layers!r}: from every-2nd to every-{ordinal(num_layers)} of {num_layers} blocks")
+    if n < 2:
+        raise ValueError(f"{trainable_layers!r}: every-2nd is the first of its kind")
+    if n > num_layers:
+        raise ValueError(f"{trainable_layers!r}: {_has(num_layers)}")
     return n
+
+
+def _has(num_layers: int) -> str:
+    return f"the model has {num_layers} block{'s' * (num_layers != 1)}"
 
 
 def _number(trainable_layers: str, digits: str) -> int:

@@ -140,8 +140,8 @@ def _from_few(
     inside = whole(few(0, 1, 2)) if between else two
     phases = {}
     for name in one.phases:
-        others = (t.phases.get(name, ()) for t in (two, below, inside))
-        found = _more(one.phases[name], *others, trained, frozen, between)
+        more, less, inner = (t.phases.get(name, ()) for t in (two, below, inside))
+        found = _more(one.phases[name], more, less, inner, trained, frozen, between)
         if found is None:
             return None
         phases[name] = found

@@ -51,7 +51,7 @@ def dora_linear(
         return _by_operations(x, weight, lora_a, lora_b, magnitude, scale, bias, scheme)
     try:
         tensors = (x, weight, lora_a, lora_b, magnitude) if bias is None else (x, weight, lora_a, lora_b, magnitude, bias)
-        key = (*(_kind(t) for t in tensors), scheme)
+        key = (*(_kind(t) for t in tensors), type(scale), scheme)
         # Of x lora_linear asks by itself.
         aligned = all(t.data_ptr() % 16 == 0 for t in tensors[1:])
     except AttributeError:  # not a tensor: the checks say which

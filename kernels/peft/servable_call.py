@@ -47,6 +47,8 @@ def dtypes_fit(layer: Any, x: Tensor, parts: Parts | DoraParts) -> bool:
     """Whether lora_linear or dora_linear takes x with these dtypes, and gives what PEFT gives. Shapes are left to
     refused()."""
     if isinstance(parts, DoraParts):
+        if x.dim() == 1:
+            return False  # PEFT's y has a dimension more
         return parts.magnitude.dtype in (x.dtype, torch.float32) and dtypes_fit(layer, x, parts.lora)
     weight, _, a, b, _, _ = parts
     dtype, adapter = x.dtype, a.dtype

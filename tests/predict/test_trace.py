@@ -76,6 +76,9 @@ def test_a_model_has_the_flops_of_the_roofline(
         ("lora", "triton", "upper-1/2"),
         ("paca", "eager", "upper-1/2"),
         ("paca", "triton", "all"),
+        ("lora", "eager", "every-2nd"),
+        ("full", "eager", "every-3rd"),
+        pytest.param("paca", "eager", "every-4th", marks=pytest.mark.slow),
     ],
 )
 def test_few_blocks_stand_for_all(
@@ -86,6 +89,12 @@ def test_few_blocks_stand_for_all(
     few, whole = trace(case), trace_whole(case)
     for phase in ("forward", "backward", "optimizer", "refresh"):
         assert Counter(few.phases.get(phase, ())) == Counter(whole.phases.get(phase, ())), phase
+
+
+def test_blocks_that_take_turns_are_refused(tmp_path: Path, traces: Path) -> None:
+    case = make_case(write_config(tmp_path, LLAMA), "lora", trainable_layers="lisa-1")
+    with pytest.raises(UserError, match="trainable_layers lisa-1: the mean over 4 stages cannot be predicted"):
+        trace(case)
 
 
 def test_the_operators_are_those_that_run_with_values(tmp_path: Path, traces: Path) -> None:
