@@ -15,8 +15,9 @@ def show_cases(asked: str | ModelRequest, gpu: str, where: tuple[str, ...]) -> N
     plan = plan_of(asked, device.is_cpu, where)
     shown = [a for a, axis in AXES.items() if axis.listed and any(getattr(c, a) is not None for c in plan.cases)]
     step = "step" in plan.passes
+    options = ["options"] * any(c.options for c in plan.cases)
     numbers = ("trained", "min memory", "estimated peak")
-    table = plain_table(("case_id", *shown, *numbers, "note"), right=numbers)
+    table = plain_table(("case_id", *shown, *options, *numbers, "note"), right=numbers)
     for case in plan.cases:
         reason = unsupported(case, "cpu" if device.is_cpu else "cuda")
         values = [text_of(case.model_name if a == "model" else getattr(case, a)) for a in shown]
@@ -29,6 +30,7 @@ def show_cases(asked: str | ModelRequest, gpu: str, where: tuple[str, ...]) -> N
         row = [
             case.case_id,
             *values,
+            *[case.options.strip() for _ in options],
             f"{trainable_params(case):,}",
             size_text(needs.at_least),
             size_text(needs.about),

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 from bench.case import Case
 from bench.case.architectures import vocabulary_of
+from bench.case.schema import LEAST_INNER
 from bench.case.shapes import trainable_blocks
 from bench.methods.registry import method_of, trainable_params
 from bench.roofline.bytes_moved import widths
 from bench.roofline.gemm_shapes import widths_of
+from bench.roofline.optimizer_states import resident_bytes
 
 FP32 = 1.8  # as much in fp32: masks and what norms keep are no wider
 AMP = 1.2  # under autocast: the residual stream and the norms are fp32
@@ -25,7 +27,7 @@ class Need:
     weights: int  # of the model
     adapters: int  # LoRA's A and B; PaCA's columns, index and pretrained copy
     gradients: int
-    optimizer: int  # AdamW's two moments; none where no step is timed
+    optimizer: int  # its state, as AdamW's two moments, without what is paged; none where no step is timed
     activations: int | None  # None for an architecture without a closed form here
 
     @property
@@ -47,7 +49,7 @@ def need(case: Case, step: bool) -> Need:
         weights = case.shape.block_params if case.level == "block" else case.shape.num_params
     trained = trainable_params(case)
     adapters = method_of(case).adapter_bytes(trained, _adapted_layers(case), case.rank or 0, width)
-    optimizer = 2 * trained * width.adapter if step else 0
+    optimizer = resident_bytes(case, width.adapter) if step else 0
     return Need(weights * width.param, adapters, trained * width.adapter, optimizer, _activations(case))
 
 
@@ -57,7 +59,11 @@ def _adapted_layers(case: Case) -> int:
 
 
 def _activations(case: Case) -> int | None:
-    """Level model alone: what is kept of the blocks that train and of those above them, and the logits."""
+    """Level model alone: what is kept of the blocks that train and of those above them, and the logits.
+
+    Under checkpointing each of these blocks keeps its input, and what selective keeps beside it; backward then computes
+    one block at a time, when the logits are gone.
+    """
     shape = case.shape
     if case.level != "model" or shape is None:
         return None
@@ -68,10 +74,26 @@ def _activations(case: Case) -> int | None:
     wide = (shape.hidden_size, inner, q, kv)
     token = sum(k * width for k, width in zip(factors, wide, strict=True))
     blocks = trainable_blocks(case.trainable_layers, case.blocks)
-    kept = case.tokens * blocks * token * {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
+    block = case.tokens * token * {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
     if case.precision.startswith("amp-"):
-        kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
-    return round(kept) + LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
+        block += 2 * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
+    logits = LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
+    if case.gradient_checkpointing is None:
+        return round(blocks * block) + logits
+    return blocks * checkpointed_bytes(case) + max(round(block), logits)
+
+
+def checkpointed_bytes(case: Case) -> int:
+    """What a block that is checkpointed keeps: its input, and under selective, of impl eager, the results of its linear
+    layers, of attention, and S = x A^T."""
+    shape, w = case.shape, widths(case)
+    assert shape is not None
+    values = case.tokens * shape.hidden_size * w.param
+    if case.gradient_checkpointing == "selective":
+        wide = [p.out_features for p in shape.projections if p.in_features >= LEAST_INNER]
+        wide += [case.rank or 0] * (method_of(case).branch * len(case.target_projections))
+        values += case.tokens * (sum(wide) + widths_of(shape)[0]) * w.compute
+    return values
 
 
 def too_large(case: Case, step: bool, memory_mib: int | None) -> str | None:

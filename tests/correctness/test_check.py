@@ -139,18 +139,19 @@ def test_other_right_ways_pass(models: dict[str, str], plant: Any, level: str, p
 PEERS = [
     (method, name) for method, found in methods().items() for name in found.impls if name not in ("eager", "triton")
 ]
-COMPILED = [peer for peer in PEERS if methods()[peer[0]].impls[peer[1]].compiles]
-AT_ONCE = [peer for peer in PEERS if peer not in COMPILED]
+COMPILED = [("full", "eager"), ("lora", "eager"), ("lora", "peft"), ("paca", "eager")]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("family", "level"), [("gpt2", "linear"), ("llama", "linear"), ("gpt2", "block"), ("llama", "block")]
 )
-@pytest.mark.parametrize(("method", "impl"), AT_ONCE)
-def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str) -> None:
+@pytest.mark.parametrize(("method", "impl"), PEERS)
+def test_peers_pass(
+    models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str, **more: str
+) -> None:
     """As impl eager does, under the same bounds. bordered is asked at level block too, though not timed there."""
-    axes: dict[str, Any] = {"impl": impl, "precision": precision}
+    axes: dict[str, Any] = {"impl": impl, "precision": precision, **more}
     if methods()[method].impls[impl].fp32_adapters:
         axes["adapter_dtype"] = "fp32"
     if method == "lora" and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
@@ -171,10 +172,10 @@ def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str,
 def test_compiled_peers_pass(
     models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str
 ) -> None:
-    test_peers_pass(models, method, impl, family, level, precision)
+    test_peers_pass(models, method, impl, family, level, precision, compile="default")
 
 
-@pytest.mark.parametrize(("method", "impl"), AT_ONCE)
+@pytest.mark.parametrize(("method", "impl"), PEERS)
 def test_peers_pass_on_a_group(models: dict[str, str], method: str, impl: str) -> None:
     result = check(case_of(models, "llama", method, "linear", layer="self_attn.qkv", impl=impl), "cpu")
     assert result.passed, result.detail
