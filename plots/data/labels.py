@@ -10,6 +10,7 @@ from plots.data.load import text
 # What a table or figure tells elsewhere; the label of a training type names the other axes where namesakes differ.
 PLACED = ("level", "model", "layer", "method", "impl", "precision", "batch", "seq", "l2")
 TOLD_APART = tuple(name for name in AXES if name not in PLACED)
+OPTIONS = tuple(name for name, axis in AXES.items() if axis.any_method)  # words of what goes with every method
 SHORT = {"trainable_layers": "layers", "adapter_dtype": "adapters"}
 
 
@@ -53,10 +54,17 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
     named = {}
     for case in cases:
         axes = seen[case.method, case.impl]
-        extra = [f"{short_axis(axis)} {_value(case, axis)}" for axis in TOLD_APART if len(axes[axis]) > 1]
-        named[case] = " ".join([method_label(case.method), case.impl, *extra])
+        differ = [axis for axis in TOLD_APART if len(axes[axis]) > 1]
+        extra = [f"{short_axis(axis)} {_value(case, axis)}" for axis in differ if axis not in OPTIONS]
+        named[case] = ", ".join([" ".join([method_label(case.method), case.impl, *extra]), *_options(case, differ)])
     return named
 
 
+def _options(case: Case, differ: Sequence[str]) -> list[str]:
+    """'compile default', 'optimizer adamw'; nothing for what is not done at all."""
+    found = {axis: _value(case, axis) for axis in differ if axis in OPTIONS}
+    return [f"{short_axis(axis)} {word}" for axis, word in found.items() if word != "none"]
+
+
 def _value(case: Case, axis: str) -> str:
-    return text(getattr(case, axis)) or "none"
+    return text(getattr(case, axis)) or AXES[axis].usual or "none"
