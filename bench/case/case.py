@@ -53,7 +53,9 @@ class Case:
     rank: int | None = axis(
         "rank", "of the adapter; under PaCA the number of columns", above=0, below=LARGEST, trains=True, compared=False
     )
-    alpha: float | None = axis("alpha", "scale = alpha / rank, but see scaling", above=0, below=1e6, trains=True, compared=False)
+    alpha: float | None = axis(
+        "alpha", "scale = alpha / rank, but see scaling", above=0, below=1e6, trains=True, compared=False
+    )
     dropout: float | None = axis(
         "dropout", "of the adapter; the model's own is model_dropout", least=0, below=1, trains=True, compared=False
     )

@@ -2,11 +2,14 @@
 
 full: all of a block is computed again. selective: what is costly is kept, and only what is cheap is computed again
 (torch's selective activation checkpointing). Kept are the results of attention, where it is one of torch's fused
-operators, and of products of matrices, with two exceptions. A product over an inner dimension below LEAST_INNER is
-bound by memory (it does as many FLOPs for each byte of a 16-bit result; by data sheet an A100 does 156 in the time that
-it moves a byte, an H100 295): to compute it again costs about what it costs to write and read its result. So is the second one of a
-LoRA branch, from rank r to N, whose result is as wide as the layer's and which autograd alone would not keep either.
-And where an implementation writes into the result of a product afterwards (Impl.in_place), nothing inside of an
+operators, and of products of matrices, with two exceptions.
+
+A product over an inner dimension below LEAST_INNER is bound by memory (it does as many FLOPs for each byte of a 16-bit
+result; by data sheet an A100 does 156 in the time that it moves a byte, an H100 295): to compute it again costs about
+what it costs to write and read its result. So is the second one of a LoRA branch, from rank r to N, whose result is as
+wide as the layer's and which autograd alone would not keep either.
+
+Where an implementation writes into the result of a product afterwards (Impl.in_place), nothing inside of an
 autograd.Function is kept: torch would not see what a Triton kernel writes. Such layers are computed again as a whole.
 So are norms, activation functions, sums, rotary embeddings, casts and dropout.
 """

@@ -192,7 +192,7 @@ class Work:
         return self.case.micro_steps
 
     def optimizer_step(self) -> None:
-        """One step of the case's optimizer on the gradients that are there. A refresh is due after it, and no part of it.
+        """One step of the case's optimizer on the gradients that are there. A refresh is due after it, no part of it.
 
         The optimizer is made at the first call: AdamW's state takes two values for each trained one.
         """

@@ -33,7 +33,9 @@ def trace_whole(case: Case, on_gpu: bool = True) -> Trace:
     """
     impl = impl_of(case)
     if case.optimizer not in (None, "sgd"):
-        raise UserError(f"optimizer {case.optimizer}: no trace sees its kernels, so it cannot be predicted. Take adamw.")
+        raise UserError(
+            f"optimizer {case.optimizer}: no trace sees its kernels, so it cannot be predicted. Take adamw."
+        )
     if case.compiles:
         raise UserError(f"compile {case.compile}: what a compiler makes of a model cannot be predicted. Take none.")
     with FakeTensorMode(allow_non_fake_inputs=True), _conversions(), _on_gpu() if on_gpu else nullcontext():

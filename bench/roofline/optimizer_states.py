@@ -27,9 +27,7 @@ def state_bytes(case: Case, width: int) -> int:
 def resident_bytes(case: Case, width: int) -> int:
     """What must lie in the GPU's memory."""
     paged = (case.optimizer or "").startswith("paged-")
-    return sum(
-        _tensor_bytes(case, n, width) * count for n, count in _tensors(case) if not (paged and n >= LEAST_PAGED)
-    )
+    return sum(_tensor_bytes(case, n, width) * count for n, count in _tensors(case) if not (paged and n >= LEAST_PAGED))
 
 
 def _tensor_bytes(case: Case, n: int, width: int) -> int:

@@ -61,7 +61,10 @@ def _run(work: Work) -> dict[str, Tensor]:
 @pytest.mark.parametrize("family", FIELDS)
 @pytest.mark.parametrize(
     "impl",
-    [*methods()["lora"].impls, *(pytest.param(f"{name}, compiled", marks=pytest.mark.slow) for name in ("eager", "peft"))],
+    [
+        *methods()["lora"].impls,
+        *(pytest.param(f"{name}, compiled", marks=pytest.mark.slow) for name in ("eager", "peft")),
+    ],
 )
 def test_equals_peft_on_a_block(impl: str, family: str, tmp_path: Path) -> None:
     work, theirs = _beside_peft(write_config(tmp_path, FIELDS[family]), impl)

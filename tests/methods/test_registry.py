@@ -78,7 +78,9 @@ def test_bordered_is_for_single_layers(tmp_path: Path) -> None:
 def test_without_peft_or_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     for method in methods():
-        assert "no-such-compiler is not there" in (unsupported(_square(method, "eager", compile="default"), "cpu") or "")
+        assert "no-such-compiler is not there" in (
+            unsupported(_square(method, "eager", compile="default"), "cpu") or ""
+        )
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX")
     assert "g++ is not there" in (unsupported(_square("lora", "peft", compile="default"), "cpu") or "")

@@ -24,8 +24,9 @@ FIELDS = {
     "gpt2": {**GPT2, **NO_DROPOUT, "n_embd": 256, "n_layer": 2},
 }
 WAYS = [
-    ("full", "eager"), ("lora", "eager"), ("lora", "peft"), ("lora", "peft-fp32"), ("lora", "addmm"), ("lora", "merged"),
-    ("lora", "triton"), ("paca", "eager"), ("paca", "official"), ("paca", "swap"), ("paca", "triton"),
+    ("full", "eager"), ("lora", "eager"), ("lora", "peft"), ("lora", "peft-fp32"), ("lora", "addmm"),
+    ("lora", "merged"), ("lora", "triton"), ("paca", "eager"), ("paca", "official"), ("paca", "swap"),
+    ("paca", "triton"),
 ]  # fmt: skip
 WORDS = ["full", "selective"]
 
@@ -166,6 +167,8 @@ def test_frozen_blocks_below_get_no_gradient(tmp_path: Path) -> None:
     work = build(case, "cpu")
     seen: list[bool] = []
     for layer in work.model.get_submodule("model.layers"):
-        layer.register_forward_hook(lambda _m, _a, out: seen.append((out if isinstance(out, Tensor) else out[0]).requires_grad))
+        layer.register_forward_hook(
+            lambda _m, _a, out: seen.append((out if isinstance(out, Tensor) else out[0]).requires_grad)
+        )
     work.forward()
     assert seen[:2] == [False, True]

@@ -1,4 +1,4 @@
-"""The axis optimizer: the same step as the optimizer itself takes, and states of the bytes that the closed form says."""
+"""The axis optimizer: the same step as the optimizer takes by itself, states of the bytes that the closed form says."""
 
 from dataclasses import replace
 from importlib.util import find_spec
@@ -79,7 +79,9 @@ def test_what_is_paged_need_not_be_on_the_gpu() -> None:
     full = make_case("tinyllama", "full", optimizer="paged-adamw", precision="bf16")
     assert state_bytes(full, 2) == 8 * 1_100_048_384
     assert 0 < resident_bytes(full, 2) < 1e6, "the norms"
-    assert resident_bytes(replace(full, optimizer="adamw-8bit"), 2) == state_bytes(replace(full, optimizer="adamw-8bit"), 2)
+    assert resident_bytes(replace(full, optimizer="adamw-8bit"), 2) == state_bytes(
+        replace(full, optimizer="adamw-8bit"), 2
+    )
 
 
 def _reason(word: str, device: str) -> str | None:
