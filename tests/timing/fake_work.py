@@ -53,8 +53,10 @@ class FakeWork:
     @contextmanager
     def capturable(self) -> Iterator[None]:
         self.autocast_cache = False
-        yield
-        self.autocast_cache = True
+        try:
+            yield
+        finally:
+            self.autocast_cache = True
 
     def clear(self) -> None:
         self.weight.grad = None
