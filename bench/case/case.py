@@ -221,10 +221,10 @@ class Case:
             f" top-{self.trainable_layers}" if str(self.trainable_layers).isdigit() else f" {self.trainable_layers}"
         )
         upper = "" if self.trainable_layers == "all" else layers
-        return f"{self.method}/{self.impl}{rank}{upper}{self._options}"
+        return f"{self.method}/{self.impl}{rank}{upper}{self.options}"
 
     @property
-    def _options(self) -> str:
+    def options(self) -> str:
         """What is not as usual of the axes that have a usual word: ' rslora checkpointing-full'."""
         words = {a: getattr(self, a) for a, axis in AXES.items() if axis.usual and getattr(self, a) is not None}
         return "".join(f" {w}" if a in ("scaling", "optimizer") else f" {AXES[a].label}-{w}" for a, w in words.items())

@@ -14,6 +14,7 @@ PASSES = ("forward", "backward", "forward-backward", "step")
 L2_STATES = ("cold", "warm")
 SCALINGS = ("standard", "rslora")
 CHECKPOINTING = ("none", "full", "selective")
+LEAST_INNER = 256  # inner dimension of a product whose result selective checkpointing keeps
 OPTIMIZERS = ("adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd")
 COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 

@@ -194,4 +194,4 @@ def runnable(plan: Plan, device: Device) -> list[Case]:
 
 def start_s(cases: Iterable[Case], board: Board) -> float:
     """The processes of a run, one for each way in which these cases train."""
-    return board.import_s + board.context_s * len({(c.method, c.impl, c.trainable_layers) for c in cases})
+    return board.import_s + board.context_s * len({(c.method, c.impl, c.trainable_layers, c.options) for c in cases})

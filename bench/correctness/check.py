@@ -106,7 +106,7 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
     work = build(case, str(device), seed)
     no_dropout(work.model)
     draw_biases(work.model, seed)
-    if device.type == "cpu" and (case.method, case.impl) == (BASELINE, "eager"):
+    if device.type == "cpu" and _plain(case) and case.method == BASELINE:
         return _itself(work, where)
     plain = baseline(case, str(device), seed)
     values = leaf_values(work)
@@ -138,6 +138,10 @@ def _refresh_all(work: Work) -> None:
         if work.stages > 1:
             work.select(stage)
         work.refresh()
+
+
+def _plain(case: Case) -> bool:
+    return case.impl == "eager" and case.gradient_checkpointing is None and not case.compiles
 
 
 def _as_built(model: nn.Module, values: Mapping[str, Tensor], plain: ReferenceModel, where: str) -> list[Finding]:
@@ -198,7 +202,7 @@ def _run(work: Work, plain: ReferenceModel, where: str) -> list[Finding]:
     allowed: dict[str, float] = {}
     base = plain.base()
     expected: dict[str, Tensor] = {}
-    for _ in range(1 if case.impl == "eager" else RUNS):
+    for _ in range(1 if _plain(case) else RUNS):
         found, grad_outs = _outputs(work)
         if undeclared := _undeclared(work, where):
             return undeclared

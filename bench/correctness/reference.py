@@ -119,7 +119,10 @@ def inner(root: nn.Module, level: str) -> nn.Module:
 
 def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
     """The model in the case's own precision, with the weights and inputs of build(case, device, seed)."""
-    untouched = replace(case, method=BASELINE, impl="eager", rank=None, alpha=None, dropout=None, adapter_dtype=None)
+    untouched = replace(
+        case, method=BASELINE, impl="eager", rank=None, alpha=None, dropout=None, adapter_dtype=None,
+        gradient_checkpointing=None, compile=None,
+    )  # fmt: skip
     work = build(untouched, device, seed)
     no_dropout(work.model)
     draw_biases(work.model, seed)

@@ -60,6 +60,7 @@ class Impl:
     cannot: Mapping[str, str] = field(default_factory=dict)  # passes that are not timed, with the reason
     fp32_adapters: bool = False  # whatever the model's dtype
     in_fp32: str = ""  # the impl that it is where the model is fp32, autocast included; a sweep means that one there
+    in_place: bool = False  # writes into the result of a product, which selective checkpointing must not keep then
     tuned: bool = False  # runs this project's kernels, whose tiles a tuning may have chosen
     module: str = ""
 
@@ -85,11 +86,16 @@ class Method(ABC):
     adapts: bool = True  # leaves the weights and adds to them; False: the weights themselves train
     reads_x: bool = True  # backward needs the layer's input
     quantises: bool = False  # the weights that it adapts are stored in fewer bits, and dequantised in every pass
+    branch: bool = False  # computes S = x A^T beside the layer
     impls: Mapping[str, Impl]
 
     @abstractmethod
     def trained(self, layer: Linear, rank: int) -> int:
         """Values that train."""
+
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        """The same, tensor by tensor: an 8-bit optimizer keeps the state of small ones in fp32."""
+        return (self.trained(layer, rank),)
 
     @abstractmethod
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:

@@ -96,7 +96,7 @@ def _bitsandbytes(case: Case, device: str) -> str | None:
     if find_spec("bitsandbytes") is None:
         return f"optimizer {case.optimizer} needs the package bitsandbytes: pip install bitsandbytes"
     if device.split(":")[0] == "cpu" and case.optimizer.startswith("paged-"):
-        return f"optimizer {case.optimizer} pages to memory of the host what lies on a GPU; on a CPU there is nothing to page"
+        return f"optimizer {case.optimizer} pages what lies on a GPU to the host; on a CPU there is nothing to page"
     return None
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.methods.refresh import Refreshed, refreshed_layers
+from bench.methods.registry import impl_of
 from bench.methods.stages import Stages
 from kernels import parameter_groups
 
@@ -79,11 +80,11 @@ def set_checkpointing(model: nn.Module, case: Case, preserve_rng_state: bool = T
         return
     from bench.models import checkpointing  # torch.utils.checkpoint, which most cases do without
 
+    more = {"preserve_rng_state": preserve_rng_state, "inside": not impl_of(case).in_place}
     if case.level == "model":
-        checkpointing.checkpoint_blocks(model, case.gradient_checkpointing, preserve_rng_state)
+        checkpointing.checkpoint_blocks(model, case.gradient_checkpointing, **more)
     else:
-        block = model.get_submodule("block")
-        checkpointing.checkpoint_block(block, case.gradient_checkpointing, preserve_rng_state)
+        checkpointing.checkpoint_block(model.get_submodule("block"), case.gradient_checkpointing, **more)
 
 
 @dataclass
@@ -223,7 +224,7 @@ class Work:
         return self.case.micro_steps
 
     def optimizer_step(self) -> None:
-        """One step of the case's optimizer on the gradients that are there. A refresh is due after it, and no part of it.
+        """One step of the case's optimizer on the gradients that are there. A refresh is due after it, no part of it.
 
         The optimizer is made at the first call: AdamW's state takes two values for each trained one.
         """
@@ -248,9 +249,13 @@ class Work:
             set_checkpointing(self.model, self.case)
 
     @property
-    def drops_again(self) -> bool:
-        """Whether backward computes again what drops, so that the random state must be put back."""
-        return self.case.gradient_checkpointing is not None and bool(self.model_dropout or self.case.dropout)
+    def uncapturable(self) -> str | None:
+        """Why capturing it is not even tried, for people."""
+        if self.case.makes_graphs:
+            return f"compile {self.case.compile} makes CUDA graphs of its own, which no other graph can hold"
+        if self.case.gradient_checkpointing and (self.model_dropout or self.case.dropout):
+            return "what checkpoints drop must be drawn again, and a capture forbids to read the random state for that"
+        return None
 
     @property
     def has_refresh(self) -> bool:

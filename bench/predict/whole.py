@@ -32,6 +32,10 @@ def trace_whole(case: Case, on_gpu: bool = True) -> Trace:
     Raises ValueError where the case cannot be built, and UserError where it runs what no trace can see.
     """
     impl = impl_of(case)
+    if case.optimizer not in (None, "sgd"):
+        raise UserError(
+            f"optimizer {case.optimizer}: no trace sees its kernels, so it cannot be predicted. Take adamw."
+        )
     if case.compiles:
         raise UserError(f"compile {case.compile}: what a compiler makes of a model cannot be predicted. Take none.")
     if len(case.stages) > 1:

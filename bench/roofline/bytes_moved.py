@@ -6,6 +6,7 @@ from bench.case import Case
 from bench.methods.method import INT64, Linear, Widths
 from bench.methods.registry import method_of, trainable_params
 from bench.roofline.gemm_shapes import GemmShapes, Layer
+from bench.roofline.optimizer_states import state_bytes
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "amp-bf16": 2, "amp-fp16": 2}  # of a value that is computed with
 
@@ -110,16 +111,16 @@ def _weight_for_dx(layer: Layer, w: Widths) -> int:
 
 
 def optimizer(case: Case, found: GemmShapes) -> Bytes:
-    """AdamW reads parameter, gradient and two moments and writes all but the gradient, at the parameter's dtype.
+    """It reads parameter, gradient and its own state, AdamW's two moments, and writes all but the gradient.
 
     The method's refresh comes after it.
     """
     w = widths(case)
-    n, width = trainable_params(case), w.adapter
-    moments, given, written = 2 * n * width, 2 * n * width, 3 * n * width
+    values, state = trainable_params(case) * w.adapter, state_bytes(case, w.adapter)
+    given, written = 2 * values, values + state
     for _, layer in found.layers():
         if layer.trains is not None:
             read, fresh = layer.trains.refresh_bytes(layer, case.rank or 0, w)
             given += read
             written += fresh
-    return Bytes(moments, given, written)
+    return Bytes(state, given, written)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from bench.case import Case
 from bench.case.architectures import vocabulary_of
+from bench.case.schema import LEAST_INNER
 from bench.case.shapes import trains_ends
 from bench.methods.method import Linear
 from bench.methods.registry import method_of, methods, trainable_params
 from bench.roofline.bytes_moved import widths
 from bench.roofline.gemm_shapes import widths_of
+from bench.roofline.optimizer_states import resident_bytes
 
 FP32 = 1.8  # as much in fp32: masks and what norms keep are no wider
 AMP = 1.2  # under autocast: the residual stream and the norms are fp32
@@ -26,7 +28,7 @@ class Need:
     weights: int  # of the model
     adapters: int  # LoRA's A and B; PaCA's columns, index and pretrained copy
     gradients: int
-    optimizer: int  # AdamW's two moments; none where no step is timed
+    optimizer: int  # its state, as AdamW's two moments, without what is paged; none where no step is timed
     activations: int | None  # None for an architecture without a closed form here
 
     @property
@@ -53,13 +55,17 @@ def need(case: Case, step: bool) -> Need:
     adapters = method.adapter_bytes(there, len(layers), rank, width)
     adapters += sum(method.untrained_bytes(layer, rank, width) for layer in layers)
     stored = weights * width.param + sum(method.weight_bytes(x, width) - x.weights * width.param for x in layers)
-    optimizer = 2 * trained * width.adapter if step else 0
+    optimizer = resident_bytes(case, width.adapter) if step else 0
     return Need(stored, adapters, trained * width.adapter, optimizer, _activations(case))
 
 
 def _activations(case: Case) -> int | None:
     """Level model alone: what is kept of the blocks that train and of frozen ones above the lowest of them, and the
-    logits. Under lisa-G in the stage that trains the lowest block, in which gradients go furthest down."""
+    logits. Under lisa-G in the stage that trains the lowest block, in which gradients go furthest down.
+
+    Under checkpointing each of these blocks keeps its input, and what selective keeps beside it; backward then computes
+    one block at a time, when the logits are gone.
+    """
     shape = case.shape
     if case.level != "model" or shape is None:
         return None
@@ -75,12 +81,27 @@ def _activations(case: Case) -> int | None:
     ends = not method.adapts and trains_ends(case.trainable_layers)
     blocks = case.blocks - (0 if ends else min(stage))
     wider = {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
-    kept = case.tokens * (len(stage) * token + (blocks - len(stage)) * through) * wider
-    if case.precision.startswith("amp-"):
-        kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
-        if method.quantises:  # which is made anew for it
-            kept -= 2 * len(stage) * sum(p.params for p in case.target_projections)
-    return round(kept) + LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
+    logits = LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
+    copies = 2 * shape.block_params * case.precision.startswith("amp-")  # in 16 bit, of fp32 weights, for dX
+    own = copies - 2 * sum(p.params for p in case.target_projections) * (copies > 0 and method.quantises)  # made anew
+    if case.gradient_checkpointing is not None:
+        return blocks * checkpointed_bytes(case) + max(round(case.tokens * token * wider + own), logits)
+    training, resting = len(stage), blocks - len(stage)
+    kept = case.tokens * (training * token + resting * through) * wider + training * own + resting * copies
+    return round(kept) + logits
+
+
+def checkpointed_bytes(case: Case) -> int:
+    """What a block that is checkpointed keeps: its input, and under selective, of impl eager, the results of its linear
+    layers, of attention, and S = x A^T."""
+    shape, w = case.shape, widths(case)
+    assert shape is not None
+    values = case.tokens * shape.hidden_size * w.param
+    if case.gradient_checkpointing == "selective":
+        wide = [p.out_features for p in shape.projections if p.in_features >= LEAST_INNER]
+        wide += [case.rank or 0] * (method_of(case).branch * len(case.target_projections))
+        values += case.tokens * (sum(wide) + widths_of(shape)[0]) * w.compute
+    return values
 
 
 def too_large(case: Case, step: bool, memory_mib: int | None) -> str | None:

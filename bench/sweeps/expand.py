@@ -16,6 +16,7 @@ from bench.methods.registry import method_of, methods
 from bench.sweeps.blame import Blame
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
 from bench.sweeps.hub import resolved
+from bench.sweeps.layer_values import Bad, layers_of
 from bench.timing.settings import MeasureSettings
 from bench.where import Condition, parse_where, text_of
 from bench.yamlfile import Where, YamlFile, place
@@ -162,18 +163,10 @@ def _expand(values: dict[str, list[Any]], on_cpu: bool, blame: Blame) -> Iterato
         point = dict(zip(ordered, combination, strict=True))
         try:
             yield from _cases(point, on_cpu, values.get("model", []))
-        except _Bad as bad:
+        except Bad as bad:
             raise UserError(f"{blame.at(bad.axis)}: {bad}") from None
         except UserError as e:  # of what the axis model names
             raise UserError(f"{blame.at('model')}: {str(e).removeprefix('model: ')}") from None
-
-
-class _Bad(Exception):
-    """A combination that cannot be; `axis` is the one to blame."""
-
-    def __init__(self, axis: str, text: str) -> None:
-        super().__init__(text)
-        self.axis = axis
 
 
 def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[Case]:
@@ -186,7 +179,7 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
         p["impl"], mode = COMPILED[p["impl"]]
         p["compile"] = mode if p["compile"] in (None, USUAL["compile"]) else p["compile"]
     if p["impl"] not in found.impls:
-        raise _Bad("impl", f"{p['impl']!r} is not an impl of {method}. Valid: {', '.join(found.impls)}.")
+        raise Bad("impl", f"{p['impl']!r} is not an impl of {method}. Valid: {', '.join(found.impls)}.")
     if precision == "fp32" or precision.startswith("amp-"):
         p["impl"] = found.impls[p["impl"]].in_fp32 or p["impl"]
     p |= dict.fromkeys(ADAPTER_AXES - set(found.axes))
@@ -194,7 +187,7 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
     if found.adapts:
         for key in ("rank", "alpha"):
             if key in found.axes and p[key] is None:
-                raise _Bad("method", f"method {method} needs a value for {key!r}.")
+                raise Bad("method", f"method {method} needs a value for {key!r}.")
         p["alpha"] = None if p["alpha"] is None else float(p["alpha"])
         wide = precision.startswith("amp-") or found.impls[p["impl"]].fp32_adapters
         if "adapter_dtype" in found.axes:
@@ -204,7 +197,7 @@ def _cases(point: dict[str, Any], on_cpu: bool, models: list[str]) -> Iterator[C
         p["dropout"] = p["dropout"] or 0.0
     p["accumulation"] = None if p["accumulation"] == 1 else p["accumulation"]
     p["l2"] = None if on_cpu else p["l2"] or ("cold" if level == "linear" else "warm")
-    for layer, model in _layers(p, models):
+    for layer, model in layers_of(p, models):
         case = Case(**p | {"layer": layer, "model": model, "trainable_layers": _trainable(p)})
         _check(case)
         yield case
@@ -217,61 +210,27 @@ def _trainable(p: dict[str, Any]) -> str:
         layers = model_shape(p["model"]).num_layers if p["model"] else 1
         trainable_blocks(spec, layers)
     except ValueError as e:
-        raise _Bad("trainable_layers", f"{e}. Valid: {layer_words(layers)}.") from None
+        raise Bad("trainable_layers", f"{e}. Valid: {layer_words(layers)}.") from None
     return spec if p["level"] == "model" else "all"
-
-
-def _layers(p: dict[str, Any], models: list[str]) -> Iterator[tuple[str | None, str | None]]:
-    """(layer, model) of the cases that one value of the layer axis stands for. `all`: one layer of each shape;
-    `groups`: those siblings that read the same x; a name: for each of the sweep's `models` that has it."""
-    layer, model = p["layer"], p["model"]
-    if p["level"] != "linear":
-        if layer is not None:
-            raise _Bad("layer", f"level {p['level']} has no layer. Remove the key, or use level linear.")
-        yield None, model
-    elif layer is None or layer == "all":
-        yield from ((x.name, model) for x in model_shape(model).distinct_projections())
-    elif square(layer):
-        yield layer, None
-    else:
-        if not any(_named(layer, m) for m in models):
-            raise _Bad("layer", _no_layer(layer, models))
-        yield from ((name, model) for name in _named(layer, model))
-
-
-def _named(layer: str, model: str) -> list[str]:
-    """The layers of a model that a value of the layer axis names."""
-    shape = model_shape(model)
-    return list(shape.groups) if layer == "groups" else [layer] * bool(shape.layer(layer))
-
-
-def _no_layer(layer: str, models: list[str]) -> str:
-    shapes = [model_shape(m) for m in models]
-    valid = ["all", "square-N", *["groups"] * any(s.groups for s in shapes)]
-    valid += [name for s in shapes for name in (*(p.name for p in s.projections), *s.groups)]
-    what = "no model here has groups" if layer == "groups" else f"{layer!r} is no layer of {' or '.join(models)}"
-    return f"{what}. Valid: {', '.join(dict.fromkeys(valid))}."
 
 
 def _check(case: Case) -> None:
     shape = case.shape
     if case.level == "linear" and case.gradient_checkpointing is not None:
-        raise _Bad(
+        raise Bad(
             "gradient_checkpointing",
             f"level linear has no decoder block, which {case.gradient_checkpointing} would compute again. Valid: none.",
         )
     if shape and case.level != "linear" and case.seq > shape.longest:
         allows = f"{case.model_name} allows{shape.why}"
-        raise _Bad("seq", f"{case.seq} is longer than {allows}. Valid: up to {shape.longest}.")
+        raise Bad("seq", f"{case.seq} is longer than {allows}. Valid: up to {shape.longest}.")
     if shape and case.targets:
         for target in case.targets.split(","):
             if not shape.match(target):
                 names = ", ".join(x.name for x in shape.projections)
-                raise _Bad(
-                    "targets", f"{target!r} is no linear layer of {case.model_name}. Valid: all-linear, {names}."
-                )
+                raise Bad("targets", f"{target!r} is no linear layer of {case.model_name}. Valid: all-linear, {names}.")
     if complaint := method_of(case).complaint(case):
-        raise _Bad(*complaint)
+        raise Bad(*complaint)
 
 
 def _narrow(

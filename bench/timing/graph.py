@@ -56,15 +56,6 @@ def capturable(work: Any) -> Iterator[None]:
             gc.enable()
 
 
-def _uncapturable(work: Any) -> str | None:
-    """Why it is not even tried."""
-    if work.case.makes_graphs:
-        return f"compile {work.case.compile} makes CUDA graphs of its own, which no other graph can hold"
-    if work.drops_again:
-        return "what checkpoints drop is drawn again, and a capture forbids to read the random state for that"
-    return None
-
-
 class GraphClock(CudaClock):
     """GPU time of forward, backward and both, at all levels; `launches` counts the nodes of a call's graph."""
 
@@ -90,8 +81,8 @@ class GraphClock(CudaClock):
         import torch
 
         super().prepare(work, level)
-        if reason := _uncapturable(work):
-            raise Unsupported(reason)
+        if work.uncapturable:
+            raise Unsupported(work.uncapturable)
         self._cycles = cycles_per_ms(self._cuda)
         work.clear()
         try:

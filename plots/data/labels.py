@@ -65,4 +65,4 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
 
 
 def _value(case: Case, axis: str) -> str:
-    return text(getattr(case, axis)) or "none"
+    return text(getattr(case, axis)) or AXES[axis].usual or "none"

@@ -28,7 +28,7 @@ def peers_figure(panel: Panel, path: Path) -> Figure | None:
     cell = 0.085 * longest + 0.1 if few else 0.55
     canvas = new_canvas(0.1 * max(map(len, types)) + 2 * cell * len(layers), 1.0 + 0.25 * len(types) + (not few))
     grid = canvas.subplots(1, 2, sharey=True)
-    peft = {panel.labels[c] for c in panel.cases if (c.method, c.impl) == PEFT}
+    peft = {panel.labels[c] for c in panel.cases if (c.method, c.impl) == PEFT and not c.compiles}
     for axes, pass_ in zip(grid, PASSES, strict=True):
         found = [[panel.find(layer, shape, t) for layer in layers] for t in types]
         shade_cells(axes, [[panel.ratio(c, pass_) if c else None for c in line] for line in found])

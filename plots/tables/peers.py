@@ -19,7 +19,8 @@ from plots.text.captions import OWN, caption, ratio_note, title
 from plots.text.numbers import marked, ratio_word, time_word
 
 PEFT = "PEFT"
-EQUAL = tuple(axis for axis in OWN if axis != "adapter_dtype")  # in a ratio to PEFT; the dtype is the impl's own
+# In a ratio to PEFT as it is computed without a compiler; the adapters' dtype is the impl's own.
+EQUAL = (*(axis for axis in OWN if axis != "adapter_dtype"), "gradient_checkpointing", "optimizer")
 OTHER_METHOD = "none"
 TINY = 1e-6  # draws around a very noisy median, known by its interval alone, may fall below zero
 
@@ -30,15 +31,19 @@ def over_peft(results: Results, case: Case, pass_: str, clock: str) -> Ratio:
     """Time of a LoRA case over impl peft's at equal axes, rank, alpha and dropout; of another method 'none'."""
     if case.method != "lora":
         return Ratio(OTHER_METHOD)
-    alike = [c for c in results.alike(case) if (c.method, c.impl) == ("lora", "peft")]
+    alike = [c for c in results.alike(case) if _is_peft(c)]
     base = next((c for c in alike if all(getattr(c, axis) == getattr(case, axis) for axis in EQUAL)), None)
     return results.over(case, base, PEFT, pass_, clock)
+
+
+def _is_peft(case: Case) -> bool:
+    return (case.method, case.impl) == ("lora", "peft") and not case.compiles
 
 
 def _bases(panel: Panel) -> dict[str, Over]:
     """What times are divided by: Full-FT, and PEFT where it is there."""
     found: dict[str, Over] = {"Full-FT": panel.ratio}
-    if any((c.method, c.impl) == ("lora", "peft") for c in panel.cases):
+    if any(_is_peft(c) for c in panel.cases):
         found[PEFT] = lambda case, pass_: over_peft(panel.results, case, pass_, panel.clock)
     return found
 

@@ -9,7 +9,7 @@ from bench.case import AXES, Case
 from bench.case.names import short_name
 from bench.case.schema import BASELINE
 from bench.errors import listed
-from plots.data.labels import PLACED, distinct, method_label, shapes_word, short_axis
+from plots.data.labels import OPTIONS, PLACED, distinct, method_label, shapes_word, short_axis
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results
@@ -24,7 +24,9 @@ LEVELS = {
 # Compared axes that a caption does not tell in words of its own.
 CONDITIONS = ("l2", *(name for name, axis in AXES.items() if axis.compared and name not in {*PLACED, "accumulation"}))
 # What a method sets for itself.
-OWN = tuple(name for name, axis in AXES.items() if axis.trains and not axis.compared and name not in PLACED)
+OWN = tuple(
+    name for name, axis in AXES.items() if axis.trains and not axis.compared and name not in {*PLACED, *OPTIONS}
+)
 
 
 def cut_models(models: Iterable[object]) -> str:
@@ -87,6 +89,8 @@ def conditions_of(results: Results, cases: Sequence[Case], *clocks: str) -> str:
     named = [f"{clock} ({SHORTLY[clock]})" if clock in SHORTLY else clock for clock in clocks]
     parts = [scene(folder, cases), *([f"clock{'s' if len(clocks) > 1 else ''} {listed(named)}"] if clocks else [])]
     values = {name: distinct(getattr(c, name) for c in cases) for name in CONDITIONS}
+    values |= {name: distinct(getattr(c, name) or AXES[name].usual for c in cases)
+               for name in OPTIONS if any(getattr(c, name) for c in cases)}  # fmt: skip
     parts += [f"{AXES[name].label}: {listed(told)}" for name, told in values.items() if told]
     if steps:
         parts.append(f"micro-steps to an optimizer step: {listed(steps)}; backward adds to gradients that are there")

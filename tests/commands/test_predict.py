@@ -143,9 +143,9 @@ passes: [forward-backward]
 def test_what_is_not_predicted_says_why(gpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "some.yaml").write_text(SWEEP)
     found = run(tmp_path, gpu, sweep=str(tmp_path / "some.yaml"), where=())
-    outcome = {(r["method"], r["impl"]): (r["predicted_outcome"], r["predicted_detail"]) for r in found}
+    outcome = {(r["method"], r["compile"] or r["impl"]): (r["predicted_outcome"], r["predicted_detail"]) for r in found}
     assert outcome["full", "eager"][0] == "does not fit" and "24 GiB" in outcome["full", "eager"][1]
-    assert outcome["lora", "compile"][0] == "not predicted" and "compiler" in outcome["lora", "compile"][1]
+    assert outcome["lora", "default"][0] == "not predicted" and "compiler" in outcome["lora", "default"][1]
     assert outcome["lora", "merged"][0] == "unsupported" and "dropout" in outcome["lora", "merged"][1]
     assert outcome["lora", "eager"] == ("predicted", "")
     assert not any(r["predicted_ms"] for r in found if r["predicted_outcome"] != "predicted")

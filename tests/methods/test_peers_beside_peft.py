@@ -24,11 +24,17 @@ FIELDS = {"gpt2": {**GPT2, **NO_DROPOUT}, "llama": LLAMA}
 LAYERS = {"gpt2": "attn.c_attn", "llama": "mlp.down_proj"}
 
 
+def _computed(words: str) -> dict[str, str]:
+    """The axes of 'eager', or of 'eager, compiled'."""
+    impl, _, compiled = words.partition(", ")
+    return {"impl": impl, "compile": "default"} if compiled else {"impl": impl}
+
+
 def _beside_peft(
     model: str, impl: str, dropout: float = 0.0, seed: int = 0, scaling: str | None = None
 ) -> tuple[Work, Work]:
     """A block under an impl, and the same block under PEFT, set up here; both with the same A and B."""
-    work = build(make_case(model, "lora", "block", impl=impl, dropout=dropout, scaling=scaling), "cpu", seed)
+    work = build(make_case(model, "lora", "block", dropout=dropout, scaling=scaling, **_computed(impl)), "cpu", seed)
     theirs = build(make_case(model, "full", "block"), "cpu", seed)
     conv1d = any(isinstance(m, Conv1D) for m in theirs.model.modules())
     names = [name for name, m in theirs.model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
@@ -57,7 +63,13 @@ def _run(work: Work) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("scaling", [None, "rslora"], ids=["", "rslora"])
 @pytest.mark.parametrize("family", FIELDS)
-@pytest.mark.parametrize("impl", methods()["lora"].impls)
+@pytest.mark.parametrize(
+    "impl",
+    [
+        *methods()["lora"].impls,
+        *(pytest.param(f"{name}, compiled", marks=pytest.mark.slow) for name in ("eager", "peft")),
+    ],
+)
 def test_equals_peft_on_a_block(impl: str, family: str, scaling: str | None, tmp_path: Path) -> None:
     """With s = alpha / r, and with rsLoRA's alpha / sqrt(r), which is another function."""
     work, theirs = _beside_peft(write_config(tmp_path, FIELDS[family]), impl, scaling=scaling)
@@ -97,7 +109,7 @@ DROPPERS = ["eager", "triton", "peft-fp32", "peft", "peft-triton", "addmm"]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("impl", "family"),
-    [*product(DROPPERS, FIELDS), ("compile", "gpt2")],
+    [*product(DROPPERS, FIELDS), ("eager, compiled", "gpt2")],
 )
 def test_dropout_on_a_block_is_peft_s_in_distribution(impl: str, family: str, tmp_path: Path) -> None:
     """Means within 5 standard errors, spreads within 5 of a normal's: of 10 or 16 numbers in 250 draws."""
@@ -150,13 +162,13 @@ def test_dropout_of_one_layer_leaves_every_mean_alone(impl: str, family: str, tm
     ("impl", "family"),
     [
         *product(("eager", "triton", "official", "swap"), FIELDS),
-        pytest.param("compile", "gpt2", marks=pytest.mark.slow),
+        pytest.param("eager, compiled", "gpt2", marks=pytest.mark.slow),
     ],
 )
 def test_paca_trains_as_the_dense_columns_do(impl: str, family: str, tmp_path: Path) -> None:
     """Three steps of SGD on a block, with refreshes where the impl asks for them and nowhere else."""
     path = write_config(tmp_path, FIELDS[family])
-    work = build(make_case(path, "paca", "block", impl=impl), "cpu")
+    work = build(make_case(path, "paca", "block", **_computed(impl)), "cpu")
     dense = build(make_case(path, "full", "block"), "cpu")
     assert work.has_refresh == (impl not in ("official", "swap"))
     dense.model.requires_grad_(False)

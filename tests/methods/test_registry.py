@@ -48,10 +48,10 @@ def _square(method: str, impl: str, **axes: object) -> Case:
         ("lora", "peft-fp32", {"precision": "bf16", "adapter_dtype": "bf16"}, "promotes adapters to fp32"),
         ("lora", "peft-triton", {}, "impl peft-triton needs an NVIDIA GPU"),
         ("lora", "peft", {"precision": "bf16", "adapter_dtype": "fp32"}, "fp32 ones are impl peft-fp32"),
-        ("lora", "peft-compile", {"precision": "bf16", "adapter_dtype": "fp32"}, "fp32 ones are impl peft-fp32"),
+        ("lora", "peft", {"precision": "bf16", "adapter_dtype": "fp32", "compile": "default"}, "are impl peft-fp32"),
         ("paca", "official", {"rank": 17}, "rank 17 is above the 16 input columns"),
         ("paca", "swap", {"rank": 17}, "rank 17 is above the 16 input columns"),
-        ("paca", "compile", {"rank": 17}, "rank 17 is above the 16 input columns"),
+        ("paca", "eager", {"rank": 17, "compile": "default"}, "rank 17 is above the 16 input columns"),
     ],
 )
 def test_what_a_peer_cannot_express(method: str, impl: str, axes: dict[str, object], reason: str) -> None:
@@ -77,18 +77,20 @@ def test_bordered_is_for_single_layers(tmp_path: Path) -> None:
 
 def test_without_peft_or_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
-    for method in ("full", "lora", "paca"):
-        assert "no-such-compiler is not there" in (unsupported(_square(method, "compile"), "cpu") or "")
+    for method in methods():
+        assert "no-such-compiler is not there" in (
+            unsupported(_square(method, "eager", compile="default"), "cpu") or ""
+        )
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX")
-    assert "g++ is not there" in (unsupported(_square("lora", "peft-compile"), "cpu") or "")
-    assert "install gcc, or set CC" in (unsupported(_square("full", "compile"), "cuda") or "")
+    assert "g++ is not there" in (unsupported(_square("lora", "peft", compile="default"), "cpu") or "")
+    assert "install gcc, or set CC" in (unsupported(_square("full", "eager", compile="default"), "cuda") or "")
     monkeypatch.undo()
     monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: None)
-    for impl in ("peft", "peft-fp32", "peft-compile"):
+    for impl in ("peft", "peft-fp32"):
         reason = unsupported(_square("lora", impl, precision="bf16"), "cpu")
         assert reason == f"impl {impl} needs the package peft: pip install peft"
-    assert "pip install triton" in (unsupported(_square("full", "compile"), "cuda:0") or "")
+    assert "pip install triton" in (unsupported(_square("full", "eager", compile="default"), "cuda:0") or "")
 
 
 def test_adapters_of_peft_as_it_comes_are_fp32(tmp_path: Path) -> None:

@@ -199,8 +199,8 @@ def test_another_shape_of_a_config_file_is_another_trace(tmp_path: Path, traces:
 
 
 def test_what_a_compiler_makes_is_refused(traces: Path) -> None:
-    with pytest.raises(UserError, match=r"impl compile: .* cannot be predicted"):
-        trace(make_case(None, impl="compile", **SQUARE))
+    with pytest.raises(UserError, match=r"compile default: .* cannot be predicted"):
+        trace(make_case(None, compile="default", **SQUARE))
 
 
 def test_nothing_of_torch_stays_changed(traces: Path) -> None:

@@ -1,5 +1,7 @@
 """Work of a case on the simulated GPU: launches that take a time there and a time on the host."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,11 +43,20 @@ class FakeWork:
         self.leaves = [("weight", self.weight)]
         self.autocast_cache = True
         self.has_refresh = False
+        self.uncapturable: str | None = None
         self.micro_steps = 1
 
     def run(self, launches: list[tuple[float, float]]) -> None:
         for gpu, host in launches:
             self.cuda.launch(gpu, host)
+
+    @contextmanager
+    def capturable(self) -> Iterator[None]:
+        self.autocast_cache = False
+        try:
+            yield
+        finally:
+            self.autocast_cache = True
 
     def clear(self) -> None:
         self.weight.grad = None

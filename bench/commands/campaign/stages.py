@@ -32,7 +32,7 @@ class Part:
 
 
 # Four projections beside the squares: the widest and the narrowest product of GPT2-XL and of LLaMA2-7B. torch.compile
-# takes minutes a layer, so its impls are left to `bench run peers`.
+# takes minutes a layer, so what it compiles is left to `bench run peers`.
 _LAYERS = "square-1024,square-2048,square-4096,attn.c_attn,mlp.c_proj,mlp.gate_proj,mlp.down_proj"
 PARTS = {
     "table1": Part("table1"),
@@ -44,7 +44,7 @@ PARTS = {
             f"layer={_LAYERS}",
             "model=,gpt2-xl,llama2-7b",
             "impl=eager,peft,peft-fp32,addmm,bordered,peft-triton,official,triton",
-            "compile=",
+            "compile=none",
         ),
     ),
     "lengths": Part("lengths", ("model=gpt2-medium", "seq=128,256,768")),  # table1 has 512 and 1024

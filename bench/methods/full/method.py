@@ -15,6 +15,10 @@ class Full(Method):
     def trained(self, layer: Linear, rank: int) -> int:
         return layer.weights
 
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        weight = layer.n * layer.k
+        return (weight, layer.weights - weight) if layer.weights > weight else (weight,)
+
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
         return 0
 

@@ -11,10 +11,11 @@ class LoRA(Method):
 
     label = "LoRA"
     colours = ("#7a3300", "#c65600", "#e07010")
+    branch = True
     axes = ("rank", "alpha", "scaling", "dropout", "targets", "adapter_dtype")
     impls = {
         "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one"),
-        "triton": Impl("this project's kernels: a fused branch", triton, tuned=True),
+        "triton": Impl("this project's kernels: a fused branch", triton, in_place=True, tuned=True),
         "peft-fp32": Impl(
             "Hugging Face PEFT as it comes: adapters promoted to fp32",
             peft,
@@ -27,10 +28,11 @@ class LoRA(Method):
             "PEFT as it comes after accelerate(): this project's kernels in its layers",
             all_of(triton, peft),
             fp32_adapters=True,
+            in_place=True,
             tuned=True,
             module="bench.methods.lora.peft",
         ),
-        "addmm": Impl("three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme"),
+        "addmm": Impl("three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme", in_place=True),
         "merged": Impl(
             "X (W + sBA)^T, merged once per optimizer step: RunLoRA's idea",
             no_dropout("a merged weight cannot drop what only the branch reads"),
@@ -44,6 +46,9 @@ class LoRA(Method):
 
     def trained(self, layer: Linear, rank: int) -> int:
         return rank * (layer.n + layer.k)
+
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        return rank * layer.k, rank * layer.n  # A, B
 
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
         return 2 * tokens * rank * (layer.n + layer.k)

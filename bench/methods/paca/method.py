@@ -13,7 +13,9 @@ class PaCA(Method):
     reads_x = False  # x[:, index] alone, which forward has kept
     impls = {
         "eager": Impl("textbook PyTorch: live columns in the weight, a skinny gradient", rank_fits),
-        "triton": Impl("this project's kernels: gather and skinny gradient", all_of(triton, rank_fits), tuned=True),
+        "triton": Impl(
+            "this project's kernels: gather and skinny gradient", all_of(triton, rank_fits), in_place=True, tuned=True
+        ),
         "official": Impl(
             "columns copied into the weight on every forward: its authors' code, which does so on odd ones only",
             rank_fits,

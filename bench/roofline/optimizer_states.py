@@ -1,0 +1,61 @@
+"""Bytes of an optimizer's state, by closed form and without torch.
+
+torch's AdamW keeps two moments in the parameter's dtype, SGD without momentum nothing. bitsandbytes' AdamW keeps two in
+fp32, its 8-bit one two of a byte a value with an fp32 scale for each block of BLOCK values; a tensor of fewer than
+LEAST_8BIT values has fp32 ones there too. Paged, the states of tensors of LEAST_PAGED values and more lie in CUDA's
+unified memory, which may hold them on the host (bitsandbytes 0.50, optim/optimizer.py). The steps counted in each
+state, and two tables of 256 values that all share, are left out.
+"""
+
+from collections.abc import Iterator
+
+from bench.case import Case
+from bench.case.shapes import trainable_blocks
+from bench.methods.method import Linear
+from bench.methods.registry import method_of, trainable_params
+
+BLOCK = 256
+LEAST_8BIT = 4096
+LEAST_PAGED = 100_000
+
+
+def state_bytes(case: Case, width: int) -> int:
+    """All of it, wherever it lies; width: bytes of a trained value."""
+    return sum(_tensor_bytes(case, n, width) * count for n, count in _tensors(case))
+
+
+def resident_bytes(case: Case, width: int) -> int:
+    """What must lie in the GPU's memory."""
+    paged = (case.optimizer or "").startswith("paged-")
+    return sum(_tensor_bytes(case, n, width) * count for n, count in _tensors(case) if not (paged and n >= LEAST_PAGED))
+
+
+def _tensor_bytes(case: Case, n: int, width: int) -> int:
+    if case.optimizer is None:
+        return 2 * n * width
+    if case.optimizer == "sgd":
+        return 0
+    if case.optimizer.endswith("8bit") and n >= LEAST_8BIT:
+        return 2 * (n + 4 * -(-n // BLOCK))
+    return 2 * n * 4
+
+
+def _tensors(case: Case) -> Iterator[tuple[int, int]]:
+    """(values, how many such tensors) of what trains. What is no projection, such as norms, is taken as tensors of the
+    model's width, and the embeddings as tensors of the vocabulary's size together."""
+    method, rank = method_of(case), case.rank or 0
+    blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
+    projections = case.target_projections if method.adapts or case.level == "linear" else case.shape.projections  # type: ignore[union-attr]
+    left = trainable_params(case)
+    for p in projections:
+        for n in method.tensors(Linear(p.out_features, p.in_features, p.params), rank):
+            yield n, blocks
+            left -= n * blocks
+    shape = case.shape
+    if left <= 0 or shape is None:
+        return
+    width = shape.hidden_size
+    norms = blocks * (shape.block_params - sum(p.params for p in shape.projections))
+    yield width, norms // width
+    if rest := left - norms // width * width:
+        yield rest, 1

@@ -1,0 +1,100 @@
+"""The axis optimizer: the same step as the optimizer takes by itself, states of the bytes that the closed form says."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench.case import Case
+from bench.methods.registry import unsupported
+from bench.models.build import build
+from bench.models.work import LEARNING_RATE
+from bench.roofline.memory import need
+from bench.roofline.optimizer_states import resident_bytes, state_bytes
+from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config
+
+needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
+FIELDS = {"llama": {**LLAMA, "hidden_size": 128}, "gpt2": {**GPT2, **NO_DROPOUT, "n_embd": 64, "vocab_size": 2000}}
+
+
+def _optimizer(word: str | None, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if word == "adamw-8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, lr=LEARNING_RATE)
+    if word == "sgd":
+        return torch.optim.SGD(groups, lr=LEARNING_RATE)
+    return torch.optim.AdamW(groups, lr=LEARNING_RATE)
+
+
+WORDS = [None, "sgd", pytest.param("adamw-8bit", marks=needs_bitsandbytes)]
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+def test_a_step_is_the_optimizer_s_own(word: str | None, method: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("bench.models.work.LEARNING_RATE", 1e-2)
+    monkeypatch.setattr(f"{__name__}.LEARNING_RATE", 1e-2)
+    case = make_case(write_config(tmp_path, FIELDS["llama"]), method, "block", optimizer=word)
+    work, twin = build(case, "cpu"), build(case, "cpu")
+    decay = 0.0 if method == "paca" else 0.01
+    theirs = _optimizer(word, [{"params": [p for n, p in twin.leaves if n != "x"], "weight_decay": decay}])
+    before = {name: leaf.detach().clone() for name, leaf in work.leaves}
+    for _ in range(2):
+        for w in (work, twin):
+            w.clear()
+            w.backward(w.forward())
+        work.optimizer_step()
+        theirs.step()
+    for (name, ours), (_, other) in zip(work.leaves, twin.leaves, strict=True):
+        torch.testing.assert_close(ours, other, msg=lambda text, name=name: f"{name}: {text}")
+        assert name == "x" or not torch.equal(ours, before[name])
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("family", FIELDS)
+@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+def test_states_have_the_bytes_of_the_closed_form(method: str, family: str, word: str | None, tmp_path: Path) -> None:
+    """On tensors above and below the least that has 8-bit states."""
+    case = make_case(write_config(tmp_path, FIELDS[family]), method, optimizer=word, rank=40 if method == "lora" else 8)
+    case = replace(case, rank=None) if method == "full" else case
+    work = build(case, "cpu")
+    work.backward(work.forward())
+    work.optimizer_step()
+    assert work._optimizer is not None
+    held = {
+        t.data_ptr(): t.numel() * t.element_size()
+        for state in work._optimizer.state.values()
+        for name, t in state.items()
+        if isinstance(t, torch.Tensor) and name != "step" and not name.startswith("qmap")
+    }
+    assert state_bytes(case, 4) == pytest.approx(sum(held.values()), rel=0.005)
+    assert need(case, step=True).optimizer == state_bytes(case, 4) and need(case, step=False).optimizer == 0
+
+
+def test_what_is_paged_need_not_be_on_the_gpu() -> None:
+    full = make_case("tinyllama", "full", optimizer="paged-adamw", precision="bf16")
+    assert state_bytes(full, 2) == 8 * 1_100_048_384
+    assert 0 < resident_bytes(full, 2) < 1e6, "the norms"
+    assert resident_bytes(replace(full, optimizer="adamw-8bit"), 2) == state_bytes(
+        replace(full, optimizer="adamw-8bit"), 2
+    )
+
+
+def _reason(word: str, device: str) -> str | None:
+    case: Case = make_case(None, "full", "linear", layer="square-16", optimizer=word)
+    return unsupported(case, device)
+
+
+def test_where_bitsandbytes_is_missing_or_serves_no_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: None)
+    for word in ("adamw-8bit", "paged-adamw", "paged-adamw-8bit"):
+        told = f"optimizer {word} needs the package bitsandbytes: pip install bitsandbytes"
+        assert _reason(word, "cpu") == _reason(word, "cuda") == told
+    assert _reason("sgd", "cpu") is None
+    monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: object())
+    assert _reason("adamw-8bit", "cpu") is None and _reason("paged-adamw", "cuda") is None
+    assert "on a CPU there is nothing to page" in (_reason("paged-adamw", "cpu") or "")
