@@ -242,6 +242,7 @@ class Case:
 
 
 AXES: dict[str, Axis] = {f.name: f.metadata["axis"] for f in fields(Case)}  # in the order of rows and sweep files
+OPTIONS = tuple(name for name, axis in AXES.items() if axis.any_method)  # that go with every method
 TYPES: dict[str, type] = {
     f.name: next(t for t in (int, float, str) if t.__name__ in str(f.type)) for f in fields(Case)
 }  # of a value that is not None

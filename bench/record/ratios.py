@@ -7,7 +7,7 @@ apart from each other only the quotient of their medians is left, and its interv
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.case import AXES, Case, read_case
+from bench.case import OPTIONS, Case, read_case
 from bench.case.schema import BASELINE, Status
 from bench.record.stats import (
     MIN_SAMPLES,
@@ -60,7 +60,7 @@ def baselines(cases: Iterable[Case]) -> dict[tuple[object, ...], Case]:
 
 
 def _plain(case: Case) -> tuple[int, bool]:
-    return sum(getattr(case, a) is None for a, axis in AXES.items() if axis.any_method), case.impl == "eager"
+    return sum(getattr(case, option) is None for option in OPTIONS), case.impl == "eager"
 
 
 def with_ratios(rows: Sequence[Row], lines: Iterable[Row]) -> list[Row]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from bench.case.case import AXES, LARGEST
+from bench.case.case import AXES, LARGEST, OPTIONS
 from bench.case.names import plain_name, short_name
 from bench.case.schema import BASELINE
 from bench.case.shapes import ModelShape, known_name, layer_words, model_shape, trainable_blocks
@@ -18,7 +18,6 @@ from bench.sweeps.file import SweepFile, sweep_names
 from bench.sweeps.hub import resolved
 
 SWEEP = "table1"
-OPTIONS = tuple(name for name, axis in AXES.items() if axis.any_method)  # words of what goes with every method
 
 
 @dataclass(frozen=True)

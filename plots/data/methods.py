@@ -3,17 +3,16 @@
 from dataclasses import replace
 from typing import Any
 
-from bench.case import Case, read_case
+from bench.case import OPTIONS, Case, read_case
 from bench.case.schema import BASELINE
 from plots.data.labels import short_axis
-from plots.data.panels import OPTIONS as OF_ANY_METHOD
 from plots.data.panels import Panel, has_option
 from plots.data.results import Ratio, Results
 
 FEW = ("full", "lora", "paca")  # the tables of times suffice for these
 TEXTBOOK = "eager"
 # By axis, the value without it: the blocks that train, and what any method may be trained with.
-OPTIONS: dict[str, Any] = {"trainable_layers": "all", **dict.fromkeys(OF_ANY_METHOD)}
+USUAL: dict[str, Any] = {"trainable_layers": "all", **dict.fromkeys(OPTIONS)}
 
 
 def compares_methods(panel: Panel) -> bool:
@@ -24,14 +23,14 @@ def compares_methods(panel: Panel) -> bool:
 
 def option_words(case: Case) -> str:
     """'checkpointing full, layers lisa-1'; empty of a case without any."""
-    found = {axis: getattr(case, axis) for axis, usual in OPTIONS.items() if getattr(case, axis) != usual}
+    found = {axis: getattr(case, axis) for axis, usual in USUAL.items() if getattr(case, axis) != usual}
     return ", ".join(f"{short_axis(axis)} {value}" for axis, value in found.items())
 
 
 def without_options(results: Results, case: Case) -> Case | None:
     """The same case with all blocks training, nothing computed again, the usual optimizer and no compiler; None where
     that is no other one, or was not measured."""
-    found = replace(case, **OPTIONS)
+    found = replace(case, **USUAL)
     return found if found != case and found in results.cases else None
 
 

@@ -3,14 +3,13 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from bench.case import AXES, Case
+from bench.case import OPTIONS, Case
 from bench.methods.registry import methods
 from plots.data.breakdown import Breakdown, make_breakdown
 from plots.data.labels import labels, shape_word
 from plots.data.results import Cell, Ratio, Results
 
 MAX_TYPES = 8  # training types side by side in a figure
-OPTIONS = tuple(name for name, axis in AXES.items() if axis.any_method and axis.usual)
 
 
 def has_option(case: Case) -> bool:

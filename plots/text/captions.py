@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.case import AXES, Case
+from bench.case import AXES, OPTIONS, Case
 from bench.case.names import short_name
 from bench.case.schema import BASELINE
 from bench.errors import listed
-from plots.data.labels import OPTIONS, PLACED, distinct, method_label, shapes_word, short_axis
+from plots.data.labels import PLACED, distinct, method_label, shapes_word, short_axis
 from plots.data.load import Folder, text
 from plots.data.panels import Panel
 from plots.data.results import Results

@@ -36,6 +36,7 @@ def linear_4bit(layer: nn.Module, computed: torch.dtype) -> bnb.nn.Linear4bit:
     n, k = weight.shape
     found = bnb.nn.Linear4bit(k, n, bias=False, compute_dtype=computed, quant_type="nf4", device="meta")
     packed = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", module=found)
-    found.weight = packed.to(weight.device)  # which quantises
-    found.bias = None if getattr(layer, "bias", None) is None else layer.get_parameter("bias").requires_grad_(False)
+    found.weight = packed.to(weight.device)  # type: ignore[misc]  # which quantises
+    if getattr(layer, "bias", None) is not None:
+        found.bias = layer.get_parameter("bias").requires_grad_(False)
     return found
