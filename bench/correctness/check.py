@@ -10,20 +10,19 @@ what is told as the error (bench.correctness.bounds.near).
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from bench.case import Case
 from bench.case.schema import BASELINE
-from bench.case.shapes import LISA, ModelShape, lisa_stages, model_shape, takes_turns
 from bench.correctness.at_linear import smallest_group, smallest_layer
 from bench.correctness.bounds import CheckResult, Finding, all_finite, good, judge, near, relative_errors, result
 from bench.correctness.dropout_mask import check_masks
 from bench.correctness.prepare import canonical, draw_biases, drawn_values, leaf_values, no_dropout
 from bench.correctness.reference import ReferenceModel, baseline, draw, outputs
+from bench.correctness.shrink import default_tokens, shrink
 from bench.methods.registry import method_of
 from bench.models.build import build
 from bench.models.work import Work
@@ -40,12 +39,6 @@ THIRD = 1 / 3
 # On dY, as a GradScaler has it: fp16 rounds what is below 6e-5 coarsely. A power of two, which changes nothing else.
 LOSS_SCALE = 64
 
-# Tokens in a sequence: the error of one or two tokens is a matter of luck.
-LEAST = 64
-
-# The vocabulary of the two-block copy: random logits say as much over 1024 words as over 50257.
-VOCABULARY = 1024
-
 
 def check(
     case: Case, device: str | torch.device, seed: int = 0, tokens: int | None = None, brief: bool = False
@@ -53,12 +46,13 @@ def check(
     """Checks the case's impl on weights and inputs drawn from `seed`; builds what it needs and keeps none of it.
 
     Levels linear and block: the case's own layers on at most `tokens` tokens (see shrink). Level model: a copy of two
-    blocks at full width, gradients pooled by kind. By default 64 tokens on a CPU; on a GPU 128 at level model and else
-    2048, since kernels choose their tiles by the number of tokens. Dropouts are off, the model's own and the adapter's.
-    Adapters are checked once more after an optimizer step and PaCA's refresh; then one layer alone at scale 1/3 and,
-    where the case has adapter dropout, its masks; `brief` leaves all that out, for the check after timing. Stops at
-    what is wrong first. Memory: three copies of the block (two blocks at level model) and their gradients, one of the
-    three in float64 on a CPU or for fp32, else in fp32, and made only where the other two do not settle it.
+    blocks at full width, gradients pooled by kind, in each stage where blocks take turns. By default 64 tokens on a
+    CPU; on a GPU 128 at level model and else 2048, since kernels choose their tiles by the number of tokens. Dropouts
+    are off, the model's own and the adapter's. Adapters are checked once more after an optimizer step and PaCA's
+    refresh; then one layer alone at scale 1/3 and, where the case has adapter dropout, its masks; `brief` leaves all
+    that out, for the check after timing. Stops at what is wrong first. Memory: three copies of the block (two blocks at
+    level model) and their gradients, one of the three in float64 on a CPU or for fp32, else in fp32, and made only
+    where the other two do not settle it.
     """
     where = torch.device(device)
     small = shrink(case, default_tokens(case, where) if tokens is None else tokens)
@@ -263,62 +257,6 @@ def _step(work: Work) -> None:
             moved, by = (torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in (leaf, move))
             leaf.detach().add_(move, alpha=-(moved / by).item())
     work.refresh()
-
-
-def default_tokens(case: Case, device: torch.device) -> int:
-    """How many tokens a case is checked on."""
-    return 64 if device.type == "cpu" else 128 if case.level == "model" else 2048
-
-
-def shrink(case: Case, tokens: int) -> Case:
-    """The case on at most `tokens` tokens, its sequence cut before its batch, and no sequence shorter than LEAST where
-    the model has the positions; at level model with two blocks."""
-    seq = min(tokens, max(case.seq, LEAST))
-    if case.shape is not None:
-        seq = min(seq, case.shape.longest)
-    small = replace(case, seq=seq, batch=max(1, min(case.batch, tokens // seq)))
-    return TwoBlocks(**asdict(small)) if case.level == "model" else small
-
-
-@dataclass(frozen=True)
-class TwoBlocks(Case):
-    """A case at level model on a copy of its model that has two blocks and few words, at full width.
-
-    Three under every-Nth, so that one is frozen between two that train. Under lisa-G one of the two trains at a time,
-    where in the model not all do: once the lower, with a frozen one above it, once the upper.
-    """
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "trainable_layers", self._layers())
-
-    def _layers(self) -> str:
-        word, blocks = self.trainable_layers, self.blocks
-        if word.startswith("every-"):
-            return "every-2nd" if blocks > 1 else "all"
-        if takes_turns(word):
-            assert self.model is not None
-            return f"{LISA}{1 if len(lisa_stages(word, model_shape(self.model).num_layers)) > 1 else blocks}"
-        return str(min(int(word), blocks)) if word.isdigit() else word
-
-    @property
-    def shape(self) -> ModelShape:
-        assert self.model is not None
-        return _few_blocks(self.model, 3 if self.trainable_layers.startswith("every-") else 2)
-
-
-@cache
-def _few_blocks(model: str, blocks: int) -> ModelShape:
-    from bench.models.config import make_config
-
-    whole = model_shape(model)
-    config = make_config({**whole.config, "model_type": whole.model_type})
-    layers = min(blocks, whole.num_layers)
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
-    config.vocab_size = min(config.vocab_size, VOCABULARY)
-    config.bos_token_id = config.eos_token_id = None
-    return replace(whole, num_layers=layers, config=config.to_dict())
 
 
 def _undropped(case: Case) -> Case:

@@ -14,6 +14,13 @@ from bench.case import Case
 
 INT64 = 8  # bytes
 
+# What Method.kept says of methods whose backward needs no layer's input: attention, norms and activations alone.
+# Counted with torch's saved-tensor hooks on transformers' blocks.
+KEPT_WITHOUT_INPUTS = {
+    "gpt2": (20, 8, 0, 0), "llama": (8, 6, 4, 4), "mistral": (8, 6, 4, 4), "qwen3": (8, 6, 8, 8),
+    "gemma3_text": (16, 6, 8, 8), "phi3": (8, 6, 6, 6),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -77,6 +84,7 @@ class Method(ABC):
     axes: tuple[str, ...] = ("rank", "alpha", "targets", "adapter_dtype")  # those of the adapter that apply
     adapts: bool = True  # leaves the weights and adds to them; False: the weights themselves train
     reads_x: bool = True  # backward needs the layer's input
+    quantises: bool = False  # the weights that it adapts are stored in fewer bits, and dequantised in every pass
     impls: Mapping[str, Impl]
 
     @abstractmethod
@@ -104,8 +112,8 @@ class Method(ABC):
         blocks do. By default as forward: what is linear in x costs as much in dX."""
         return self.forward_flops(layer, tokens, rank)
 
-    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
-        """What forward, and backward for dX, read of an adapter that is there and does not train; width: of a value."""
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        """What forward, or backward for dX, reads of an adapter that is there and does not train; width: of a value."""
         return 0
 
     def products(self, dropout: bool) -> int:

@@ -44,7 +44,7 @@ def forward(case: Case, found: GemmShapes) -> Bytes:
             fresh += read
             inner += kept
         elif layer.rests is not None:
-            fresh += layer.rests.resting_bytes(layer, r, w.adapter)
+            fresh += layer.rests.resting_bytes(layer, r, w.adapter, for_dx=False)
     if not found.blocks:
         return Bytes(fresh + passed, 0, inner)
     inner += passed
@@ -77,7 +77,7 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
             fresh += written
             reused += again
         elif layer.rests is not None and group.x_grad:
-            reused += layer.rests.resting_bytes(layer, r, w.saved)
+            reused += layer.rests.resting_bytes(layer, r, w.saved, for_dx=True)
     if not found.blocks:
         return Bytes(fresh + passed, reused, inner)
     inner += passed

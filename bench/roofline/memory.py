@@ -78,6 +78,8 @@ def _activations(case: Case) -> int | None:
     kept = case.tokens * (len(stage) * token + (blocks - len(stage)) * through) * wider
     if case.precision.startswith("amp-"):
         kept += 2 * blocks * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
+        if method.quantises:  # which is made anew for it
+            kept -= 2 * len(stage) * sum(p.params for p in case.target_projections)
     return round(kept) + LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
 
 

@@ -14,7 +14,8 @@ import torch
 
 from bench.case import Case
 from bench.case.schema import Status
-from bench.correctness.check import check, default_tokens, finite, shrink
+from bench.correctness.check import check, finite
+from bench.correctness.shrink import default_tokens, shrink
 from bench.methods.registry import impl_of, note
 from bench.models.attention_backend import attention_backend
 from bench.models.build import build

@@ -68,10 +68,17 @@ def model_table(found: Iterable[Case]) -> list[str]:
     for case in found:
         work = [flops(case, p) for p in ("forward", "backward")]
         memory = need(case, step=True)
+        if option_of(case) and memory == need(without(case), step=True):
+            continue  # nothing that is counted here
         words = [f"{w / 1e12:.2f}" if w else "" for w in work]
         words += [f"{b / 2**30:.2f}" if b is not None else "" for b in (memory.at_least, memory.about)]
         lines.append((name_of(case), f"{trainable_params(case):,}", *words))
     return markdown(heads, lines)
+
+
+def without(case: Case) -> Case:
+    """The same case without options."""
+    return replace(case, gradient_checkpointing=None, optimizer=None, compile=None)
 
 
 def option_of(case: Case) -> bool:

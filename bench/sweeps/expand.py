@@ -13,6 +13,7 @@ from bench.case.names import tell_apart
 from bench.case.shapes import layer_words, model_shape, square, trainable_blocks
 from bench.errors import UserError
 from bench.methods.registry import method_of, methods
+from bench.sweeps.blame import Blame
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
 from bench.sweeps.hub import resolved
 from bench.timing.settings import MeasureSettings
@@ -88,7 +89,7 @@ def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Requ
     _check_size(entries, read)
     found: dict[str, Case] = {}
     for where_found, values in entries.items():
-        blame = _Blame(read, where_found, on_cpu, request.flags if request else {})
+        blame = Blame(read, where_found, on_cpu, request.flags if request else {})
         if "model" in values and request is None:
             values["model"] = _resolved(values["model"], path.parent, blame)
         for case in _expand(values, on_cpu, blame):
@@ -140,28 +141,7 @@ def _settings(file: SweepFile, on_cpu: bool) -> MeasureSettings:
     return MeasureSettings(**given)
 
 
-@dataclass(frozen=True)
-class _Blame:
-    """Where a value comes from that cannot be."""
-
-    read: YamlFile
-    where: Where
-    on_cpu: bool
-    flags: Mapping[str, str]
-
-    def at(self, key: str) -> str:
-        """The flag that gave an axis, or the place in the file."""
-        if key in self.flags:
-            return self.flags[key]
-        there, own = [("cpu", "axes", key)] * self.on_cpu, [(*self.where, key)]
-        first = own + there if self.where[0] == "cpu" else there + own
-        for candidate in (*first, ("axes", key), ("on_request", key)):
-            if candidate in self.read.lines:
-                return place(self.read, candidate)
-        return place(self.read, self.where)
-
-
-def _resolved(models: list[str | None], folder: Path, blame: _Blame) -> list[str | None]:
+def _resolved(models: list[str | None], folder: Path, blame: Blame) -> list[str | None]:
     """The models of a sweep file as the axis holds them, each once; relative paths are seen from the file's folder."""
     try:
         return list(dict.fromkeys(m and resolved(m, folder) for m in models))
@@ -169,7 +149,7 @@ def _resolved(models: list[str | None], folder: Path, blame: _Blame) -> list[str
         raise UserError(f"{blame.at('model')}: {str(e).removeprefix('model: ')}") from None
 
 
-def _expand(values: dict[str, list[Any]], on_cpu: bool, blame: _Blame) -> Iterator[Case]:
+def _expand(values: dict[str, list[Any]], on_cpu: bool, blame: Blame) -> Iterator[Case]:
     """The cases of one entry under `methods`, in the order of the file: models outermost, shapes innermost."""
     at = place(blame.read, blame.where)
     for key in ("level", "method", "batch", "seq"):
@@ -302,7 +282,7 @@ def _narrow(
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """The cases and passes that every condition lets through."""
     for c in conditions:
-        options = passes if c.axis == "pass" else tuple(dict.fromkeys(word for x in cases for word in _words(x, c.axis)))
+        options = passes if c.axis == "pass" else tuple(dict.fromkeys(w for x in cases for w in _words(x, c.axis)))
         chosen = c.chosen(options, "is not in this sweep", [text_of(v) for v in on_request.get(c.axis, [])])
         if c.axis == "pass":
             passes = tuple(p for p in passes if p in chosen)

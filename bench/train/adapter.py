@@ -2,15 +2,16 @@
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import Field, StrictStr
+from pydantic import StrictStr
 
 from bench.errors import UserError, install
 from bench.reading import ANY_OBJECT, Count, Flag, Object, is_there, number, read_object, shape_of
+from bench.train.formats import BITFIT, BITFIT_SHAPE, QPACA, QPACA_SHAPE
 from bench.train.weights import reason
 
-LORA, PACA, BITFIT, QPACA = "adapter_config.json", "paca_config.json", "bitfit_config.json", "qpaca_config.json"
+LORA, PACA = "adapter_config.json", "paca_config.json"
 _ADVICE = "Copy the folder again."
 
 _Names: Any = list[StrictStr] | StrictStr
@@ -39,13 +40,6 @@ _SAID = {
     ),
 }  # fmt: skip
 _LORA = shape_of({"peft_type": Literal["LORA"], "base_model_name_or_path": StrictStr, **_SAID})
-_BIASES: dict[str, Any] = {"format": Literal[1], "base_model": StrictStr, "biases": dict[StrictStr, Count]}
-BITFIT_SHAPE = shape_of(_BIASES, _BIASES)
-_COLUMNS: dict[str, Any] = {
-    "format": Literal[1], "base_model": StrictStr, "rank": Annotated[Count, Field(gt=0)], "alpha": number(1e-9, 1e9),
-    "layers": Annotated[dict[StrictStr, list[Count]], Field(min_length=1)],
-}  # fmt: skip
-QPACA_SHAPE = shape_of(_COLUMNS, _COLUMNS)
 _SHAPES = {LORA: _LORA, PACA: ANY_OBJECT, BITFIT: BITFIT_SHAPE, QPACA: QPACA_SHAPE}  # load_paca reads its own
 
 

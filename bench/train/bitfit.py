@@ -16,7 +16,7 @@ from torch import nn
 from bench.files import replace_file
 from bench.methods.bitfit.eager import BitFitLinear
 from bench.reading import read_object
-from bench.train.adapter import BITFIT, BITFIT_SHAPE
+from bench.train.formats import BITFIT, BITFIT_SHAPE
 from kernels.modules.blocks import replace
 from kernels.modules.plain_linear import is_conv1d, is_linear
 

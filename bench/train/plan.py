@@ -68,6 +68,7 @@ class Plan:
         return {
             "strategy": self.name,
             **self.strategy.model_dump(exclude={"description"}),
+            "scaling": None if self.strategy.scaling == "standard" else self.strategy.scaling,  # as where it was no key
             "model": absolute(self.request.model),
             "data_sha256": hashlib.sha256(told).hexdigest(),
             "seed": self.request.seed,

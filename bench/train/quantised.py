@@ -21,7 +21,7 @@ from bench.methods.adapt import decoder_blocks, replace
 from bench.methods.qlora.layer import NF4Linear
 from bench.methods.qpaca.eager import QPaCALinear
 from bench.reading import read_object
-from bench.train.adapter import QPACA, QPACA_SHAPE
+from bench.train.formats import QPACA, QPACA_SHAPE
 from kernels.modules.plain_linear import is_conv1d, is_linear
 from kernels.paca.target_layers import seed_of
 
@@ -45,7 +45,15 @@ def quantise_qlora(model: nn.Module, device: torch.device | str, computed: torch
     """bitsandbytes' Linear4bit in NF4 with double quantisation, which multiplies in the dtype `computed`; in place."""
     from bench.methods.qlora.peft import linear_4bit
 
-    _quantise(model, device, lambda _, layer: linear_4bit(layer, computed))
+    def make(_: str, layer: nn.Module) -> nn.Module:
+        found = linear_4bit(layer, computed)
+        if found.bias is not None:  # which forward casts to `computed`, for good
+            found.bias = nn.Parameter(found.bias.detach().clone(), requires_grad=False)
+        # On some CPUs it would be packed anew for inference, in bf16 and only of widths that 64 divides.
+        found.support_avx512bf16_for_cpu = False
+        return found
+
+    _quantise(model, device, make)
     setattr(model, "is_loaded_in_4bit", True)  # noqa: B010  # by which PEFT knows
 
 
@@ -131,7 +139,8 @@ def load_qpaca(model: nn.Module, folder: Path, device: torch.device | str) -> nn
     rank, shapes, modules = told["rank"], told["layers"], dict(model.named_modules())
     expected = {f"{name}.{part}" for name in shapes for part in ("columns", "index")}
     if odd := sorted(expected ^ tensors.keys()):
-        raise ValueError(f"{odd[0]!r} is {'missing in' if odd[0] in expected else 'in'} {TENSORS} alone")
+        where = f"missing in {TENSORS}" if odd[0] in expected else f"in {TENSORS} and not in {QPACA}"
+        raise ValueError(f"{odd[0]!r} is {where}")
     name, blocks = decoder_blocks(model)
     inside = {f"{name}.{inner}" for inner, layer in blocks.named_modules() if is_linear(layer)}
     for layer, shape in shapes.items():
@@ -157,6 +166,6 @@ def load_qpaca(model: nn.Module, folder: Path, device: torch.device | str) -> nn
 def _plain(layer: Any, weight: torch.Tensor) -> nn.Module:
     """The layer that was there before it was quantised, with this weight (N, K) in its own dtype and layout."""
     plain: nn.Module = layer.plain[0]
-    stored = plain.weight.data
-    plain.weight.data = (weight.t() if is_conv1d(plain) else weight).detach().to(stored.dtype).contiguous()
+    held = plain.get_parameter("weight")
+    held.data = (weight.t() if is_conv1d(plain) else weight).detach().to(held.dtype).contiguous()
     return plain

@@ -59,6 +59,8 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
         say(f"{encoded.shortened} of {len(plan.items)} examples exceed {length} tokens; they lose their beginning")
     try:
         model = make_trainable(model, strategy, seed, plan.impl, say, options.device, plan.request.save == "full")
+    except torch.OutOfMemoryError as e:  # weights are quantised on the GPU
+        raise _no_memory(e) from None
     except (ValueError, TypeError) as e:
         raise UserError(f"strategy {plan.name} does not fit {plan.request.model}: {e}") from e
     resumed = _told_by_first(plan, lambda: _start(plan, say, begin))
@@ -75,7 +77,8 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     what = strategy.description or plan.name
     say(f"{what}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
     bar = Bar()
-    turns = [Lisa(model, strategy.trainable_layers, strategy.lisa_every or LISA_EVERY)]
+    layers, every = strategy.trainable_layers, strategy.lisa_every or LISA_EVERY
+    turns = [Lisa(model, layers, every)] if takes_turns(layers) else []
     try:
         trainer = PartTrainer(  # moves the model to its device
             watch,
@@ -83,7 +86,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
             args=options,
             train_dataset=encoded.examples,
             data_collator=collator(pad_id, length),
-            callbacks=[metrics, bar, *(turns if takes_turns(strategy.trainable_layers) else [])],
+            callbacks=[metrics, bar, *turns],
         )
         trainer.remove_callback(PrinterCallback)
         if plan.rank == 0:
@@ -96,10 +99,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
         watch.start()
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
     except torch.OutOfMemoryError as e:
-        raise UserError(
-            f"out of GPU memory ({str(e).splitlines()[0]}). Pass --precision bf16, a smaller --batch with a larger"
-            " --accumulation, or a strategy file with gradient_checkpointing: true; with --fresh"
-        ) from None
+        raise _no_memory(e) from None
     finally:
         bar.close()
     elapsed = watch.elapsed_s
@@ -118,6 +118,13 @@ _kept: list[PartTrainer] = []
 
 
 T = TypeVar("T")
+
+
+def _no_memory(e: Exception) -> UserError:
+    return UserError(
+        f"out of GPU memory ({str(e).splitlines()[0]}). Pass --precision bf16, a smaller --batch with a larger"
+        " --accumulation, or a strategy file with gradient_checkpointing: true or method qlora; with --fresh"
+    )
 
 
 def _told_by_first(plan: Plan, look: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""A strategy: what trains, by which method, on which schedule. The files in strategies/ are the paper's Table 3."""
+"""A strategy: what trains, by which method, on which schedule. strategies/ has Table 3 of the paper, and more."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args

@@ -122,8 +122,8 @@ def _full(model: nn.Module, blocks: nn.ModuleList, chosen: Sequence[int] | None)
 
 def save_trained(model: Any, strategy: Strategy, tokenizer: Any, folder: Path, whole: bool) -> None:
     """Writes the folder at once, when all of it is there: LoRA and its kin in PEFT's own format, PaCA, QPaCA and BitFit
-    as their trained values, full fine-tuning as a checkpoint. whole: a checkpoint of the merged model in every case; the
-    model is spent then.
+    as their trained values, full fine-tuning as a checkpoint. whole: a checkpoint of the merged model in every case;
+    the model is spent then.
     """
     draft = folder.with_name(folder.name + ".new")
     shutil.rmtree(draft, ignore_errors=True)

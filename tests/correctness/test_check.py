@@ -1,6 +1,7 @@
 """The correctness check: right implementations pass, in whatever order they compute, and nothing is left changed."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.correctness.check import SHARE, check, finite, shrink
+from bench.correctness.check import SHARE, check, finite
 from bench.correctness.reference import baseline, draw, reference
+from bench.correctness.shrink import shrink
 from bench.methods.adapt import trained
 from bench.methods.registry import methods, unsupported
 from bench.models.build import build
@@ -29,11 +31,11 @@ def _scale_first(layer: LoRALinear, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"])
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("method", methods())
 @pytest.mark.parametrize("level", ["linear", "block", "model"])
 @pytest.mark.parametrize("family", FIELDS)
 def test_eager_passes(models: dict[str, str], family: str, level: str, method: str, precision: str) -> None:
-    more: dict[str, Any] = {"dropout": 0.1} if method == "lora" else {}
+    more: dict[str, Any] = {"dropout": 0.1} if "dropout" in methods()[method].axes else {}
     result = check(case_of(models, family, method, level, precision=precision, **more), "cpu", seed=7)
     assert result.passed, result.detail
     assert result.error <= result.bound and result.detail.startswith(result.tensor)
@@ -43,7 +45,9 @@ def test_eager_passes(models: dict[str, str], family: str, level: str, method: s
     "axes",
     [
         {"method": "lora", "adapter_dtype": "fp32", "precision": "bf16"},
-        {"method": "paca", "adapter_dtype": "fp32", "precision": "bf16"},
+        *({"method": m, "adapter_dtype": "fp32", "precision": "bf16"} for m in methods() if m not in ("full", "lora")),
+        {"method": "bitfit", "targets": "c_proj", "trainable_layers": "upper-1/2"},
+        {"method": "lora", "scaling": "rslora"},
         {"method": "lora", "targets": "c_proj", "trainable_layers": "upper-1/2"},
         {"method": "paca", "trainable_layers": "1"},
         {"method": "full", "trainable_layers": "3"},
@@ -127,11 +131,13 @@ def test_a_model_is_checked_on_two_blocks_at_full_width(models: dict[str, str]) 
     where not all do."""
     same = {"all": "all", "upper-1/2": "upper-1/2", "3": "2", "1": "1", "lisa-1": "lisa-1", "lisa-3": "lisa-1"}
     expected = {word: (2, small) for word, small in same.items()}
-    expected |= {"lisa-4": (2, "lisa-2"), "every-2nd": (3, "every-2nd"), "every-4th": (3, "every-2nd")}
+    expected |= {"lisa-4": (2, "all"), "every-2nd": (3, "every-2nd"), "every-4th": (3, "every-2nd")}
     for layers, (blocks, word) in expected.items():
         small = shrink(case_of(models, "gpt2", "lora", "model", trainable_layers=layers), 64)
         assert small.shape is not None
-        assert (small.shape.num_layers, small.shape.hidden_size, small.trainable_layers) == (blocks, 32, word)
+        for made in (small, replace(small, dropout=0.1)):
+            assert made.shape is not None
+            assert (made.shape.num_layers, made.shape.hidden_size, made.trainable_layers) == (blocks, 32, word)
 
 
 def test_blocks_by_turns_are_checked_in_each_stage(models: dict[str, str], plant: Any) -> None:
@@ -188,26 +194,26 @@ def test_other_right_ways_pass(models: dict[str, str], plant: Any, level: str, p
 PEERS = [
     (method, name) for method, found in methods().items() for name in found.impls if name not in ("eager", "triton")
 ]
-COMPILED = [peer for peer in PEERS if methods()[peer[0]].impls[peer[1]].compiles]
-AT_ONCE = [peer for peer in PEERS if peer not in COMPILED]
+COMPILED = [("full", "eager"), ("lora", "eager"), ("paca", "eager"), ("lora", "peft")]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("family", "level"), [("gpt2", "linear"), ("llama", "linear"), ("gpt2", "block"), ("llama", "block")]
 )
-@pytest.mark.parametrize(("method", "impl"), AT_ONCE)
+@pytest.mark.parametrize(("method", "impl"), PEERS)
 def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str) -> None:
     """As impl eager does, under the same bounds. bordered is asked at level block too, though not timed there."""
     axes: dict[str, Any] = {"impl": impl, "precision": precision}
     if methods()[method].impls[impl].fp32_adapters:
         axes["adapter_dtype"] = "fp32"
-    if method == "lora" and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
+    droppable = "dropout" in methods()[method].axes
+    if droppable and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
         axes["dropout"] = 0.1
     result = check(case_of(models, family, method, level, **axes), "cpu")
     assert result.passed, result.detail
-    names = {"lora": "lora_a", "paca": "columns", "full": "weight"}
-    assert any(name.split()[0].endswith(names[method]) for name in result.errors)
+    names = {"paca": "columns", "full": "weight"}
+    assert any(name.split()[0].endswith(names.get(method, "lora_b")) for name in result.errors)
     assert any("mask" in name for name in result.errors) == ("dropout" in axes)
 
 
@@ -220,10 +226,12 @@ def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str,
 def test_compiled_peers_pass(
     models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str
 ) -> None:
-    test_peers_pass(models, method, impl, family, level, precision)
+    case = case_of(models, family, method, level, impl=impl, precision=precision, compile="default")
+    result = check(case, "cpu", seed=7)
+    assert result.passed, result.detail
 
 
-@pytest.mark.parametrize(("method", "impl"), AT_ONCE)
+@pytest.mark.parametrize(("method", "impl"), PEERS)
 def test_peers_pass_on_a_group(models: dict[str, str], method: str, impl: str) -> None:
     result = check(case_of(models, "llama", method, "linear", layer="self_attn.qkv", impl=impl), "cpu")
     assert result.passed, result.detail
@@ -255,7 +263,7 @@ def test_peft_passes_by_its_own_names(models: dict[str, str], plant: Any) -> Non
     assert "layer.lora_a" in result.errors
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("method", methods())
 def test_a_finite_model(models: dict[str, str], method: str) -> None:
     work = build(case_of(models, "gpt2", method, "model", precision="bf16"), "cpu")
     before = torch.random.get_rng_state()

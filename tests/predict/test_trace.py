@@ -220,6 +220,16 @@ def test_in_fp32_our_kernels_leave_the_work_to_cublas_and_a_columns_gradient_is_
     assert all(op.fp32 for op in of_kind(paca, "backward", "paca_product"))
 
 
+def test_where_a_is_frozen_our_backward_reads_no_x(traces: Path) -> None:
+    lora, frozen = (
+        trace(make_case(None, method, impl="triton", precision="bf16", **SQUARE)) for method in ("lora", "lora-fa")
+    )
+    for phase, less in (("forward", 0), ("backward", 2 * 64 * 256 * 2)):  # x: tokens x inputs x bytes
+        (theirs,), (ours,) = (of_kind(t, phase, f"lora_{phase}") for t in (lora, frozen))
+        assert ours.sizes == theirs.sizes == (128, 256, 256, theirs.sizes[3])
+        assert ours.flops == theirs.flops and ours.bytes == theirs.bytes - less
+
+
 def test_a_mixture_of_experts_is_refused(tmp_path: Path, traces: Path) -> None:
     more = {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 1}
     case = make_case(write_config(tmp_path, LLAMA, **more), precision="bf16")

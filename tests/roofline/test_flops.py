@@ -10,11 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.case import Case
 from bench.case.shapes import named_models
+from bench.methods.registry import methods
 from bench.models.build import build
 from bench.roofline.peaks import peaks_of
 from bench.roofline.roofline import compulsory_bytes, flops, roofline_ms
 from tests.models.tiny import make_case, write_config
 from tests.roofline.families import FAMILIES, METHODS, TARGETS
+
+FAST = {("gpt2", "lora"), ("llama", "paca"), ("llama", "lora-fa"), ("gpt2", "bitfit")}
 
 
 def count_flops(run: Callable[[], Any]) -> tuple[int, Any]:
@@ -53,18 +56,16 @@ def check_flops(case: Case) -> None:
 @pytest.mark.parametrize(
     ("method", "layers"),
     [
-        ("full", "all"),
-        ("lora", "upper-1/2"),
-        ("paca", "all"),
-        ("dora", "upper-1/2"),
-        ("lora", "lisa-1"),
-        pytest.param("lora", "every-2nd", marks=pytest.mark.slow),
-        pytest.param("full", "every-2nd", marks=pytest.mark.slow),
-        pytest.param("full", "lisa-2", marks=pytest.mark.slow),
-        pytest.param("paca", "lisa-2", marks=pytest.mark.slow),
-        pytest.param("full", "upper-1/2", marks=pytest.mark.slow),
-        pytest.param("lora", "all", marks=pytest.mark.slow),
-        pytest.param("paca", "upper-1/2", marks=pytest.mark.slow),
+        pytest.param(method, layers, marks=[] if (layers == "all") == (i % 2 == 0) else pytest.mark.slow)
+        for i, method in enumerate(METHODS)
+        for layers in ("all", "upper-1/2")
+    ]
+    + [
+        pytest.param("lora", "lisa-1"),
+        *(
+            pytest.param(method, layers, marks=pytest.mark.slow)
+            for method, layers in (("lora", "every-2nd"), ("full", "every-2nd"), ("full", "lisa-2"), ("paca", "lisa-2"))
+        ),
     ],
 )
 def test_flops_of_models(model: str, method: str, layers: str) -> None:
@@ -74,10 +75,10 @@ def test_flops_of_models(model: str, method: str, layers: str) -> None:
 @pytest.mark.parametrize(
     ("family", "method"),
     [
-        ("gpt2", "lora"),
-        ("llama", "paca"),
-        pytest.param("gpt2", "paca", marks=pytest.mark.slow),
-        pytest.param("llama", "lora", marks=pytest.mark.slow),
+        pytest.param(family, method, marks=[] if (family, method) in FAST else pytest.mark.slow)
+        for family in TARGETS
+        for method in METHODS
+        if methods()[method].adapts
     ],
 )
 def test_flops_of_targets(family: str, method: str, tmp_path: Path) -> None:
@@ -94,9 +95,12 @@ def test_flops_of_blocks(model: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", named_models())
+@pytest.mark.parametrize(
+    "name", [n if n in ("gpt2-medium", "tinyllama") else pytest.param(n, marks=pytest.mark.slow) for n in named_models()]
+)
 def test_flops_of_the_named_models(name: str, method: str) -> None:
-    axes: dict[str, Any] = {"precision": "bf16", "batch": 4, "seq": 512, "rank": None if method == "full" else 16}
+    axes: dict[str, Any] = {"precision": "bf16", "batch": 4, "seq": 512}
+    axes |= {"rank": 16} if "rank" in methods()[method].axes else {}
     check_flops(make_case(name, method, "block", **axes))
     case = make_case(name, method, "linear", **axes)
     assert case.shape is not None
@@ -127,6 +131,10 @@ def test_flops_by_hand() -> None:
     assert flops(case, "forward-backward") == 4 * m * n * k + 6 * m * r * (n + k)
     case = make_case(None, "paca", "linear", layer="square-64")
     assert flops(case, "forward-backward") == 4 * m * n * k + 2 * m * r * n
+    case = make_case(None, "lora-fa", "linear", layer="square-64")
+    assert flops(case, "forward-backward") == 4 * m * n * k + 2 * m * r * (3 * n + 2 * k)
+    case = make_case(None, "bitfit", "linear", layer="square-64")
+    assert flops(case, "forward-backward") == 4 * m * n * k
     # 6 FLOPs for each weight in a product and each token, and attention: 6 batch seq^2 width a block
     case = make_case("llama2-7b", "full", batch=1, seq=2048)
     assert case.shape is not None

@@ -27,7 +27,7 @@ def test_yaml_traps_in_a_sweep_are_read_as_meant(tmp_path: Path) -> None:
     [
         ("batch: 1", "bacth: 1", ["mine.yaml:3", "bacth", "unknown key", "batch"]),
         ("level: linear", "level: layer", ["mine.yaml:3", "level", "'layer'", "linear, block, model"]),
-        ("method: full", "method: fool", ["mine.yaml:5", "'fool'", "full, lora, paca"]),
+        ("method: full", "method: fool", ["mine.yaml:5", "'fool'", "full, ", "lora, ", "paca"]),
         ("{method: full}", "{method: full, impl: cuda}", ["mine.yaml:5", "'cuda'", "eager"]),
         ("rank: 4, alpha: 8}", "rank: 4}", ["mine.yaml:6", "lora", "'alpha'"]),
         ("rank: 4", "rank: '4'", ["mine.yaml:6", "rank", "'4'", "integer"]),

@@ -124,9 +124,11 @@ def peak(option: Option, estimate: bool = True) -> str:
 
 
 def room_by_formula(case: Case, limit: int | None) -> Room:
-    """By closed form, in so many bytes; not known of an architecture without one."""
-    if limit is None or need(case, step=True).about is None:
+    """By closed form, in so many bytes; not known where there is none, but where not even the least fits."""
+    if limit is None:
         return Room()
+    if need(case, step=True).about is None:
+        return Room(estimated=True, too_small=need(case, step=True).at_least > limit)
 
     def fits(sized: Case) -> bool:
         return (need(sized, step=True).about or 0) <= limit

@@ -84,7 +84,7 @@ class Timed:
         """The largest batch and length of each option, tried from the fastest on while there is time; else by closed
         form. On a CPU only under a limit that was asked for, since it would fill the whole memory; else a try at the
         sizes asked for gives the peak alone."""
-        formula = {o.case: room_by_formula(o.case, self.limit) for o in found.shown}
+        formula = {o.case: room_by_formula(o.case, self.limit) for o in found.options}
         tries, tried = self._tries(), dict[Case, Room]()
         bisects = self._asked.memory is not None or not self._device.is_cpu
         what = "Trying which batch and length fit" if bisects else "Trying for the peak memory"

@@ -44,6 +44,7 @@ PARTS = {
             f"layer={_LAYERS}",
             "model=,gpt2-xl,llama2-7b",
             "impl=eager,peft,peft-fp32,addmm,bordered,peft-triton,official,triton",
+            "compile=",
         ),
     ),
     "lengths": Part("lengths", ("model=gpt2-medium", "seq=128,256,768")),  # table1 has 512 and 1024

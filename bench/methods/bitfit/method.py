@@ -4,7 +4,7 @@ A layer without a bias, as Llama's are, gets one of zeros: the same function bef
 train. It is the floor of what any method costs that has a backward through these layers.
 """
 
-from bench.methods.method import Impl, Linear, Method, Widths
+from bench.methods.method import KEPT_WITHOUT_INPUTS, Impl, Linear, Method, Widths
 
 
 class BitFit(Method):
@@ -31,9 +31,15 @@ class BitFit(Method):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         return layer.n * width.adapter, 0
 
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        return 0 if for_dx else layer.n * width
+
     def weight_bytes(self, layer: Linear, width: Widths) -> int:
         """W alone: the bias is what trains."""
         return layer.n * layer.k * width.param
+
+    def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
+        return KEPT_WITHOUT_INPUTS.get(model_type)
 
 
 METHOD = BitFit()

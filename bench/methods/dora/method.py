@@ -55,7 +55,7 @@ class DoRA(Method):
         """The norm is no part of dX."""
         return 2 * tokens * rank * (layer.n + layer.k)
 
-    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
         return self.trained(layer, rank) * width  # A, B and m, or g in its place
 
     def products(self, dropout: bool) -> int:

@@ -58,7 +58,7 @@ class LoRA(Method):
         read = rank * (layer.n + layer.k * x_grad + tokens) * width.saved  # B, A, S
         return self.trained(layer, rank) * width.adapter, read
 
-    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
         return self.trained(layer, rank) * width  # A and B
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:

@@ -1,6 +1,6 @@
 """LoRA-FA (Zhang et al., 2023): LoRA with A frozen as it was drawn. B trains, so backward needs S = x A^T and not x."""
 
-from bench.methods.method import Impl, Linear, Method, Widths
+from bench.methods.method import KEPT_WITHOUT_INPUTS, Impl, Linear, Method, Widths
 from bench.methods.requirements import all_of, peft, triton
 
 
@@ -47,8 +47,20 @@ class LoRAFA(Method):
         read = rank * ((layer.n + layer.k) * x_grad + tokens) * width.saved  # B and A, for dX alone; S
         return self.trained(layer, rank) * width.adapter, read
 
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        return rank * (layer.n + layer.k) * width  # A and B
+
     def untrained_bytes(self, layer: Linear, rank: int, width: Widths) -> int:
         return rank * layer.k * width.adapter  # A
+
+    def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
+        """Counted as KEPT_WITHOUT_INPUTS is; dropout keeps its masks, for dX."""
+        if dropout:
+            return {
+                "gpt2": (26, 10, 0, 0), "llama": (18, 8, 6, 4), "mistral": (18, 8, 6, 4), "qwen3": (18, 8, 10, 8),
+                "gemma3_text": (26, 8, 10, 8), "phi3": (12, 8, 8, 6),
+            }.get(model_type)  # fmt: skip
+        return KEPT_WITHOUT_INPUTS.get(model_type)
 
 
 METHOD = LoRAFA()

@@ -15,6 +15,7 @@ class QLoRA(LoRA):
 
     label = "QLoRA"
     colours = ("#4a2c12", "#7a4a21", "#a86b38")
+    quantises = True
     impls = {
         "eager": Impl("textbook PyTorch: NF4 dequantised in every forward and backward, two small GEMMs beside it"),
         "peft-fp32": Impl(

@@ -16,6 +16,7 @@ class QPaCA(PaCA):
 
     label = "QPaCA"
     colours = ("#0b4f4a", "#12807a", "#2aa198")
+    quantises = True
     impls = {
         "eager": Impl(
             "textbook PyTorch: NF4 dequantised in every forward and backward, live columns put in", rank_fits
@@ -32,6 +33,9 @@ class QPaCA(PaCA):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         written, read = super().backward_bytes(layer, tokens, rank, width, x_grad)
         return written, read + self.trained(layer, rank) * width.saved * x_grad
+
+    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+        return self.trained(layer, rank) * width
 
     def refresh_bytes(self, layer: Linear, rank: int, width: Widths) -> tuple[int, int]:
         return 0, 0

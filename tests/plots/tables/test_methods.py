@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.plots.reading import cells_of, draw_tables, lines_of, pick, samples, section, value
+from plots.data.load import load
+from plots.report import draw
+from tests.plots.reading import cells_of, draw_tables, lines_of, pick, samples, section, value, words_of
 
 FULL = {"forward": 10.0, "backward": 20.0, "forward-backward": 30.0, "step": 36.0}
 LISA = {"trainable_layers": "lisa-2"}
@@ -110,3 +112,22 @@ def test_without_memory_and_steps_there_are_no_such_columns(maker: Any, make_cas
     draw_tables(maker)
     text = (maker.path / "methods.md").read_text()
     assert "Peak memory" not in text and "Time (ms), step" not in text
+
+
+def test_a_dozen_training_types_are_told_in_figures(maker: Any, make_case: Any) -> None:
+    """Time over memory by a legend, without options; ratios by rows, LISA's to Full-FT of all layers."""
+    fill(maker, make_case)
+    more = (("dora", "eager"), ("dora", "peft-fp32"), ("lora-fa", "eager"), ("qlora", "peft"), ("bitfit", "eager"))
+    for i, kind in enumerate(more):
+        ms = {pass_: (0.6 + 0.1 * i) * truth for pass_, truth in FULL.items()}
+        maker.timed(make_case(*kind), ms, peak_mib=5000 + 1000 * i)
+    draw(load(maker.write()), figures=("memory", "ratio"))
+    plain = {"Full-FT eager", "Full-FT eager layers lisa-2", "LoRA triton", "DoRA peft-fp32", "LoRA-FA eager",
+             "QLoRA peft", "PaCA eager", "BitFit eager"}  # fmt: skip
+    options = {"Full-FT eager checkpointing full", "Full-FT eager optimizer sgd"}
+    told = words_of(maker.path / "memory.svg")
+    assert plain <= {*told} and not options & {*told} and told.count("DoRA peft-fp32") == 1
+    rows = words_of(maker.path / "ratio.svg")
+    assert plain - {"Full-FT eager"} | options <= {*rows} and "Full-FT eager" not in rows
+    lisa = of(maker, "forward-backward", "full", "eager", **LISA) / of(maker, "forward-backward", "full", "eager")
+    assert any(value(word) == pytest.approx(lisa, abs=1e-3) for word in rows if " [" in word)
