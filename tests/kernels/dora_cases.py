@@ -129,6 +129,7 @@ def test_dora_z_is_kept_for_the_magnitude_alone() -> None:
     assert kept == [1, 0]
 
 
+@pytest.mark.slow
 def test_dora_same_bits_every_time() -> None:
     case = LoraCase(70, 96, 200, 8, DTYPES[-1])
     first = results(dora_linear, drawn(case), case)
@@ -136,6 +137,7 @@ def test_dora_same_bits_every_time() -> None:
     assert all(torch.equal(again[name], value) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_dora_gradients_of_stride_zero_and_of_rows_apart() -> None:
     case = LoraCase(37, 80, 72, 8, DTYPES[0])
     t = drawn(case)
@@ -159,6 +161,7 @@ def test_dora_autocast() -> None:
         assert error(ours[name], value) < 8e-3, name
 
 
+@pytest.mark.slow
 def test_dora_odd_alignment_and_empty_input() -> None:
     case = LoraCase(37, 80, 72, 8, DTYPES[0], bias=True)
     t = drawn(case)
@@ -172,6 +175,7 @@ def test_dora_odd_alignment_and_empty_input() -> None:
     assert empty["y"].shape == (0, 72) and not empty["dm"].any()
 
 
+@pytest.mark.slow
 def test_dora_gradients_of_gradients_and_batches_of_gradients() -> None:
     """The norm is a constant in them too."""
     case = LoraCase(5, 40, 24, 4, DTYPES[0], bias=True)
