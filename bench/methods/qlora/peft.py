@@ -38,5 +38,5 @@ def linear_4bit(layer: nn.Module, computed: torch.dtype) -> bnb.nn.Linear4bit:
     packed = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", module=found)
     found.weight = packed.to(weight.device)  # type: ignore[misc]  # which quantises
     if getattr(layer, "bias", None) is not None:
-        found.bias = layer.get_parameter("bias").requires_grad_(False)
+        found.register_parameter("bias", nn.Parameter(layer.get_parameter("bias").detach(), requires_grad=False))
     return found
