@@ -1,5 +1,6 @@
 """NF4 in plain PyTorch: against bitsandbytes, against the arithmetic of its definition, and in the memory it takes."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_every_value_is_near_its_level(shape: tuple[int, int]) -> None:
     assert found.shape == weight.shape and (found[0, :4] == 0).all()
     flat = torch.nn.functional.pad(weight.reshape(-1), (0, -weight.numel() % 64)).view(-1, 64)
     largest = flat.abs().amax(1).repeat_interleave(64)[: weight.numel()].view(shape)
-    widest = max(b - a for a, b in zip(LEVELS, LEVELS[1:], strict=False)) / 2
+    widest = max(b - a for a, b in pairwise(LEVELS)) / 2
     assert ((found - weight).abs() <= widest * largest + 0.02 * largest.max()).all()
     assert found.sign().mul(weight.sign()).ge(0).all()
 

@@ -77,7 +77,8 @@ class NF4:
     @classmethod
     def of(cls, tensors: tuple[Tensor, ...], shape: tuple[int, int]) -> Self:
         """From what `tensors` gave."""
-        return cls(*tensors, shape)
+        codes, scale_codes, scale_scales, mean = tensors
+        return cls(codes, scale_codes, scale_scales, mean, shape)
 
 
 @torch.no_grad()
