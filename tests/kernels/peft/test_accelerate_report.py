@@ -220,3 +220,17 @@ def test_without_peft() -> None:
 def test_importing_needs_neither_torch_nor_peft() -> None:
     code = "import sys; import kernels.peft; assert not {'torch', 'peft'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_base_of_bitsandbytes_is_left_with_its_reason() -> None:
+    """PEFT's own layer over a real Linear4bit."""
+    nn_4bit = pytest.importorskip("bitsandbytes.nn")
+    model = Stack("linear")
+    layer = model.first
+    quantised = nn_4bit.Linear4bit(layer.in_features, layer.out_features, bias=False, quant_type="nf4", device="meta")
+    quantised.weight = nn_4bit.Params4bit(layer.weight.detach(), requires_grad=False, quant_type="nf4").to("cpu")
+    model.first, model.is_loaded_in_4bit = quantised, True
+    assert accelerate(get_peft_model(model, LoraConfig(target_modules=["first"]))).left == {
+        FIRST: "quantised base (Linear4bit)"
+    }
