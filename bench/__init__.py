@@ -14,6 +14,10 @@ __version__ = "0.1.0"
 # code from the Hub while it builds some. Here models are the same with that package and without it.
 os.environ["USE_HUB_KERNELS"] = "NO"
 logging.getLogger("transformers.integrations.hub_kernels").setLevel(logging.ERROR)  # it warns that this is so
+# transformers imports torchao where it is installed, which then warns of libraries for GPUs that a CPU build of torch
+# cannot load, and registers enums with torch in a way that torch warns of.
+for _name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 def read(folder: "str | os.PathLike[str]", **where: Any) -> "pd.DataFrame":

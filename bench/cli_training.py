@@ -53,7 +53,8 @@ def train(
         int, typer.Option(min=0, max=2**32 - 1, help="Seed of adapters, columns, order of examples and dropout.")
     ] = 0,
     impl: Annotated[
-        str, typer.Option(help="How LoRA is computed: peft, triton (fused), or auto: triton on a GPU.")
+        str,
+        typer.Option(help="How LoRA, DoRA and LoRA-FA are computed: peft, triton (fused), or auto: triton on a GPU."),
     ] = "auto",
     save: Annotated[
         str, typer.Option(help="delta: save what was trained; full: save a whole checkpoint with it merged in.")
@@ -62,7 +63,8 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     fresh: Annotated[bool, typer.Option("--fresh", help="Start anew; the old run moves to earlier/.")] = False,
 ) -> None:
-    """Fine-tune a checkpoint for real, by a strategy of the paper's Table 3. A run that was cut off goes on.
+    """Fine-tune a checkpoint for real, by any method: each has a strategy, as those of the paper's Table 3. A run that
+    was cut off goes on.
 
     For several GPUs: torchrun --nproc-per-node N -m bench train ... Exit status: 0 trained; 2 the request cannot be
     carried out; 130 interrupted, to go on with the same command.

@@ -55,7 +55,8 @@ Targets = Annotated[str | None, name_option(help="With --model: the layers adapt
 Dropout = Annotated[float | None, typer.Option(help="With --model: of the input of LoRA's branch, from 0 to below 1.")]
 Precision = Annotated[str | None, name_option(help="With --model: bf16, amp-fp16 ..., joined by commas.")]
 Layers = Annotated[
-    str | None, name_option("--trainable-layers", help="With --model: all, upper-1/2, a count ..., joined by commas.")
+    str | None,
+    name_option("--trainable-layers", help="With --model: all, upper-1/2, every-2nd, lisa-1, a count ...; by commas."),
 ]
 Method = Annotated[str | None, name_option(help="With --model: only these methods; Full-FT comes with each.")]
 Impl = Annotated[str | None, name_option(help="With --model: these implementations of the adapters.")]

@@ -1,6 +1,6 @@
-"""Fused LoRA and PaCA linear layers in Triton, with plain torch references beside them.
+"""Fused LoRA, DoRA and PaCA linear layers in Triton, with plain torch references beside them.
 
-    from kernels import lora_linear, paca_linear, LoRALinear, PaCALinear
+    from kernels import lora_linear, dora_linear, paca_linear, LoRALinear, DoRALinear, PaCALinear
     from kernels.paca import paca        adapts any transformers model; `kernels.paca` itself is the subpackage
 
 Nothing heavy is imported until a name is used, and Triton is needed by its own kernels only: where there is none
@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .dora import DoRALinear, dora_linear
     from .lora import LoRALinear, group_siblings, lora_linear, lora_linear_group
     from .paca import (
         PaCALinear,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "dora_linear": ".dora",
+    "DoRALinear": ".dora",
     "lora_linear": ".lora",
     "lora_linear_group": ".lora",
     "LoRALinear": ".lora",
@@ -42,8 +45,10 @@ _HOME = {
 }
 
 __all__ = [
+    "DoRALinear",
     "LoRALinear",
     "PaCALinear",
+    "dora_linear",
     "group_siblings",
     "load_paca",
     "lora_linear",
@@ -63,6 +68,10 @@ if __name__ == "kernels":
     _other = namesake()
     if _other is not None and str(_other) not in __path__:
         __path__.append(str(_other))
+    if _other is None:  # bitsandbytes looks here for a kernel of the Hub for inference on CPUs, does without, and warns
+        import logging
+
+        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

@@ -52,18 +52,19 @@ class Parts:
     figures: Sequence[Figure]
     second: Sequence[Table]  # of Table 2
     first: Table | None  # the answer's own
-    files: tuple[str, str, str]  # with all tables, with all numbers, and with all layers
+    files: tuple[str, str, str, str]  # with all tables, with all numbers, with all layers, and with all methods
 
 
 def body(parts: Parts) -> list[Block]:
     """Answer, figures and tables, with the conditions told once."""
-    tables, (table_md, table_csv, layers_md) = parts.tables, parts.files
+    tables, (table_md, table_csv, layers_md, methods_md) = parts.tables, parts.files
     leading = next((f for stem in LEADING for f in parts.figures if f.stem == stem), None)
     drawn = [figure for figure in parts.figures if figure is not leading]
     beside = tuple(block for block in (leading, parts.first) if block)
     answer, *more = [Para(words, "answer") for words in parts.said]
     found = _section("Answer", [answer], [Beside(beside)] if beside else [], more, folded=False, printed=True)
     found += _section("Time and memory", _of(drawn, "memory"), folded=False, printed=True)
+    found += _section("Methods", shortened(tables.methods, methods_md), printed=True)
     found += _section(
         "Training time and accuracy", parts.second[:1], _of(drawn, "steps"), parts.second[1:], printed=True
     )

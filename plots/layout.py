@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 
 from plots.data.breakdown import GPU_CLOCKS, has_both
 from plots.data.causes import places
+from plots.data.methods import compares_methods
 from plots.data.panels import Panel, by_clock
 from plots.render.blocks import Table
 from plots.tables.breakdown import breakdown_tables
 from plots.tables.causes import causes_tables
 from plots.tables.efficiency import efficiency_table, memory_table
 from plots.tables.lengths import lengths_table
+from plots.tables.methods import methods_table, options_table
 from plots.tables.peers import layers_summary, layers_table
 from plots.tables.table1 import paper_table, step_table, times_table
 from plots.tables.throughput import throughput_table
@@ -31,6 +33,7 @@ class Tables:
     further: list[Table] = field(default_factory=list)
     aside: list[Table] = field(default_factory=list)  # in no report: others tell more about the same samples
     layers: list[Table] = field(default_factory=list)  # of peers.md: a line for each layer and training type
+    methods: list[Table] = field(default_factory=list)  # of methods.md: a line for each model and training type
 
     @property
     def every(self) -> list[Table]:
@@ -61,6 +64,9 @@ def lay_out(panels: list[Panel]) -> Tables:
         of_models = [panel for panel in shown if panel.level != "linear" and panel.clock != "host"]
         tables.lengths.extend(_present(lengths_table(panel) for panel in of_models))
         tables.layers.extend(layers_table(panel) for panel in shown if panel.compares_implementations)
+        compared = [panel for panel in shown if compares_methods(panel) and panel.clock != "host"]
+        tables.methods.extend(methods_table(panel) for panel in compared)
+        tables.methods.extend(_present(options_table(panel) for panel in compared))
         for panel in apart:
             tables.aside.extend(_times(panel))
         tables.aside.extend(causes_tables(head, told[1:]))

@@ -16,6 +16,7 @@ from plots.render.files import staged, write_csv
 from plots.render.markdown import markdown
 from plots.render.page import page
 from plots.tables import summary_csv, table2_csv
+from plots.tables.methods import methods_rows
 from plots.tables.peers import layers_summary, layers_table, peers_rows, remarks
 from plots.tables.shortlist import shortlist_table
 from plots.tables.summary_csv import summary_rows
@@ -28,6 +29,7 @@ from plots.text.sections import provenance, status_blocks
 TABLE1_SWEEPS = ("table1", "table1-paper")  # the same table, the second in the paper's precision
 TABLE1, OTHER_TABLES = ("table1.md", "table1.csv"), ("tables.md", "summary.csv")
 TABLE2, PEERS = ("table2.md", "table2.csv"), ("peers.md", "peers.csv")
+METHODS = ("methods.md", "methods.csv")
 NO_MORE = ("times",)  # figures that earlier versions drew
 REPORT = ("report.md", "report.html")
 
@@ -63,10 +65,16 @@ def draw(
         drawn = _draw_figures(panels, drafts, figures)
         second = _write_table2(results, strategies, runs, examples, head, drafts)
         failed = status_blocks(folder, table_csv)
-        files = (table_md, table_csv, PEERS[0])
+        files = (table_md, table_csv, PEERS[0], METHODS[0])
         parts = Parts(results, panels, tables, said, drawn, second, shortlist_table(panels), files)
         beside = beside_the_report(
-            folder.path, [table_csv, *TABLE2[1:] * bool(second), *PEERS[1:] * bool(tables.layers)]
+            folder.path,
+            [table_csv]
+            + [
+                csv
+                for (_, csv), there in ((TABLE2, second), (PEERS, tables.layers), (METHODS, tables.methods))
+                if there
+            ],
         )
         page_blocks = [*head, beside, *body(parts), *reading(results), *failed, *provenance(folder, price)]
         _write(drafts / table_md, markdown([*head, *tables.every, *notes, *failed]))
@@ -75,10 +83,16 @@ def draw(
         write_csv(summary_rows(panels), drafts / table_csv, summary_csv.INTEGERS, summary_csv.HEAD)
         if tables.layers:
             _write_peers(results, panels, [*head, *(f for f in drawn if f.stem == "peers")], notes, drafts)
+        if tables.methods:
+            shown = [f for f in drawn if f.stem in ("memory", "ratio")]
+            whole = [*head, *shown, *tables.methods, *notes, *remarks(results.folder, linear=False)]
+            _write(drafts / METHODS[0], markdown(whole))
+            write_csv(methods_rows(panels), drafts / METHODS[1], summary_csv.INTEGERS)
     names = [table_md, table_csv, *(TABLE2 if second else ()), *REPORT, *(PEERS if tables.layers else ())]
+    names += METHODS if tables.methods else ()
     names += [f"{figure.stem}.{kind}" for figure in drawn for kind in ("png", "svg")]
     stems = (*FIGURES, *NO_MORE)
-    every = {*TABLE1, *OTHER_TABLES, *PEERS, *(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))}
+    every = {*TABLE1, *OTHER_TABLES, *PEERS, *METHODS, *(f"{stem}.{kind}" for stem in stems for kind in ("png", "svg"))}
     for old in every - {*names}:
         (folder.path / old).unlink(missing_ok=True)  # of an earlier drawing, which the data no longer support
     return [folder.path / name for name in names], "\n".join(said)

@@ -21,7 +21,7 @@ from bench.case.schema import (
     Axis,
     axis,
 )
-from bench.case.shapes import ModelShape, Projection, model_shape, square
+from bench.case.shapes import LAYER_WORDS, ModelShape, Projection, lisa_stages, model_shape, square
 
 LARGEST = 2**31  # beyond, no tensor has such a dimension, and memory sums overflow
 
@@ -47,9 +47,7 @@ class Case:
     layer: str | None = axis("layer", "at level linear: a projection, a group of siblings, or square-N")
     method: str = axis("method", "what trains", trains=True, compared=False)
     impl: str = axis("impl", "how the method is computed", trains=True, compared=False)
-    trainable_layers: str = axis(
-        "trainable layers", "all, or the top blocks: upper-1/2, upper-3/4 or a count", trains=True, read=_counted
-    )
+    trainable_layers: str = axis("trainable layers", LAYER_WORDS, trains=True, read=_counted)
     rank: int | None = axis(
         "rank", "of the adapter; under PaCA the number of columns", above=0, below=LARGEST, trains=True, compared=False
     )
@@ -72,7 +70,6 @@ class Case:
         "accumulation", "micro-steps before an optimizer step; empty for one",
         default=None, above=0, below=LARGEST, since=2,
     )  # fmt: skip
-    l2: str | None = axis("L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=L2_STATES)
 
     scaling: str | None = axis(
         "scaling", "of the branch: empty for alpha / rank; rslora: alpha / sqrt(rank)",
@@ -93,6 +90,7 @@ class Case:
         default=None, usual="none", valid=COMPILE_MODES,
         trains=True, compared=False, any_method=True, listed=False, since=3,
     )  # fmt: skip
+    l2: str | None = axis("L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=L2_STATES)
 
     @cached_property
     def _hash(self) -> int:
@@ -195,6 +193,12 @@ class Case:
             assert self.shape is not None
             return self.shape.num_layers
         return 1 if self.level == "block" else 0
+
+    @property
+    def stages(self) -> tuple[tuple[int, ...], ...]:
+        """The sets of blocks that train one after the other: at level model those of trainable_layers, one but for
+        lisa-G; the only block at level block; an empty one at level linear."""
+        return lisa_stages(self.trainable_layers, self.blocks) if self.blocks else ((),)
 
     @property
     def target_projections(self) -> list[Projection]:

@@ -95,7 +95,7 @@ _FOUND = (
         derived=True,
     ),
     Column("peak_mib", "peak memory of the pass", "MiB", "amount"),
-    Column("trainable_params", "number of trained values", kind="count"),
+    Column("trainable_params", "trained values; where blocks take turns, those that train at a time", kind="count"),
     Column("flops", "work of the pass, by closed form: matrix products alone", "FLOP", "amount"),
     Column("bytes", "what the pass must read and write, by closed form", "bytes", "amount"),
     Column("floor_ms", "roofline time: what the pass takes at least, by the data sheet's peaks", "ms", "amount"),

@@ -19,6 +19,7 @@ OPTIMIZERS = ("adamw", "adamw-8bit", "paged-adamw", "paged-adamw-8bit", "sgd")
 COMPILE_MODES = ("none", "default", "reduce-overhead", "max-autotune")
 
 BASELINE = "full"  # the method that ratios are taken over
+FLOOR = "bitfit"  # the method that trains next to nothing: the least that any costs, and no answer to what to use
 
 # What a case took turns with: all cases of its comparison, the baseline alone since not all fit into memory at once,
 # or nothing, since no second one could be alive beside it.

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import cache
+from math import lcm
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from bench.case.architectures import CLOSED_FORMS, LLAMA_LIKE, ModelShape, Projection, window_of
@@ -115,19 +117,135 @@ def square(layer: str) -> Projection | None:
     return Projection(layer, int(size), int(size), bias=False)
 
 
+LISA = "lisa-"
+_PERMUTATIONS = 32  # among which that of lisa-G is chosen
+
+# What trainable_layers may say, for people.
+LAYER_WORDS = (
+    "all, upper-1/2, upper-3/4, every-2nd (every-Nth: the top block and every Nth below it), lisa-1 (lisa-G: G blocks"
+    " at a time, by turns), or a count of top blocks"
+)
+
+
+def layer_words(num_layers: int) -> str:
+    """What trainable_layers may say of a model with so many blocks."""
+    return f"{LAYER_WORDS} up to {num_layers}"
+
+
 def trainable_blocks(trainable_layers: str, num_layers: int) -> int:
-    """How many blocks train, counted from the top: all, upper-1/2, upper-3/4 or a count.
+    """How many blocks train at a time: all, upper-1/2, upper-3/4 or a count of top ones; every-Nth: the top block and
+    every Nth below it; lisa-G: G of them, and others at another time (lisa_stages).
 
     A fraction rounds to the nearest whole block, up on a tie. Raises ValueError on anything else.
     """
     if trainable_layers == "all":
         return num_layers
     if trainable_layers.startswith("upper-"):
-        share = Fraction(trainable_layers.removeprefix("upper-"))
+        try:
+            share = Fraction(trainable_layers.removeprefix("upper-"))
+        except ZeroDivisionError:
+            share = Fraction(0)
         if not 0 < share <= 1:
             raise ValueError(f"{trainable_layers!r}: the fraction must be above 0 and at most 1")
         return int(share * num_layers + Fraction(1, 2))  # int() cuts, so adding a half rounds up on a tie
-    count = int(trainable_layers)
-    if not 1 <= count <= num_layers:
-        raise ValueError(f"{trainable_layers!r}: the model has {num_layers} blocks")
+    if trainable_layers.startswith("every-"):
+        return -(-num_layers // _every(trainable_layers, num_layers))
+    count = _number(trainable_layers, trainable_layers.removeprefix(LISA))
+    if count < 1:
+        raise ValueError(f"{trainable_layers!r}: at least 1 block trains")
+    if count > num_layers:
+        raise ValueError(f"{trainable_layers!r}: {_has(num_layers)}")
     return count
+
+
+def trained_block_indices(trainable_layers: str, num_layers: int) -> tuple[int, ...]:
+    """The blocks that train, ascending, 0 being the lowest; of lisa-G those of the first stage. Raises ValueError as
+    trainable_blocks does."""
+    return lisa_stages(trainable_layers, num_layers)[0]
+
+
+def adapted_block_indices(trainable_layers: str, num_layers: int) -> tuple[int, ...]:
+    """The blocks that train at some time, and so carry an adapter at all times."""
+    stages = lisa_stages(trainable_layers, num_layers)
+    return tuple(sorted({i for stage in stages for i in stage}))
+
+
+def takes_turns(trainable_layers: str) -> bool:
+    """Whether it is lisa-G, whose blocks train by turns."""
+    return trainable_layers.startswith(LISA)
+
+
+def trains_ends(trainable_layers: str) -> bool:
+    """Whether full fine-tuning trains embeddings, final norm and head too: of the whole model, and in LISA, which
+    leaves them out of its turns (Pan et al., 2024, section 3.2)."""
+    return trainable_layers == "all" or takes_turns(trainable_layers)
+
+
+@cache
+def lisa_stages(trainable_layers: str, num_layers: int) -> tuple[tuple[int, ...], ...]:
+    """The sets of blocks that train one after the other, each ascending, as one cycle; a single set but for lisa-G.
+
+    LISA (Pan et al., 2024, algorithm 1) draws G blocks anew every few steps. Here they come from one permutation of the
+    blocks, G after G and from its beginning again, until it ends with the end of a set: every set has G blocks, and
+    over the cycle every block trains equally often. Of some seeded permutations it is the one whose lowest trained
+    blocks lie, on average, nearest to where those of random sets lie: how far down gradients must go is the cost of it.
+    """
+    count = trainable_blocks(trainable_layers, num_layers)
+    if trainable_layers.startswith("every-"):
+        step = _every(trainable_layers, num_layers)
+        return (tuple(range((num_layers - 1) % step, num_layers, step)),)
+    if not takes_turns(trainable_layers):
+        return (tuple(range(num_layers - count, num_layers)),)
+    wanted = (num_layers - count) / (count + 1)  # the mean of the least of `count` different numbers from 0 on
+    drawn = [_cycle(seed, count, num_layers) for seed in range(_PERMUTATIONS)]
+    return min(drawn, key=lambda stages: abs(sum(stage[0] for stage in stages) / len(stages) - wanted))
+
+
+def _cycle(seed: int, count: int, num_layers: int) -> tuple[tuple[int, ...], ...]:
+    random = Random(seed)
+    order = sorted(range(num_layers), key=lambda _: random.random())  # random() alone is the same in every Python
+    return tuple(
+        tuple(sorted(order[(start + i) % num_layers] for i in range(count)))
+        for start in range(0, lcm(num_layers, count), count)
+    )
+
+
+def _every(trainable_layers: str, num_layers: int) -> int:
+    """N of every-Nth."""
+    word = trainable_layers.removeprefix("every-")
+    n = _number(trainable_layers, word[:-2])
+    if word != (right := ordinal(n)):
+        raise ValueError(f"{trainable_layers!r}: write every-{right}")
+    if n < 2:
+        raise ValueError(f"{trainable_layers!r}: every-2nd is the first of its kind")
+    if n > num_layers:
+        raise ValueError(f"{trainable_layers!r}: {_has(num_layers)}")
+    return n
+
+
+def _has(num_layers: int) -> str:
+    return f"the model has {num_layers} block{'s' * (num_layers != 1)}"
+
+
+def _number(trainable_layers: str, digits: str) -> int:
+    if not (digits.isascii() and digits.isdigit() and len(digits) < 10):
+        raise ValueError(f"{trainable_layers!r}: there is no such word")
+    return int(digits)
+
+
+def ordinal(n: int) -> str:
+    """'1st', '2nd', '11th', '22nd'."""
+    ending = "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+    return f"{n}{ending}"
+
+
+def layers_text(trainable_layers: str) -> str:
+    """'the top 12 blocks', 'every 2nd block', '2 blocks at a time (LISA)'; other words as they are."""
+    if trainable_layers.isdigit():
+        return f"the top {trainable_layers} blocks"
+    if trainable_layers.startswith("every-"):
+        return f"every {trainable_layers.removeprefix('every-')} block"
+    if takes_turns(trainable_layers):
+        count = trainable_layers.removeprefix(LISA)
+        return f"{count} block{'s' * (count != '1')} at a time (LISA)"
+    return trainable_layers

@@ -31,6 +31,9 @@ TRITON = {
     "skinny_kernel": "branch",
     "reduce_kernel": "branch",
     "gather_kernel": "gathers",
+    "row_norms_kernel": "branch",
+    "magnitude_kernel": "branch",
+    "magnitude_gradient_kernel": "branch",
 }
 
 

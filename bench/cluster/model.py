@@ -112,6 +112,12 @@ def _by_size(one: Case) -> tuple[float, float, float, float]:
     return first - a_pair, a_pair, few - 256 * moved_a_token, moved_a_token
 
 
+def _sample(case: Case, call: Pace) -> Pace:
+    """Of a whole sample: a call in each stage."""
+    n = len(case.stages)
+    return Pace(tuple(n * part for part in call.parts), n * call.beside)
+
+
 PaceOf = Callable[[Case, str], Pace]  # of a case under a clock
 
 
@@ -152,14 +158,15 @@ class Stages:
         for clock in self._plan.clocks:
             if clock == "device" and level == "model":  # refused at once
                 continue
-            each = [paces(c, clock) for c in cases]
+            each = [_sample(c, paces(c, clock)) for c in cases]
             if rounds and CLOCKS[clock].in_rounds:
                 more = rounds_s(each, settings, level, JITTER[clock], TURN_S[level], board.on_cpu)
             else:
                 capture_s = CAPTURE_S[level] if clock == "graph" else 0.0
                 more = [alone_s(p, settings, level, JITTER[clock]) + capture_s for p in each]
-            energy_s = LEAD_S + LEAST_S if settings.energy and clock == "eager" and level != "linear" else 0.0
-            found = [a + b + energy_s for a, b in zip(found, more, strict=True)]
+            energy = settings.energy and clock == "eager" and level != "linear"
+            energy_s = [(LEAD_S + LEAST_S) * (energy and len(c.stages) == 1) for c in cases]
+            found = [a + b + c for a, b, c in zip(found, more, energy_s, strict=True)]
         return found
 
     def _beside_s(self, case: Case, paces: PaceOf) -> float:

@@ -27,6 +27,8 @@ OLDEST_DRIVER = {13: 580, 12: 525, 11: 450}
 # Package -> its extra in pyproject.toml, and what it is for.
 OPTIONAL = {
     "peft": ("peft", "the impls of PEFT, and accelerate"),
+    "bitsandbytes": ("quant", "qlora of PEFT, and 8-bit optimizers"),
+    "torchao": ("quant", "qlora of torchao"),
     "accelerate": ("train", "bench train"),
     "datasets": ("train", "bench train on Hub data and Parquet"),
     "tensorboard": ("train", "bench train"),

@@ -45,7 +45,7 @@ def _checked(layer: Case, case: Case) -> list[Case]:
     """A layer as the check of its case has it: without dropout, and for the masks with it."""
     import torch
 
-    from bench.correctness.check import default_tokens, shrink
+    from bench.correctness.shrink import default_tokens, shrink
 
     small = shrink(layer, default_tokens(case, torch.device("cuda")))
     if not layer.dropout:

@@ -31,5 +31,5 @@ def smallest_group(case: Case) -> Case | None:
 
 
 def _at_linear(case: Case, layer: str) -> Case:
-    alone = {"level": "linear", "layer": layer, "trainable_layers": "all", "targets": "all-linear"}
-    return Case(**asdict(case) | alone | {"gradient_checkpointing": None})
+    axes = asdict(case) | {"level": "linear", "layer": layer, "trainable_layers": "all", "targets": "all-linear"}
+    return Case(**axes | {"gradient_checkpointing": None})  # which is of blocks

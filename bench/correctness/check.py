@@ -10,20 +10,19 @@ what is told as the error (bench.correctness.bounds.near).
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from bench.case import Case
 from bench.case.schema import BASELINE
-from bench.case.shapes import ModelShape, model_shape
 from bench.correctness.at_linear import smallest_group, smallest_layer
 from bench.correctness.bounds import CheckResult, Finding, all_finite, good, judge, near, relative_errors, result
 from bench.correctness.dropout_mask import check_masks
-from bench.correctness.prepare import canonical, draw_biases, leaf_values, no_dropout
+from bench.correctness.prepare import canonical, draw_biases, drawn_values, leaf_values, no_dropout
 from bench.correctness.reference import ReferenceModel, baseline, draw, outputs
+from bench.correctness.shrink import default_tokens, shrink
 from bench.methods.registry import method_of
 from bench.models.build import build
 from bench.models.work import Work
@@ -40,12 +39,6 @@ THIRD = 1 / 3
 # On dY, as a GradScaler has it: fp16 rounds what is below 6e-5 coarsely. A power of two, which changes nothing else.
 LOSS_SCALE = 64
 
-# Tokens in a sequence: the error of one or two tokens is a matter of luck.
-LEAST = 64
-
-# The vocabulary of the two-block copy: random logits say as much over 1024 words as over 50257.
-VOCABULARY = 1024
-
 
 def check(
     case: Case, device: str | torch.device, seed: int = 0, tokens: int | None = None, brief: bool = False
@@ -53,12 +46,13 @@ def check(
     """Checks the case's impl on weights and inputs drawn from `seed`; builds what it needs and keeps none of it.
 
     Levels linear and block: the case's own layers on at most `tokens` tokens (see shrink). Level model: a copy of two
-    blocks at full width, gradients pooled by kind. By default 64 tokens on a CPU; on a GPU 128 at level model and else
-    2048, since kernels choose their tiles by the number of tokens. Dropouts are off, the model's own and the adapter's.
-    Adapters are checked once more after an optimizer step and PaCA's refresh; then one layer alone at scale 1/3 and,
-    where the case has adapter dropout, its masks; `brief` leaves all that out, for the check after timing. Stops at
-    what is wrong first. Memory: three copies of the block (two blocks at level model) and their gradients, one of the
-    three in float64 on a CPU or for fp32, else in fp32, and made only where the other two do not settle it.
+    blocks at full width, gradients pooled by kind, in each stage where blocks take turns. By default 64 tokens on a
+    CPU; on a GPU 128 at level model and else 2048, since kernels choose their tiles by the number of tokens. Dropouts
+    are off, the model's own and the adapter's. Adapters are checked once more after an optimizer step and PaCA's
+    refresh; then one layer alone at scale 1/3 and, where the case has adapter dropout, its masks; `brief` leaves all
+    that out, for the check after timing. Stops at what is wrong first. Memory: three copies of the block (two blocks at
+    level model) and their gradients, one of the three in float64 on a CPU or for fp32, else in fp32, and made only
+    where the other two do not settle it.
     """
     where = torch.device(device)
     small = shrink(case, default_tokens(case, where) if tokens is None else tokens)
@@ -121,14 +115,20 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
         words = "trains and should not" if odd in values else "should train and does not"
         return [Finding(odd, math.inf, 0.0, where, words)]
     found = _as_built(work.model, values, plain, where)
+    plain.load(drawn_values(work.model, plain.layers))
     if draw(values, plain, SHARE):
-        work.refresh()
+        _refresh_all(work)
         plain.load(values)
     found += _run(work, plain, where)
+    for stage in range(1, work.stages):
+        if good(found):
+            work.select(stage)
+            found += _run(work, plain, f"in stage {stage + 1} {where}".strip())
     if after_step and method_of(case).adapts and good(found):
         _step(work)
         plain.load(values)
         found += _run(work, plain, f"after a step {where}".strip())
+        found += _as_drawn(work.model, plain, f"after a step {where}".strip())
     return found
 
 
@@ -136,9 +136,17 @@ def _plain(case: Case) -> bool:
     return case.impl == "eager" and case.gradient_checkpointing is None and not case.compiles
 
 
+def _refresh_all(work: Work) -> None:
+    """Whatever is due in any stage; the first is selected afterwards."""
+    for stage in reversed(range(work.stages)):
+        if work.stages > 1:
+            work.select(stage)
+        work.refresh()
+
+
 def _as_built(model: nn.Module, values: Mapping[str, Tensor], plain: ReferenceModel, where: str) -> list[Finding]:
     """What follows from the weight alone, before the first step: PaCA's columns, and its index if an impl shows one."""
-    found = []
+    found = plain.take_over(model, f"as built {where}".strip())
     for name, layer in plain.layers.items():
         for part, (expected, bound) in layer.as_built().items():
             error = relative_errors({"": values[f"{name}.{part}"]}, {"": expected})[""]
@@ -152,12 +160,28 @@ def _as_built(model: nn.Module, values: Mapping[str, Tensor], plain: ReferenceMo
     return found
 
 
+def _as_drawn(model: nn.Module, plain: ReferenceModel, where: str) -> list[Finding]:
+    """Whether what an impl draws and does not train is what was taken over from it, bit for bit."""
+    trained, found = set(plain.names), []
+    for name, value in drawn_values(model, plain.layers).items():
+        if name not in trained:
+            layer, _, part = name.rpartition(".")
+            off = (value != plain.layers[layer].get_parameter(part)).sum().item()
+            found.append(Finding(name, off, 0.5, where, "is frozen, and {error:g} of its values have changed"))
+    return found
+
+
 def _itself(work: Work, where: str) -> list[Finding]:
     """The baseline's own case: on a CPU its errors are those that it is allowed, so that declared and finite is all
     there is to check. On a GPU the baseline runs under other settings (see ieee_gemms), and this is not called."""
-    found, _ = _outputs(work)
-    errors = {name: 0.0 if all_finite(t) else math.nan for name, t in found.items()}
-    return _undeclared(work, where) or judge(errors, dict.fromkeys(errors, 0.0), work.case, where)
+    findings = []
+    for stage in range(work.stages):
+        if stage:
+            work.select(stage)
+        found, _ = _outputs(work)
+        errors = {name: 0.0 if all_finite(t) else math.nan for name, t in found.items()}
+        findings += _undeclared(work, where) or judge(errors, dict.fromkeys(errors, 0.0), work.case, where)
+    return findings
 
 
 def _undeclared(work: Work, where: str) -> list[Finding]:
@@ -182,11 +206,12 @@ def _run(work: Work, plain: ReferenceModel, where: str) -> list[Finding]:
         found, grad_outs = _outputs(work)
         if undeclared := _undeclared(work, where):
             return undeclared
-        expected = expected or plain.run(grad_outs)
+        leaves = [canonical(name) for name, _ in work.leaves if name != "x"]
+        expected = expected or plain.run(grad_outs, leaves)
         errors = None if wanted else near(found, expected, base, pooled, case)
         if errors is None:
             if not wanted:
-                wanted, base = plain.exact.run(grad_outs), plain.exact.base()
+                wanted, base = plain.exact.run(grad_outs, leaves), plain.exact.base()
                 allowed = relative_errors(expected, wanted, base, pooled)
                 expected = wanted
             errors = relative_errors(found, wanted, base, pooled)
@@ -236,50 +261,6 @@ def _step(work: Work) -> None:
             moved, by = (torch.linalg.vector_norm(t.detach(), dtype=torch.float32) for t in (leaf, move))
             leaf.detach().add_(move, alpha=-(moved / by).item())
     work.refresh()
-
-
-def default_tokens(case: Case, device: torch.device) -> int:
-    """How many tokens a case is checked on."""
-    return 64 if device.type == "cpu" else 128 if case.level == "model" else 2048
-
-
-def shrink(case: Case, tokens: int) -> Case:
-    """The case on at most `tokens` tokens, its sequence cut before its batch, and no sequence shorter than LEAST where
-    the model has the positions; at level model with two blocks."""
-    seq = min(tokens, max(case.seq, LEAST))
-    if case.shape is not None:
-        seq = min(seq, case.shape.longest)
-    small = replace(case, seq=seq, batch=max(1, min(case.batch, tokens // seq)))
-    return TwoBlocks(**asdict(small)) if case.level == "model" else small
-
-
-@dataclass(frozen=True)
-class TwoBlocks(Case):
-    """A case at level model on a copy of its model that has two blocks and few words, at full width."""
-
-    def __post_init__(self) -> None:
-        if self.trainable_layers.isdigit():
-            object.__setattr__(self, "trainable_layers", str(min(int(self.trainable_layers), self.blocks)))
-
-    @property
-    def shape(self) -> ModelShape:
-        assert self.model is not None
-        return _two_blocks(self.model)
-
-
-@cache
-def _two_blocks(model: str) -> ModelShape:
-    from bench.models.config import make_config
-
-    whole = model_shape(model)
-    config = make_config({**whole.config, "model_type": whole.model_type})
-    layers = min(2, whole.num_layers)
-    config.num_hidden_layers = layers
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[:layers]
-    config.vocab_size = min(config.vocab_size, VOCABULARY)
-    config.bos_token_id = config.eos_token_id = None
-    return replace(whole, num_layers=layers, config=config.to_dict())
 
 
 def _undropped(case: Case) -> Case:

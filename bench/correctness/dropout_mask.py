@@ -14,10 +14,10 @@ from torch import Tensor
 
 from bench.case import Case
 from bench.correctness.bounds import Finding, good, judge, relative_errors
-from bench.correctness.prepare import canonical, draw_biases, leaf_values
+from bench.correctness.prepare import canonical, draw_biases, drawn_values, leaf_values
 from bench.correctness.reference import ReferenceModel, baseline, outputs, scale_branch
 from bench.methods.adapt import DTYPES
-from bench.methods.reference import BranchReference, ReferenceLayer
+from bench.methods.reference import BranchReference
 from bench.models.build import build
 from bench.models.work import AUTOCAST, Work
 
@@ -51,10 +51,10 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
     work = build(case, str(device), seed)
     draw_biases(work.model, seed)
     plain = baseline(case, str(device), seed)
+    findings = plain.take_over(work.model)
     exact = plain.exact
     if len(exact.layers) > 1:
         work.forward()
-    findings: list[Finding] = []
     for name in exact.layers:
         if good(findings):
             findings += _masks_of(name, work, plain, exact)
@@ -62,7 +62,8 @@ def check_masks(case: Case, device: torch.device, seed: int) -> list[Finding]:
 
 
 def _masks_of(name: str, work: Work, plain: ReferenceModel, exact: ReferenceModel) -> list[Finding]:
-    case, device, values = work.case, work.device, leaf_values(work)
+    case, device = work.case, work.device
+    values = leaf_values(work) | drawn_values(work.model, exact.layers)
     alone = len(exact.layers) == 1
     output = "output" if alone else f"output of {name}"
     assert exact.x is not None
@@ -75,6 +76,9 @@ def _masks_of(name: str, work: Work, plain: ReferenceModel, exact: ReferenceMode
         a.copy_(_away_from_zero(a.shape, device) / a.shape[1] ** 0.5)
         b.copy_((mine[:, None] == torch.arange(rank, device=device)) * (1 + torch.rand((n, 1), device=device)))
         scale_branch(values, exact, SHARE)
+        layer = exact.layers[name]
+        assert isinstance(layer, BranchReference)
+        layer.for_masks({part: values[f"{name}.{part}"] for part in layer.trained})
         work.refresh()
         plain.load(values)
         meets = torch.arange(tokens, device=device)[:, None] % classes == mine
@@ -90,7 +94,7 @@ def _masks_of(name: str, work: Work, plain: ReferenceModel, exact: ReferenceMode
         found = {key: y.detach() for key, y in outs.items()}
         torch.autograd.backward(list(outs.values()), list(given(found).values()))
         found |= {canonical(leaf): t.grad for leaf, t in work.leaves if t.grad is not None}
-        return found, read_mask(found["x"], grad_out, exact.layers[name], case.dropout or 0.0)
+        return found, read_mask(found["x"], grad_out, layer, case.dropout or 0.0)
 
     found, mask = run()
     findings = []
@@ -99,9 +103,9 @@ def _masks_of(name: str, work: Work, plain: ReferenceModel, exact: ReferenceMode
         if not finding.passed:
             return findings
     for model in (plain, exact):
-        layer = model.layers[name]
-        assert isinstance(layer, BranchReference)
-        layer.dropout, layer.keep = case.dropout or 0.0, mask.keep.view(exact.x.shape)
+        used = model.layers[name]
+        assert isinstance(used, BranchReference)
+        used.dropout, used.keep = case.dropout or 0.0, mask.keep.view(exact.x.shape)
     where = f"at dropout {case.dropout:g}, with the mask that the gradient of x shows,"
     base = exact.base()
     dys = given({key: found[key] for key in base})
@@ -117,11 +121,11 @@ def _away_from_zero(shape: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def read_mask(grad_x: Tensor, grad_out: Tensor, layer: ReferenceLayer, dropout: float) -> Mask:
-    """The mask behind grad_x (..., K) = dY W + keep / (1 - p) * s dY B A, where dY is grad_out (tokens, N)."""
+def read_mask(grad_x: Tensor, grad_out: Tensor, layer: BranchReference, dropout: float) -> Mask:
+    """The mask behind grad_x (..., K) = dY W + keep / (1 - p) * masked(dY), where dY is grad_out (tokens, N)."""
     dtype = layer.weight.dtype
     dy = grad_out.to(dtype)
-    whole = layer.scale * (dy @ layer.get_parameter("lora_b")) @ layer.get_parameter("lora_a") / (1.0 - dropout)
+    whole = layer.masked(dy) / (1.0 - dropout)
     factor = (grad_x.reshape(whole.shape).to(dtype) - dy @ layer.weight) / whole
     keep = factor > 0.25  # far from 0 and from 1, also where survivors are not scaled at p up to 0.7
     return Mask(keep, (factor * keep).sum().item() / max(int(keep.sum()), 1))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bench.case import Case
 from bench.case.schema import BASELINE
+from bench.correctness.bounds import Finding
 from bench.correctness.prepare import draw_biases, no_dropout
 from bench.methods import adapt
 from bench.methods.reference import ReferenceLayer, load_reference
@@ -30,7 +31,8 @@ from bench.models.work import autocast, called_with
 class ReferenceModel:
     """A model of textbook layers and what it is called with.
 
-    root: as Work.model. names: of the leaves that train, as in Work.leaves, 'x' aside. linear: as Case.linear_layers.
+    root: as Work.model. names: of the leaves that train, as in Work.leaves, 'x' aside, in any stage. linear: as
+    Case.linear_layers.
     """
 
     root: nn.Module
@@ -52,6 +54,14 @@ class ReferenceModel:
         """The reference to this baseline. Made when first asked for: it takes twice the memory of one in fp32."""
         return reference(self)
 
+    def take_over(self, model: nn.Module, where: str = "") -> list[Finding]:
+        """What stands for W in an implementation's layers, checked and from here on this model's own W."""
+        return [
+            Finding(f"{name}.{part}", error, bound, where, words)
+            for name, layer in self.layers.items()
+            for part, (error, bound, words) in layer.take_over(model.get_submodule(name)).items()
+        ]
+
     def load(self, values: Mapping[str, Tensor]) -> None:
         """Adapter tensors by name (layer.lora_a, layer.columns ...), here and in what `exact` has made."""
         for name, value in values.items():
@@ -60,10 +70,11 @@ class ReferenceModel:
         if "exact" in vars(self):
             self.exact.load(values)
 
-    def run(self, grad_outs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs (or loss and logits) and every gradient by name; grad_outs: those of the outputs, or of the loss."""
+    def run(self, grad_outs: Mapping[str, Tensor], names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Outputs (or loss and logits) and every gradient by name, or those of `names`; grad_outs: those of the
+        outputs, or of the loss."""
         leaves = {} if self.x is None else {"x": self.x}
-        for name in self.names:
+        for name in self.names if names is None else names:
             layer, _, part = name.rpartition(".")
             leaves[name] = self.layers[layer].trained[part] if layer in self.layers else self.root.get_parameter(name)
         with ieee_gemms(self.device):
@@ -117,7 +128,9 @@ def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
     draw_biases(work.model, seed)
     args, kwargs = called_with(inner(work.model, case.level), work.forward)
     x = next((leaf for name, leaf in work.leaves if name == "x"), None)
-    layers, names = {}, [name for name, _ in work.leaves if name != "x"]
+    layers, names = {}, [name for name, _ in work.everything]
+    for _, parameter in work.everything:  # in whatever stage
+        parameter.requires_grad_(True)
     if method_of(case).adapts:
         kind = load_reference(case.method)
         work.model.requires_grad_(False)

@@ -1,12 +1,12 @@
 """Where in a model the blocks and the adapted layers are, and how a layer is put in place of another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from bench.case import Case
-from bench.case.shapes import trainable_blocks
+from bench.case.shapes import adapted_block_indices
 from kernels import LoRALinear, PaCALinear
 from kernels.modules.blocks import decoder_blocks, replace
 from kernels.paca.target_layers import seed_of
@@ -17,12 +17,12 @@ Trained = list[tuple[str, nn.Parameter]]
 
 
 def trained_blocks(model: nn.Module, case: Case) -> list[tuple[str, nn.Module]]:
-    """The blocks that train, by their names in the model: the upper ones, as trainable_layers says. Not for linear."""
+    """The blocks that train at some time, by their names in the model, as trainable_layers says: under lisa-G all of
+    them. Not for linear."""
     if case.level == "block":
-        return [("block", model.get_submodule("block"))][: trainable_blocks(case.trainable_layers, 1)]
+        return [("block", model.get_submodule("block"))]
     name, blocks = decoder_blocks(model)
-    first = len(blocks) - trainable_blocks(case.trainable_layers, len(blocks))
-    return [(f"{name}.{i}", block) for i, block in enumerate(blocks) if i >= first]
+    return [(f"{name}.{i}", blocks[i]) for i in adapted_block_indices(case.trainable_layers, len(blocks))]
 
 
 def target_layers(model: nn.Module, case: Case) -> list[tuple[str, nn.Module]]:
@@ -49,11 +49,18 @@ def adapt(model: nn.Module, case: Case, wrap: Callable[[str, nn.Module], nn.Modu
     return trained(model)
 
 
-def adapt_lora(model: nn.Module, case: Case, kind: type[LoRALinear]) -> Trained:
-    """Layers of that class, which train A (r, K) and B (N, r)."""
+def adapt_lora(model: nn.Module, case: Case, kind: type[LoRALinear], frozen: Sequence[str] = ()) -> Trained:
+    """Layers of that class, which train A (r, K) and B (N, r), but for those that are `frozen`: lora_a, lora_b."""
     assert case.rank is not None and case.alpha is not None
     rank, alpha, dropout, dtype = case.rank, case.scale * case.rank, case.dropout or 0.0, adapter_dtype(case)
-    return adapt(model, case, lambda _, layer: kind(layer, rank, alpha, dropout, dtype))
+
+    def wrap(_: str, layer: nn.Module) -> nn.Module:
+        adapted = kind(layer, rank, alpha, dropout, dtype)
+        for part in frozen:
+            adapted.get_parameter(part).requires_grad_(False)
+        return adapted
+
+    return adapt(model, case, wrap)
 
 
 def adapt_paca(model: nn.Module, case: Case, kind: type[PaCALinear]) -> Trained:

@@ -14,6 +14,13 @@ from bench.case import Case
 
 INT64 = 8  # bytes
 
+# What Method.kept says of methods whose backward needs no layer's input: attention, norms and activations alone.
+# Counted with torch's saved-tensor hooks on transformers' blocks.
+KEPT_WITHOUT_INPUTS = {
+    "gpt2": (20, 8, 0, 0), "llama": (8, 6, 4, 4), "mistral": (8, 6, 4, 4), "qwen3": (8, 6, 8, 8),
+    "gemma3_text": (16, 6, 8, 8), "phi3": (8, 6, 6, 6),
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -67,8 +74,8 @@ class Impl:
 
 
 class Method(ABC):
-    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name; its
-    implementations and its reference, reference.py, lie beside it.
+    """A way of fine-tuning. One instance, METHOD, stands in the method.py of a folder that has the method's name, with
+    an underscore for a hyphen; its implementations and its reference, reference.py, lie beside it.
 
     Formulas count values, FLOPs and bytes of one linear layer whose weights the method adapts.
     """
@@ -79,6 +86,7 @@ class Method(ABC):
     adapts: bool = True  # leaves the weights and adds to them; False: the weights themselves train
     reads_x: bool = True  # backward needs the layer's input
     branch: bool = False  # computes S = x A^T beside the layer
+    quantises: bool = False  # the weights that it adapts are stored in fewer bits, and dequantised in every pass
     impls: Mapping[str, Impl]
 
     @abstractmethod
@@ -105,6 +113,19 @@ class Method(ABC):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         """(fresh, reused): gradients that are written, and what is read again beside x, W and dY."""
 
+    def resting_flops(self, layer: Linear, tokens: int, rank: int) -> int:
+        """Backward, beyond the 2 M N K of dX, of an adapter that is there and does not train: in LISA, while other
+        blocks do. By default as forward: what is linear in x costs as much in dX."""
+        return self.forward_flops(layer, tokens, rank)
+
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        """What forward, or backward for dX, reads of an adapter that is there and does not train; width: of a value."""
+        return 0
+
+    def products(self, dropout: bool) -> int:
+        """Products with the whole weight in forward, 2 M N K each; dX has as many."""
+        return 1
+
     def weight_bytes(self, layer: Linear, width: Widths) -> int:
         """Of the layer's stored weight and bias; less than its values' where the base is quantised."""
         return layer.weights * width.param
@@ -116,6 +137,10 @@ class Method(ABC):
     def adapter_bytes(self, values: int, layers: int, rank: int, width: Widths) -> int:
         """Memory of the adapters in all: `values` that train, in so many layers."""
         return values * width.adapter
+
+    def untrained_bytes(self, layer: Linear, rank: int, width: Widths) -> int:
+        """Memory of what the adapter of one layer holds beside its trained values, as LoRA-FA's frozen A."""
+        return 0
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Bytes that a decoder block keeps for backward, for each token, in 16 bit: factors of the hidden size, of the

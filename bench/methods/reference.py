@@ -17,10 +17,11 @@ class ReferenceLayer(nn.Module):
 
     Nothing of an implementation, nor of the kernels, computes anything here. `stored`: the dtype in which the model
     stores W. `adapter`: that of what trains. A buffer of a Reference, other than bias, that an implementation has under
-    the same name must hold the same values in both.
+    the same name must hold the same values in both. What of `drawn` does not train must stay as it was drawn.
     """
 
     bias: Tensor | None
+    drawn: tuple[str, ...] = ()  # parameters that are taken over as an implementation has drawn them
     branch = False  # y is x W^T + b and a branch, whose error is told apart, with B drawn so that it shows
 
     def __init__(self, base: nn.Module, case: Case, name: str) -> None:
@@ -56,6 +57,14 @@ class ReferenceLayer(nn.Module):
 
     def as_built(self) -> Mapping[str, tuple[Tensor, float]]:
         """Trained parts that follow from the weight: what each is before the first step, and the bound of its error."""
+        return {}
+
+    def take_over(self, layer: nn.Module) -> Mapping[str, tuple[float, float, str]]:
+        """What an implementation's `layer` stores in place of W, where that is not W itself: held against what this
+        layer makes of W by itself, and then taken for W, so that a tie that was rounded the other way is no error.
+
+        (error, bound, words) by what was checked; words, with {error}, as a sentence says it.
+        """
         return {}
 
     def draw(self, values: Mapping[str, Tensor], share: float) -> None:
@@ -100,11 +109,21 @@ class BranchReference(ReferenceLayer):
         norm_w, norm_a = (torch.linalg.vector_norm(t, dtype=dtype) for t in (self.weight, a))
         b.copy_(wide * (share * norm_w / (abs(self.scale) * b.shape[0] ** 0.5 * norm_a)))
 
+    def masked(self, dy: Tensor) -> Tensor:
+        """What the dropout mask multiplies in dX (tokens, K), for dy (tokens, N): dX is dY W and, where an element is
+        kept, this over 1 - dropout."""
+        return self.scale * (dy @ self.lora_b) @ self.lora_a
+
+    def for_masks(self, values: Mapping[str, Tensor]) -> None:
+        """Sets what trains beside A and B in the implementation, where masks will be read off dX: no element of what
+        they multiply may be near zero."""
+
 
 def load_reference(method: str) -> type[ReferenceLayer]:
     """The class Reference of a method's reference.py."""
     from importlib import import_module
 
-    found: Any = import_module(f"bench.methods.{method}.reference").Reference
-    assert issubclass(found, ReferenceLayer), f"bench.methods.{method}.reference: Reference is no ReferenceLayer"
+    module = f"bench.methods.{method.replace('-', '_')}.reference"
+    found: Any = import_module(module).Reference
+    assert issubclass(found, ReferenceLayer), f"{module}: Reference is no ReferenceLayer"
     return found

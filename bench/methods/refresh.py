@@ -33,10 +33,20 @@ def _branches(model: nn.Module) -> Iterator[tuple[Tensor, Tensor, Tensor, float]
     for module in model.modules():
         layer: Any = module
         if isinstance(module, LoRALinear):
-            yield module.stored_weight, module.lora_a, module.lora_b, module.scale
+            yield as_numbers(module.stored_weight), module.lora_a, module.lora_b, module.scale
         elif hasattr(module, "lora_A") and "default" in layer.lora_A:
             a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
-            yield layer.get_base_layer().weight, a, b, layer.scaling["default"]
+            yield as_numbers(layer.get_base_layer().weight), a, b, layer.scaling["default"]
+
+
+def as_numbers(weight: Tensor) -> Tensor:
+    """A weight as its values, where bitsandbytes or torchao store it in 4 bits; any other as it is."""
+    packed: Any = weight
+    if getattr(packed, "quant_state", None) is not None:
+        from bitsandbytes.functional import dequantize_4bit
+
+        return dequantize_4bit(packed.data, packed.quant_state)
+    return packed.get_original_weight() if hasattr(packed, "get_original_weight") else weight
 
 
 class Refreshed(Protocol):

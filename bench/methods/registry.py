@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import bench.methods as package
 from bench.case import Case
 from bench.case.schema import BASELINE
-from bench.case.shapes import trainable_blocks
+from bench.case.shapes import trainable_blocks, trains_ends
 from bench.errors import UserError, one_of
 from bench.methods.method import Impl, Linear, Method
 from bench.methods.requirements import options
@@ -40,10 +40,16 @@ def methods() -> dict[str, Method]:
     own.sort(key=lambda folder: folder.name != BASELINE)
     found: dict[str, Method] = {}
     for folder in [*own, *folders()]:
-        if folder.name in found:
-            raise UserError(f"{VARIABLE}: {folder}: there is a method {folder.name!r} already. Rename the folder.")
-        found[folder.name] = load(folder)
+        name = name_of(folder)
+        if name in found:
+            raise UserError(f"{VARIABLE}: {folder}: there is a method {name!r} already. Rename the folder.")
+        found[name] = load(folder)
     return found
+
+
+def name_of(folder: Path) -> str:
+    """The method of a folder: lora-fa of lora_fa, since a package of Python has no hyphen in its name."""
+    return folder.name.replace("_", "-")
 
 
 def load(folder: Path) -> Method:
@@ -53,6 +59,11 @@ def load(folder: Path) -> Method:
         raise UserError(
             f"{VARIABLE}: {folder}: the folder has no method.py in it. A method is a folder with method.py,"
             " reference.py and a module for each impl."
+        )
+    if not name.isidentifier():
+        raise UserError(
+            f"{VARIABLE}: {folder}: {name!r} is no name of a package of Python. Write a hyphen as an underscore: the"
+            " method of my_method is my-method."
         )
     if folder.parent != _HERE and str(folder.parent) not in package.__path__:
         package.__path__.append(str(folder.parent))
@@ -124,11 +135,15 @@ def impl_of(case: Case) -> Impl:
 def unsupported(case: Case, device: str) -> str | None:
     """Why this case's impl cannot express it on `device` ('cpu', 'cuda:0' ...), in a sentence, or what its axes need is
     not there; None if it can."""
+    stages = len(case.stages)
+    if stages > 1 and case.compiles:
+        return f"trainable_layers {case.trainable_layers} has {stages} stages, and each would be compiled anew"
     return impl_of(case).refuses(case, device) or options(case, device)
 
 
 def trainable_params(case: Case) -> int:
-    """Trained values by closed form: each adapted layer's, or all of the weights under full fine-tuning."""
+    """Trained values by closed form: each adapted layer's, or all of the weights under full fine-tuning; under lisa-G
+    those of one stage, which train at a time."""
     method = method_of(case)
     blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
     if method.adapts:
@@ -137,7 +152,7 @@ def trainable_params(case: Case) -> int:
     if case.level == "linear":
         return sum(p.params for p in case.projections)
     assert case.shape is not None
-    whole = case.level == "model" and case.trainable_layers == "all"
+    whole = case.level == "model" and trains_ends(case.trainable_layers)
     return blocks * case.shape.block_params + (case.shape.outside_params if whole else 0)
 
 
@@ -157,9 +172,11 @@ def apply(model: "nn.Module", case: Case) -> "list[tuple[str, nn.Parameter]]":
 
 
 def note(model: "nn.Module", case: Case) -> str | None:
-    """What the rows of the case should say beside their numbers: graph breaks, a rounding loss. Ask after a call."""
-    remark = impl_of(case).remark()
-    found = [] if remark is None else [remark(model, case)]
+    """What the rows of the case should say beside their numbers: graph breaks, a rounding loss, and of what a time is
+    the mean. Ask after a call."""
+    remark, stages = impl_of(case).remark(), len(case.stages)
+    found = [f"mean over a cycle of {stages} stages"] if stages > 1 else []
+    found += [] if remark is None else [remark(model, case)]
     if case.compiles:
         from bench.methods import compiled
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from bench.case import Case
+from bench.methods.qlora.format import BLOCK, SCALES
 
 Refusal = Callable[[Case, str], str | None]
 
@@ -47,6 +48,27 @@ def peft(case: Case, _device: str) -> str | None:
     if case.adapter_dtype not in (None, model):
         return f"PEFT does not make {case.adapter_dtype} adapters for a {model} model; fp32 ones are impl peft-fp32"
     return None
+
+
+def bitsandbytes(case: Case, _device: str) -> str | None:
+    """Its NF4 runs on CPUs, and on NVIDIA GPUs of compute capability 6.0 and newer, which torch itself needs."""
+    if find_spec("bitsandbytes") is None:
+        return f"impl {case.impl} needs the package bitsandbytes: pip install bitsandbytes"
+    return None
+
+
+def nf4_of_torchao(case: Case, _device: str) -> str | None:
+    """Plain PyTorch on any device; it has no scale for what is left over beside whole blocks of scales."""
+    if find_spec("torchao") is None:
+        return f"impl {case.impl} needs the package torchao: pip install torchao"
+    whole = BLOCK * SCALES
+    odd = next((p for p in case.target_projections if p.in_features * p.out_features % whole), None)
+    if odd is None:
+        return None
+    return (
+        f"torchao's NF4Tensor takes weights of a multiple of {whole} values, and {odd.name} has "
+        f"{odd.out_features} x {odd.in_features}"
+    )
 
 
 def no_dropout(why: str) -> Refusal:

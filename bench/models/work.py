@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.methods.refresh import Refreshed, refreshed_layers
 from bench.methods.registry import impl_of
+from bench.methods.stages import Stages
 from kernels import parameter_groups
 
 AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
@@ -100,7 +101,8 @@ class Prepared:
 class Work:
     """A model, its inputs, and exactly what should get gradients.
 
-    leaves: the trained parameters by their names in the model, and 'x' where the input requires grad.
+    leaves: the trained parameters by their names in the model, and 'x' where the input requires grad; where blocks take
+    turns (lisa-G) those of the stage that `select` chose last, of the first at first.
     model: at level model the language model; at levels block and linear a container of `block` or `layer`.
     Autocast casts as usual for eager code; set `autocast_cache` to False to capture a CUDA graph.
     """
@@ -116,9 +118,39 @@ class Work:
     _grad_outs: tuple[Tensor, ...] = field(default=(), init=False, repr=False)
     _optimizer: torch.optim.Optimizer | None = field(default=None, init=False, repr=False)
     _refreshed: list[Refreshed] = field(default_factory=list, init=False, repr=False)
+    _stages: Stages = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._refreshed = refreshed_layers(self.model)
+        trained = [(name, leaf) for name, leaf in self.leaves if isinstance(leaf, nn.Parameter)]
+        self._stages = Stages(self.model, trained, self.case.trainable_layers if self.case.level == "model" else "all")
+        if self.stages > 1:
+            self.select(0)
+
+    @property
+    def stages(self) -> int:
+        """How many sets of leaves take turns: one, but under lisa-G."""
+        return self._stages.count
+
+    @property
+    def everything(self) -> list[tuple[str, nn.Parameter]]:
+        """What trains in any stage, by name; x is none of it."""
+        return self._stages.everything
+
+    def select(self, stage: int) -> None:
+        """The leaves are those of a stage from now on. The optimizer forgets what it kept of those that are left, as
+        LISA does, and of the rest nothing is refreshed."""
+        state = {} if self._optimizer is None else self._optimizer.state
+        self.leaves = [*self._stages.select(stage, lambda p: state.pop(p, None))]
+        due: list[Any] = refreshed_layers(self.model)
+        self._refreshed = [layer for layer in due if any(p.requires_grad for p in layer.parameters())]
+
+    def ready_optimizer(self) -> None:
+        """Has the optimizer make the state of what trains now, as all but the first step after a change find it."""
+        for _, leaf in self.leaves:
+            leaf.grad = torch.zeros_like(leaf)
+        self.optimizer_step()
+        self.clear()
 
     def forward(self) -> Out:
         """The loss (a scalar) at level model, else y (batch, seq, N); of a group, a tuple with the y of each."""
@@ -183,7 +215,7 @@ class Work:
 
     @property
     def trainable_params(self) -> int:
-        """Trained values, counted on what was built; x is none of them."""
+        """Trained values, counted on what was built: under lisa-G those of this stage. x is none of them."""
         return sum(leaf.numel() for name, leaf in self.leaves if name != "x")
 
     @property
@@ -197,7 +229,10 @@ class Work:
         The optimizer is made at the first call: AdamW's state takes two values for each trained one.
         """
         if self._optimizer is None:
+            for _, parameter in self.everything:  # those of later stages are among its groups, and as yet have no state
+                parameter.requires_grad_(True)
             groups = [g for g in parameter_groups(self.model, weight_decay=0.01) if g["params"]]
+            self._stages.select(self._stages.current)
             self._optimizer = make_optimizer(self.case.optimizer, groups, self.device)
         self._optimizer.step()
 

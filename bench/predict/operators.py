@@ -83,12 +83,13 @@ def _ours(name: Any, role: Role, args: Any) -> list[Op]:
     if name in ("lora_forward", "lora_backward"):
         x, weight, a = args[:3] if name == "lora_forward" else args[1:4]
         p = args[7 if name == "lora_forward" else 8]
-        (m, k), (n, _) = x.shape, weight.shape
-        width = x.element_size()
-        moved = width * (m * k + n * k + m * n + a.shape[0] * (m + n + k))
+        through = args[0]  # x, or dY; of x backward has none where A is frozen
+        m, (n, k) = through.shape[0], weight.shape
+        width = through.element_size()
+        moved = width * (m * k * (x is not None) + n * k + m * n + a.shape[0] * (m + n + k))
         flops = 2.0 * m * n * k
         sizes = (m, n, k, a.shape[0])
-        return [Op(role.name, "fused", name, sizes, width, _in_fp32(x), bytes=moved, flops=flops, dropout=p > 0)]
+        return [Op(role.name, "fused", name, sizes, width, _in_fp32(through), bytes=moved, flops=flops, dropout=p > 0)]
     if name == "paca_product":
         dy, x_live = args[:2]
         (m, n), rank, width = dy.shape, x_live.shape[1], dy.element_size()

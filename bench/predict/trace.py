@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from bench.case import Case
-from bench.case.shapes import LLAMA_LIKE, trainable_blocks
+from bench.case.shapes import LLAMA_LIKE
 from bench.errors import UserError
 from bench.files import cache_folder, replace_file
 from bench.predict.ops import Op, Trace
@@ -94,9 +94,11 @@ def _traced(case: Case, on_gpu: bool) -> Trace:
         return whole(case)
     if len(set(case.shape.config.get("layer_types") or [""])) > 1:
         return whole(case)
-    blocks = case.shape.num_layers
-    trained = trainable_blocks(case.trainable_layers, blocks)
-    return _from_few(whole, lambda frozen, more: _few(case, frozen, more), blocks - trained, trained) or whole(case)
+    if len(case.stages) > 1:
+        return whole(case)  # which says that it cannot be
+    (trained,) = case.stages
+    between = case.blocks - trained[0] - len(trained)
+    return _from_few(whole, lambda *few: _few(case, *few), trained[0], between, len(trained)) or whole(case)
 
 
 @cache
@@ -107,57 +109,61 @@ def _configs() -> Path:
     return Path(folder)
 
 
-def _few(case: Case, frozen: int, trained: int) -> Case:
-    """The case of a model with so many blocks, of which the upper train."""
+def _few(case: Case, frozen: int, between: int, trained: int) -> Case:
+    """The case of a model with so many blocks: frozen ones below, and with one between them two that train, else such
+    as train alone."""
     assert case.shape is not None
     config = {"model_type": case.shape.model_type, **case.shape.config}
     names = [name for name in _COUNTS if name in config] or [
         "n_layer" if case.shape.model_type == "gpt2" else _COUNTS[-1]
     ]
-    config |= dict.fromkeys(names, frozen + trained)
+    blocks = frozen + between + trained
+    config |= dict.fromkeys(names, blocks)
     if config.get("layer_types"):
-        config["layer_types"] = config["layer_types"][: frozen + trained]
+        config["layer_types"] = config["layer_types"][:blocks]
     text = json.dumps(config, sort_keys=True)
     path = _configs() / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
     path.write_text(text, encoding="utf-8")
-    layers = case.trainable_layers if case.trainable_layers == "all" else str(trained)
+    layers = case.trainable_layers if case.trainable_layers == "all" else "every-2nd" if between else str(trained)
     return replace(case, model=str(path), trainable_layers=layers)
 
 
 def _from_few(
-    whole: Callable[[Case], Trace], few: Callable[[int, int], Case], frozen: int, trained: int
+    whole: Callable[[Case], Trace], few: Callable[[int, int, int], Case], frozen: int, between: int, trained: int
 ) -> Trace | None:
-    """The trace of so many blocks from those of one and two trained ones, and of a frozen one below. None where there
-    is nothing to gain, or where a block changes more than it adds."""
-    if frozen + trained <= 3:
+    """The trace of so many blocks from those of one and two trained ones, of a frozen one below and of one between two.
+    None where there is nothing to gain, or where a block changes more than it adds."""
+    if frozen + between + trained <= 3:
         return None
-    one, two = whole(few(0, 1)), whole(few(0, 2))
-    below = whole(few(1, 1)) if frozen else one
+    one, two = whole(few(0, 0, 1)), whole(few(0, 0, 2))
+    below = whole(few(1, 0, 1)) if frozen else one
+    inside = whole(few(0, 1, 2)) if between else two
     phases = {}
     for name in one.phases:
-        found = _more(one.phases[name], two.phases.get(name, ()), below.phases.get(name, ()), trained, frozen)
+        more, less, inner = (t.phases.get(name, ()) for t in (two, below, inside))
+        found = _more(one.phases[name], more, less, inner, trained, frozen, between)
         if found is None:
             return None
         phases[name] = found
     return Trace(phases)
 
 
-def _more(one: Ops, two: Ops, below: Ops, trained: int, frozen: int) -> Ops | None:
+def _more(one: Ops, two: Ops, below: Ops, inside: Ops, trained: int, frozen: int, between: int) -> Ops | None:
     """One phase of a model with so many blocks."""
-    if [op.name for op in one] == [op.name for op in two] == [op.name for op in below]:  # one operator for all blocks
-        return tuple(_line(*ops, trained, frozen) for ops in zip(one, two, below, strict=True))
-    of_trained, of_frozen = _added(one, two), _added(one, below)
-    if of_trained is None or of_frozen is None:
+    if len({tuple(op.name for op in ops) for ops in (one, two, below, inside)}) == 1:  # one operator for all blocks
+        return tuple(_line(*ops, trained, frozen, between) for ops in zip(one, two, below, inside, strict=True))
+    of_trained, of_frozen, of_inner = _added(one, two), _added(one, below), _added(two, inside)
+    if of_trained is None or of_frozen is None or of_inner is None:
         return None
-    (place, more), (_, less) = of_trained, of_frozen
-    return one[:place] + less * frozen + more * (trained - 1) + one[place:]
+    (place, more), (_, less), (_, inner) = of_trained, of_frozen, of_inner
+    return one[:place] + less * frozen + inner * between + more * (trained - 1) + one[place:]
 
 
-def _line(one: Op, two: Op, below: Op, trained: int, frozen: int) -> Op:
+def _line(one: Op, two: Op, below: Op, inside: Op, trained: int, frozen: int, between: int) -> Op:
     values: dict[str, Any] = {}
     for name in ("bytes", "flops"):
-        a, b, c = (getattr(op, name) for op in (one, two, below))
-        values[name] = a + (trained - 1) * (b - a) + frozen * (c - a)
+        a, b, c, d = (getattr(op, name) for op in (one, two, below, inside))
+        values[name] = a + (trained - 1) * (b - a) + frozen * (c - a) + between * (d - b)
     return replace(one, **values)
 
 

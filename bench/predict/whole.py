@@ -38,6 +38,11 @@ def trace_whole(case: Case, on_gpu: bool = True) -> Trace:
         )
     if case.compiles:
         raise UserError(f"compile {case.compile}: what a compiler makes of a model cannot be predicted. Take none.")
+    if len(case.stages) > 1:
+        raise UserError(
+            f"trainable_layers {case.trainable_layers}: the mean over {len(case.stages)} stages cannot be predicted."
+            " Take blocks that stay, such as every-2nd or upper-1/2."
+        )
     with FakeTensorMode(allow_non_fake_inputs=True), _conversions(), _on_gpu() if on_gpu else nullcontext():
         work = build(case, "cpu")
         run(work, False, lambda _: nullcontext())

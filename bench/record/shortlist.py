@@ -2,14 +2,15 @@
 `bench advise`.
 
 The fastest of each method stands in the list, Full-FT, and what most people have, which is PEFT. What the intervals do
-not tell apart is a tie, and what they tell nothing of is not told at all.
+not tell apart is a tie, and what they tell nothing of is not told at all. BitFit is listed as the floor of what any
+method costs, and is no answer.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.case import Case
-from bench.case.schema import BASELINE
+from bench.case.schema import BASELINE, FLOOR
 from bench.errors import listed
 from bench.record.numbers import with_interval
 from bench.record.stats import RATIO_TELLS, Estimate
@@ -44,7 +45,7 @@ class Option:
     @property
     def usable(self) -> bool:
         """Whether it may be what to use."""
-        return self.tells and not self.bar
+        return self.tells and not self.bar and self.case.method != FLOOR
 
 
 def shortlist(options: Sequence[Option], most: int = MOST) -> list[Option]:
@@ -104,6 +105,8 @@ def _verdict(option: Option, first: Sequence[Option]) -> str:
         return option.bar
     if not option.tells:
         return "too noisy to tell"
+    if option.case.method == FLOOR:
+        return "the floor: what trains next to nothing"
     if option in first:
         return "fastest" if len(first) == 1 else "ties for the fastest"
     if option.is_baseline:

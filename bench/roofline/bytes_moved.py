@@ -1,11 +1,11 @@
 """Bytes that each part of a case has to read and write, by closed form, without torch. roofline.py says the rule."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.case import Case
-from bench.methods.method import INT64, Widths
+from bench.methods.method import INT64, Linear, Widths
 from bench.methods.registry import method_of, trainable_params
-from bench.roofline.gemm_shapes import GemmShapes
+from bench.roofline.gemm_shapes import GemmShapes, Layer
 from bench.roofline.optimizer_states import state_bytes
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2, "amp-bf16": 2, "amp-fp16": 2}  # of a value that is computed with
@@ -39,11 +39,13 @@ def forward(case: Case, found: GemmShapes) -> Bytes:
     for group in found.groups:
         passed += m * group.k * w.x + m * sum(layer.n for layer in group.layers) * w.compute
     for _, layer in found.layers():
-        fresh += layer.weights * w.param
+        fresh += layer.weights * w.param if layer.carries is None else layer.carries.weight_bytes(layer, w)
         if layer.trains is not None:
             read, kept = layer.trains.forward_bytes(layer, m, r, w)
             fresh += read
             inner += kept
+        elif layer.rests is not None:
+            fresh += layer.rests.resting_bytes(layer, r, w.adapter, for_dx=False)
     if not found.blocks:
         return Bytes(fresh + passed, 0, inner)
     inner += passed
@@ -69,11 +71,14 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
         if any(layer.trains is not None and layer.trains.reads_x for layer in group.layers):
             reused += m * group.k * w.compute  # x, for dW or dA
     for group, layer in found.layers():
-        reused += layer.n * layer.k * w.compute * group.x_grad  # W, for dX
+        if group.x_grad:
+            reused += _weight_for_dx(layer, w)
         if layer.trains is not None:
             written, again = layer.trains.backward_bytes(layer, m, r, w, group.x_grad)
             fresh += written
             reused += again
+        elif layer.rests is not None and group.x_grad:
+            reused += layer.rests.resting_bytes(layer, r, w.saved, for_dx=True)
     if not found.blocks:
         return Bytes(fresh + passed, reused, inner)
     inner += passed
@@ -95,6 +100,14 @@ def backward(case: Case, found: GemmShapes) -> Bytes:
         reused += m * INT64
         inner += hidden
     return Bytes(fresh, reused, inner + edges)
+
+
+def _weight_for_dx(layer: Layer, w: Widths) -> int:
+    """W as backward reads it again: without the bias, and under autocast 16 bit wide, unless it is stored in fewer."""
+    values = layer.n * layer.k
+    if layer.carries is None:
+        return values * w.compute
+    return layer.carries.weight_bytes(Linear(layer.n, layer.k, values), replace(w, param=w.compute))
 
 
 def optimizer(case: Case, found: GemmShapes) -> Bytes:

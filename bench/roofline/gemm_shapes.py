@@ -1,8 +1,10 @@
 """The GEMM shapes of a case: which layers there are, what trains, and what requires grad. Without torch.
 
 Which gradients there are follows autograd: nothing is computed for a tensor below which nothing trains. So the blocks
-below the cut of trainable_layers have no backward at all; at level model LoRA's and PaCA's lowest adapted layers need
-no dX; a norm in front of a layer trains under full fine-tuning, and so asks for that layer's dX even at the cut.
+below the lowest that trains have no backward at all, while frozen ones above it (every-Nth, lisa-G) hand dX down; at
+level model LoRA's and PaCA's lowest adapted layers need no dX; a norm in front of a layer trains under full
+fine-tuning, and so asks for that layer's dX even in the lowest block. Under lisa-G all blocks carry adapters, of which
+a stage's train; under full fine-tuning embeddings and head train in every stage.
 """
 
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 from bench.case import Case
 from bench.case.architectures import CLOSED_FORMS, is_tied, vocabulary_of
 from bench.case.schema import BASELINE
-from bench.case.shapes import LLAMA_LIKE, ModelShape, trainable_blocks
+from bench.case.shapes import LLAMA_LIKE, ModelShape, trains_ends
 from bench.methods.method import Linear, Method
 from bench.methods.registry import method_of, methods
 
@@ -26,9 +28,18 @@ _PARTS = (
 
 @dataclass(frozen=True)
 class Layer(Linear):
-    """One linear layer, and the method by which it trains; None where it is frozen."""
+    """One linear layer, and the method by which it trains; None where it is frozen.
+
+    rests: the method whose adapter it carries while other blocks train; mostly None.
+    """
 
     trains: Method | None
+    rests: Method | None = None
+
+    @property
+    def carries(self) -> Method | None:
+        """The method whose adapter it has, or by which it trains itself."""
+        return self.trains or self.rests
 
 
 @dataclass(frozen=True)
@@ -86,8 +97,21 @@ class GemmShapes:
         return ((group, layer) for group in self.groups for layer in group.layers)
 
 
-def gemm_shapes(case: Case) -> GemmShapes | None:
-    """None at levels block and model of an architecture that is neither GPT-2's nor built as Llama's."""
+def cycle_of(case: Case) -> list[tuple[GemmShapes, int]] | None:
+    """The shapes of a case's stages (see Case.stages), and how many stages are like each; None as for gemm_shapes.
+
+    Blocks are alike, so stages are where as many blocks train and gradients go as far down.
+    """
+    alike: dict[tuple[int, int], list[int]] = {}
+    for i, stage in enumerate(case.stages):
+        alike.setdefault((len(stage), min(stage, default=0)), []).append(i)
+    found = [(gemm_shapes(case, stages[0]), len(stages)) for stages in alike.values()]
+    return [(shapes, n) for shapes, n in found if shapes is not None] or None
+
+
+def gemm_shapes(case: Case, stage: int = 0) -> GemmShapes | None:
+    """The shapes in a stage (see Case.stages). None at levels block and model of an architecture that is neither
+    GPT-2's nor built as Llama's."""
     method = method_of(case)
     if case.level == "linear":
         layers = (Layer(p.out_features, p.in_features, p.params, method) for p in case.projections)
@@ -96,12 +120,16 @@ def gemm_shapes(case: Case) -> GemmShapes | None:
     assert shape is not None
     if shape.model_type not in (*CLOSED_FORMS, *LLAMA_LIKE):
         return None
-    everything = not method.adapts and case.level == "model" and case.trainable_layers == "all"
+    everything = not method.adapts and case.level == "model" and trains_ends(case.trainable_layers)
     grad = case.level == "block" or everything  # an inner block's input requires grad, and so do trained embeddings
-    frozen = case.blocks - trainable_blocks(case.trainable_layers, case.blocks)
+    trained, adapted = case.stages[stage], {i for blocks in case.stages for i in blocks}
     blocks: list[Block] = []
+    kinds: dict[tuple[bool, bool, bool], Block] = {}
     for i in range(case.blocks):
-        blocks.append(_block(case, shape, i >= frozen, grad))
+        kind = i in trained, i in adapted, grad
+        if kind not in kinds:
+            kinds[kind] = _block(case, shape, *kind)
+        blocks.append(kinds[kind])
         grad = blocks[-1].y_grad
     groups = tuple(group for block in blocks for group in block.groups)
     if case.level == "block":
@@ -123,10 +151,10 @@ def _parts(shape: ModelShape) -> list[list[str]]:
     return [[name for name in part if name in names] for part in _PARTS]
 
 
-def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
+def _block(case: Case, shape: ModelShape, trains: bool, adapted: bool, x_grad: bool) -> Block:
     method = method_of(case)
     full = trains and not method.adapts
-    targets = {p.name for p in case.target_projections} if trains and not full else set()
+    targets = {p.name for p in case.target_projections} if adapted and method.adapts else set()
     by_name = {p.name: p for p in shape.projections}
 
     def group(grad: bool, *names: str) -> Group:
@@ -134,7 +162,7 @@ def _block(case: Case, shape: ModelShape, trains: bool, x_grad: bool) -> Block:
         for name in names:
             p = by_name[name]
             how = method if full or name in targets else None
-            found.append(Layer(p.out_features, p.in_features, p.params, how))
+            found.append(Layer(p.out_features, p.in_features, p.params, *((how, None) if trains else (None, how))))
         return Group(tuple(found), grad)
 
     reads, (out_name,), ups, (down_name,) = _parts(shape)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from bench.case import Case
 from bench.case.architectures import vocabulary_of
 from bench.case.schema import LEAST_INNER
-from bench.case.shapes import trainable_blocks
-from bench.methods.registry import method_of, trainable_params
+from bench.case.shapes import trains_ends
+from bench.methods.method import Linear
+from bench.methods.registry import method_of, methods, trainable_params
 from bench.roofline.bytes_moved import widths
 from bench.roofline.gemm_shapes import widths_of
 from bench.roofline.optimizer_states import resident_bytes
@@ -47,19 +48,20 @@ def need(case: Case, step: bool) -> Need:
     else:
         assert case.shape is not None
         weights = case.shape.block_params if case.level == "block" else case.shape.num_params
-    trained = trainable_params(case)
-    adapters = method_of(case).adapter_bytes(trained, _adapted_layers(case), case.rank or 0, width)
+    trained, adapted = trainable_params(case), len({i for stage in case.stages for i in stage}) or 1
+    there = trained // len(case.stages[0] or (0,)) * adapted  # under lisa-G every block has its adapters
+    method, rank = method_of(case), case.rank or 0
+    layers = adapted * [Linear(p.out_features, p.in_features, p.params) for p in case.target_projections]
+    adapters = method.adapter_bytes(there, len(layers), rank, width)
+    adapters += sum(method.untrained_bytes(layer, rank, width) for layer in layers)
+    stored = weights * width.param + sum(method.weight_bytes(x, width) - x.weights * width.param for x in layers)
     optimizer = resident_bytes(case, width.adapter) if step else 0
-    return Need(weights * width.param, adapters, trained * width.adapter, optimizer, _activations(case))
-
-
-def _adapted_layers(case: Case) -> int:
-    blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
-    return blocks * len(case.target_projections)
+    return Need(stored, adapters, trained * width.adapter, optimizer, _activations(case))
 
 
 def _activations(case: Case) -> int | None:
-    """Level model alone: what is kept of the blocks that train and of those above them, and the logits.
+    """Level model alone: what is kept of the blocks that train and of frozen ones above the lowest of them, and the
+    logits. Under lisa-G in the stage that trains the lowest block, in which gradients go furthest down.
 
     Under checkpointing each of these blocks keeps its input, and what selective keeps beside it; backward then computes
     one block at a time, when the logits are gone.
@@ -67,20 +69,29 @@ def _activations(case: Case) -> int | None:
     shape = case.shape
     if case.level != "model" or shape is None:
         return None
-    factors = method_of(case).kept(shape.model_type, bool(case.dropout))
-    if factors is None:
+    method = method_of(case)
+    # A frozen block keeps no layer's input, as one of PaCA does but for a few columns.
+    factors, frozen = method.kept(shape.model_type, bool(case.dropout)), methods()["paca"].kept(shape.model_type, False)
+    if factors is None or frozen is None:
         return None
     q, kv, inner = widths_of(shape)
     wide = (shape.hidden_size, inner, q, kv)
-    token = sum(k * width for k, width in zip(factors, wide, strict=True))
-    blocks = trainable_blocks(case.trainable_layers, case.blocks)
-    block = case.tokens * token * {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
-    if case.precision.startswith("amp-"):
-        block += 2 * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
+    token, through = (sum(k * width for k, width in zip(f, wide, strict=True)) for f in (factors, frozen))
+    stage = min(case.stages, key=min)
+    ends = not method.adapts and trains_ends(case.trainable_layers)
+    blocks = case.blocks - (0 if ends else min(stage))
     logits = LOGITS * case.tokens * (vocabulary_of(shape.config) or 0)
-    if case.gradient_checkpointing is None:
-        return round(blocks * block) + logits
-    return blocks * checkpointed_bytes(case) + max(round(block), logits)
+    wider = {"fp32": FP32, "bf16": 1, "fp16": 1}.get(case.precision, AMP)
+    copies = copied = 0
+    if case.precision.startswith("amp-"):
+        copies = 2 * shape.block_params  # the 16-bit copies of fp32 weights that dX multiplies with
+        if method.quantises:  # which is made anew for it
+            copied = 2 * sum(p.params for p in case.target_projections)
+    if case.gradient_checkpointing is not None:
+        alone = round(case.tokens * token * wider) + copies - copied
+        return blocks * checkpointed_bytes(case) + max(alone, logits)
+    kept = case.tokens * (len(stage) * token + (blocks - len(stage)) * through) * wider
+    return round(kept) + blocks * copies - len(stage) * copied + logits
 
 
 def checkpointed_bytes(case: Case) -> int:

@@ -20,12 +20,14 @@ levels block and model: all parameters and gradients, the blocks' own inputs and
 for siblings that read the same) and outputs, q, k, v and o of the attention, token ids and the embeddings' rows;
 elementwise work and norms are taken as fused with their neighbours, and the loss as handing on no more than the logits'
 gradient. Under amp-* parameters and the residual stream are fp32, linear layers' outputs and what backward reads again
-16 bit wide.
+16 bit wide. Under lisa-G a pass is the mean over the stages of a cycle, rounded.
 """
+
+from collections.abc import Callable
 
 from bench.case import Case
 from bench.roofline import bytes_moved
-from bench.roofline.gemm_shapes import GemmShapes, gemm_shapes
+from bench.roofline.gemm_shapes import GemmShapes, Layer, cycle_of
 from bench.roofline.peaks import Peaks
 
 PARTS = {
@@ -48,8 +50,8 @@ def flops(case: Case, pass_: str) -> int | None:
 
     None at levels block and model of an architecture without a closed form here.
     """
-    found = gemm_shapes(case)
-    return None if found is None else sum(_flops(case, found, part) for part in parts(case, pass_))
+    found = _mean(case, lambda shapes: sum(_flops(case, shapes, part) for part in parts(case, pass_)))
+    return None if found is None else round(found)
 
 
 def compulsory_bytes(case: Case, pass_: str) -> int | None:
@@ -58,8 +60,14 @@ def compulsory_bytes(case: Case, pass_: str) -> int | None:
 
     None as for flops.
     """
-    found = gemm_shapes(case)
-    return None if found is None else sum(_bytes(case, found, part).total for part in parts(case, pass_))
+    found = _mean(case, lambda shapes: sum(_bytes(case, shapes, part).total for part in parts(case, pass_)))
+    return None if found is None else round(found)
+
+
+def _mean(case: Case, of: Callable[[GemmShapes], float]) -> float | None:
+    """Over the stages of a case; None without a closed form."""
+    found = cycle_of(case)
+    return None if found is None else sum(n * of(shapes) for shapes, n in found) / sum(n for _, n in found)
 
 
 def roofline_ms(case: Case, pass_: str, on: Peaks | None) -> float | None:
@@ -71,14 +79,17 @@ def roofline_ms(case: Case, pass_: str, on: Peaks | None) -> float | None:
     finds in L2 what forward has just read. So it is less than compulsory_bytes suggest. A flush leaves L2 full of
     changed lines, so that writing, too, costs bandwidth at once.
     """
-    found = gemm_shapes(case)
-    if on is None or found is None:
+    if on is None:
         return None
-    seconds = 0.0
-    for part in parts(case, pass_):
-        compute = _flops(case, found, part) / (on.tflops(case.precision) * 1e12)
-        seconds += max(compute, _memory_bytes(case, found, part, on) / (on.memory_tbs * 1e12))
-    return seconds * 1e3
+
+    def ms(shapes: GemmShapes) -> float:
+        seconds = 0.0
+        for part in parts(case, pass_):
+            compute = _flops(case, shapes, part) / (on.tflops(case.precision) * 1e12)
+            seconds += max(compute, _memory_bytes(case, shapes, part, on) / (on.memory_tbs * 1e12))
+        return seconds * 1e3
+
+    return _mean(case, ms)
 
 
 def _memory_bytes(case: Case, found: GemmShapes, part: str, on: Peaks) -> float:
@@ -102,10 +113,14 @@ def _forward_flops(case: Case, found: GemmShapes) -> int:
     m, r = case.tokens, case.rank or 0
     total = sum(2 * case.batch * case.seq**2 * block.q for block in found.blocks)  # Q K^T and P V, halved
     for _, layer in found.layers():
-        total += 2 * m * layer.n * layer.k
-        if layer.trains is not None:
-            total += layer.trains.forward_flops(layer, m, r)
+        total += 2 * m * layer.n * layer.k * _products(case, layer)
+        if layer.carries is not None:
+            total += layer.carries.forward_flops(layer, m, r)
     return total
+
+
+def _products(case: Case, layer: Layer) -> int:
+    return 1 if layer.carries is None else layer.carries.products(bool(case.dropout))
 
 
 def _backward_flops(case: Case, found: GemmShapes) -> int:
@@ -115,7 +130,9 @@ def _backward_flops(case: Case, found: GemmShapes) -> int:
         q, k, v = block.qkv_grad
         total += case.batch * case.seq**2 * block.q * ((q or k) + q + k + v)  # dP, dQ, dK, dV, halved
     for group, layer in found.layers():
-        total += 2 * m * layer.n * layer.k * group.x_grad
+        total += 2 * m * layer.n * layer.k * group.x_grad * _products(case, layer)
         if layer.trains is not None:
             total += layer.trains.backward_flops(layer, m, r, group.x_grad)
+        elif layer.rests is not None and group.x_grad:
+            total += layer.rests.resting_flops(layer, m, r)
     return total

@@ -14,13 +14,15 @@ import torch
 
 from bench.case import Case
 from bench.case.schema import Status
-from bench.correctness.check import check, default_tokens, finite, shrink
+from bench.correctness.check import check, finite
+from bench.correctness.shrink import default_tokens, shrink
 from bench.methods.registry import impl_of, note
 from bench.models.attention_backend import attention_backend
 from bench.models.build import build
 from bench.models.work import Work
 from bench.record.stats import Summary
 from bench.timing.clocks import make_clock
+from bench.timing.cycle import CycleClock, in_each_stage
 from bench.timing.energy import with_energy
 from bench.timing.gpu_state import GpuState
 from bench.timing.measurement import Measurement
@@ -106,7 +108,7 @@ class Turns:
         checking_s = checked - started + perf_counter() - built
         gc.collect()
         self._attention = _attention(self._work)
-        self._peak = peak_mib(self._work, self._device, "step" in self._passes)
+        self._peak = _peak(self._work, self._device, "step" in self._passes)
         self._rest()
         self._emit("prepared", spent=_spent(built - checked, checking_s))
 
@@ -173,6 +175,7 @@ class Turns:
         assert self._case is not None and self._work is not None
         case = self._case
         made = make_clock(clock, self._device, case.l2 == "cold", self._settings)
+        made = CycleClock(made, self._work.stages) if self._work.stages > 1 else made
         never = impl_of(case).cannot
         return Sampler(
             self._work, made, tuple(self._passes), case.level, self._settings, state=self._state, never=never
@@ -182,7 +185,8 @@ class Turns:
         assert self._case is not None and self._work is not None
         self._spoiled |= m.spoiled
         series, began = m.series(self._passes), perf_counter()
-        if self._settings.energy and self._case.level != "linear" and not m.spoiled:
+        # Not where stages take turns: what calls back to back take is that of one.
+        if self._settings.energy and self._case.level != "linear" and self._work.stages == 1 and not m.spoiled:
             wait = partial(torch.cuda.synchronize, self._device)
             series = with_energy(series, self._work, self._state, wait)
         self._emit(
@@ -202,6 +206,12 @@ class Turns:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
+
+
+def _peak(work: Work, device: torch.device, step: bool) -> float | None:
+    """Of whatever stage takes most."""
+    found = in_each_stage(work, lambda: peak_mib(work, device, step))
+    return max(filter(None, found), default=None)
 
 
 def _attention(work: Work) -> str | None:

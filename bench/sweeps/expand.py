@@ -10,9 +10,10 @@ from typing import Any
 from bench.case import AXES, Case
 from bench.case.clocks import clocks_of
 from bench.case.names import tell_apart
-from bench.case.shapes import model_shape, square, trainable_blocks
+from bench.case.shapes import layer_words, model_shape, square, trainable_blocks
 from bench.errors import UserError
 from bench.methods.registry import method_of, methods
+from bench.sweeps.blame import Blame
 from bench.sweeps.file import SweepFile, read_sweep, sweep_path
 from bench.sweeps.hub import resolved
 from bench.sweeps.layer_values import Bad, layers_of
@@ -80,23 +81,22 @@ def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Requ
         file = request.change(file)
         text = request.text(file)
     conditions = parse_where(where, (*AXES, "case_id", "pass"))
-    instead = file.cpu.axes.given() if on_cpu else {}
     asked = _asked_for(file, conditions)
     passes = tuple(dict.fromkeys((on_cpu and file.cpu.passes) or file.passes))
     settings = _settings(file, on_cpu)
-    entries = [file.axes.given() | entry.given() | instead for entry in file.methods]
-    for values in entries:
+    entries = file.entries(on_cpu)
+    for values in entries.values():
         values |= {axis: values.get(axis, [None]) + more for axis, more in asked.items()}
     _check_size(entries, read)
     found: dict[str, Case] = {}
-    for i, values in enumerate(entries):
-        blame = _Blame(read, ("methods", i), on_cpu, request.flags if request else {})
+    for where_found, values in entries.items():
+        blame = Blame(read, where_found, on_cpu, request.flags if request else {})
         if "model" in values and request is None:
             values["model"] = _resolved(values["model"], path.parent, blame)
         for case in _expand(values, on_cpu, blame):
             found.setdefault(case.case_id, case)
             if len(found) > MOST_CASES:  # a value of the axis layer may stand for many
-                raise UserError(f"{place(read, ('methods', i))}: more than {MOST_CASES:,} cases, the most of a sweep.")
+                raise UserError(f"{place(read, where_found)}: more than {MOST_CASES:,} cases, the most of a sweep.")
     cases, passes = _narrow(_side_by_side(list(found.values())), passes, conditions, file.on_request.given())
     tell_apart(c.model for c in cases)
     clocks = ("cpu-time",) if on_cpu else tuple(dict.fromkeys(file.clocks))
@@ -104,16 +104,16 @@ def make_plan(sweep: str, on_cpu: bool, where: Sequence[str] = (), request: Requ
     return Plan(sweep, path, text, file.description, cases, passes, clocks, settings, words, model)
 
 
-def _check_size(entries: list[dict[str, list[Any]]], read: YamlFile) -> None:
+def _check_size(entries: Mapping[Where, dict[str, list[Any]]], read: YamlFile) -> None:
     """Raises UserError for more combinations than can be listed, before one of them is made."""
     total = 0
-    for i, values in enumerate(entries):
+    for where, values in entries.items():
+        before = "with the entries before it " if total else ""
         total += prod(map(len, values.values()))
         if total > MOST_CASES:
             counts = " x ".join(f"{len(v):,} of {axis}" for axis, v in values.items() if len(v) > 1)
-            before = "with the entries before it " if i else ""
             raise UserError(
-                f"{place(read, ('methods', i))}: {before}{total:,} cases ({counts}). At most {MOST_CASES:,} in a sweep."
+                f"{place(read, where)}: {before}{total:,} cases ({counts}). At most {MOST_CASES:,} in a sweep."
             )
 
 
@@ -142,27 +142,7 @@ def _settings(file: SweepFile, on_cpu: bool) -> MeasureSettings:
     return MeasureSettings(**given)
 
 
-@dataclass(frozen=True)
-class _Blame:
-    """Where a value comes from that cannot be."""
-
-    read: YamlFile
-    where: Where
-    on_cpu: bool
-    flags: Mapping[str, str]
-
-    def at(self, key: str) -> str:
-        """The flag that gave an axis, or the place in the file."""
-        if key in self.flags:
-            return self.flags[key]
-        on_cpu = [("cpu", "axes", key)] * self.on_cpu
-        for candidate in (*on_cpu, (*self.where, key), ("axes", key), ("on_request", key)):
-            if candidate in self.read.lines:
-                return place(self.read, candidate)
-        return place(self.read, self.where)
-
-
-def _resolved(models: list[str | None], folder: Path, blame: _Blame) -> list[str | None]:
+def _resolved(models: list[str | None], folder: Path, blame: Blame) -> list[str | None]:
     """The models of a sweep file as the axis holds them, each once; relative paths are seen from the file's folder."""
     try:
         return list(dict.fromkeys(m and resolved(m, folder) for m in models))
@@ -170,7 +150,7 @@ def _resolved(models: list[str | None], folder: Path, blame: _Blame) -> list[str
         raise UserError(f"{blame.at('model')}: {str(e).removeprefix('model: ')}") from None
 
 
-def _expand(values: dict[str, list[Any]], on_cpu: bool, blame: _Blame) -> Iterator[Case]:
+def _expand(values: dict[str, list[Any]], on_cpu: bool, blame: Blame) -> Iterator[Case]:
     """The cases of one entry under `methods`, in the order of the file: models outermost, shapes innermost."""
     at = place(blame.read, blame.where)
     for key in ("level", "method", "batch", "seq"):
@@ -229,8 +209,8 @@ def _trainable(p: dict[str, Any]) -> str:
     try:
         layers = model_shape(p["model"]).num_layers if p["model"] else 1
         trainable_blocks(spec, layers)
-    except (ValueError, ZeroDivisionError) as e:
-        raise Bad("trainable_layers", f"{e}. Valid: all, upper-1/2, upper-3/4, a count up to {layers}.") from None
+    except ValueError as e:
+        raise Bad("trainable_layers", f"{e}. Valid: {layer_words(layers)}.") from None
     return spec if p["level"] == "model" else "all"
 
 
@@ -261,9 +241,7 @@ def _narrow(
 ) -> tuple[tuple[Case, ...], tuple[str, ...]]:
     """The cases and passes that every condition lets through."""
     for c in conditions:
-        options = (
-            passes if c.axis == "pass" else tuple(dict.fromkeys(word for x in cases for word in _words(x, c.axis)))
-        )
+        options = passes if c.axis == "pass" else tuple(dict.fromkeys(w for x in cases for w in _words(x, c.axis)))
         chosen = c.chosen(options, "is not in this sweep", [text_of(v) for v in on_request.get(c.axis, [])])
         if c.axis == "pass":
             passes = tuple(p for p in passes if p in chosen)

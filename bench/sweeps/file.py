@@ -14,7 +14,7 @@ from bench.errors import UserError, did_you_mean, one_of
 from bench.methods.registry import methods
 from bench.reading import is_there
 from bench.timing.settings import MeasureSettings
-from bench.yamlfile import Strict, YamlFile, read_strict
+from bench.yamlfile import Strict, Where, YamlFile, read_strict
 
 SWEEPS = Path(__file__).parent
 
@@ -66,6 +66,7 @@ class CpuPart(Strict):
     """What replaces the sweep's own keys on a machine without a GPU."""
 
     axes: Axes = Axes()
+    methods: list[Axes] = Field(default=[])  # further ones, measured there alone; their own axes win over those above
     passes: _words(schema.PASSES) | None = None  # type: ignore[valid-type]
     measure: MeasureSettings = MeasureSettings()
 
@@ -81,6 +82,13 @@ class SweepFile(Strict):
     measure: MeasureSettings = MeasureSettings()
     on_request: Axes = Axes()  # further values of axes, measured only where --where names them
     cpu: CpuPart = CpuPart()
+
+    def entries(self, on_cpu: bool) -> dict[Where, dict[str, list[Any]]]:
+        """The axes of each entry, by its place in the file: shared ones, its own, and on a CPU those of a CPU."""
+        shared, instead = self.axes.given(), self.cpu.axes.given() if on_cpu else {}
+        found = {("methods", i): shared | entry.given() | instead for i, entry in enumerate(self.methods)}
+        there = self.cpu.methods if on_cpu else []
+        return found | {("cpu", "methods", i): shared | instead | e.given() for i, e in enumerate(there)}
 
 
 def sweep_names() -> list[str]:

@@ -10,7 +10,7 @@ import yaml
 from bench.case.case import AXES, LARGEST
 from bench.case.names import plain_name, short_name
 from bench.case.schema import BASELINE
-from bench.case.shapes import ModelShape, known_name, model_shape, trainable_blocks
+from bench.case.shapes import ModelShape, known_name, layer_words, model_shape, trainable_blocks
 from bench.errors import UserError, listed, one_of, short
 from bench.methods.registry import methods
 from bench.sweeps.expand import COMPILED, Plan, Request, make_plan
@@ -143,9 +143,8 @@ def _check(request: ModelRequest, shape: ModelShape, on_cpu: bool) -> None:
     for layers in request.trainable_layers or ():
         try:
             trainable_blocks(layers, shape.num_layers)
-        except (ValueError, ZeroDivisionError) as e:
-            valid = f"all, upper-1/2, upper-3/4, or a count up to {shape.num_layers}"
-            raise UserError(f"--trainable-layers: {e}. Valid: {valid}.") from None
+        except ValueError as e:
+            raise UserError(f"--trainable-layers: {e}. Valid: {layer_words(shape.num_layers)}.") from None
         if not whole and layers != "all":
             raise UserError(
                 f"--trainable-layers {layers}: one decoder block is measured, which trains whole. Add --level model, or"
@@ -177,7 +176,8 @@ def _changed(
     instead = on_cpu and file.cpu.axes.seq is not None  # the lengths that are measured are those under cpu
     part = file.cpu.axes if instead else file.axes
     fitting = _fitting(part.seq, axes, shape)
-    cpu = file.cpu.model_copy(update={"axes": file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))})
+    of_cpu = file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))
+    cpu = file.cpu.model_copy(update={"axes": of_cpu, "methods": []})  # those name a model of their own
     description = f"The methods of {request.sweep}: {' '.join(request.words)}"
     return file.model_copy(
         update={

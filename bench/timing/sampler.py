@@ -145,7 +145,7 @@ class Sampler:
             known = self._taken.get((part[-1], self._clock.name))
             # A neighbour's turn has emptied the caches, and on a GPU this process has given its unused memory back: an
             # untimed sample first. Not on a CPU where one takes most of a block: it streams through the caches anyway.
-            if self._clock.name != "cpu-time" or (known and 4e-3 * known[-1] < seconds):
+            if self._clock.name != "cpu-time" or (known and 4e-3 * known[-1] * self._clock.calls < seconds):
                 self._clock.sample(self._work, step)
             begun = self._now()
             there = False
@@ -247,7 +247,7 @@ class Sampler:
             measured_ms += sample[whole] * self._clock.calls
             series = [taken[w] for w in wanted]
             reason = stop_reason(series, measured_ms / 1e3, self._now() - begun, settings, self._level)
-            if sample[whole] >= SLOW_MS and n % settings.check_every:
+            if sample[whole] * self._clock.calls >= SLOW_MS and n % settings.check_every:
                 on_check(part[-1], summarize(taken[wanted[-1]]))
             if not reason and n % settings.check_every:
                 continue

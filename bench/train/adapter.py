@@ -1,4 +1,4 @@
-"""What was trained beside a checkpoint, in a folder of its own: LoRA in PEFT's format, or PaCA's columns."""
+"""What was trained beside a checkpoint, in a folder of its own: branches as PEFT saves them, PaCA's columns, biases."""
 
 import warnings
 from pathlib import Path
@@ -8,6 +8,7 @@ from pydantic import StrictStr
 
 from bench.errors import UserError, install
 from bench.reading import ANY_OBJECT, Count, Flag, Object, is_there, number, read_object, shape_of
+from bench.train.formats import BITFIT, BITFIT_SHAPE, QPACA, QPACA_SHAPE
 from bench.train.weights import reason
 
 LORA, PACA = "adapter_config.json", "paca_config.json"
@@ -39,18 +40,19 @@ _SAID = {
     ),
 }  # fmt: skip
 _LORA = shape_of({"peft_type": Literal["LORA"], "base_model_name_or_path": StrictStr, **_SAID})
+_SHAPES = {LORA: _LORA, PACA: ANY_OBJECT, BITFIT: BITFIT_SHAPE, QPACA: QPACA_SHAPE}  # load_paca reads its own
 
 
 def adapter_in(folder: Path) -> str | None:
     """The name of the file that makes a folder an adapter's, None for any other folder."""
-    return next((name for name in (LORA, PACA) if is_there((folder / name).is_file)), None)
+    return next((name for name in _SHAPES if is_there((folder / name).is_file)), None)
 
 
 def base_of(folder: Path, kind: str) -> str:
     """The checkpoint that was tuned, by the key under which PEFT or save_paca names it. Raises UserError where the file
     is damaged, or an adapter stands on another."""
     path = folder / kind
-    told: Object = read_object(path, _LORA if kind == LORA else ANY_OBJECT, _ADVICE)  # load_paca reads the rest
+    told: Object = read_object(path, _SHAPES[kind], _ADVICE)
     base = told.get("base_model_name_or_path") or told.get("base_model")
     if not isinstance(base, str):
         raise UserError(f"{path}: does not say which checkpoint was tuned (base_model_name_or_path or base_model)")
@@ -61,11 +63,20 @@ def base_of(folder: Path, kind: str) -> str:
     return base
 
 
-def with_adapter(model: Any, folder: Path, kind: str) -> Any:
-    """The model with what was trained: LoRA's branches beside the weights, PaCA's columns inside of them."""
+def with_adapter(model: Any, folder: Path, kind: str, device: str) -> Any:
+    """The model with what was trained: branches beside the weights, PaCA's columns inside of them, biases. Of QPaCA the
+    weights are quantised, on `device`."""
     try:
         if kind == LORA:
             return _with_lora(model, folder)
+        if kind == BITFIT:
+            from bench.train.bitfit import load_bitfit
+
+            return load_bitfit(model, folder)
+        if kind == QPACA:
+            from bench.train.quantised import load_qpaca
+
+            return load_qpaca(model, folder, device)
         from kernels.paca import load_paca
 
         return load_paca(model, folder, trainable=False)

@@ -9,8 +9,8 @@ from bench.train.result import read_result
 
 _SUFFIX = ".summary"  # of the name of the one event file that is written here
 _HYPERPARAMETERS = (
-    "strategy", "method", "trainable_layers", "rank", "alpha", "learning_rate", "warmup_steps", "epochs", "batch",
-    "accumulation", "length", "precision", "impl", "seed", "world_size", "model",
+    "strategy", "method", "trainable_layers", "rank", "alpha", "scaling", "learning_rate", "warmup_steps", "epochs",
+    "batch", "accumulation", "length", "precision", "impl", "seed", "world_size", "model",
 )  # fmt: skip
 _RESULTS = ("final_loss", "wall_s", "tokens_per_s", "peak_mib")
 _SHARES = shape_of({"average": Number, "categories": dict[Text, Number | None]})

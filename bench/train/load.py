@@ -9,6 +9,7 @@ from bench.reading import is_there
 from bench.train.adapter import adapter_in, base_of, with_adapter
 from bench.train.folder import MODEL, RESULT, SETTINGS
 from bench.train.hub import check_checkpoint, check_plain, code_of_its_own, unreachable
+from bench.train.plan import need_bitsandbytes
 from bench.train.result import read_result
 from bench.train.weights import reason
 
@@ -23,9 +24,9 @@ def load_trained_model(
     """A model in eval mode on `device`, and its tokenizer.
 
     source: a folder of `bench train`, of whatever method; a LoRA folder of PEFT; a PaCA folder; a checkpoint folder; a
-    Hub id. LoRA's branches stay beside the weights, PaCA's columns lie inside of them. dtype of the weights: by
-    default the one in which they were trained, or else stored. No code of a checkpoint is run. Raises UserError where
-    there is no such thing.
+    Hub id. LoRA's branches stay beside the weights, PaCA's columns lie inside of them. Weights are quantised as they
+    were in training; a folder of PEFT's does not say that they were. dtype of the weights: by default the one in which
+    they were trained, or else stored. No code of a checkpoint is run. Raises UserError where there is no such thing.
     """
     found = find(source)
     if dtype is None and found.precision is not None:
@@ -33,8 +34,12 @@ def load_trained_model(
 
         dtype = torch.bfloat16 if found.precision == "bf16" else torch.float32
     model, tokenizer = load_checkpoint(found.base, dtype or "auto", str(found.folder) if found.kind else found.base)
+    if found.method == "qlora":
+        from bench.train.quantised import quantise_qlora
+
+        quantise_qlora(model, device, model.dtype)
     if found.kind:
-        model = with_adapter(model, found.folder, found.kind)
+        model = with_adapter(model, found.folder, found.kind, device)
     return model.to(device).eval(), tokenizer
 
 
@@ -45,13 +50,14 @@ class Found:
     base: str
     folder: Path
     kind: str | None  # the name of the file that makes `folder` an adapter's
-    precision: str | None  # of a folder of bench train
+    precision: str | None = None  # of a folder of bench train
+    method: str | None = None  # of such a folder with an adapter
 
 
 def find(source: str) -> Found:
     """What load_trained_model would load, every file of it checked. Raises UserError."""
     folder = Path(source)
-    precision = None
+    precision = method = None
     if is_there((folder / SETTINGS).is_file):
         if not (folder / RESULT).is_file():
             raise UserError(f"{source}: its training is not finished; give the same bench train again")
@@ -60,13 +66,15 @@ def find(source: str) -> Found:
             folder = Path(result["model_path"])
         else:
             folder = folder / MODEL
-            precision = result["precision"]
+            precision, method = result["precision"], result["method"]
     kind = adapter_in(folder)
     base = base_of(folder, kind) if kind else str(folder)
     check_checkpoint(base)
     if kind:
         check_plain(folder)
-    return Found(base, folder, kind, precision)
+    if method == "qlora" and kind:
+        need_bitsandbytes("a model that QLoRA trained")
+    return Found(base, folder, kind, precision, method if kind else None)
 
 
 def stands_on(source: str) -> str:

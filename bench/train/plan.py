@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.case.shapes import takes_turns
 from bench.devices import gpus
-from bench.errors import UserError, install, one_of, short
+from bench.errors import UserError, install, listed, one_of, short
 from bench.reading import is_there
 from bench.record.environment import version
+from bench.train.branches import FUSED
+from bench.train.branches import METHODS as PEFTS
 from bench.train.data import Item, read_items
 from bench.train.hub import check_checkpoint, offline_where_all_is_here
 from bench.train.strategy import Strategy, read_strategy
@@ -65,6 +68,7 @@ class Plan:
         return {
             "strategy": self.name,
             **self.strategy.model_dump(exclude={"description"}),
+            "scaling": None if self.strategy.scaling == "standard" else self.strategy.scaling,  # as where it was no key
             "model": absolute(self.request.model),
             "data_sha256": hashlib.sha256(told).hexdigest(),
             "seed": self.request.seed,
@@ -100,6 +104,10 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
         say(f"{name}: {model}; nothing trains")
         check_checkpoint(request.model)
         return Plan(request, name, strategy, [], True, "auto", 1, rank)
+    if takes_turns(strategy.trainable_layers) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            f"trainable_layers {strategy.trainable_layers} trains in one process: start one, or take other layers"
+        )
     if request.data is None:
         raise UserError("--data: a JSONL file, a folder with train.jsonl, or the id of a Hub dataset is needed")
     _check_packages(strategy)
@@ -117,10 +125,18 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
 
 
 def _check_packages(strategy: Strategy) -> None:
-    wanted = ["accelerate", "tensorboard", *(["peft"] if strategy.method == "lora" else [])]
+    wanted = ["accelerate", "tensorboard", *(["peft"] if strategy.method in PEFTS else [])]
     missing = [package for package in wanted if version(package) is None]
     if missing:
         raise UserError(f"training needs {', '.join(missing)}. Install them: {install('train')}")
+    if strategy.method == "qlora":
+        need_bitsandbytes("method qlora")
+
+
+def need_bitsandbytes(what: str) -> None:
+    """Raises UserError where the package is not installed."""
+    if version("bitsandbytes") is None:
+        raise UserError(f"{what} needs bitsandbytes, which is not installed. Install it: {install('quant')}")
 
 
 def _check_optimizer(strategy: Strategy, on_cpu: bool) -> None:
@@ -156,10 +172,11 @@ def _on_cpu(device: str) -> bool:
 
 
 def _impl(impl: str, strategy: Strategy, on_cpu: bool) -> str:
-    """How LoRA is computed: fused where there is a GPU for it. PaCA has one form, full needs none."""
-    if strategy.method != "lora":
+    """How LoRA and its kin are computed: fused where there is a GPU for it. The other methods have one form."""
+    if strategy.method not in FUSED:
         if impl != "auto":
-            raise UserError(f"--impl {impl}: for strategies of method lora; this one is {strategy.method}")
+            valid = f"for strategies of method {listed(FUSED)}"
+            raise UserError(f"--impl {impl}: {valid}; this one is {strategy.method}")
         return "auto"
     if impl == "auto":
         return "peft" if on_cpu or version("triton") is None else "triton"

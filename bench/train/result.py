@@ -3,7 +3,7 @@
 import json
 import platform
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import StrictStr
 
@@ -12,11 +12,12 @@ from bench.reading import Count, Number, Object, Text, read_object, shape_of
 from bench.record.environment import version
 from bench.train.folder import RESULT
 from bench.train.plan import Plan, absolute
+from bench.train.strategy import Trained
 
 _PACKAGES = ("torch", "transformers", "accelerate", "peft", "triton")
 
 _FIELDS: dict[str, Any] = {
-    "method": Literal["none", "full", "lora", "paca"],
+    "method": Trained,
     **dict.fromkeys(("model", "model_path", "data"), StrictStr),  # as they are: they name files
     **dict.fromkeys(
         ("strategy", "precision", "trainable_layers", "training_time", "device", "gpu", "impl", "peak_of"), Text
@@ -24,6 +25,7 @@ _FIELDS: dict[str, Any] = {
     **dict.fromkeys(("rank", "examples", "steps", "epochs", "batch", "accumulation", "length", "world_size"), Count),
     **dict.fromkeys(("warmup_steps", "seed", "tokens"), Count),
     **dict.fromkeys(("alpha", "learning_rate", "wall_s", "final_loss", "tokens_per_s", "peak_mib"), Number),
+    **dict.fromkeys(("scaling", "optimizer", "gradient_checkpointing"), Text),  # null for the usual word
     "versions": dict[Text, Text | None],
 }
 _SHAPE = shape_of(_FIELDS, ("strategy", "method", "model", "model_path", "precision"))
@@ -43,6 +45,14 @@ def write_result(plan: Plan, told: dict[str, Any]) -> None:
         "trainable_layers": strategy.trainable_layers if strategy.method != "none" else "none",
         "rank": strategy.rank,
         "alpha": strategy.alpha,
+        **{
+            key: None if word == usual else word
+            for key, word, usual in (
+                ("scaling", strategy.scaling, "standard"),
+                ("optimizer", strategy.optimizer, "adamw"),
+                ("gradient_checkpointing", strategy.checkpointing, "none"),
+            )
+        },
         "model": plan.request.model,
         "model_path": absolute(plan.request.model),
         "data": plan.request.data,

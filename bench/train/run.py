@@ -13,14 +13,17 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import PrinterCallback, set_seed
 from transformers.integrations import TensorBoardCallback
 
+from bench.case.shapes import takes_turns
 from bench.errors import UserError
 from bench.train import checkpoint
 from bench.train.board import write_board
 from bench.train.folder import BOARD, CHECKPOINTS, METRICS, MODEL, RESULT
+from bench.train.lisa import Lisa
 from bench.train.load import load_checkpoint
 from bench.train.metrics import PEAK_OF_GPU, PEAK_OF_PROCESS, Bar, Metrics, Stopwatch, read_metrics, training_time
 from bench.train.plan import Plan, absolute
 from bench.train.result import read_result, write_result
+from bench.train.strategy import LISA_EVERY
 from bench.train.tokens import collator, encode
 from bench.train.trainable import make_trainable, save_trained, weights_dtype
 from bench.train.trainer import PartTrainer, arguments
@@ -55,7 +58,9 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     if encoded.shortened:
         say(f"{encoded.shortened} of {len(plan.items)} examples exceed {length} tokens; they lose their beginning")
     try:
-        model = make_trainable(model, strategy, seed, plan.impl, say)
+        model = make_trainable(model, strategy, seed, plan.impl, say, options.device, plan.request.save == "full")
+    except torch.OutOfMemoryError as e:  # weights are quantised on the GPU
+        raise _no_memory(e) from None
     except (ValueError, TypeError) as e:
         raise UserError(f"strategy {plan.name} does not fit {plan.request.model}: {e}") from e
     resumed = _told_by_first(plan, lambda: _start(plan, say, begin))
@@ -72,6 +77,8 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
     what = strategy.description or plan.name
     say(f"{what}: {_count(model):,} trained values, {len(plan.items)} examples, {steps} steps")
     bar = Bar()
+    layers, every = strategy.trainable_layers, strategy.lisa_every or LISA_EVERY
+    turns = [Lisa(model, layers, every)] if takes_turns(layers) else []
     try:
         trainer = PartTrainer(  # moves the model to its device
             watch,
@@ -79,7 +86,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
             args=options,
             train_dataset=encoded.examples,
             data_collator=collator(pad_id, length),
-            callbacks=[metrics, bar],
+            callbacks=[metrics, bar, *turns],
         )
         trainer.remove_callback(PrinterCallback)
         if plan.rank == 0:
@@ -92,10 +99,7 @@ def train_model(plan: Plan, say: Callable[[str], None], begin: Callable[[], None
         watch.start()
         trainer.train(resume_from_checkpoint=str(resumed.path) if resumed else None)
     except torch.OutOfMemoryError as e:
-        raise UserError(
-            f"out of GPU memory ({str(e).splitlines()[0]}). Pass --precision bf16, a smaller --batch with a larger"
-            " --accumulation, or a strategy file with gradient_checkpointing: true; with --fresh"
-        ) from None
+        raise _no_memory(e) from None
     finally:
         bar.close()
     elapsed = watch.elapsed_s
@@ -114,6 +118,13 @@ _kept: list[PartTrainer] = []
 
 
 T = TypeVar("T")
+
+
+def _no_memory(e: Exception) -> UserError:
+    return UserError(
+        f"out of GPU memory ({str(e).splitlines()[0]}). Pass --precision bf16, a smaller --batch with a larger"
+        " --accumulation, or a strategy file with gradient_checkpointing: true or method qlora; with --fresh"
+    )
 
 
 def _told_by_first(plan: Plan, look: Callable[[], T]) -> T:

@@ -1,19 +1,24 @@
-"""A strategy: what trains, by which method, on which schedule. The files in strategies/ are the paper's Table 3."""
+"""A strategy: what trains, by which method, on which schedule. strategies/ has Table 3 of the paper, and more."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from bench.case.schema import CHECKPOINTING, OPTIMIZERS
-from bench.case.shapes import trainable_blocks
-from bench.errors import UserError, did_you_mean, one_of
+from bench.case.shapes import LAYER_WORDS, takes_turns, trainable_blocks
+from bench.errors import UserError, did_you_mean, listed, one_of
+from bench.methods.registry import methods
 from bench.reading import is_there
 from bench.yamlfile import Strict, read_strict
 
 STRATEGIES = Path(__file__).parent / "strategies"
 
 Count = Annotated[int, Field(gt=0, lt=2**31)]
+
+Trained = Literal["none", "full", "lora", "dora", "lora-fa", "qlora", "qpaca", "bitfit", "paca"]
+METHODS: tuple[str, ...] = get_args(Trained)
+LISA_EVERY = 20  # optimizer steps: lisa_interval_steps of LMFlow's script for LISA
 
 
 def _blocks(value: Any) -> Any:
@@ -23,8 +28,18 @@ def _blocks(value: Any) -> Any:
         try:
             trainable_blocks(word, 2**31)
         except ValueError as e:
-            raise ValueError(f"{e}. Valid: all, upper-1/2, upper-3/4, or a count of top blocks.") from None
+            raise ValueError(f"{e}. Valid: {LAYER_WORDS}.") from None
     return word
+
+
+_TO_ZERO = "it would pull pretrained columns to zero"
+_UNDECAYED = {"paca": _TO_ZERO, "qpaca": _TO_ZERO, "bitfit": "transformers' Trainer never decays biases"}
+
+
+def adapter_axes(method: str) -> tuple[str, ...]:
+    """The axes of its adapter that a method has, as bench/methods says; none where the weights themselves train."""
+    found = methods().get(method)
+    return found.axes if found is not None and found.adapts else ()
 
 
 def _optimizer(value: Any) -> Any:
@@ -44,11 +59,13 @@ class Strategy(Strict):
     """One way of fine-tuning. Where a key is left out, Table 3's value common to all strategies stands."""
 
     description: str = ""
-    method: Literal["none", "full", "lora", "paca"]
+    method: Trained
     trainable_layers: Annotated[str, BeforeValidator(_blocks)] = "all"
     rank: Count | None = None
     alpha: Annotated[float, Field(gt=0, lt=1e6)] | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the adapter's input; LoRA only
+    scaling: Literal["standard", "rslora"] = "standard"  # of the branch: alpha / rank, or alpha / sqrt(rank)
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # of the adapter's input
+    lisa_every: Count | None = None  # optimizer steps after which lisa-G changes its blocks
     targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
     precision: Literal["amp-fp16", "amp-bf16", "bf16", "fp32"] = "amp-fp16"
     optimizer: Annotated[str, BeforeValidator(_optimizer)] = "adamw"
@@ -64,18 +81,31 @@ class Strategy(Strict):
     loss_on: Literal["answer", "all"] = "answer"
     gradient_checkpointing: Annotated[bool | str, BeforeValidator(_checkpointing)] = False  # or selective
 
+    @property
+    def checkpointing(self) -> str:
+        """none, full or selective."""
+        given = self.gradient_checkpointing
+        return given if isinstance(given, str) else "full" if given else "none"
+
     @model_validator(mode="after")
     def _fits_its_method(self) -> "Strategy":
-        adapts = self.method in ("lora", "paca")
+        axes = adapter_axes(self.method)
         for key in ("rank", "alpha"):
-            if (getattr(self, key) is None) == adapts:
-                raise ValueError(f"method {self.method} {'needs a' if adapts else 'has no'} {key}")
+            if (getattr(self, key) is None) == (key in axes):
+                raise ValueError(f"method {self.method} {'needs a' if key in axes else 'has no'} {key}")
         if self.method != "none" and self.learning_rate is None:
             raise ValueError(f"method {self.method} needs a learning_rate")
-        if self.dropout and self.method != "lora":
-            raise ValueError(f"method {self.method} has no dropout of its own; lora has")
-        if self.weight_decay and self.method == "paca":
-            raise ValueError("method paca takes no weight_decay: it would pull pretrained columns to zero")
+        for key in ("scaling", "dropout", "targets"):
+            if getattr(self, key) != type(self).model_fields[key].default and key not in axes:
+                having = [method for method in METHODS if key in adapter_axes(method)]
+                raise ValueError(f"method {self.method} has no {key}. It is a key of {listed(having)}.")
+        if self.weight_decay and (why := _UNDECAYED.get(self.method)):
+            raise ValueError(f"method {self.method} takes no weight_decay: {why}")
+        if self.lisa_every is not None and not takes_turns(self.trainable_layers):
+            raise ValueError(
+                f"trainable_layers is {self.trainable_layers}, which has no lisa_every. It is a key of lisa-G: G blocks"
+                " at a time."
+            )
         return self
 
 

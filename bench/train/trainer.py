@@ -15,7 +15,7 @@ from bench.errors import UserError
 from bench.train import checkpoint
 from bench.train.metrics import Stopwatch, peak_mib
 from bench.train.strategy import Strategy
-from bench.train.trainable import autocast_dtype
+from bench.train.trainable import autocast_dtype, carried
 from bench.train.weights import reason
 from kernels import PaCALinear
 
@@ -32,11 +32,12 @@ _OPTIMIZERS = {
 
 
 class PartTrainer(Trainer):
-    """Saves and loads the trained values alone: the frozen rest is the model's, and may be many gigabytes."""
+    """Saves and loads what `carried` names alone: the frozen rest is the model's, and may be many gigabytes."""
 
     def __init__(self, watch: Stopwatch, **options: Any) -> None:
         super().__init__(**options)
         self._watch = watch
+        self._carried = carried(self.model)  # before a callback freezes some of it for a while
         self._tokens: Any = torch.zeros((), dtype=torch.int64)
 
     def get_batch_samples(self, *arguments: Any) -> Any:
@@ -62,13 +63,13 @@ class PartTrainer(Trainer):
         """Trainer's place for writing the model into a checkpoint; only process 0 comes here."""
         assert output_dir is not None
         Path(output_dir).mkdir(parents=True, exist_ok=True)
-        values = {name: p.detach().cpu().contiguous() for name, p in _trained(self.model).items()}
+        values = {name: p.detach().cpu().contiguous() for name, p in self._carried.items()}
         save_file(values, str(Path(output_dir) / _TRAINED))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         """Trainer's place for reading it back, in every process."""
         with _told(resume_from_checkpoint):
-            load_trained(self.model, Path(resume_from_checkpoint) / _TRAINED)
+            load_trained(self.model, self._carried, Path(resume_from_checkpoint) / _TRAINED)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _told(checkpoint):
@@ -101,15 +102,10 @@ def _told(path: str | None) -> Iterator[None]:
         raise UserError(f"{path}: cannot be loaded ({reason(e)}). {checkpoint.ADVICE}") from e
 
 
-def _trained(model: Any) -> dict[str, nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
 @torch.no_grad()
-def load_trained(model: Any, path: Path) -> None:
-    """Puts the values of a checkpoint into the parameters that train. Raises ValueError where they do not fit."""
+def load_trained(model: Any, trained: dict[str, nn.Parameter], path: Path) -> None:
+    """Puts the values of a checkpoint into these parameters of the model. Raises ValueError where they do not fit."""
     values = load_file(str(path))
-    trained = _trained(model)
     if values.keys() != trained.keys():
         raise ValueError(f"{path}: {min(values.keys() ^ trained.keys())} is on one side only")
     for name, parameter in trained.items():

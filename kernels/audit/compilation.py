@@ -33,7 +33,7 @@ GEMMS = ("gemm_kernel", "single_pass_kernel", "gemm_tma_kernel", "gemm_sum_kerne
 INSTRUCTIONS = {"tcgen05": "tcgen05.mma", "wgmma": "wgmma.mma_async", "mma": "mma.sync"}
 
 #: Kernels without a product.
-COPIES = ("gather_kernel", "reduce_kernel")
+COPIES = ("gather_kernel", "reduce_kernel", "magnitude_kernel", "magnitude_gradient_kernel")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def compilation(run: Launch, inputs: dict[str, Any], label: str) -> Compilation:
         signature[name] = "constexpr"
     c, o = run.constants, run.options
     tile = "x".join(str(c[side]) for side in ("BM", "BN", "BC", "BK") if side in c)
-    config = f"{tile} s{o['num_stages']} w{o['num_warps']} r{c['R']} {label}".strip()
+    rank = f"r{c['R']} " if "R" in c else ""
+    config = f"{tile} s{o['num_stages']} w{o['num_warps']} {rank}{label}".strip()
     return Compilation(
         run.kernel.__module__, run.kernel.__name__, tuple((name, signature[name]) for name in names),
         tuple(constants.items()), tuple(aligned), tuple(o.items()), config,

@@ -23,7 +23,7 @@ Calls = list[tuple[launch.Launch, dict[str, Any]]]
 @dataclass(frozen=True)
 class Use:
     """A call that launches a kernel: a scheme of lora_linear, of lora_linear_group where it begins with 'group ', or of
-    paca_linear where it begins with 'paca '."""
+    paca_linear where it begins with 'paca '; 'dora' is what dora_linear launches beside lora_linear."""
 
     scheme: str
     m: int = M
@@ -91,6 +91,9 @@ USES: dict[str, tuple[Use, ...]] = {
         Use("epilogue/cublas", FEW, dropout=True, wide=True),
     ),
     "gather": (Use("paca gather"),),
+    "row_norms": (Use("dora"), Use("dora", conv1d=True), Use("dora", wide=True), Use("dora", FEW)),
+    "magnitude": (Use("dora"), Use("dora", wide=True)),
+    "magnitude_gradient": (Use("dora"), Use("dora", FEW), Use("dora", wide=True), Use("dora", needs="x")),
 }  # fmt: skip
 
 #: Rank and dtype of x.
@@ -104,6 +107,7 @@ KERNELS = {
     "branch_gradients_da": ("branch_gradients_kernel", "reduce_kernel"),
     "skinny": ("skinny_kernel", "reduce_kernel"),
     "skinny_parts": ("skinny_kernel",),
+    "magnitude_gradient": ("magnitude_gradient_kernel", "reduce_kernel"),
 }
 
 
@@ -151,7 +155,9 @@ def record(arch: int, rank: int, dtype: torch.dtype, use: Use, tiles: Mapping[st
     launch.recorder = lambda run, inputs: calls.append((run, inputs))
     try:
         with using_tiles(tiles):
-            run = {"paca": _run_paca, "group": _run_group}.get(use.scheme.partition(" ")[0], _run_lora)
+            run = {"paca": _run_paca, "group": _run_group, "dora": _run_dora}.get(
+                use.scheme.partition(" ")[0], _run_lora
+            )
             run(arch, rank, dtype, use)
     finally:
         launch.recorder = None
@@ -225,3 +231,20 @@ def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     plan = Plan(x, n, rank, dtype, use.scheme.removeprefix("paca "), True, case)
     dy = torch.empty(m, n, dtype=dtype, device="meta")
     plan.grad_columns(dy, plan.selected(x, index), index, 2.0)
+
+
+def _run_dora(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
+    from ..dora.autograd import Plan
+
+    m, n, k = use.m, use.n, use.k
+
+    def meta(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    adapter = torch.float32 if use.wide else dtype
+    weight = meta(k, n).t() if use.conv1d else meta(n, k)
+    magnitude, z = meta(n, dtype=adapter), meta(m, n)
+    plan = Plan(Case(m, n, k, rank, arch, _sms(use, arch), fp32_adapters=use.wide), weight, magnitude, True)
+    squares = plan.squares(weight, meta(rank, k, dtype=adapter), meta(n, rank, dtype=adapter), 2.0)
+    dy = plan.forward(z, magnitude, meta(n), squares)
+    plan.backward(dy, z if "a" in use.needs else None, magnitude, squares, True)

@@ -70,7 +70,8 @@ def make_plan(
     given x (*lead, K), with the same rows.
     """
     forward_scheme, backward_scheme = split_scheme(scheme)
-    case = case_of(x, weight, a, bias, dropout, bordered=not whole and border_of(weight, a.shape[0]) is not None)
+    room = not whole and may_copy(a) and border_of(weight, a.shape[0]) is not None
+    case = case_of(x, weight, a, bias, dropout, bordered=room)
     choice = choose_forward(case, forward_scheme)
     if forward_scheme is None and x.dtype == torch.float32 and x.is_cuda:
         choice = Choice("torch", "fp32 runs in cuBLAS")
@@ -84,15 +85,21 @@ def make_plan(
     return Plan(spec, a.dtype, backward_scheme)
 
 
+def may_copy(a: Tensor) -> bool:
+    """Whether a bordered forward, which leaves a copy of x beside S' for backward, keeps no more than another would:
+    not where A is frozen, since S' alone is kept then."""
+    return a.requires_grad or not torch.is_grad_enabled()
+
+
 def preferred_forward(weight: Tensor, a: Tensor, bias: Tensor | None, tokens: int, dropout: bool) -> Choice:
-    """What a call with `tokens` rows of the weight's dtype would run, were there room for the branch beside the weight
-    (N, K); a (rank, K)."""
+    """What a call with `tokens` rows of the weight's dtype would run in training, were there room for the branch beside
+    the weight (N, K); a (rank, K)."""
     if not launch.runs_triton(weight):
         return Choice("torch", f"no kernel runs on {weight.device}")
     if weight.dtype not in (torch.bfloat16, torch.float16) and weight.is_cuda:
         return Choice("torch", f"{weight.dtype} runs in cuBLAS")
     x = torch.empty(tokens, weight.shape[1], dtype=weight.dtype, device="meta")
-    return choose_forward(case_of(x, weight, a, bias, dropout, bordered=True))
+    return choose_forward(case_of(x, weight, a, bias, dropout, bordered=a.requires_grad))
 
 
 def case_of(
@@ -175,7 +182,7 @@ class LoraLinear(torch.autograd.Function):
                 grad_copy, grad_s = grad_s[0, :, :k], grad_s[:, :, k:]
         if grad_y is None or grad_s is not None or not launch.launches_backward(grad_y):
             dy = s.new_zeros(m, n, dtype=spec.dtype) if grad_y is None else grad_y.reshape(m, n)
-            flat: Any = None if x is None else x.reshape(m, k)
+            flat = None if x is None else x.reshape(m, k)
             grad_x, *others = by_torch(
                 needs, spec.case.rank, plan.adapter, scale, dy, grad_s, flat, weight, a, b, s, mask
             )
@@ -209,9 +216,10 @@ def apply_function(*inputs: Any) -> tuple[Tensor, Tensor]:
 
 def by_torch(
     needs: tuple[bool, ...], rank: int, adapter: torch.dtype, scale: float, dy: Tensor, grad_s: Tensor | None,
-    x: Tensor, weight: Tensor, a: Tensor, b: Tensor, s: Tensor, mask: Tensor | None,
+    x: Tensor | None, weight: Tensor, a: Tensor, b: Tensor, s: Tensor, mask: Tensor | None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
     """The gradients of x, weight, A, B and bias in torch's operations, which can be differentiated again and batched.
+    x is read for those of A and weight alone.
 
     What is saved stands in the graph: x, weight, A and B as the inputs they are, S' as an output of the same node.
     grad_s: the gradient of S', in the same parts; it reaches x and A. scale: scale / (1 - p), which S' includes.
@@ -230,8 +238,10 @@ def by_torch(
             through_a = through_a * unpack_mask(mask, a.shape[1])
         grad_x = dy @ weight + through_a.to(dy.dtype)
     if need_a:
+        assert x is not None
         kept = x.to(adapter)
         grad_a = ds.t() @ (kept if mask is None else kept * unpack_mask(mask, kept.shape[1]))
     if need_b:
         grad_b = wide.t() @ s.sum(0)[:, :rank].to(adapter)
-    return grad_x, dy.t() @ x if need_w else None, grad_a, grad_b, dy.sum(0) if need_bias else None
+    grad_w = dy.t() @ x if need_w and x is not None else None
+    return grad_x, grad_w, grad_a, grad_b, dy.sum(0) if need_bias else None

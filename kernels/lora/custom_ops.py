@@ -62,39 +62,43 @@ def _(x, weight, a, b, bias, seed, scale, dropout_p, scheme):
 
 @torch.library.custom_op("lorabench::lora_backward", mutates_args=())
 def lora_backward(
-    dy: Tensor, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, s: Tensor, mask: Tensor, scale: float,
+    dy: Tensor, x: Tensor | None, weight: Tensor, a: Tensor, b: Tensor, s: Tensor, mask: Tensor, scale: float,
     dropout_p: float, scheme: str | None, need_x: bool, need_a: bool, need_b: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """dX (M, K), dA (r, K), dB (N, r); those not needed are empty."""
-    dy, flat = launch.rows(dy, dy.shape[1]), launch.rows(x, x.shape[1])
+    """dX (M, K), dA (r, K), dB (N, r); those not needed are empty. x is None where dA is not needed."""
+    dy = launch.rows(dy, dy.shape[1])
+    # In place of an x that nobody reads, one row of its width stands for all: a plan asks for shape and alignment.
+    k = weight.shape[1]
+    flat = dy.new_empty(1, k).expand(dy.shape[0], k) if x is None else launch.rows(x, k)
     weight, a, b, _ = prepared(weight, a, b, None)
     plan = _plan(flat, weight, a, b, None, dropout_p, scheme)
     used = mask if dropout_p > 0.0 else None
     run = plan.backward((need_x, need_a, need_b), dy, flat, weight, s, a, b, used)
     grads = run(dy, flat, weight, a, b, s, used, scale / (1.0 - dropout_p))
-    grad_x, grad_a, grad_b = (x.new_empty(0, 0) if grad is None else grad for grad in grads)
+    grad_x, grad_a, grad_b = (dy.new_empty(0, 0) if grad is None else grad for grad in grads)
     return grad_x, grad_a, grad_b
 
 
 @lora_backward.register_fake
 def _(dy, x, weight, a, b, s, mask, scale, dropout_p, scheme, need_x, need_a, need_b):
     return (
-        x.new_empty(x.shape if need_x else (0, 0)),
-        a.new_empty(a.shape) if need_a else x.new_empty(0, 0),
-        b.new_empty(b.shape) if need_b else x.new_empty(0, 0),
+        dy.new_empty((dy.shape[0], weight.shape[1]) if need_x else (0, 0)),
+        a.new_empty(a.shape) if need_a else dy.new_empty(0, 0),
+        b.new_empty(b.shape) if need_b else dy.new_empty(0, 0),
     )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, weight, a, b, _, _, ctx.scale, ctx.dropout_p, ctx.scheme = inputs
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, weight, a, b, output[1], output[2])
+    _, need_w, need_a = ctx.needs_input_grad[:3]
+    ctx.save_for_backward(x if need_w or need_a else None, weight, a, b, output[1], output[2])
 
 
 def _backward(ctx: Any, dy: Tensor | None, grad_s: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     x, weight, a, b, s, mask = ctx.saved_tensors
     if dy is None or grad_s is not None or not launch.launches_backward(dy):
-        dy = x.new_zeros(x.shape[0], weight.shape[0]) if dy is None else dy
+        dy = s.new_zeros(s.shape[1], weight.shape[0]) if dy is None else dy
         scale, drawn = ctx.scale / (1.0 - ctx.dropout_p), mask if ctx.dropout_p > 0.0 else None
         grads = by_torch(ctx.needs_input_grad, a.shape[0], a.dtype, scale, dy, grad_s, x, weight, a, b, s, drawn)
         return (*grads, None, None, None, None)

@@ -24,6 +24,8 @@ class LoraGroup(torch.autograd.Function):
     """x (..., K), rows of K with unit stride, then weights, A, B and biases of every sibling.
 
     begun: what wants to know when a backward begins, which frees what is saved here; it is called if it still lives.
+    Where every A and weight is frozen, x is not kept, and S' is a last output, which the caller drops: as an output it
+    has a place in the graph, so that gradients of gradients flow through it.
     """
 
     @staticmethod
@@ -37,39 +39,43 @@ class LoraGroup(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.plan, ctx.scale, ctx.shape, ctx.begun = plan, scale / (1.0 - p), shape, begun
         ctx.served, ctx.left = frozenset(), None
-        ctx.save_for_backward(x, s, mask, every_a, *weights, *a, *b)
+        keeps_x = any(ctx.needs_input_grad[6 : 6 + 2 * count])
+        ctx.save_for_backward(x if keeps_x else None, s, mask, every_a, *weights, *a, *b)
         if len(shape) != 2:
             for y in ys:
                 y.resize_(*shape[:-1], y.shape[1])  # not view(): autograd lets nobody write into a view made here
-        return tuple(ys)
+        return tuple(ys) if keeps_x else (*ys, s)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        plan, count = ctx.plan, len(grads)
+        plan, count = ctx.plan, len(ctx.plan.ranks)
+        grads, grad_s = grads[:count], grads[count] if len(grads) > count else None
         if ctx.begun is not None and (told := ctx.begun()) is not None:
             told()
         x, s, mask, every_a, *rest = _saved(ctx, grads)
-        x = x.reshape(plan.m, plan.k)
+        x = None if x is None else x.reshape(plan.m, plan.k)
         weights, a, b = (rest[i * count : (i + 1) * count] for i in range(3))
         # A sibling without a gradient here has none, not a gradient of zeros.
         needs = [need and grads[i % count] is not None for i, need in enumerate(ctx.needs_input_grad[6:])]
-        given = next((dy for dy in grads if dy is not None), None)
+        given = next((dy for dy in (*grads, grad_s) if dy is not None), None)
         if given is None:
             return (None,) * len(ctx.needs_input_grad)
         dys = [
-            x.new_zeros(plan.m, case.n) if dy is None else dy.reshape(plan.m, case.n)
+            s.new_zeros(plan.m, case.n, dtype=plan.dtype) if dy is None else dy.reshape(plan.m, case.n)
             for dy, case in zip(grads, plan.cases, strict=True)
         ]
         need_x = ctx.needs_input_grad[0]
-        if not launch.launches_backward(given):
-            grad_x, of_members = _by_torch(plan, ctx.scale, need_x, needs, dys, x, mask, weights, a, b)
+        if grad_s is not None or not launch.launches_backward(given):
+            grad_x, of_members = _by_torch(plan, ctx.scale, need_x, needs, dys, grad_s, x, s, mask, weights, a, b)
             return None if grad_x is None else grad_x.reshape(ctx.shape), *(None,) * 5, *of_members
         dys = [launch.rows(dy, dy.shape[1]) for dy in dys]
         grad_x, grad_a, grad_b = None, [None] * count, [None] * count
         if need_x or any(needs[count : 3 * count]):
-            x, s, mask = launch.rows(x, x.shape[1]), launch.dense(s), launch.dense(mask)
+            s, mask = launch.dense(s), launch.dense(mask)
             every_a, b = launch.dense(every_a), [launch.dense(t) for t in b]
-            grad_x, grad_a, grad_b = plan.backward(dys, x, weights, every_a, b, s, mask, ctx.scale, need_x)
+            need_a = any(needs[count : 2 * count])
+            flat = dys[0] if x is None else launch.rows(x, plan.k)
+            grad_x, grad_a, grad_b = plan.backward(dys, flat, weights, every_a, b, s, mask, ctx.scale, need_x, need_a)
             grad_x = None if grad_x is None else grad_x.view(ctx.shape)
         grad_bias = [dy.sum(0) if need else None for dy, need in zip(dys, needs[3 * count :], strict=True)]
         grad_w = [dy.t() @ x if need else None for dy, need in zip(dys, needs[:count], strict=True)]
@@ -83,7 +89,9 @@ def _saved(ctx: Any, grads: Sequence[Tensor | None]) -> Sequence[Any]:
     count = len(grads)
     asked = frozenset(i for i, dy in enumerate(grads) if dy is not None)
     saved = None
-    if ctx.left is not None and not asked & ctx.served:
+    # Without x the gradients' own gradients need the S' of the graph, which what is held is not a part of.
+    in_graph = ctx.left is not None and ctx.left[0][0] is None and torch.is_grad_enabled()
+    if ctx.left is not None and not in_graph and not asked & ctx.served:
         held, versions = ctx.left
         read = [i for i in range(len(held)) if i < 4 or (i - 4) % count in asked]
         if all(held[i] is None or held[i]._version == versions[i] for i in read):
@@ -93,24 +101,27 @@ def _saved(ctx: Any, grads: Sequence[Tensor | None]) -> Sequence[Any]:
     ctx.served |= asked
     ctx.left = None
     if len(ctx.served) < count:
-        ctx.left = saved, [None if t is None else t._version for t in saved]
+        # S' may be an output of this node, which would hold itself.
+        ctx.left = (saved[0], saved[1].detach(), *saved[2:]), [None if t is None else t._version for t in saved]
     return saved
 
 
 def _by_torch(
-    plan: GroupPlan, scale: float, need_x: bool, needs: list[bool], dys: list[Tensor], x: Tensor, mask: Tensor | None,
-    weights: Any, a: Any, b: Any,
+    plan: GroupPlan, scale: float, need_x: bool, needs: list[bool], dys: list[Tensor], grad_s: Tensor | None,
+    x: Tensor | None, every_s: Tensor, mask: Tensor | None, weights: Any, a: Any, b: Any,
 ) -> tuple[Tensor | None, list[Tensor | None]]:  # fmt: skip
-    """The gradients in torch's operations on the inputs, which can be differentiated again and batched."""
+    """The gradients in torch's operations, which can be differentiated again and batched: on the inputs, or on S' where
+    x is not kept. grad_s: the gradient of S'."""
     count = len(dys)
-    kept = x.to(plan.adapter)
-    if mask is not None:
-        kept = kept * unpack_mask(mask, x.shape[1])
+    kept = None if x is None else x.to(plan.adapter)
+    if kept is not None and mask is not None:
+        kept = kept * unpack_mask(mask, plan.k)
     found = []
-    for i, (dy, weight, a_i, b_i) in enumerate(zip(dys, weights, a, b, strict=True)):
-        s = (scale * (kept @ a_i.t())).unsqueeze(0)
-        wanted = (need_x, *needs[i::count])
-        found.append(by_torch(wanted, plan.ranks[i], plan.adapter, scale, dy, None, x, weight, a_i, b_i, s, mask))
+    for i, (dy, weight, a_i, b_i, start) in enumerate(zip(dys, weights, a, b, plan.starts, strict=True)):
+        s = every_s[:, :, start:] if kept is None else (scale * (kept @ a_i.t())).unsqueeze(0)
+        of_s = None if grad_s is None else grad_s[:, :, start:]
+        wanted: Any = (need_x, *needs[i::count])
+        found.append(by_torch(wanted, plan.ranks[i], plan.adapter, scale, dy, of_s, x, weight, a_i, b_i, s, mask))
     of_x, *others = zip(*found, strict=True)
     return sum(of_x) if need_x else None, [grad for row in others for grad in row]
 
@@ -169,7 +180,7 @@ def together(
         plan = plans[keep] = _plan(flat, ws, as_, biases, p > 0.0, keep, scheme)
     seeds = draw_seed(seed, x.device) if p > 0.0 else None
     # float: Triton makes a constant of an int 1, and a kept kernel has it for ever.
-    return LoraGroup.apply(x, float(scale), float(p), seeds, plan, begun, *ws, *as_, *bs, *biases)
+    return LoraGroup.apply(x, float(scale), float(p), seeds, plan, begun, *ws, *as_, *bs, *biases)[: len(ws)]
 
 
 def _plan(x: Tensor, weights: Any, a: Any, biases: Any, dropout: bool, keep: bool, scheme: str | None) -> GroupPlan:

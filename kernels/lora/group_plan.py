@@ -87,20 +87,18 @@ class GroupPlan:
         return ys, s, mask
 
     def backward(self, dys: list[Tensor], x: Tensor, weights: Any, every_a: Tensor, b: Any, s: Tensor, mask: Any,
-                 scale: float, need_x: bool) -> tuple[Tensor | None, list[Tensor], list[Tensor]]:  # fmt: skip
-        """dX or None, the dA, the dB."""
+                 scale: float, need_x: bool, need_a: bool) -> tuple[Tensor | None, list[Any], list[Tensor]]:  # fmt: skip
+        """dX or None, the dA or None each, the dB. x is read for the dA alone: without them it may be any of the dY."""
         # What was saved may come back in another layout or at another address: hooks on saved tensors hand out copies.
         read = (x, s, every_a, *dys, *weights, *b, *(() if mask is None else (mask,)))
         keep = self.keep and all(t.data_ptr() % 16 == 0 for t in read)
-        key = (need_x, x.stride(0), tuple(t.stride() for t in (*dys, *weights)), keep)
+        key = (need_x, need_a, x.stride(0), tuple(t.stride() for t in (*dys, *weights)), keep)
         launches = self.backwards.get(key)
         if launches is None:
-            launches = self.backwards[key] = self._build(dys, x, weights, need_x, keep)
+            launches = self.backwards[key] = self._build(dys, x, weights, need_x, need_a, keep)
         branches, dx, skinny, reductions, parts, tile_blocks, da_parts = launches
         m, k, width = self.m, self.k, self.width
         ds = launch.empty((parts, m, width), self.dtype if parts == 1 and not self.wide else torch.float32, self.device)
-        grad_a = launch.empty((self.total.rank, k), self.adapter, self.device)
-        da_sum = launch.empty((da_parts, width, k), torch.float32, self.device)
         db_sums, grad_b = [], []
         for i, (case, dy, start) in enumerate(zip(self.cases, dys, self.starts, strict=True)):
             db_sum = launch.empty((tile_blocks, padded(case.rank), case.n), torch.float32, self.device)
@@ -111,13 +109,18 @@ class GroupPlan:
             db_sums.append(db_sum)
             grad_b.append(launch.empty((case.n, case.rank), self.adapter, self.device))
         grad_x = dx(dys, weights, ds, every_a, mask) if need_x else None
-        skinny(p_l=ds, p_index=None, p_t=x, p_mask=mask, p_out=da_sum, scale=1.0)
-        for db_sum, grad, reduce in zip(db_sums, grad_b, reductions[:-1], strict=True):
+        if skinny is not None:
+            da_sum = launch.empty((da_parts, width, k), torch.float32, self.device)
+            skinny(p_l=ds, p_index=None, p_t=x, p_mask=mask, p_out=da_sum, scale=1.0)
+        for db_sum, grad, reduce in zip(db_sums, grad_b, reductions, strict=False):
             reduce(p_left=db_sum, p_left_out=grad, p_right=None, p_right_out=None, scale=1.0)
+        if skinny is None:
+            return grad_x, [None] * len(dys), grad_b
+        grad_a = launch.empty((self.total.rank, k), self.adapter, self.device)
         reductions[-1](p_left=None, p_left_out=None, p_right=da_sum, p_right_out=grad_a, scale=1.0)
         return grad_x, [grad_a[i : i + r] for i, r in zip(self.starts, self.ranks, strict=True)], grad_b
 
-    def _build(self, dys: list[Tensor], x: Tensor, weights: Any, need_x: bool, keep: bool) -> Any:
+    def _build(self, dys: list[Tensor], x: Tensor, weights: Any, need_x: bool, need_a: bool, keep: bool) -> Any:
         from ..runtime.skinny_product import reduce_launch
         from .branch_gradients import branch_gradients_launch
 
@@ -134,13 +137,14 @@ class GroupPlan:
             for case, dy, kept in zip(self.cases, dys, self.kept, strict=True)
         ]  # fmt: skip
         dx, by_gemm = self._build_dx(dys, weights, parts, keep) if need_x else (None, False)
-        skinny, da_parts = build_skinny(
+        skinny, da_parts = (None, 0) if not need_a else build_skinny(
             self.total, m, k, self.total.dropout, l_parts=parts, stride_l=self.width, stride_tm=x.stride(0),
             wide=self.wide, pdl=self.pdl, ahead=by_gemm, dtype=self.dtype, keep=keep,
         )  # fmt: skip
         reducing: dict[str, Any] = {"pdl": self.pdl, "dtype": self.adapter}
         reductions = [reduce_launch(case.rank, left=(case.n, blocks), **reducing) for case in self.cases]
-        reductions.append(reduce_launch(self.total.rank, right=(k, da_parts), **reducing))
+        if need_a:
+            reductions.append(reduce_launch(self.total.rank, right=(k, da_parts), **reducing))
         return branches, dx, skinny, reductions, parts, blocks, da_parts
 
     def _build_dx(self, dys: list[Tensor], weights: Any, parts: int, keep: bool) -> Any:

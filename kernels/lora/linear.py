@@ -13,7 +13,7 @@ from ..runtime.schemes import split_scheme
 from ..runtime.stand_ins import stands_for_gpu
 from . import reference
 from .arguments import any_autocast, autocast_dtype, cast, draw_seed, prepared
-from .autograd import Plan, apply_function, apply_node, make_plan, transforms_active
+from .autograd import Plan, apply_function, apply_node, make_plan, may_copy, transforms_active
 from .bordered_weight import NO_BORDER, borders
 
 _plans = launch.PlanCache()
@@ -56,7 +56,7 @@ def lora_linear(
             lora_a.shape, lora_a.stride(), lora_a.dtype, lora_a.device, lora_b.shape, lora_b.stride(), lora_b.dtype,
             lora_b.device, None if bias is None else (bias.shape, bias.stride(), bias.dtype, bias.device), type(scale),
             dropout_p, type(seed), scheme, autocast, type(x), x.is_neg(), type(weight), type(lora_a),
-            borders.get(weight.data_ptr(), NO_BORDER).fit if borders else None,
+            (borders.get(weight.data_ptr(), NO_BORDER).fit, may_copy(lora_a)) if borders else None,
             (x.data_ptr() | weight.data_ptr() | lora_a.data_ptr() | lora_b.data_ptr()
              | (0 if bias is None else bias.data_ptr())) % 16,
         )  # fmt: skip

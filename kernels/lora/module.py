@@ -63,7 +63,7 @@ class LoRALinear(WrappedLinear):
 
         Only 'bordered' needs a layout, that of border(); under any other scheme nothing is moved, nor is a weight that
         is bordered already moved back. A bordered forward saves a copy of x of its own: layers that read the same x
-        share theirs no longer.
+        share theirs no longer. While A is frozen, S' alone is kept of a forward, and 'bordered' is not preferred.
         """
         dropout = self.dropout > 0.0 and self.training
         scheme = preferred_forward(self.weight, self.lora_a, self.bias, tokens, dropout).scheme

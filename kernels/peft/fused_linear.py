@@ -1,4 +1,4 @@
-"""PEFT's LoRA layer over nn.Linear or Conv1D, with its forward computed by lora_linear where it can be."""
+"""PEFT's LoRA layer over nn.Linear or Conv1D, computed by lora_linear or dora_linear where it can be."""
 
 from typing import Any
 
@@ -12,8 +12,9 @@ from torch.nn.modules.module import (
     _global_forward_pre_hooks,
 )
 
+from ..dora import dora_linear
 from ..lora import lora_linear
-from .layer_parts import parts_of
+from .layer_parts import DoraParts, parts_of
 from .servable_call import dtypes_fit, refused, unwatched
 from .stand_in import StandIn
 
@@ -26,7 +27,8 @@ def _hooks_on_all_modules() -> bool:
 
 
 class Linear(peft_layer.Linear, StandIn):
-    """peft.tuners.lora.layer.Linear whose plain LoRA calls are one lora_linear, or one of a group of siblings.
+    """peft.tuners.lora.layer.Linear whose plain LoRA calls are one lora_linear, or one of a group of siblings, and
+    whose DoRA calls are one dora_linear.
 
     The output has the dtype that PEFT gives it. fp32 adapters over a 16-bit base are rounded to x's dtype inside,
     where PEFT computes the branch in fp32; their gradients are fp32. Calls that cannot be fused go to PEFT's forward,
@@ -42,8 +44,11 @@ class Linear(peft_layer.Linear, StandIn):
         if isinstance(self, Linear) and not (args or kwargs or _hooks_on_all_modules()) and unwatched(x):
             parts = parts_of(self)
             if not isinstance(parts, str) and dtypes_fit(self, x, parts):
-                weight, bias, a, b, scale, p = parts
                 try:
+                    if isinstance(parts, DoraParts):
+                        weight, bias, a, b, scale, _ = parts.lora
+                        return dora_linear(x, weight, a, b, parts.magnitude, scale=scale, bias=bias)
+                    weight, bias, a, b, scale, p = parts
                     if self.siblings is not None and not torch.compiler.is_compiling():
                         y = self.siblings.output(self, x, parts)
                         if y is not None:

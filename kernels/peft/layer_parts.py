@@ -1,9 +1,11 @@
-"""What of a LoRA layer goes into lora_linear, or why it cannot."""
+"""What of a LoRA layer goes into lora_linear, of a DoRA layer into dora_linear, or why it cannot."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import Linear
+from peft.tuners.lora.variants import DoraLinearVariant
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -16,8 +18,16 @@ _LINEAR, _CONV1D, _PEFTS = nn.Linear.forward, Conv1D.forward, Linear.forward
 Parts = tuple[Tensor, Tensor | None, Tensor, Tensor, float, float]
 
 
-def parts_of(layer: Linear) -> Parts | str:
-    """What lora_linear needs of the layer as it is now, or the reason why it cannot stand in for PEFT's forward.
+class DoraParts(NamedTuple):
+    """Those of its LoRA, whose dropout_p is 0, and the magnitude (N,)."""
+
+    lora: Parts
+    magnitude: Tensor
+
+
+def parts_of(layer: Linear) -> Parts | DoraParts | str:
+    """What lora_linear or dora_linear needs of the layer as it is now, or the reason why neither can stand in for
+    PEFT's forward.
 
     Which adapter is active, merged or switched off, and which modules carry hooks, may change between any two calls,
     so every call asks.
@@ -38,8 +48,9 @@ def parts_of(layer: Linear) -> Parts | str:
         if len(names) != 1:
             return f"for now: several adapters are active ({', '.join(names)})" if names else "for now: none is active"
     name = names[0]
-    if name in layer.lora_variant:
-        return _variant(layer, name)
+    variant = layer.lora_variant.get(name)
+    if variant is not None and type(variant) is not DoraLinearVariant:
+        return f"LoRA variant {type(variant).__name__.removesuffix('Variant').removesuffix('Linear')}"
     base, lora_a, lora_b = modules["base_layer"], branches[name], modules["lora_B"]._modules[name]
     dropout = modules["lora_dropout"]._modules[name]
     if type(lora_a) is not nn.Linear or type(lora_b) is not nn.Linear:
@@ -75,7 +86,24 @@ def parts_of(layer: Linear) -> Parts | str:
         return f"a weight or bias {found}, not a plain parameter (quantised, sharded or computed)"
     if forward is _CONV1D:
         weight = weight.t()
-    return weight, bias, a, b, scale, p
+    parts = (weight, bias, a, b, scale, p)
+    return parts if variant is None else _with_magnitude(parts, modules, name, forward is _CONV1D)
+
+
+def _with_magnitude(parts: Parts, modules: dict[str, Any], name: str, conv1d: bool) -> DoraParts | str:
+    if parts[5] > 0.0:
+        return "for now: DoRA with dropout, which takes a second product with the weight; in eval mode it is served"
+    dora = modules["lora_magnitude_vector"]._modules[name]
+    if type(dora) is not DoraLinearLayer:
+        return f"its magnitude is that of a {type(dora).__name__}, not DoraLinearLayer"
+    if watched(dora):
+        return "hooks on its DoRA layer, which a fused call would pass by"
+    if bool(dora.fan_in_fan_out) != conv1d:
+        return f"fan_in_fan_out is {dora.fan_in_fan_out}, which does not go with its base: the norms are of columns"
+    magnitude = dora._parameters.get("weight")
+    if type(magnitude) is not nn.Parameter:
+        return f"its magnitude is a {type(magnitude).__name__}, not a plain parameter"
+    return DoraParts(parts, magnitude)
 
 
 def _linear_in_other_words(base: nn.Module) -> bool:
@@ -83,17 +111,15 @@ def _linear_in_other_words(base: nn.Module) -> bool:
     return isinstance(base, nn.Linear) and type(base) is not nn.Linear and is_plain(base)
 
 
-def _variant(layer: Linear, name: str) -> str:
-    variant = type(layer.lora_variant[name]).__name__.removesuffix("Variant").removesuffix("Linear")
-    return "DoRA" if variant == "Dora" else f"LoRA variant {variant}"
-
-
-def dtype_reason(dtype: torch.dtype, parts: Parts) -> str | None:
-    """Why lora_linear refuses these dtypes outside autocast for x of `dtype`; None where it does not."""
-    weight, bias, a, b = parts[:4]
-    adapter = a.dtype
-    if weight.dtype != dtype or dtype not in FLOATING or (bias is not None and bias.dtype != dtype):
+def dtype_reason(parts: Parts | DoraParts) -> str | None:
+    """Why these dtypes are refused outside autocast for x of the base weight's dtype; None where they are not."""
+    lora = parts.lora if isinstance(parts, DoraParts) else parts
+    weight, bias, a, b = lora[:4]
+    dtype, adapter = weight.dtype, a.dtype
+    if dtype not in FLOATING or (bias is not None and bias.dtype != dtype):
         return f"base weight in {weight.dtype}"
     if b.dtype != adapter or (adapter != dtype and adapter != torch.float32):
         return f"adapter in {adapter} over a base in {dtype}"
+    if isinstance(parts, DoraParts) and parts.magnitude.dtype not in (dtype, torch.float32):
+        return f"magnitude in {parts.magnitude.dtype} over a base in {dtype}"
     return None

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..lora.kept_outputs import Parts
 from ..lora.siblings import Siblings
 from .fused_linear import Linear
-from .layer_parts import parts_of
+from .layer_parts import DoraParts, parts_of
 from .servable_call import dtypes_fit
 
 
@@ -19,7 +19,7 @@ class PeftSiblings(Siblings):
         if not isinstance(layer, Linear):  # restored
             return None
         parts = parts_of(layer)
-        return None if isinstance(parts, str) or not dtypes_fit(layer, x, parts) else parts
+        return None if isinstance(parts, str | DoraParts) or not dtypes_fit(layer, x, parts) else parts
 
     def __reduce__(self) -> Any:
         return _Fresh(), ()

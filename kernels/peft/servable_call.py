@@ -9,9 +9,9 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from ..runtime.checks import check_lora
+from ..runtime.checks import check_dora, check_lora
 from ..runtime.launch import transformed
-from .layer_parts import Parts
+from .layer_parts import DoraParts, Parts
 
 _AUTOCAST = {torch.bfloat16, torch.float16, torch.float32}
 
@@ -43,8 +43,13 @@ def _function_mode_watches() -> bool:
     return any(type(mode) is not DeviceContext for mode in _get_current_function_mode_stack())
 
 
-def dtypes_fit(layer: Any, x: Tensor, parts: Parts) -> bool:
-    """Whether lora_linear takes x with these dtypes, and gives what PEFT gives. Shapes are left to refused()."""
+def dtypes_fit(layer: Any, x: Tensor, parts: Parts | DoraParts) -> bool:
+    """Whether lora_linear or dora_linear takes x with these dtypes, and gives what PEFT gives. Shapes are left to
+    refused()."""
+    if isinstance(parts, DoraParts):
+        if x.dim() == 1:
+            return False  # PEFT's y has a dimension more
+        return parts.magnitude.dtype in (x.dtype, torch.float32) and dtypes_fit(layer, x, parts.lora)
     weight, _, a, b, _, _ = parts
     dtype, adapter = x.dtype, a.dtype
     if adapter is not dtype and not layer.cast_input_dtype_enabled:
@@ -56,16 +61,22 @@ def dtypes_fit(layer: Any, x: Tensor, parts: Parts) -> bool:
     return torch.is_autocast_enabled(x.device.type) and dtypes <= _AUTOCAST and b.dtype is adapter
 
 
-def refused(x: Tensor, parts: Parts) -> bool:
-    """Whether lora_linear raised because it takes no such x: a width or device that torch has its own words for, or a
-    kind (sparse, nested, meta) that torch may well serve. Asked after an error, so that other calls do not pay.
+def refused(x: Tensor, parts: Parts | DoraParts) -> bool:
+    """Whether lora_linear or dora_linear raised because it takes no such x: a width or device that torch has its own
+    words for, or a kind (sparse, nested, meta) that torch may well serve. Asked after an error, so that other calls do
+    not pay.
     """
-    weight, bias, a, b, scale, p = parts
-    tensors = (x, weight, a, b) if bias is None else (x, weight, a, b, bias)
+    lora, others = (parts.lora, (parts.magnitude,)) if isinstance(parts, DoraParts) else (parts, ())
+    weight, bias, a, b, scale, p = lora
+    tensors = (x, weight, a, b, *others) if bias is None else (x, weight, a, b, bias, *others)
     if any(tensor.layout is not torch.strided or tensor.is_nested or tensor.is_meta for tensor in tensors):
         return True
+    autocast = torch.is_autocast_enabled(x.device.type)
     try:
-        check_lora(x, weight, a, b, bias, scale, p, None, torch.is_autocast_enabled(x.device.type))
+        if others:
+            check_dora(x, weight, a, b, *others, bias, scale, autocast=autocast)
+        else:
+            check_lora(x, weight, a, b, bias, scale, p, None, autocast)
     except (TypeError, ValueError):
         return True
     return False

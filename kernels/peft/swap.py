@@ -13,20 +13,22 @@ _QUANTISED = ("bnb", "gptq", "awq", "aqlm", "eetq", "hqq", "inc", "torchao")
 
 
 def accelerate(model: nn.Module) -> Report:
-    """Swaps the forward of every LoRA layer of a PEFT model that lora_linear can compute, and reports on all of them.
+    """Swaps the forward of every LoRA and DoRA layer of a PEFT model that lora_linear or dora_linear can compute, and
+    reports on all of them.
 
-    Served are peft's lora.Linear over nn.Linear, transformers' Conv1D and FalconLinear with one plain LoRA adapter
-    active. Parameters, names, state_dict and the model's use through PEFT do not change; adapters and layers that PEFT
-    adds later to a model of get_peft_model are covered too (after inject_adapter_in_model call it again). Calling it
-    twice does no harm. A deepcopy is accelerated as well; a pickle of the model (torch.save, a spawned process) is
-    PEFT's plain model, loads without this package, and needs a call of accelerate of its own.
+    Served are peft's lora.Linear over nn.Linear, transformers' Conv1D and FalconLinear with one adapter active, plain
+    LoRA or DoRA; DoRA without dropout, or in eval mode. Parameters, names, state_dict and the model's use through PEFT
+    do not change; adapters and layers that PEFT adds later to a model of get_peft_model are covered too (after
+    inject_adapter_in_model call it again). Calling it twice does no harm. A deepcopy is accelerated as well; a pickle
+    of the model (torch.save, a spawned process) is PEFT's plain model, loads without this package, and needs a call of
+    accelerate of its own.
 
     Dropout masks are drawn from torch's generator, but are others than PEFT's. Layers that read the same x (q, k, v;
     gate, up) are found in the first forward after this call and computed together from then on, under one mask for all
-    of them; kernels.lora.group_siblings says where they still run alone. Calls that the kernels cannot serve, and
-    those that something around them watches operation by operation (hooks on all modules, tracers, counters of FLOPs,
-    torch.func), run PEFT's own forward. Raises ImportError without PEFT, TypeError for what is no module, ValueError
-    for a model without adapters.
+    of them; kernels.lora.group_siblings says where they still run alone, and DoRA's layers always do. Calls that the
+    kernels cannot serve, and those that something around them watches operation by operation (hooks on all modules,
+    tracers, counters of FLOPs, torch.func), run PEFT's own forward. Raises ImportError without PEFT, TypeError for what
+    is no module, ValueError for a model without adapters.
     """
     _require(model)
     from .layer_parts import dtype_reason, parts_of
@@ -37,7 +39,7 @@ def accelerate(model: nn.Module) -> Report:
     for name, module, reason in _adapted(model):
         if reason is None:
             parts = parts_of(module)
-            reason = parts if isinstance(parts, str) else dtype_reason(parts[0].dtype, parts)
+            reason = parts if isinstance(parts, str) else dtype_reason(parts)
         if reason is None:
             accelerated.append(name)
         else:

@@ -105,6 +105,25 @@ def check_lora(
     check_dropout(dropout_p, seed)
 
 
+def check_dora(
+    x: Tensor,
+    weight: Tensor,
+    lora_a: Tensor,
+    lora_b: Tensor,
+    magnitude: Tensor,
+    bias: Tensor | None,
+    scale: float,
+    dropout_p: float = 0.0,
+    seed: int | None = None,
+    autocast: bool = False,
+) -> None:
+    """As check_lora, for the arguments of dora_linear."""
+    check_lora(x, weight, lora_a, lora_b, bias, scale, dropout_p, seed, autocast)
+    _tensor("magnitude", magnitude)
+    _shape("magnitude", magnitude, (weight.shape[0],), "(out_features,)")
+    _trained("magnitude", magnitude, x, autocast)
+
+
 def check_dropout(dropout_p: float, seed: int | None) -> None:
     """0 <= dropout_p < 1; seed is None or an int that fits 64 bits."""
     if isinstance(dropout_p, bool) or not isinstance(dropout_p, Real):

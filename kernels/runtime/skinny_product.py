@@ -155,10 +155,14 @@ def reduce_launch(
     *,
     left: tuple[int, int] = (0, 0),
     right: tuple[int, int] = (0, 0),
+    width: int | None = None,
     pdl: bool = False,
     dtype: torch.dtype,
 ) -> launch.Launch:
-    """The launch that sums up to two sets of addends, each given as (columns, parts); a set of 0 columns is absent."""
+    """The launch that sums up to two sets of addends, each given as (columns, parts); a set of 0 columns is absent.
+
+    width: rows of the addends, where they are not those of the padded rank.
+    """
     block = 128
     left_blocks, right_blocks = triton.cdiv(left[0], block), triton.cdiv(right[0], block)
     sizes = {
@@ -167,7 +171,7 @@ def reduce_launch(
     }  # fmt: skip
     # UP by the dtype written: the interpreter's cast to bf16 needs help even where the addends are fp32.
     constants = {
-        "R": rank, "RP": padded(rank), "LEFT": left_blocks > 0, "RIGHT": right_blocks > 0, "PDL": pdl,
+        "R": rank, "RP": width or padded(rank), "LEFT": left_blocks > 0, "RIGHT": right_blocks > 0, "PDL": pdl,
         "UP": launch.interpreting() and dtype == torch.bfloat16, "BC": block,
     }  # fmt: skip
     grid = (left_blocks + right_blocks, 1, 1)

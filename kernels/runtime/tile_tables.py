@@ -152,6 +152,17 @@ SKINNY_PARTS: Tiles = {
 #: The gather of x[:, index]: bm rows.
 GATHER: Tiles = {SAFE: (Tile(64, 0, 0, 1, 4, "30 to 40 registers, no shared memory"),)}
 
+#: Norms of the rows of W + s B A: bm rows of W, bn is unused. This and the two below have nothing to tune: bandwidth
+#: limits them, and loads in flight are all it takes. W's are not asynchronous, since no product reads W, so they come
+#: of blocks beside each other: at 96 to 128 registers four or five an SM, each with 8 KiB of W under way.
+ROW_NORMS: Tiles = {SAFE: (Tile(64, 0, 64, 3, 4, "no spill; whole 128-byte lines of W in either layout"),)}
+
+#: y = g z + b: bm rows, bn columns.
+MAGNITUDE: Tiles = {SAFE: (Tile(32, 128, 0, 1, 4, "48 registers; 64 bytes of z a thread, all asked for at once"),)}
+
+#: dz and dm: bm rows a step, bn columns a block.
+MAGNITUDE_GRADIENT: Tiles = {SAFE: (Tile(16, 128, 0, 3, 4, "80 registers: six blocks an SM, 8 KiB of dY and z each"),)}
+
 #: What the interpreter runs: small, so that odd shapes have several tiles in every direction.
 INTERPRETED = {
     kernel: Tile(bm, bn, bk, stages, 4, "several tiles of a small shape")
@@ -159,7 +170,8 @@ INTERPRETED = {
         "gemm": (32, 32, 32, 2), "gemm_tma": (32, 32, 32, 2), "gemm_sum": (32, 32, 32, 2),
         "gemm_sum_tma": (32, 32, 32, 2), "single_pass": (32, 32, 32, 2), "project": (16, 0, 32, 2),
         "branch_gradients": (32, 32, 0, 2), "branch_gradients_da": (16, 32, 0, 2), "skinny": (16, 32, 0, 2),
-        "skinny_parts": (16, 32, 0, 2), "gather": (16, 0, 0, 1),
+        "skinny_parts": (16, 32, 0, 2), "gather": (16, 0, 0, 1), "row_norms": (16, 0, 16, 2),
+        "magnitude": (16, 32, 0, 1), "magnitude_gradient": (16, 32, 0, 2),
     }.items()
 }  # fmt: skip
 
@@ -167,6 +179,7 @@ TILES: dict[str, Tiles] = {
     "gemm": GEMM, "gemm_tma": GEMM_TMA, "gemm_sum": GEMM_SUM, "gemm_sum_tma": GEMM_SUM_TMA,
     "single_pass": SINGLE_PASS, "project": PROJECT, "branch_gradients": BRANCH_GRADIENTS,
     "branch_gradients_da": BRANCH_GRADIENTS_DA, "skinny": SKINNY, "skinny_parts": SKINNY_PARTS, "gather": GATHER,
+    "row_norms": ROW_NORMS, "magnitude": MAGNITUDE, "magnitude_gradient": MAGNITUDE_GRADIENT,
 }  # fmt: skip
 # sm_89 has sm_86's shared memory, and the same verdict in every compiled cell.
 GEMM[89] = GEMM_SUM[89] = GEMM[86]

@@ -40,6 +40,8 @@ SQUARES = tuple(Layer(d, d) for d in (1024, 2048, 4096))
 TRAINED_TOKENS = {"gpt2-medium": (4096, 2048, 1024, 512), "gpt2-xl": (4096, 2048, 1024, 512),
                   "tinyllama": (4096, 2048, 1024, 512), "llama2-7b": (4096,)}  # fmt: skip
 TRAINED_RANK, LAYERS_RANK, LAYERS_TOKENS = 8, 16, 4096
+#: Tokens of sweep methods, which trains without dropout; by model.
+METHODS_TOKENS = {"gpt2-medium": 2048, "gpt2-xl": 2048, "tinyllama": 2048}
 
 
 def sweep_cases(arch: int, sms: int, device: str = "") -> list[Case]:
@@ -51,6 +53,7 @@ def sweep_cases(arch: int, sms: int, device: str = "") -> list[Case]:
         for m in TRAINED_TOKENS[model]
         for layer in layers
     ]
+    found += [_at(replace(base, m=m), layer) for model, m in METHODS_TOKENS.items() for layer in MODELS[model]]
     plain = replace(base, m=LAYERS_TOKENS, rank=LAYERS_RANK)
     found += [_at(plain, layer) for layer in (*(each for layers in MODELS.values() for each in layers), *SQUARES)]
     return list(dict.fromkeys(found))

@@ -11,6 +11,7 @@ from plots.data.load import text
 PLACED = ("level", "model", "layer", "method", "impl", "precision", "batch", "seq", "l2")
 TOLD_APART = tuple(name for name in AXES if name not in PLACED)
 OPTIONS = tuple(name for name, axis in AXES.items() if axis.any_method)  # words of what goes with every method
+USUAL = {"trainable_layers": "all"} | {name: None for name, axis in AXES.items() if axis.usual}  # which goes unsaid
 SHORT = {"trainable_layers": "layers", "adapter_dtype": "adapters"}
 
 
@@ -42,7 +43,8 @@ def method_label(name: str) -> str:
 
 
 def labels(cases: Sequence[Case]) -> dict[Case, str]:
-    """A name for the training type of each case: method and implementation, and the axes in which its namesakes differ.
+    """A name for the training type of each case: method and implementation, and the axes in which its namesakes differ;
+    what is usual goes unsaid.
 
     Cases that differ only in model, layer, batch or length get the same name: they are one line of a table.
     """
@@ -54,16 +56,13 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
     named = {}
     for case in cases:
         axes = seen[case.method, case.impl]
-        differ = [axis for axis in TOLD_APART if len(axes[axis]) > 1]
-        extra = [f"{short_axis(axis)} {_value(case, axis)}" for axis in differ if axis not in OPTIONS]
-        named[case] = ", ".join([" ".join([method_label(case.method), case.impl, *extra]), *_options(case, differ)])
+        extra = [
+            f"{short_axis(axis)} {_value(case, axis)}"
+            for axis in TOLD_APART
+            if len(axes[axis]) > 1 and getattr(case, axis) != USUAL.get(axis, "")
+        ]
+        named[case] = " ".join([method_label(case.method), case.impl, *extra])
     return named
-
-
-def _options(case: Case, differ: Sequence[str]) -> list[str]:
-    """'compile default', 'optimizer adamw'; nothing for what is not done at all."""
-    found = {axis: _value(case, axis) for axis in differ if axis in OPTIONS}
-    return [f"{short_axis(axis)} {word}" for axis, word in found.items() if word != "none"]
 
 
 def _value(case: Case, axis: str) -> str:

@@ -3,13 +3,19 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from bench.case import Case
+from bench.case import AXES, Case
 from bench.methods.registry import methods
 from plots.data.breakdown import Breakdown, make_breakdown
 from plots.data.labels import labels, shape_word
 from plots.data.results import Cell, Ratio, Results
 
 MAX_TYPES = 8  # training types side by side in a figure
+OPTIONS = tuple(name for name, axis in AXES.items() if axis.any_method and axis.usual)
+
+
+def has_option(case: Case) -> bool:
+    """Whether something that any method may have is not as usual: checkpointing, another optimizer, a compiler."""
+    return any(getattr(case, name) is not None for name in OPTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +77,13 @@ class Panel:
 
     @cached_property
     def types(self) -> list[str]:
-        """Training types, Full-FT first."""
+        """Training types, Full-FT first, and last those with an option that any method may have."""
         order = list(methods())
-        by_method = sorted(self.cases, key=lambda c: order.index(c.method) if c.method in order else len(order))
-        return list(dict.fromkeys(self.labels[c] for c in by_method))
+
+        def place(case: Case) -> tuple[bool, int]:
+            return has_option(case), order.index(case.method) if case.method in order else len(order)
+
+        return list(dict.fromkeys(self.labels[c] for c in sorted(self.cases, key=place)))
 
     @cached_property
     def compared_types(self) -> list[str]:

@@ -169,6 +169,17 @@ class Results:
         """The cases at the same axes as `baseline` compares: they differ in method, impl and what a method sets."""
         return self._alike.get(case.comparison, [])
 
+    @cached_property
+    def _beside(self) -> dict[tuple[object, ...], list[Case]]:
+        found: dict[tuple[object, ...], list[Case]] = {}
+        for case in self.cases:
+            found.setdefault(case.alike, []).append(case)
+        return found
+
+    def beside(self, case: Case) -> list[Case]:
+        """The cases of one measurement: they differ in how they train alone, other layers among it."""
+        return self._beside.get(case.alike, [])
+
     def ratio(self, case: Case, pass_: str, clock: str) -> Ratio:
         """Time of the case over Full-FT's in the same pass and clock."""
         return self.over(case, self.baseline(case), "Full-FT", pass_, clock)

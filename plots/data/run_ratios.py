@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from bench.record.stats import Estimate, Measured, generator, median_draws
 from plots.data.training_runs import LENGTH, Published, Run, is_papers
 
-PAPERS = (8, 4, LENGTH, "amp-fp16", 1)  # its batch, accumulation, length, precision and GPUs (Table 3)
+PAPERS = (8, 4, LENGTH, "amp-fp16", 1, None, None)  # its CONDITIONS: Table 3's, and AdamW without checkpointing
 
 
 def median_step(run: Run) -> Measured | None:
@@ -21,7 +21,7 @@ def base_run(run: Run, runs: Sequence[Run], method: str = "lora") -> Run | None:
     return next(
         (
             other for other in runs
-            if other.method == method and other.layers in (None, "all") and _mean_step(other)
+            if (other.method, other.scaling) == (method, None) and other.layers in (None, "all") and _mean_step(other)
             and (other.model, other.conditions) == (run.model, run.conditions)
         ),
         None,

@@ -22,8 +22,8 @@ EXAMPLES = 99_842
 
 # The paper's four categories as accuracy.json names them.
 CATEGORIES = (("humanities", "hums"), ("stem", "stem"), ("social sciences", "social"), ("other", "other"))
-# Keys of train.json: what a step is, and on how many devices.
-CONDITIONS = ("batch", "accumulation", "length", "precision", "world_size")
+# Keys of train.json: what a step is, and on how many devices. The last two are null for AdamW and for none.
+CONDITIONS = ("batch", "accumulation", "length", "precision", "world_size", "optimizer", "gradient_checkpointing")
 SCORES = (*(ours for ours, _ in CATEGORIES), "average")
 
 
@@ -32,7 +32,8 @@ _Percent: Any = number(0, 100)
 
 # What is read of train.json and of accuracy.json.
 _TRAIN = shape_of({
-    **dict.fromkeys(("strategy", "method", "trainable_layers", "model", "gpu", "device", "precision"), Text),
+    **dict.fromkeys(("strategy", "method", "trainable_layers", "model", "gpu", "device", "precision",
+                     "scaling", "optimizer", "gradient_checkpointing"), Text),
     **dict.fromkeys(("steps", "examples", "batch", "accumulation", "length", "world_size"), Count),
     **dict.fromkeys(("wall_s", "final_loss", "tokens_per_s", "peak_mib"), number(0, 1e9)), "peak_of": Text,
 })  # fmt: skip
@@ -85,12 +86,18 @@ class Run:
     clock: tuple[float, ...] = ()  # seconds of training after each step
     losses: tuple[float, ...] = ()  # of each step
     steps_s: tuple[float, ...] = ()  # what each step took
+    scaling: str | None = None  # of a LoRA branch, where it is not the usual one
 
     @property
     def name(self) -> str:
         """What a line or a point is called: the strategy, and the folder where it is called otherwise."""
         folder = self.path.resolve().name
         return folder if self.strategy in (None, folder) else f"{self.strategy} ({folder})"
+
+    @property
+    def paper(self) -> Published | None:
+        """The paper's line for what trained; the paper has no rsLoRA."""
+        return None if self.scaling else line_of(self.strategy, self.method, self.layers)
 
     @property
     def later_steps(self) -> tuple[float, ...]:
@@ -191,11 +198,12 @@ def load_run(path: Path) -> Run:
         MODEL if is_papers(model) else model.replace("\\", "/").rstrip("/").rpartition("/")[2] or model,
         errors, train.get("final_loss"), train.get("tokens_per_s"), train.get("peak_mib"),
         text(train.get("peak_of")) or "", clock, tuple(line["loss"] for line in lines), tuple(steps),
+        text(train.get("scaling")),
     )  # fmt: skip
 
 
 def line_of(strategy: str | None, method: str | None, layers: str | None) -> Published | None:
-    """The paper's line of a strategy, by its name or by what trains in it."""
+    """The paper's line of a strategy, by its name, where what trains is not another, or by what trains in it."""
     slug = (strategy or "").lower().replace(" ", "-").replace("_", "-")
-    by_name = next((p for p in published() if p.slug == slug), None)
+    by_name = next((p for p in published() if p.slug == slug and method in (None, p.method)), None)
     return by_name or next((p for p in published() if (p.method, p.layers) == (method, layers)), None)

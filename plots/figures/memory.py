@@ -7,17 +7,19 @@ from typing import TYPE_CHECKING
 from bench.case import Case
 from bench.record.stats import Estimate
 from plots.data.labels import shape_word
-from plots.data.panels import MAX_TYPES, Panel
+from plots.data.methods import option_words
+from plots.data.panels import MAX_TYPES, Panel, has_option
 from plots.data.throughput import trained_pass
 from plots.figures.canvas import FAILED, INK, SOFT, finish, new_canvas
 from plots.figures.placing import Named, place_names
-from plots.figures.styles import styles_in, whisker
+from plots.figures.styles import key, styles_in, whisker
 from plots.render.blocks import Figure
 from plots.text.captions import note, panel_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MOST_TYPES = 24  # of which a legend can tell
 MODELS, SHAPES = 3, 2  # side by side, and below each other
 NEAR = 0.4  # of the device's memory; where the highest peak is below it, the limit is told and no line is drawn
 
@@ -25,13 +27,17 @@ Point = tuple[float, Estimate, bool, str]  # GiB, ms, noisy, training type
 
 
 def memory_figure(panel: Panel, path: Path) -> Figure | None:
-    """Axes a model and batch x length, a point a training type. None where no peak memory is on record, as on a CPU."""
+    """Axes a model and batch x length, a point a training type: named beside it where they are few, else in a legend,
+    without those with an option. None where no peak memory is on record, as on a CPU."""
     panel = panel.by_wall
+    few = len(panel.types) <= MAX_TYPES
+    plain = [panel.labels[c] for c in panel.cases if few or not has_option(c)]
+    types = [t for t in panel.types if t in plain][:MOST_TYPES]
     pass_, peaks = trained_pass(panel), panel.results.peaks_mib
     found: dict[tuple[str, tuple[int, int]], list[Point]] = {}
     for case in panel.cases:
         cell = panel.time(case, pass_)
-        if (mib := peaks.get(case)) and cell.time and panel.labels[case] in panel.types[:MAX_TYPES]:
+        if (mib := peaks.get(case)) and cell.time and panel.labels[case] in types:
             points = found.setdefault((case.subject, case.size), [])
             points.append((mib / 1024, cell.time, cell.noisy, panel.labels[case]))
     if panel.level == "linear" or not found:
@@ -48,7 +54,8 @@ def memory_figure(panel: Panel, path: Path) -> Figure | None:
             points = found.get((model, shape), [])
             axes.set_title(f"{model}, {shape_word(shape)}")
             if points:
-                named.append((axes, _points(axes, panel, points)))
+                drawn = _points(axes, panel, points)
+                named += [(axes, drawn)] * few
                 _limit(axes, max(p[0] for p in points), limit / 1024 if limit else None)
                 _failed(axes, [panel.find(model, shape, t) for t in panel.types], panel)
             else:
@@ -66,13 +73,15 @@ def memory_figure(panel: Panel, path: Path) -> Figure | None:
         for axes, names in named:
             place_names(axes, names)
 
-    return finish(canvas, path, f"Time against memory: {panel_place(panel)}", words, then=names_of_points)
+    paint, shown = styles_in(panel), {p[3] for points in found.values() for p in points}
+    keys = [] if few else [key(t, paint[t]) for t in types if t in shown]
+    return finish(canvas, path, f"Time against memory: {panel_place(panel)}", words, keys, names_of_points)
 
 
 def _points(axes: "Axes", panel: Panel, points: list[Point]) -> list[Named]:
     """Draws them; returns the names that are to stand beside them."""
     paint, by = styles_in(panel), panel.unit[1]
-    full = {panel.labels[c] for c in panel.cases if panel.is_full(c)}
+    full = {panel.labels[c] for c in panel.cases if panel.is_full(c) and not option_words(c)}
     named = []
     for gib, found, noisy, type_ in points:
         time, style = found.times(by), paint[type_]

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 OTHER = ("#00634a", "#008563", "#2a9d78")  # of methods that are not known here
 TEXTBOOK = "eager"
-SHAPES = ("sDdH", "oh8p", "^v<>", "PX*+")  # of each method, the first for all but namesakes; Full-FT's first
+# Of each method, the first for all but namesakes: of these three, then of the others in their order.
+SHAPES = ("sDdH", "oh8p", "^v<>", "DsdH", "v^<>", "PX*+", "X*P+", "p8ho", "*XP+", "h8po")
+FIRST = (BASELINE, "lora", "paca")
 FILLS = ("full", "left", "bottom", "right", "top")
 SLOWER, FASTER = "#762a83", "#1b7837"  # of differences to Full-FT; the ends of the colour map below
 DIVERGING = "PRGn_r"  # green is faster, purple slower, white in the middle
@@ -57,7 +59,7 @@ def style_of(method: str, impl: str, namesake: int = 0) -> Style:
     shade = _shade(method, impl)
     alike = [name for name in impls if _shade(method, name) == shade]
     place = (alike.index(impl) if impl in alike else 0) + (shade == 1)
-    ordered = [BASELINE, *(name for name in known if name != BASELINE)]
+    ordered = [*FIRST, *(name for name in known if name not in FIRST)]
     shapes = SHAPES[min(ordered.index(method) if method in ordered else len(ordered), len(SHAPES) - 1)]
     shape = shapes[(place // len(FILLS) + namesake) % len(shapes)]
     return Style(shades[min(shade, len(shades) - 1)], shape, FILLS[place % len(FILLS)], shade == 0)

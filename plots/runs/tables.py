@@ -6,7 +6,7 @@ from bench.errors import listed
 from bench.record.numbers import with_interval
 from plots.data.labels import distinct, method_label
 from plots.data.run_ratios import as_the_papers, median_step, step_ratio
-from plots.data.training_runs import Run, duration_word, line_of, paper_ratio
+from plots.data.training_runs import Run, duration_word, paper_ratio
 from plots.render.blocks import Table
 from plots.runs.compared import base_method
 from plots.text.numbers import run_ratio_word, score_words
@@ -41,6 +41,5 @@ def _line(run: Run, runs: Sequence[Run], method: str) -> tuple[str, ...]:
 
 
 def _papers(run: Run) -> str:
-    line = line_of(run.strategy, run.method, run.layers)
-    ratio = paper_ratio(line) if line and as_the_papers(run, line) else None
+    ratio = paper_ratio(run.paper) if run.paper and as_the_papers(run, run.paper) else None
     return f"{ratio:.3f}" if ratio else ""

@@ -71,7 +71,8 @@ def sources(runs: Sequence[Run]) -> Iterator[str]:
     """A line for each run: where it lies, what it was trained on, and how it was evaluated."""
     for run in runs:
         trained = f"{run.examples:,} examples in {run.steps:,} steps" if run.examples and run.steps else ""
-        settings = zip(("batch", "accumulation", "length", "precision", "processes"), run.conditions[1:], strict=True)
+        names = ("batch", "accumulation", "length", "precision", "processes", "optimizer", "checkpointing")
+        settings = zip(names, run.conditions[1:], strict=True)
         told = ", ".join(f"{name} {value}" for name, value in settings if value is not None and run.steps)
         parts = (trained, told, f"on {run.device}" if run.device and run.steps else "", run.by, f"model {run.model}")
         yield f"{run.path}: {'; '.join(filter(None, parts))}"

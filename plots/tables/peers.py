@@ -126,9 +126,10 @@ def _notes(panel: Panel) -> str:
     return " ".join(words)
 
 
-def remarks(folder: Folder) -> list[Block]:
-    """What the rows of single layers remark, and which of them have no time and why; equal ones told once."""
-    rows = [(read_case(row), row) for row in folder.rows if row.get("level") == "linear"]
+def remarks(folder: Folder, linear: bool = True) -> list[Block]:
+    """What the rows of single layers, or those of blocks and models, remark, and which of them have no time and why;
+    equal ones told once."""
+    rows = [(read_case(row), row) for row in folder.rows if (row.get("level") == "linear") == linear]
     names = labels([case for case, _ in rows])
     found: dict[tuple[str, str, str], dict[str, dict[str, None]]] = {}  # to the passes of each layer
     for case, row in rows:
@@ -136,14 +137,14 @@ def remarks(folder: Folder) -> list[Block]:
         if status != "ok" or detail:
             by_layer = found.setdefault((status, names[case], detail or "no detail recorded"), {})
             by_layer.setdefault(case.subject, {})[text(row.get("pass")) or "all passes"] = None
-    total = len({case.subject for case, _ in rows})
+    total, what = len({case.subject for case, _ in rows}), "layers" if linear else "models"
     said: dict[bool, list[str]] = {True: [], False: []}
     for (status, name, detail), by_layer in found.items():
         together: dict[tuple[str, ...], list[str]] = {}  # layers by their passes
         for layer, passes in by_layer.items():
             together.setdefault(tuple(passes), []).append(layer)
         for which, layers in together.items():
-            where = f"all {total} layers" if len(layers) == total > 1 else listed(layers)
+            where = f"all {total} {what}" if len(layers) == total > 1 else listed(layers)
             parts = [name, *([] if {*MICRO_PASSES} <= {*which} else [listed(list(which))]), where]
             said[status == "ok"].append(f"{'' if status == 'ok' else status + ': '}{', '.join(parts)}: {detail}")
     blocks: list[Block] = []

@@ -12,7 +12,7 @@ from plots.data.paper import paper_row
 from plots.data.results import MICRO_PASSES, Cell
 from plots.data.throughput import TRAINS, throughput
 
-INTEGERS = ("n", "processes", "launches")  # columns of numbers that may be missing
+INTEGERS = ("n", "processes", "launches", "trained")  # columns of numbers that may be missing
 HEAD = (*AXES, "pass", "clock", "median_ms", "status")  # where there is no line
 
 Row = dict[str, object]

@@ -18,7 +18,6 @@ from plots.data.training_runs import (
     clock_word,
     duration_word,
     is_papers,
-    line_of,
     paper_ratio,
     published,
     steps_of,
@@ -41,7 +40,7 @@ def table2(results: Results | None, strategies: Sequence[Strategy], runs: Sequen
     price = results.price if results else None
     for model in dict.fromkeys([*(s.case.subject for s in strategies), *(r.subject for r in runs)]):
         of_model = [s for s in strategies if s.case.subject == model]
-        lines_of_runs = [(line_of(r.strategy, r.method, r.layers), r) for r in runs if r.subject == model]
+        lines_of_runs = [(r.paper, r) for r in runs if r.subject == model]
         for paper in published():
             timed = [_timed_line(model, paper, s, examples, price) for s in of_model if s.paper == paper]
             ran = [_run_line(model, paper.strategy, paper, r, runs) for line, r in lines_of_runs if line == paper]

@@ -10,7 +10,6 @@ from plots.data.training_runs import (
     Published,
     Run,
     is_papers,
-    line_of,
     paper_ratio,
     published,
     steps_of,
@@ -55,7 +54,7 @@ def _strategy_row(strategy: Strategy, examples: int, price: float | None) -> dic
 
 
 def _run_row(run: Run, runs: Sequence[Run]) -> dict[str, object]:
-    paper = line_of(run.strategy, run.method, run.layers)
+    paper = run.paper
     line: dict[str, object] = {
         "source": f"run {run.path.name}", "model": run.model, "strategy": run.strategy, "method": run.method,
         "trainable_layers": run.layers, "examples": run.examples, "steps": run.steps, "trained_s": run.seconds,

@@ -12,7 +12,8 @@ NOISY = "†"
 RATIOS_OF_RUNS = (
     "A ratio is of median steps, without the first tenth of a run's steps (at least one, at most ten), which warm up. "
     "Its base is the training of all layers of the same model on the same device, with equal batch, accumulation, "
-    "length and precision. An interval is of 95 %, and speaks for the two processes that trained; it takes 6 steps."
+    "length, precision, optimizer and checkpointing. An interval is of 95 %, and speaks for the two processes that "
+    "trained; it takes 6 steps."
 )
 OTHER_CLOCK = "‡"  # a number from clock device, where graph has none
 

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from bench.cluster.estimate import prices
 from bench.cluster.model import board_of, pace
 from bench.devices import choose_any, cpu_device
+from bench.record.stats import MIN_SAMPLES
 from bench.roofline.roofline import compulsory_bytes, roofline_ms
 from bench.sweeps.expand import Plan, make_plan
 from tests.conftest import ROOT, rows_of
@@ -235,3 +236,20 @@ def test_a_case_of_another_plan_has_no_price(tmp_path: Path) -> None:
     found = prices(plan_of("table1", tmp_path), CPU)
     with pytest.raises(KeyError):
         found.seconds(plan_of("peers", tmp_path).cases[0])
+
+
+def test_a_cycle_of_blocks_is_a_call_in_each_stage(tmp_path: Path) -> None:
+    """Of 24 blocks by turns a sample is 24 calls, and no wall time is so short that there are no MIN_SAMPLES rounds."""
+    text = (
+        "description: layers\naxes: {level: model, model: gpt2-medium, batch: 4, seq: 1024, trainable_layers: WORD}\n"
+        "methods: [{method: full}, {method: lora, rank: 8, alpha: 16}]\nmeasure: {wall_s: 0.1, warmup_calls: 1}\n"
+    )
+    seconds, calls = {}, {}
+    for word in ("1", "lisa-1"):
+        (tmp_path / "s.yaml").write_text(text.replace("WORD", word))
+        plan = make_plan(str(tmp_path / "s.yaml"), on_cpu=False)
+        seconds[word] = sum(map(prices(plan, A100).seconds, plan.cases))
+        calls[word] = sum(pace(c, plan, board_of(A100), plan.clocks[0]).first for c in plan.cases)
+    more = seconds["lisa-1"] - seconds["1"]
+    assert more > MIN_SAMPLES * (24 * calls["lisa-1"] - 2 * calls["1"])
+    assert more < 100 * 24 * calls["lisa-1"]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import terminal
+from bench.commands import list as list_command
 from tests.conftest import Cli
 
 LARGE = """
@@ -51,3 +53,38 @@ def test_an_unknown_gpu_is_refused(cli: Cli, gpu: str) -> None:
     done = cli("list", "table1", "--gpu", gpu)
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.startswith(f"error: --gpu {gpu}: not on this machine.") and "Known keys: a100" in done.stderr
+
+
+OPTIONS = """
+axes: {level: model, model: [gpt2-medium, tinyllama], batch: 4, seq: 512}
+methods:
+  - {method: full}
+  - {method: lora, rank: 8, alpha: 32, gradient_checkpointing: [none, full, selective]}
+  - {method: paca, impl: triton, rank: 16, alpha: 64}
+passes: [step]
+"""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_on_a_narrow_terminal_nothing_is_cut(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """A table for each comparison, options in words, a number in place of each note."""
+    (tmp_path / "own.yaml").write_text(OPTIONS)
+    ids = [line.split()[0] for line in cli("list", tmp_path / "own.yaml", "--gpu", "cpu").stdout.splitlines()[1:11]]
+
+    def narrow() -> terminal.Output:
+        return terminal.Output(highlight=False, width=width, force_terminal=True, color_system=None)
+
+    monkeypatch.setattr(list_command, "output", narrow)
+    text = cli("list", tmp_path / "own.yaml", "--gpu", "cpu").stdout
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert [i for i in ids if i in text] == ids and len({*ids}) == 10
+    assert lines[0] == "gpt2-medium, level model, fp32 4x512; memory in GiB"
+    assert lines[1].split() == ["case_id", "training", "trained", "min", "peak"]
+    again = next(line for line in lines if "checkpointing-selective" in line)
+    assert again.split()[:5] == [again.split()[0], "lora/eager", "r8", "checkpointing-selective", "3.15M"]
+    kernels = [line for line in lines if "paca/triton" in line]
+    assert len(kernels) == 2 and all(line.endswith("(1)") for line in kernels)
+    assert lines.count("(1) unsupported: impl triton needs an NVIDIA GPU") == 1

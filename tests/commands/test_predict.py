@@ -11,13 +11,15 @@ import pytest
 from bench.case import Case
 from bench.case.case import AXES
 from bench.case.columns import COLUMNS
-from bench.case.predictions import CAUSE_COLUMNS, PREDICTION_ROW
+from bench.case.predictions import CAUSE_COLUMNS, PREDICTION_ROW, Outcome
 from bench.case.predictions import as_markdown as columns_as_markdown
 from bench.commands.predict.command import predict
+from bench.commands.predict.lines import untraceable
 from bench.commands.predict.request import Request, given_host, plan_of
 from bench.errors import UserError
 from bench.predict.ops import Trace
 from bench.predict.predicted import Host
+from bench.sweeps.expand import make_plan
 from tests.conftest import ROOT, Cli
 from tests.predict.made_up_traces import made_up_trace
 
@@ -244,3 +246,26 @@ def test_a_damaged_config_is_named_with_what_is_wrong_in_it(tmp_path: Path) -> N
     path.write_text('{"model_type": "llama", "hidden_size": "x"}')
     with pytest.raises(UserError, match=rf"^--model: {path}: hidden_size is 'x'"):
         predict(Request("a100", model=str(path), out=tmp_path / "out", host_us="10"), made_up_trace)
+
+
+@pytest.mark.parametrize(
+    ("axes", "told"),
+    [
+        ("method=qlora,qpaca", "4-bit weights cannot be made without memory"),
+        ("gradient_checkpointing=full,selective", "computes again"),
+        ("optimizer=adamw-8bit,paged-adamw", "have no price"),
+        ("compile=default", "a compiler makes its kernels"),
+    ],
+)
+def test_what_has_no_price_says_so_in_a_line(axes: str, told: str) -> None:
+    """Before anything is traced, which would fail in the midst of a library."""
+    cases = make_plan("methods", False, [axes, "impl=eager", "model=tinyllama"]).cases
+    found = [untraceable(case, "cuda") for case in cases]
+    assert found and all(f and f[0] == Outcome.untraced and told in f[1] for f in found)
+
+
+def test_what_has_a_price_is_traced() -> None:
+    plain = ["gradient_checkpointing=", "optimizer=,sgd", "compile=", "method=full,lora,dora,lora-fa,paca,bitfit"]
+    cases = make_plan("methods", False, [*plain, "impl=eager", "model=tinyllama"]).cases
+    assert {c.method for c in cases} == {"full", "lora", "dora", "lora-fa", "paca", "bitfit"}
+    assert not any(untraceable(case, "cuda") for case in cases)

@@ -1,6 +1,7 @@
 """The correctness check: right implementations pass, in whatever order they compute, and nothing is left changed."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.case import Case
-from bench.correctness.check import SHARE, check, finite, shrink
+from bench.correctness.check import SHARE, check, finite
 from bench.correctness.reference import baseline, draw, reference
+from bench.correctness.shrink import shrink
 from bench.methods.adapt import trained
 from bench.methods.registry import methods, unsupported
 from bench.models.build import build
 from kernels import LoRALinear, PaCALinear
-from tests.correctness.planted import FIELDS, case_of, lora_impl, paca_impl, paca_of
+from tests.correctness.planted import FIELDS, case_of, lora_formula, lora_impl, paca_impl, paca_of
 from tests.models.tiny import LLAMA, make_case, write_config
 
 THIRD = {"rank": 4, "alpha": 4 / 3}
@@ -29,11 +31,11 @@ def _scale_first(layer: LoRALinear, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16", "amp-fp16"])
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("method", methods())
 @pytest.mark.parametrize("level", ["linear", "block", "model"])
 @pytest.mark.parametrize("family", FIELDS)
 def test_eager_passes(models: dict[str, str], family: str, level: str, method: str, precision: str) -> None:
-    more: dict[str, Any] = {"dropout": 0.1} if method == "lora" else {}
+    more: dict[str, Any] = {"dropout": 0.1} if "dropout" in methods()[method].axes else {}
     result = check(case_of(models, family, method, level, precision=precision, **more), "cpu", seed=7)
     assert result.passed, result.detail
     assert result.error <= result.bound and result.detail.startswith(result.tensor)
@@ -43,10 +45,20 @@ def test_eager_passes(models: dict[str, str], family: str, level: str, method: s
     "axes",
     [
         {"method": "lora", "adapter_dtype": "fp32", "precision": "bf16"},
-        {"method": "paca", "adapter_dtype": "fp32", "precision": "bf16"},
+        *({"method": m, "adapter_dtype": "fp32", "precision": "bf16"} for m in methods() if m not in ("full", "lora")),
+        {"method": "bitfit", "targets": "c_proj", "trainable_layers": "upper-1/2"},
+        {"method": "lora", "scaling": "rslora"},
         {"method": "lora", "targets": "c_proj", "trainable_layers": "upper-1/2"},
         {"method": "paca", "trainable_layers": "1"},
         {"method": "full", "trainable_layers": "3"},
+        {"method": "lora", "trainable_layers": "every-3rd", "impl": "merged"},
+        {"method": "full", "trainable_layers": "every-2nd", "precision": "bf16"},
+        {"method": "lora", "trainable_layers": "lisa-2", "impl": "addmm", "precision": "bf16", "dropout": 0.1},
+        {"method": "lora", "trainable_layers": "lisa-1", "impl": "merged"},
+        {"method": "lora", "trainable_layers": "lisa-1", "impl": "peft"},
+        {"method": "paca", "trainable_layers": "lisa-1", "impl": "swap"},
+        {"method": "full", "trainable_layers": "lisa-1"},
+        {"method": "lora", "trainable_layers": "lisa-4"},
         {"method": "lora", **THIRD, "dropout": 0.5},
         {"method": "lora", "seq": 1, "batch": 1},
     ],
@@ -115,10 +127,53 @@ def test_size_of_what_is_checked(
 
 
 def test_a_model_is_checked_on_two_blocks_at_full_width(models: dict[str, str]) -> None:
-    for layers, expected in {"all": "all", "upper-1/2": "upper-1/2", "3": "2", "1": "1"}.items():
+    """The model has four. One under every-Nth has a frozen one between two that train; in lisa-G one trains at a time
+    where not all do."""
+    same = {"all": "all", "upper-1/2": "upper-1/2", "3": "2", "1": "1", "lisa-1": "lisa-1", "lisa-3": "lisa-1"}
+    expected = {word: (2, small) for word, small in same.items()}
+    expected |= {"lisa-4": (2, "all"), "every-2nd": (3, "every-2nd"), "every-4th": (3, "every-2nd")}
+    for layers, (blocks, word) in expected.items():
         small = shrink(case_of(models, "gpt2", "lora", "model", trainable_layers=layers), 64)
         assert small.shape is not None
-        assert (small.shape.num_layers, small.shape.hidden_size, small.trainable_layers) == (2, 32, expected)
+        for made in (small, replace(small, dropout=0.1)):
+            assert made.shape is not None
+            assert (made.shape.num_layers, made.shape.hidden_size, made.trainable_layers) == (blocks, 32, word)
+
+
+def test_blocks_by_turns_are_checked_in_each_stage(models: dict[str, str], plant: Any) -> None:
+    """What would show in one stage alone: that a block below one that rests gets no gradient through its branch, and
+    that a layer trains whose turn it is not."""
+    axes: dict[str, Any] = {"trainable_layers": "lisa-1", "impl": "eager"}
+    told = check(case_of(models, "llama", "lora", "model", **axes), "cpu").errors
+    assert {"lora_a", "lora_b", "lora_a in stage 2", "lora_b in stage 2", "lora_a after a step"} < {*told}
+
+    def blocks_the_way(layer: LoRALinear, x: torch.Tensor) -> torch.Tensor:
+        return lora_formula(layer, x, branch_x=x if layer.lora_a.requires_grad else x.detach())
+
+    impl = plant("lora", lora_impl(blocks_the_way))
+    found = check(case_of(models, "llama", "lora", "model", **axes | {"impl": impl}), "cpu")
+    assert not found.passed and found.tensor in ("lora_a", "lora_b"), found.detail
+    assert check(case_of(models, "llama", "lora", "model", impl=impl), "cpu").passed, "where all train, it is right"
+
+
+def test_what_gets_a_gradient_out_of_its_turn_is_told(models: dict[str, str], plant: Any) -> None:
+    """As a layer would whose backward writes into .grad by itself."""
+
+    class Always(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, y: torch.Tensor, layer: Any) -> torch.Tensor:
+            ctx.layer = layer
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx: Any, dy: torch.Tensor) -> tuple[torch.Tensor, None]:
+            if not ctx.layer.lora_b.requires_grad:
+                ctx.layer.lora_b.grad = torch.zeros_like(ctx.layer.lora_b)
+            return dy, None
+
+    impl = plant("lora", lora_impl(lambda layer, x: Always.apply(lora_formula(layer, x), layer)))
+    found = check(case_of(models, "llama", "lora", "model", impl=impl, trainable_layers="lisa-2"), "cpu")
+    assert not found.passed and "is frozen and got a gradient" in found.detail
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -139,7 +194,7 @@ def test_other_right_ways_pass(models: dict[str, str], plant: Any, level: str, p
 PEERS = [
     (method, name) for method, found in methods().items() for name in found.impls if name not in ("eager", "triton")
 ]
-COMPILED = [("full", "eager"), ("lora", "eager"), ("lora", "peft"), ("paca", "eager")]
+COMPILED = [("full", "eager"), ("lora", "eager"), ("paca", "eager"), ("lora", "peft")]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -147,19 +202,18 @@ COMPILED = [("full", "eager"), ("lora", "eager"), ("lora", "peft"), ("paca", "ea
     ("family", "level"), [("gpt2", "linear"), ("llama", "linear"), ("gpt2", "block"), ("llama", "block")]
 )
 @pytest.mark.parametrize(("method", "impl"), PEERS)
-def test_peers_pass(
-    models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str, **more: str
-) -> None:
+def test_peers_pass(models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str) -> None:
     """As impl eager does, under the same bounds. bordered is asked at level block too, though not timed there."""
-    axes: dict[str, Any] = {"impl": impl, "precision": precision, **more}
+    axes: dict[str, Any] = {"impl": impl, "precision": precision}
     if methods()[method].impls[impl].fp32_adapters:
         axes["adapter_dtype"] = "fp32"
-    if method == "lora" and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
+    droppable = "dropout" in methods()[method].axes
+    if droppable and unsupported(case_of(models, family, method, "linear", dropout=0.1, **axes), "cpu") is None:
         axes["dropout"] = 0.1
     result = check(case_of(models, family, method, level, **axes), "cpu")
     assert result.passed, result.detail
-    names = {"lora": "lora_a", "paca": "columns", "full": "weight"}
-    assert any(name.split()[0].endswith(names[method]) for name in result.errors)
+    names = {"paca": "columns", "full": "weight"}
+    assert any(name.split()[0].endswith(names.get(method, "lora_b")) for name in result.errors)
     assert any("mask" in name for name in result.errors) == ("dropout" in axes)
 
 
@@ -172,7 +226,9 @@ def test_peers_pass(
 def test_compiled_peers_pass(
     models: dict[str, str], method: str, impl: str, family: str, level: str, precision: str
 ) -> None:
-    test_peers_pass(models, method, impl, family, level, precision, compile="default")
+    case = case_of(models, family, method, level, impl=impl, precision=precision, compile="default")
+    result = check(case, "cpu", seed=7)
+    assert result.passed, result.detail
 
 
 @pytest.mark.parametrize(("method", "impl"), PEERS)
@@ -207,7 +263,7 @@ def test_peft_passes_by_its_own_names(models: dict[str, str], plant: Any) -> Non
     assert "layer.lora_a" in result.errors
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
+@pytest.mark.parametrize("method", methods())
 def test_a_finite_model(models: dict[str, str], method: str) -> None:
     work = build(case_of(models, "gpt2", method, "model", precision="bf16"), "cpu")
     before = torch.random.get_rng_state()

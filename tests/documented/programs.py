@@ -89,7 +89,10 @@ MODULES = {
     "kernels.zoo": zoo,
     "bench.record.schema": schemas,
 }
-TABLES = {"bench.case.columns": "columns.md", "bench.case.causes": "why.md", "bench.case.predictions": "predict.md"}
+TABLES = {
+    "bench.case.columns": "columns.md", "bench.case.causes": "why.md", "bench.case.predictions": "predict.md",
+    "bench.sweeps.costs": "methods.md",
+}  # fmt: skip
 
 
 def make(command: Command) -> None:

@@ -11,6 +11,7 @@ _WRITTEN = {
     "gemm_sum_kernel": ("p_y",), "gemm_sum_tma_kernel": ("d_y",), "single_pass_kernel": ("p_s", "p_y"),
     "branch_gradients_kernel": ("p_ds", "p_db", "p_da"), "skinny_kernel": ("p_out",),
     "reduce_kernel": ("p_left_out", "p_right_out"), "gather_kernel": ("p_out",),
+    "row_norms_kernel": ("p_squares",), "magnitude_kernel": ("p_y",), "magnitude_gradient_kernel": ("p_dz", "p_dm"),
 }  # fmt: skip
 
 

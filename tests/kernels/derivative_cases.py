@@ -91,6 +91,7 @@ CASES: dict[str, tuple[tuple[Function, Function], str]] = {
     "lora, weight and bias too": (lora_by(None), "x a b weight bias"),
     "lora under dropout": (dropped(), "x a b"),
     "group": (grouped(), "x a b"),
+    "group, A frozen": (grouped(), "x b"),
     "paca": (paca_by(None), "x columns"),
     "paca gather": (paca_by("gather"), "x columns"),
     "paca fused": (paca_by("fused"), "x columns"),

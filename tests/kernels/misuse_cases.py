@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kernels import LoRALinear, PaCALinear, lora_linear, lora_linear_group, paca_linear
+from kernels import LoRALinear, PaCALinear, dora_linear, lora_linear, lora_linear_group, paca_linear
 from kernels.runtime import launch
 
 M, N, K, R = 6, 24, 40, 4
@@ -66,6 +66,32 @@ def test_lora_misuse(name: str) -> None:
     refused(lora_linear, lora_arguments(**changes), kind, words)
     lora_linear(**lora_arguments())  # a good call with equal shapes does not make the bad one pass
     refused(lora_linear, lora_arguments(**changes), kind, words)
+
+
+DORA = {name: case for name, case in LORA.items() if "dropout_p" not in case[0]} | {
+    "magnitude is a list": ({"magnitude": [1.0]}, TypeError, "magnitude is a list"),
+    "magnitude of the wrong length": (
+        {"magnitude": torch.ones(N + 1)},
+        ValueError,
+        r"magnitude has .*\(25,\).*\(24,\)",
+    ),
+    "magnitude of two dimensions": ({"magnitude": torch.ones(1, N)}, ValueError, r"magnitude has shape \(1, 24\)"),
+    "magnitude in half over fp32": (
+        {"magnitude": torch.ones(N).half()},
+        TypeError,
+        "magnitude has dtype torch.float16",
+    ),
+    "magnitude elsewhere": ({"magnitude": torch.ones(N, device="meta")}, ValueError, r"magnitude is on meta"),
+}
+
+
+@pytest.mark.parametrize("name", DORA)
+def test_dora_misuse(name: str) -> None:
+    changes, kind, words = DORA[name]
+    good = lora_arguments(magnitude=torch.ones(N))
+    refused(dora_linear, good | changes, kind, words)
+    dora_linear(**good)
+    refused(dora_linear, good | changes, kind, words)
 
 
 def paca_arguments(**changes):

@@ -6,6 +6,7 @@ import torch
 if not torch.cuda.is_available():
     pytest.skip("no GPU here", allow_module_level=True)
 
+from tests.kernels.dora_cases import *  # noqa: F403
 from tests.kernels.dropout_cases import *  # noqa: F403
 from tests.kernels.group_cases import *  # noqa: F403
 from tests.kernels.kernel_cases import *  # noqa: F403

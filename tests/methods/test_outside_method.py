@@ -9,6 +9,7 @@ import pytest
 from bench import methods
 from bench.errors import UserError
 from bench.methods.registry import load
+from bench.methods.registry import methods as methods_there_are
 from bench.record.environment import source_hash
 from plots.data.load import load as load_results
 from plots.report import draw
@@ -108,6 +109,8 @@ def test_folders_that_are_no_methods_are_refused_at_the_start(bench: Bench, swee
         assert "Traceback" not in done.stderr and not (tmp_path / "out").exists()
     with pytest.raises(UserError, match=r"no method\.py"):
         load(tmp_path / "empty")
+    with pytest.raises(UserError, match="'half-a-method' is no name of a package"):
+        load(_copied(tmp_path / "half-a-method"))
 
 
 def test_a_folder_that_another_hides_is_refused(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
@@ -121,20 +124,21 @@ def test_a_folder_that_another_hides_is_refused(bench: Bench, sweep_file: Path, 
 
 
 def test_a_method_may_do_without_rank_and_borrow_its_apply(bench: Bench, sweep: Path, tmp_path: Path) -> None:
+    """And has a hyphen where its folder has an underscore."""
     rankless = _copied(
-        tmp_path / "rankless",
+        tmp_path / "rank_less",
         ("method.py", "    reads_x = False", '    reads_x = False\n    axes = ("targets", "adapter_dtype")'),
         ("eager.py", "def apply", "from bench.methods.full.eager import apply\n\n\ndef unused"),
     )
     path = sweep / "linear.yaml"
-    path.write_text(path.read_text().replace("{method: toy, rank: 4, alpha: 8}", "{method: rankless}"))
+    path.write_text(path.read_text().replace("{method: toy, rank: 4, alpha: 8}", "{method: rank-less}"))
     done = bench("list", path, env=bench.env | {"LORABENCH_METHODS": str(rankless)})
-    assert done.returncode == 0 and " rankless " in done.stdout, done.stderr
+    assert done.returncode == 0 and " rank-less " in done.stdout, done.stderr
 
 
 def test_an_unknown_method_is_refused_with_those_there_are(cli: Cli, sweep: Path) -> None:
     done = cli("list", sweep / "linear.yaml")
-    assert done.returncode == 2 and "'toy'" in done.stderr and "full, lora, paca" in done.stderr
+    assert done.returncode == 2 and "'toy'" in done.stderr and ", ".join(methods_there_are()) in done.stderr
 
 
 def test_the_identity_of_a_record_holds_the_sources_of_methods_from_outside(

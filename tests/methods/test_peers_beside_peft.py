@@ -16,7 +16,7 @@ from bench.methods.adapt import replace, target_layers
 from bench.methods.registry import apply, methods
 from bench.models.build import build
 from bench.models.work import Work
-from kernels import PaCALinear
+from kernels import LoRALinear, PaCALinear
 from tests.methods.dense import DenseColumns
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config
 
@@ -30,15 +30,18 @@ def _computed(words: str) -> dict[str, str]:
     return {"impl": impl, "compile": "default"} if compiled else {"impl": impl}
 
 
-def _beside_peft(model: str, impl: str, dropout: float = 0.0, seed: int = 0) -> tuple[Work, Work]:
+def _beside_peft(
+    model: str, impl: str, dropout: float = 0.0, seed: int = 0, scaling: str | None = None
+) -> tuple[Work, Work]:
     """A block under an impl, and the same block under PEFT, set up here; both with the same A and B."""
-    work = build(make_case(model, "lora", "block", dropout=dropout, **_computed(impl)), "cpu", seed)
+    work = build(make_case(model, "lora", "block", dropout=dropout, scaling=scaling, **_computed(impl)), "cpu", seed)
     theirs = build(make_case(model, "full", "block"), "cpu", seed)
     conv1d = any(isinstance(m, Conv1D) for m in theirs.model.modules())
     names = [name for name, m in theirs.model.named_modules() if isinstance(m, nn.Linear | Conv1D)]
     config = peft.LoraConfig(
-        r=4, lora_alpha=16, lora_dropout=dropout, target_modules=names, fan_in_fan_out=conv1d, bias="none"
-    )
+        r=4, lora_alpha=16, lora_dropout=dropout, target_modules=names, fan_in_fan_out=conv1d, bias="none",
+        use_rslora=scaling == "rslora",
+    )  # fmt: skip
     peft.inject_adapter_in_model(config, theirs.model).train()
     x = [(name, leaf) for name, leaf in theirs.leaves if name == "x"]
     theirs.leaves = [(name, p) for name, p in theirs.model.named_parameters() if p.requires_grad] + x
@@ -58,6 +61,7 @@ def _run(work: Work) -> dict[str, Tensor]:
     return {"output": out.detach()} | {canonical(name): leaf.grad for name, leaf in work.leaves}  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("scaling", [None, "rslora"], ids=["", "rslora"])
 @pytest.mark.parametrize("family", FIELDS)
 @pytest.mark.parametrize(
     "impl",
@@ -66,13 +70,25 @@ def _run(work: Work) -> dict[str, Tensor]:
         *(pytest.param(f"{name}, compiled", marks=pytest.mark.slow) for name in ("eager", "peft")),
     ],
 )
-def test_equals_peft_on_a_block(impl: str, family: str, tmp_path: Path) -> None:
-    work, theirs = _beside_peft(write_config(tmp_path, FIELDS[family]), impl)
+def test_equals_peft_on_a_block(impl: str, family: str, scaling: str | None, tmp_path: Path) -> None:
+    """With s = alpha / r, and with rsLoRA's alpha / sqrt(r), which is another function."""
+    work, theirs = _beside_peft(write_config(tmp_path, FIELDS[family]), impl, scaling=scaling)
     found, wanted = _run(work), _run(theirs)
     assert found.keys() == wanted.keys() and len(found) == {"gpt2": 10, "llama": 16}[family]
     for name, want in wanted.items():
         error = (found[name] - want).norm() / want.norm()
         assert error < 1e-5, f"{name}: {error:.1e}"
+
+
+def test_the_branch_of_rslora_is_sqrt_r_times_as_large(tmp_path: Path) -> None:
+    """So that the test above would see a scale of alpha / r."""
+    plain, theirs = _beside_peft(write_config(tmp_path, FIELDS["llama"]), "eager", scaling="rslora")
+    for module in plain.model.modules():
+        if isinstance(module, LoRALinear):
+            assert module.scale == 16 / 2
+            module.scale = 16 / 4
+    found, wanted = _run(plain), _run(theirs)
+    assert (found["output"] - wanted["output"]).norm() > 1e-2 * wanted["output"].norm()
 
 
 def _statistics(work: Work, draws: int) -> Tensor:

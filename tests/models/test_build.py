@@ -10,14 +10,14 @@ from torch import Tensor
 
 from bench.case import Case
 from bench.methods.adapt import decoder_blocks
-from bench.methods.registry import trainable_params
+from bench.methods.registry import methods, trainable_params
 from bench.models.build import build
 from kernels import LoRALinear
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, Operators, make_case, write_config
 
 FIELDS = {"gpt2": GPT2, "llama": LLAMA}
 LAYERS = {"gpt2": "mlp.c_proj", "llama": "mlp.down_proj"}
-METHODS = ("full", "lora", "paca")
+METHODS = tuple(methods())
 
 
 @pytest.fixture(params=FIELDS)
@@ -59,7 +59,7 @@ def test_one_iteration(family: str, model: str, level: str, method: str, precisi
         work.clear()
     assert [name for name, _ in work.leaves if name == "x"] == ([] if level == "model" else ["x"])
     assert work.trainable_params == trainable_params(case)
-    assert work.has_refresh == (method == "paca")
+    assert work.has_refresh == method.endswith("paca")
     assert all(p.isfinite().all() for p in work.model.parameters())
 
 
@@ -82,7 +82,7 @@ def test_same_seed_same_weights_and_inputs_under_every_method(family: str, model
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    works = [build(_case(family, model, m, level), "cpu", seed=5) for m in METHODS]
+    works = [build(_case(family, model, m, level), "cpu", seed=5) for m in ("full", "lora", "paca", "lora-fa")]
     other = build(_case(family, model, "full", level), "cpu", seed=6)
     assert torch.equal(torch.rand(3), expected), "torch's own random state was changed"
 
@@ -222,7 +222,7 @@ def test_trainable_counts_equal_the_closed_form(family: str, model: str, method:
 
 @pytest.mark.parametrize("adapter_dtype", ["bf16", "fp32"])
 def test_adapter_dtype(family: str, model: str, adapter_dtype: str) -> None:
-    for method in ("lora", "paca"):
+    for method in METHODS[1:]:
         case = _case(family, model, method, "block", precision="bf16", adapter_dtype=adapter_dtype)
         work = build(case, "cpu")
         out = work.forward()

@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.case import Case
+from bench.methods.registry import methods
 
 GPT2 = {"model_type": "gpt2", "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "vocab_size": 101}
 LLAMA = {
@@ -32,7 +33,7 @@ def write_config(folder: Path, fields: dict[str, Any], **more: Any) -> str:
 
 def make_case(model: str | None, method: str = "full", level: str = "model", **axes: Any) -> Case:
     """A case with defaults for everything that a test does not speak of."""
-    adapts = method != "full"
+    axes_of = methods()[method].axes
     defaults: dict[str, Any] = {
         "level": level,
         "model": model,
@@ -40,10 +41,10 @@ def make_case(model: str | None, method: str = "full", level: str = "model", **a
         "method": method,
         "impl": "eager",
         "trainable_layers": "all",
-        "rank": 4 if adapts else None,
-        "alpha": 16.0 if adapts else None,
-        "dropout": 0.0 if method == "lora" else None,
-        "targets": "all-linear" if adapts else None,
+        "rank": 4 if "rank" in axes_of else None,
+        "alpha": 16.0 if "alpha" in axes_of else None,
+        "dropout": 0.0 if "dropout" in axes_of else None,
+        "targets": "all-linear" if "targets" in axes_of else None,
         "adapter_dtype": None,
         "precision": "fp32",
         "batch": 2,

@@ -19,7 +19,9 @@ OWN = {
     "full": {},
     "lora": {"rank": 8, "alpha": 32.0, "dropout": 0.1, "targets": "all-linear", "adapter_dtype": "bf16"},
     "paca": {"rank": 16, "alpha": 64.0, "targets": "all-linear", "adapter_dtype": "bf16"},
+    "bitfit": {"targets": "all-linear", "adapter_dtype": "bf16"},
 }
+OWN |= dict.fromkeys(("dora", "lora-fa", "qlora"), OWN["lora"] | {"dropout": 0.0}) | {"qpaca": OWN["paca"]}
 GPU_RUN = {
     "schema": 1, "run_id": "20250101T000000-abc", "gpu": "NVIDIA H100 80GB HBM3", "gpu_key": "h100",
     "driver": "580.65.06", "torch": "2.13.0", "triton": "3.7.1", "transformers": "5.17.0", "python": "3.11.9",

@@ -76,6 +76,9 @@ def test_a_model_has_the_flops_of_the_roofline(
         ("lora", "triton", "upper-1/2"),
         ("paca", "eager", "upper-1/2"),
         ("paca", "triton", "all"),
+        ("lora", "eager", "every-2nd"),
+        ("full", "eager", "every-3rd"),
+        pytest.param("paca", "eager", "every-4th", marks=pytest.mark.slow),
     ],
 )
 def test_few_blocks_stand_for_all(
@@ -86,6 +89,12 @@ def test_few_blocks_stand_for_all(
     few, whole = trace(case), trace_whole(case)
     for phase in ("forward", "backward", "optimizer", "refresh"):
         assert Counter(few.phases.get(phase, ())) == Counter(whole.phases.get(phase, ())), phase
+
+
+def test_blocks_that_take_turns_are_refused(tmp_path: Path, traces: Path) -> None:
+    case = make_case(write_config(tmp_path, LLAMA), "lora", trainable_layers="lisa-1")
+    with pytest.raises(UserError, match="trainable_layers lisa-1: the mean over 4 stages cannot be predicted"):
+        trace(case)
 
 
 def test_the_operators_are_those_that_run_with_values(tmp_path: Path, traces: Path) -> None:
@@ -209,6 +218,16 @@ def test_in_fp32_our_kernels_leave_the_work_to_cublas_and_a_columns_gradient_is_
     lora, paca = (trace(make_case(model, method, impl="triton", precision="fp32")) for method in ("lora", "paca"))
     assert not of_kind(lora, "forward", "lora_forward") and of_kind(lora, "forward", "gemm")
     assert all(op.fp32 for op in of_kind(paca, "backward", "paca_product"))
+
+
+def test_where_a_is_frozen_our_backward_reads_no_x(traces: Path) -> None:
+    lora, frozen = (
+        trace(make_case(None, method, impl="triton", precision="bf16", **SQUARE)) for method in ("lora", "lora-fa")
+    )
+    for phase, less in (("forward", 0), ("backward", 2 * 64 * 256 * 2)):  # x: tokens x inputs x bytes
+        (theirs,), (ours,) = (of_kind(t, phase, f"lora_{phase}") for t in (lora, frozen))
+        assert ours.sizes == theirs.sizes == (128, 256, 256, theirs.sizes[3])
+        assert ours.flops == theirs.flops and ours.bytes == theirs.bytes - less
 
 
 def test_a_mixture_of_experts_is_refused(tmp_path: Path, traces: Path) -> None:

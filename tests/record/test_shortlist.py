@@ -8,12 +8,14 @@ from bench.record.stats import Estimate
 
 FULL = Case("model", "tinyllama", None, "full", "eager", "all", None, None, None, None, None, "bf16", 4, 512)
 
+NAMES = {"full": "Full-FT", "lora": "LoRA", "paca": "PaCA", "bitfit": "BitFit", "dora": "DoRA"}
+
 
 def option(method: str, impl: str, ratio: float, half: float = 0.01, gib: float | None = None) -> Option:
     case = replace(FULL, method=method, impl=impl)
     ms = Estimate(100 * ratio, 100 * ratio * (1 - half), 100 * ratio * (1 + half))
     over = None if (method, impl) == ("full", "eager") else Estimate(ratio, ratio * (1 - half), ratio * (1 + half))
-    return Option(case, f"{({'full': 'Full-FT', 'lora': 'LoRA', 'paca': 'PaCA'})[method]} {impl}", ms, over, gib)
+    return Option(case, f"{NAMES[method]} {impl}", ms, over, gib)
 
 
 def told(*options: Option, half: float = 0.01) -> tuple[str, list[str], list[str]]:
@@ -56,6 +58,18 @@ def test_a_tie_is_called_one() -> None:
     assert ranked[:2] == ["PaCA triton: ties for the fastest", "LoRA triton: ties for the fastest"]
     said, first, _ = told(option("full", "eager", 1), option("lora", "eager", 1.005))
     assert first == ["Full-FT eager", "LoRA eager"] and "Full-FT eager and LoRA eager tie for the fastest" in said
+
+
+def test_the_floor_is_listed_and_never_what_to_use() -> None:
+    said, first, ranked = told(
+        option("full", "eager", 1), option("bitfit", "eager", 0.5), option("lora", "eager", 0.7),
+        option("dora", "eager", 0.9),
+    )  # fmt: skip
+    assert first == ["LoRA eager"] and "BitFit" not in said
+    assert ranked[0] == "BitFit eager: the floor: what trains next to nothing"
+    assert ranked[1] == "LoRA eager: fastest" and "DoRA eager, the fastest DoRA, took 0.9" in said
+    said, first, _ = told(option("bitfit", "eager", 0.5))
+    assert (said, first) == ("", [])
 
 
 def test_disjoint_ratios_to_full_ft_are_no_tie_though_the_unpaired_one_is_wide() -> None:

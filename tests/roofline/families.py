@@ -1,8 +1,9 @@
 """Small models of every architecture that has a closed form, and what of them may be adapted."""
 
+from bench.methods.registry import methods
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT
 
-METHODS = ("full", "lora", "paca")
+METHODS = tuple(methods())
 # Three blocks: with the upper half trained, one lies below the cut, one at it, one above.
 G = {**GPT2, **NO_DROPOUT, "n_layer": 3}
 L = {**LLAMA, "num_hidden_layers": 3}

@@ -11,12 +11,17 @@ from transformers.pytorch_utils import Conv1D
 
 from bench.case import Case
 from bench.methods.adapt import decoder_blocks
+from bench.methods.bitfit.eager import BitFitLinear
+from bench.methods.qlora.layer import NF4Linear
+from bench.methods.qpaca.eager import QPaCALinear
 from bench.models import attention
 from bench.models.build import build
 from bench.roofline.roofline import compulsory_bytes
-from kernels import LoRALinear, PaCALinear
+from kernels import DoRALinear, LoRALinear, PaCALinear
 from tests.models.tiny import GPT2, LLAMA, make_case, write_config
-from tests.roofline.families import GROUPS, METHODS, TARGETS
+from tests.roofline.families import GROUPS, TARGETS
+
+METHODS = ("full", "lora", "paca", "lora-fa", "bitfit")
 
 
 def size(*tensors: Tensor | None) -> int:
@@ -25,7 +30,7 @@ def size(*tensors: Tensor | None) -> int:
 
 @pytest.mark.parametrize("adapter_dtype", [None, "fp32"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "amp-bf16"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", (*METHODS, "dora", "qlora", "qpaca"))
 @pytest.mark.parametrize("name", ["attn.c_attn", "mlp.down_proj", "square-24"])
 def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype: str | None, tmp_path: Path) -> None:
     """Recounted from the tensors of a real iteration: what goes in, what comes out, what autograd keeps."""
@@ -37,7 +42,7 @@ def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype:
     work.backward(out)
     x = dict(work.leaves)["x"]
     layer = work.model.get_submodule("layer")
-    base = layer.base if isinstance(layer, LoRALinear | PaCALinear) else layer
+    base = getattr(layer, "base", layer)
     assert isinstance(base, nn.Module)
     gradients = size(*(leaf.grad for _, leaf in work.leaves))
     amp = {torch.float32: torch.bfloat16} if precision.startswith("amp-") else {}
@@ -46,16 +51,31 @@ def test_bytes_of_a_layer(name: str, method: str, precision: str, adapter_dtype:
         """Read by backward as autocast has cast them."""
         return sum(t.numel() * amp.get(t.dtype, t.dtype).itemsize for t in tensors)
 
-    weight = base.get_parameter("weight")
-    expected = [size(x, *base.parameters(), out), size(dy) + again(weight) + gradients]
+    if isinstance(base, NF4Linear):  # codes and scales, as many bytes in both passes
+        packed = size(*base.nf4.tensors())
+        expected = [size(x, base.bias, out) + packed, size(dy) + packed + gradients]
+    else:
+        weight = base.get_parameter("weight")
+        expected = [size(x, *base.parameters(), out), size(dy) + again(weight) + gradients]
     if isinstance(layer, LoRALinear):
         s = x.detach().to(layer.lora_a.dtype) @ layer.lora_a.t()  # kept for dB
         expected[0] += size(layer.lora_a, layer.lora_b) + again(s)
-        expected[1] += again(layer.lora_a, layer.lora_b, x, s)
+        expected[1] += again(layer.lora_a, layer.lora_b, s) + again(x) * layer.lora_a.requires_grad
+        if isinstance(layer, DoRALinear):
+            m = layer.magnitude
+            kept = again(out) + again(m)  # z, of y's size and dtype, and the norm
+            expected[0] += size(m) + kept
+            expected[1] += again(m) + kept
     elif isinstance(layer, PaCALinear):
         live = x.detach()[..., layer.index]
         expected[0] += size(layer.index) + again(live)
         expected[1] += again(live)
+    elif isinstance(layer, QPaCALinear):
+        live = x.detach()[..., layer.index]
+        expected[0] += size(layer.index, layer.columns) + again(live)
+        expected[1] += again(live, layer.columns)
+    elif isinstance(layer, BitFitLinear):
+        expected[0] += size(layer.bias)
     else:
         expected[1] += again(x)
     assert [compulsory_bytes(case, p) for p in ("forward", "backward")] == expected
@@ -70,7 +90,7 @@ def test_bytes_of_a_group(group: str, method: str, tmp_path: Path) -> None:
     members = [replace(case, layer=p.name) for p in case.projections]
     assert len(members) == (3 if group == "self_attn.qkv" else 2)
     x = case.tokens * 32 * 2
-    once_in_backward = {"full": 2 * x, "lora": 2 * x, "paca": x}[method]  # PaCA's reads no x but its columns
+    once_in_backward = x + x * (method in ("full", "lora"))  # dX; the others' read no x
     for part, once in (("forward", x), ("backward", once_in_backward)):
         alone = [compulsory_bytes(member, part) for member in members]
         assert None not in alone
@@ -80,17 +100,22 @@ def test_bytes_of_a_group(group: str, method: str, tmp_path: Path) -> None:
 class Recount:
     """Bytes of a block or a model on meta tensors, from its modules and from what passes through them."""
 
-    def __init__(self, case: Case, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, case: Case, patch: pytest.MonkeyPatch, stage: int = 0) -> None:
         self.work = build(case, "meta")
+        if stage:
+            self.work.select(stage)
         self.forward = self.backward = 0
         self.seen: set[tuple[str, int]] = set()
         self.keep: list[Tensor] = []  # so that no id is used twice
         modules = list(self.work.model.modules())
-        bases = {id(m.base) for m in modules if isinstance(m, LoRALinear | PaCALinear)}
+        bases = {id(m.base) for m in modules if isinstance(m, LoRALinear | PaCALinear | BitFitLinear)}
         head = {id(m.weight) for m in modules if isinstance(m, nn.Linear)}
         self.forward += size(*self.work.model.parameters())
         for module in modules:
-            if isinstance(module, LoRALinear | PaCALinear | nn.Linear | Conv1D) and id(module) not in bases:
+            if (
+                isinstance(module, LoRALinear | PaCALinear | BitFitLinear | nn.Linear | Conv1D)
+                and id(module) not in bases
+            ):
                 module.register_forward_hook(self.linear)
             if isinstance(module, nn.Embedding) and id(module.weight) not in head:
                 self.forward -= size(module.weight)
@@ -146,14 +171,18 @@ class Recount:
         self.forward += self.once("x", x) + size(y)
         self.backward += self.once("dx", x) * x.requires_grad + size(y) * y.requires_grad
         self.backward += size(base.weight) * x.requires_grad
-        if isinstance(module, PaCALinear):
+        if isinstance(module, PaCALinear) and module.columns.requires_grad:
             self.forward += size(module.index) + tokens * module.rank * x.element_size()
             self.backward += tokens * module.rank * x.element_size()
-        if isinstance(module, LoRALinear):
+        if isinstance(module, LoRALinear) and not module.lora_b.requires_grad:
+            self.backward += size(module.lora_a, module.lora_b) * x.requires_grad
+        elif isinstance(module, LoRALinear):
             s = tokens * module.rank * module.lora_a.element_size()
             self.forward += s
-            self.backward += s + size(module.lora_b) + size(module.lora_a) * x.requires_grad
-        if isinstance(module, LoRALinear) or base.weight.requires_grad:
+            trains = module.lora_a.requires_grad  # else dS, and so B, is for dX alone
+            self.backward += s + size(module.lora_b) * (x.requires_grad or trains)
+            self.backward += size(module.lora_a) * x.requires_grad
+        if base.weight.requires_grad or (isinstance(module, LoRALinear) and module.lora_a.requires_grad):
             self.backward += self.once("dw", x)
 
 
@@ -171,6 +200,20 @@ def test_bytes_of_models_and_blocks(model: str, method: str, monkeypatch: pytest
     check_bytes(make_case(model, method, "block", precision="bf16", batch=3), monkeypatch)
     for upper in ("all", "1"):
         check_bytes(make_case(model, method, trainable_layers=upper, precision="bf16"), monkeypatch)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_bytes_of_blocks_apart_and_by_turns(
+    family: str, method: str, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_bytes(make_case(models[family], method, trainable_layers="every-2nd", precision="bf16"), monkeypatch)
+    case = make_case(models[family], method, trainable_layers="lisa-1", precision="bf16")
+    found = [Recount(case, monkeypatch, stage) for stage in range(len(case.stages))]
+    columns = sum(size(p) for n, p in found[0].work.model.named_parameters() if n.endswith("columns"))
+    forward, backward = (sum(getattr(f, part) for f in found) / len(found) for part in ("forward", "backward"))
+    expected = [round(forward - columns), round(backward)]
+    assert [compulsory_bytes(case, p) for p in ("forward", "backward")] == expected
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

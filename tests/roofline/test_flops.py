@@ -10,11 +10,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.case import Case
 from bench.case.shapes import named_models
+from bench.methods.registry import methods
 from bench.models.build import build
 from bench.roofline.peaks import peaks_of
 from bench.roofline.roofline import compulsory_bytes, flops, roofline_ms
 from tests.models.tiny import make_case, write_config
 from tests.roofline.families import FAMILIES, METHODS, TARGETS
+
+FAST = {("gpt2", "lora"), ("llama", "paca"), ("llama", "lora-fa"), ("gpt2", "bitfit")}
 
 
 def count_flops(run: Callable[[], Any]) -> tuple[int, Any]:
@@ -33,23 +36,36 @@ def count_flops(run: Callable[[], Any]) -> tuple[int, Any]:
 
 
 def check_flops(case: Case) -> None:
+    """Where stages take turns, the closed form is their mean."""
     work = build(case, "meta")
-    forward, out = count_flops(work.forward)
-    backward, _ = count_flops(lambda: work.backward(out))
-    work.check_leaves()
-    assert (flops(case, "forward"), flops(case, "backward")) == (forward, backward), case.describe()
-    assert flops(case, "forward-backward") == flops(case, "step") == forward + backward
+    forwards, backwards = [], []
+    for stage in range(work.stages):
+        if stage:
+            work.select(stage)
+        forward, out = count_flops(work.forward)
+        backward, _ = count_flops(lambda out=out: work.backward(out))  # type: ignore[misc]
+        work.check_leaves()
+        forwards.append(forward)
+        backwards.append(backward)
+    expected = [round(sum(n) / len(n)) for n in (forwards, backwards)]
+    assert [flops(case, "forward"), flops(case, "backward")] == expected, case.describe()
+    both = flops(case, "forward-backward")
+    assert both == flops(case, "step") == round(sum(forwards + backwards) / work.stages)
 
 
 @pytest.mark.parametrize(
     ("method", "layers"),
     [
-        ("full", "all"),
-        ("lora", "upper-1/2"),
-        ("paca", "all"),
-        pytest.param("full", "upper-1/2", marks=pytest.mark.slow),
-        pytest.param("lora", "all", marks=pytest.mark.slow),
-        pytest.param("paca", "upper-1/2", marks=pytest.mark.slow),
+        pytest.param(method, layers, marks=[] if (layers == "all") == (i % 2 == 0) else pytest.mark.slow)
+        for i, method in enumerate(METHODS)
+        for layers in ("all", "upper-1/2")
+    ]
+    + [
+        pytest.param("lora", "lisa-1"),
+        *(
+            pytest.param(method, layers, marks=pytest.mark.slow)
+            for method, layers in (("lora", "every-2nd"), ("full", "every-2nd"), ("full", "lisa-2"), ("paca", "lisa-2"))
+        ),
     ],
 )
 def test_flops_of_models(model: str, method: str, layers: str) -> None:
@@ -59,10 +75,10 @@ def test_flops_of_models(model: str, method: str, layers: str) -> None:
 @pytest.mark.parametrize(
     ("family", "method"),
     [
-        ("gpt2", "lora"),
-        ("llama", "paca"),
-        pytest.param("gpt2", "paca", marks=pytest.mark.slow),
-        pytest.param("llama", "lora", marks=pytest.mark.slow),
+        pytest.param(family, method, marks=[] if (family, method) in FAST else pytest.mark.slow)
+        for family in TARGETS
+        for method in METHODS
+        if methods()[method].adapts
     ],
 )
 def test_flops_of_targets(family: str, method: str, tmp_path: Path) -> None:
@@ -79,9 +95,13 @@ def test_flops_of_blocks(model: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", named_models())
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("gpt2-medium", "tinyllama") else pytest.param(n, marks=pytest.mark.slow) for n in named_models()],
+)
 def test_flops_of_the_named_models(name: str, method: str) -> None:
-    axes: dict[str, Any] = {"precision": "bf16", "batch": 4, "seq": 512, "rank": None if method == "full" else 16}
+    axes: dict[str, Any] = {"precision": "bf16", "batch": 4, "seq": 512}
+    axes |= {"rank": 16} if "rank" in methods()[method].axes else {}
     check_flops(make_case(name, method, "block", **axes))
     case = make_case(name, method, "linear", **axes)
     assert case.shape is not None
@@ -94,6 +114,16 @@ def test_flops_of_a_whole_named_model() -> None:
     check_flops(make_case("gpt2-medium", "lora", batch=4, seq=512, precision="bf16"))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_flops_of_dora_with_dropout(family: str, models: dict[str, str]) -> None:
+    """A second product with W, and with it a second for dX."""
+    for level in ("block", "model"):
+        check_flops(make_case(models[family], "dora", level, dropout=0.1))
+    case = make_case(None, "dora", "linear", layer="square-64", dropout=0.1)
+    check_flops(case)
+    assert flops(case, "forward") == 2 * 2 * 16 * 64**2 + 2 * 16 * 4 * 128 + 2 * 64**2 * 4
+
+
 def test_flops_by_hand() -> None:
     m, n, k, r = 16, 64, 64, 4
     case = make_case(None, "full", "linear", layer="square-64")
@@ -102,6 +132,10 @@ def test_flops_by_hand() -> None:
     assert flops(case, "forward-backward") == 4 * m * n * k + 6 * m * r * (n + k)
     case = make_case(None, "paca", "linear", layer="square-64")
     assert flops(case, "forward-backward") == 4 * m * n * k + 2 * m * r * n
+    case = make_case(None, "lora-fa", "linear", layer="square-64")
+    assert flops(case, "forward-backward") == 4 * m * n * k + 2 * m * r * (3 * n + 2 * k)
+    case = make_case(None, "bitfit", "linear", layer="square-64")
+    assert flops(case, "forward-backward") == 4 * m * n * k
     # 6 FLOPs for each weight in a product and each token, and attention: 6 batch seq^2 width a block
     case = make_case("llama2-7b", "full", batch=1, seq=2048)
     assert case.shape is not None

@@ -27,7 +27,7 @@ def test_yaml_traps_in_a_sweep_are_read_as_meant(tmp_path: Path) -> None:
     [
         ("batch: 1", "bacth: 1", ["mine.yaml:3", "bacth", "unknown key", "batch"]),
         ("level: linear", "level: layer", ["mine.yaml:3", "level", "'layer'", "linear, block, model"]),
-        ("method: full", "method: fool", ["mine.yaml:5", "'fool'", "full, lora, paca"]),
+        ("method: full", "method: fool", ["mine.yaml:5", "'fool'", "full, ", "lora, ", "paca"]),
         ("{method: full}", "{method: full, impl: cuda}", ["mine.yaml:5", "'cuda'", "eager"]),
         ("rank: 4, alpha: 8}", "rank: 4}", ["mine.yaml:6", "lora", "'alpha'"]),
         ("rank: 4", "rank: '4'", ["mine.yaml:6", "rank", "'4'", "integer"]),
@@ -42,6 +42,10 @@ def test_yaml_traps_in_a_sweep_are_read_as_meant(tmp_path: Path) -> None:
         ("precision: fp32", "precision: fp8", ["mine.yaml:3", "precision", "bf16, fp16, fp32"]),
         ("precision: fp32", "precision: fp32, trainable_layers: upper", ["trainable_layers", "upper-1/2"]),
         ("precision: fp32", "precision: fp32, trainable_layers: upper-1/0", ["trainable_layers", "upper-1/2"]),
+        ("level: linear, layer: [square-48, square-64]", "level: model, model: gpt2-xl, trainable_layers: every-1st",
+         ["mine.yaml:3", "trainable_layers", "'every-1st': every-2nd is the first", "lisa-1 (lisa-G"]),
+        ("level: linear, layer: [square-48, square-64]", "level: model, model: gpt2-xl, trainable_layers: lisa-999",
+         ["mine.yaml:3", "trainable_layers", "'lisa-999': the model has 48 blocks", "every-2nd (every-Nth"]),
         ("layer: [square-48, square-64]", "model: tinylama", ["'tinylama'", "tinyllama", "config.json"]),
         ("layer: [square-48, square-64]", "model: tinyllama, layer: q", ["'q'", "self_attn.q_proj"]),
         ("level: linear, layer: [square-48, square-64]",
@@ -122,7 +126,8 @@ def test_unknown_sweeps_and_unreadable_files(tmp_path: Path) -> None:
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(
     ["linear", "block", "model", "all", "square-64", "square-0", "tinyllama", "full", "lora", "paca", "eager",
-     "upper-1/2", "upper-0/0", "-1", "1e400", "fp32", "amp-bf16", "q_proj", "cold", "forward", "step", "/", ".", "\0"]
+     "upper-1/2", "upper-0/0", "every-2nd", "every-0th", "lisa-1", "lisa-0", "-1", "1e400", "fp32", "amp-bf16",
+     "q_proj", "cold", "forward", "step", "/", ".", "\0"]
 )  # fmt: skip
 VALUES = st.recursive(
     SCALARS,

@@ -54,8 +54,9 @@ def test_table1_is_the_papers_on_a_gpu_and_one_block_on_a_cpu() -> None:
 
 def test_peers_has_every_implementation_at_every_shape_and_group() -> None:
     plan = make_plan("peers", on_cpu=False)
-    kinds = {(c.method, c.impl) for c in plan.cases}
-    assert kinds == {(method, impl) for method, found in methods().items() for impl in found.impls}
+    kinds = {(c.method, c.impl, c.compile) for c in plan.cases}
+    own = {name: methods()[name].impls for name in ("full", "lora", "paca")}
+    assert {k[:2] for k in kinds} == {(method, impl) for method, impls in own.items() for impl in impls}
     layers = {(c.model, c.layer) for c in plan.cases}
     assert len(plan.cases) == len(kinds) * len(layers) == len(kinds) * (15 + 4 + 3)
     groups = {(m, g) for m in ("tinyllama", "llama2-7b") for g in ("self_attn.qkv", "mlp.gate_up")}
@@ -63,7 +64,8 @@ def test_peers_has_every_implementation_at_every_shape_and_group() -> None:
     assert {(c.rank, c.dropout) for c in plan.cases if c.method == "lora"} == {(16, 0.0)}
     assert {(c.tokens, c.l2) for c in plan.cases} == {(4096, "cold")}
     cpu = make_plan("peers", on_cpu=True)
-    assert {(c.method, c.impl) for c in cpu.cases} == kinds - {("lora", "peft-fp32")}, "which is peft in fp32"
+    there = {(c.method, c.impl, c.compile) for c in cpu.cases}
+    assert there == kinds - {("lora", "peft-fp32", None)}, "which is peft in fp32"
     assert any(c.layer == "self_attn.qkv" for c in cpu.cases) and len({c.model for c in cpu.cases}) == 2
 
 

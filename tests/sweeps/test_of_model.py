@@ -112,6 +112,14 @@ def test_models_of_a_sweep_file_are_seen_from_its_folder(tmp_path: Path, cli: Cl
         ("--model tinyllama --rank 4096", "--rank: "),
         ("--model tinyllama --trainable-layers upper-2", "--trainable-layers: 'upper-2': the fraction"),
         ("--model tinyllama --trainable-layers 23", "--trainable-layers: '23': the model has 22 blocks. Valid: all"),
+        (
+            "--model tinyllama --trainable-layers lisa-0",
+            "--trainable-layers: 'lisa-0': at least 1 block trains. Valid: all, upper-1/2, upper-3/4,"
+            " every-2nd (every-Nth: the top block and every Nth below it), lisa-1 (lisa-G: G blocks at a time, by"
+            " turns), or a count of top blocks up to 22.",
+        ),
+        ("--model tinyllama --trainable-layers every-99th", "'every-99th': the model has 22 blocks. Valid: all,"),
+        ("--model tinyllama --gpu cpu --trainable-layers lisa-1", "one decoder block is measured, which trains whole"),
         ("--model tinyllama --gpu cpu --trainable-layers 2", "one decoder block is measured, which trains whole"),
         ("--model tinyllama --precision int8", "--precision: 'int8' is not valid."),
         ("--model tinyllama --method lara", "--method: 'lara' is not valid. Did you mean 'lora'?"),

@@ -13,7 +13,11 @@ from tests.mcq import make_items, make_model, make_tokenizer, write_jsonl
 
 # Table 3's learning rates are for a good model; a random one is taught faster.
 QUICK: dict[str, Any] = {"precision": "fp32", "warmup_steps": 5, "batch": 16, "accumulation": 2, "epochs": 2}
-RATES = {"lora": 1e-2, "paca": 1e-2, "full": 2e-3}
+RATES = {**dict.fromkeys(("lora", "dora", "lora-fa", "qlora", "qpaca", "paca"), 1e-2), "full": 2e-3, "bitfit": 5e-2}
+QUICKER: dict[str, dict[str, Any]] = {  # of single strategies: a high rank is for a wide model
+    "rslora": {"rank": 16, "learning_rate": 3e-3},
+    "qlora": {"rank": 8, "alpha": 32, "max_grad_norm": 1.0, "gradient_checkpointing": False},
+}
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +54,8 @@ def strategy_file(tmp_path: Path) -> Callable[..., str]:
     def write(name: str, **changes: Any) -> str:
         path = tmp_path / f"{name}.yaml"
         fields = yaml.safe_load((STRATEGIES / f"{name}.yaml").read_text())
-        fields |= QUICK | {"learning_rate": RATES[fields["method"]]} | changes
+        fields |= QUICK | {"learning_rate": RATES[fields["method"]]} | QUICKER.get(name, {}) | changes
+        fields = {key: value for key, value in fields.items() if value is not None}
         path.write_text(yaml.safe_dump(fields))
         return str(path)
 

@@ -7,16 +7,20 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from bench.errors import UserError, printable
 from bench.train import checkpoint as checkpoints
+from bench.train.bitfit import put_bitfit, save_bitfit
 from bench.train.checkpoint import check_state, newest
 from bench.train.folder import claim
 from bench.train.load import Found, find, load_trained_model, stands_on
 from bench.train.metrics import read_metrics
+from bench.train.quantised import put_qpaca, save_qpaca
 from bench.train.result import read_result
 from kernels import save_paca
 from kernels.paca import paca
@@ -61,6 +65,11 @@ class Sound:
         make_tokenizer(self.lora)
         make_tokenizer(self.paca)
         save_paca(paca(AutoModelForCausalLM.from_pretrained(self.base), rank=4, alpha=8), self.paca)
+        self.bitfit, self.qpaca, tuned = place / "bitfit", place / "qpaca", ["model.layers.0.self_attn.q_proj"]
+        save_bitfit(put_bitfit(AutoModelForCausalLM.from_pretrained(self.base), tuned, False), self.bitfit, False)
+        save_qpaca(put_qpaca(AutoModelForCausalLM.from_pretrained(self.base), tuned, 4, 8, "cpu"), self.qpaca, False)
+        for folder in (self.bitfit, self.qpaca):
+            make_tokenizer(folder)
         index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys("abc", "model.safetensors")}
         (self.base / "model.safetensors.index.json").write_text(json.dumps(index))
         self.taken = self.run / "checkpoints" / "checkpoint-2"
@@ -123,12 +132,16 @@ READERS: dict[str, Callable[[Sound], None]] = {
     "run/checkpoints/checkpoint-2/trainer_state.json": taken,
     "lora/adapter_config.json": lambda sound: found(sound.lora),
     "paca/paca_config.json": lambda sound: found(sound.paca),
+    "bitfit/bitfit_config.json": lambda sound: found(sound.bitfit),
+    "qpaca/qpaca_config.json": lambda sound: found(sound.qpaca),
     "base/model.safetensors.index.json": lambda sound: found(sound.base),
     "base/config.json": lambda sound: found(sound.base),
 }
 LOADED = {
     "lora/adapter_config.json": lambda sound: load_trained_model(str(sound.lora), "cpu"),
     "paca/paca_config.json": lambda sound: load_trained_model(str(sound.paca), "cpu"),
+    "bitfit/bitfit_config.json": lambda sound: load_trained_model(str(sound.bitfit), "cpu"),
+    "qpaca/qpaca_config.json": lambda sound: load_trained_model(str(sound.qpaca), "cpu"),
     "base/config.json": lambda sound: load_trained_model(str(sound.base), "cpu"),
     "base/tokenizer_config.json": lambda sound: load_trained_model(str(sound.base), "cpu"),
 }
@@ -182,3 +195,48 @@ def test_any_damage_is_refused_in_a_sentence_or_read(file: Path, sound: Sound) -
 @pytest.mark.parametrize("file", LOADED, indirect=True)
 def test_any_damage_is_refused_in_a_sentence_or_loaded(file: Path, sound: Sound) -> None:
     hold(file, sound, LOADED[str(file.relative_to(sound.place))], 300)
+
+
+TENSORS = {"bitfit": "bitfit_model.safetensors", "qpaca": "qpaca_model.safetensors"}
+Q = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "told"),
+    [
+        ("bitfit", {f"{Q}.bias": torch.zeros(63)}, "has shape (63,), expected (64,)"),
+        ("bitfit", {f"{Q}.bias": torch.zeros(64, dtype=torch.int64)}, "has dtype torch.int64, expected floats"),
+        ("bitfit", {"model.norm.bias": torch.zeros(64)}, "is in bitfit_model.safetensors alone"),
+        ("bitfit", {f"{Q}.bias": None}, "is in bitfit_config.json alone"),
+        ("qpaca", {f"{Q}.columns": torch.zeros(64, 5)}, "expected (64, 4)"),
+        ("qpaca", {f"{Q}.columns": torch.zeros(64, 4, dtype=torch.float16)}, "is torch.float16"),
+        ("qpaca", {f"{Q}.index": torch.tensor([1, 2, 2, 3])}, "does not hold 4 different columns of 64"),
+        ("qpaca", {f"{Q}.index": torch.tensor([1, 2, 3, 64])}, "does not hold 4 different columns of 64"),
+        ("qpaca", {f"{Q}.index": torch.tensor([-1, 2, 3, 4])}, "does not hold 4 different columns of 64"),
+        ("qpaca", {f"{Q}.index": None}, "is missing in qpaca_model.safetensors"),
+    ],
+)
+def test_other_tensors_than_the_config_s_are_refused(
+    kind: str, changes: dict[str, torch.Tensor | None], told: str, sound: Sound, tmp_path: Path
+) -> None:
+    folder = tmp_path / kind
+    shutil.copytree(sound.place / kind, folder)
+    path = folder / TENSORS[kind]
+    values = {name: t for name, t in {**load_file(path), **changes}.items() if t is not None}
+    save_file(values, path)
+    with pytest.raises(UserError, match="what was trained cannot be loaded") as error:
+        load_trained_model(str(folder), "cpu")
+    assert told in str(error.value) and str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("kind", TENSORS)
+def test_a_torn_file_of_tensors_is_refused(kind: str, sound: Sound, tmp_path: Path) -> None:
+    folder = tmp_path / kind
+    shutil.copytree(sound.place / kind, folder)
+    path = folder / TENSORS[kind]
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match="what was trained cannot be loaded"):
+        load_trained_model(str(folder), "cpu")
+    path.unlink()
+    with pytest.raises(UserError, match="what was trained cannot be loaded"):
+        load_trained_model(str(folder), "cpu")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,29 @@ def test_flags_that_do_not_fit_are_told(
     assert "--data: a JSONL file" in told("lora", data=None)
     assert "--impl: 'fast' is not valid. Valid: auto, peft, triton." in told("lora", impl="fast")
     assert "--save: 'all' is not valid" in told("lora", save="all")
-    assert "for strategies of method lora" in told(strategy_file("paca"), impl="triton")
+    assert "for strategies of method lora, dora and lora-fa; this" in told(strategy_file("paca"), impl="triton")
+    assert "this one is qlora" in told(strategy_file("qlora"), impl="triton")
     assert "'q_proj' is no linear layer of GPT2LMHeadModel; it has c_attn" in told(
         strategy_file("paca", targets=["q_proj"])
     )
     assert "'9': the model has 4 blocks" in told(strategy_file("lora", trainable_layers="9"))
     assert "rank is 4096, but transformer.h.0.attn.c_attn has 64" in told(strategy_file("paca", rank=4096))
+
+
+def test_what_cannot_train_here_is_told_before_anything_is_loaded(
+    few: Path, strategy_file: StrategyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.train import plan
+
+    found = plan.version
+    monkeypatch.setattr(plan, "version", lambda package: None if package == "bitsandbytes" else found(package))
+    request = Request(strategy_file("qlora"), "nowhere/at-all", str(few), tmp_path / "out")
+    with pytest.raises(UserError, match=r"^method qlora needs bitsandbytes, .* Install it: pip install .*\[quant\]"):
+        train(request)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"^trainable_layers lisa-2 trains in one process"):
+        train(replace(request, strategy=strategy_file("lisa")))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_too_large_for_the_gpu_is_told(

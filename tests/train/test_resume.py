@@ -53,13 +53,19 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     [
         ("lora", "llama", 4),  # 10 steps an epoch: goes on within one
         ("paca", "gpt2", 5),  # goes on between two epochs
+        ("dora", "gpt2", 4),
+        ("lora-fa", "llama", 4),
+        ("qlora", "llama", 4),
+        ("qpaca", "gpt2", 4),
+        ("bitfit", "llama", 4),
+        ("lisa", "gpt2", 4),  # blocks change every 3 steps: within a checkpoint's, at its end, and after it
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(
     name: str, kind: str, every: int, bench: Bench, checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    strategy = strategy_file(name, accumulation=1, epochs=4)
+    strategy = strategy_file(name, accumulation=1, epochs=4, **({"lisa_every": 3} if name == "lisa" else {}))
     arguments = ["train", "--strategy", strategy, "--model", checkpoint(kind), "--data", few]
     arguments += ["--checkpoint-every", every, "--out"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -72,6 +78,8 @@ def test_killed_and_resumed_equals_uninterrupted(
     (newest / "optimizer.pt").write_bytes((newest / "optimizer.pt").read_bytes()[:-100])  # as a power cut would
     with open(cut / "metrics.jsonl", "a") as f:
         f.write('{"step": 99, "lo')
+    held = load_file(newest / "trained.safetensors")
+    assert any(".lora_A." in key for key in held) == (name in ("lora", "dora", "lora-fa", "qlora")), "what was drawn"
     done = bench(*arguments, cut)
     assert done.returncode == 0, done.stderr
     assert f"{newest.name}: torn; dropped" in done.stderr and "going on after step" in done.stderr

@@ -119,7 +119,9 @@ def no_answer(found: Found) -> str:
 
 def unknown(found: Found, source: Source, asked: Asked) -> str:
     """What the answer does not tell."""
-    told = ["accuracy, which no time tells (docs/table2.md)"]
+    several = len({o.case.method for o in found.options}) > 1
+    apart = ", and in which methods differ, since they train different values" if several else ""
+    told = [f"accuracy, which no time tells{apart} (docs/methods.md, docs/table2.md)"]
     if found.predicted:
         told += [
             "how far the prediction is off beyond its 80 % intervals",

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.case import Case
-from bench.case.shapes import trainable_blocks
+from bench.case.shapes import layers_text, trainable_blocks
 from bench.commands.advise.request import Asked
-from bench.commands.advise.table import GIB, Found, layers_of
+from bench.commands.advise.table import GIB, Found
 from bench.methods.registry import trainable_params
 from bench.record.shortlist import Option, fastest_of_each
 from bench.roofline.memory import need, size_text
@@ -91,7 +91,7 @@ def layers_table(shown: Sequence[Pair], found: Found, asked: Asked) -> PlainTabl
         within = {"PaCA": pair.paca, "LoRA": pair.lora}
         names = [name for name, o in within.items() if o and inside(o, asked)]
         words = [*told, found.write(ratio) if ratio else "not known", *trained, " and ".join(names) or "none"]
-        table.add_row(f"{layers_of(case.trainable_layers)} ({pair.blocks} blocks)", *words)
+        table.add_row(f"{layers_text(case.trainable_layers)} ({pair.blocks} blocks)", *words)
     return table
 
 

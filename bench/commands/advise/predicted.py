@@ -60,7 +60,7 @@ class Forecast:
 
     def rooms(self, found: Found) -> dict[Case, Room]:
         """By closed form."""
-        return {o.case: room_by_formula(o.case, self.limit) for o in found.shown}
+        return {o.case: room_by_formula(o.case, self.limit) for o in found.options}
 
     def with_peaks(self, found: Found) -> Found:
         """As it is: there is no peak but the estimate."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from rich.text import Text
 
 from bench.case import Case
+from bench.case.shapes import layers_text
 from bench.commands.advise.largest import MOST_BATCH, largest_of
 from bench.methods.registry import methods
 from bench.record.budget import cost_of_million, tokens_of, tokens_per_s
@@ -65,13 +66,8 @@ class Found:
 def name_of(case: Case) -> str:
     """'LoRA triton', 'PaCA eager on the top 12 blocks'."""
     label = methods()[case.method].label if case.method in methods() else case.method
-    layers = {"all": ""}.get(case.trainable_layers, f" on {layers_of(case.trainable_layers)}")
+    layers = {"all": ""}.get(case.trainable_layers, f" on {layers_text(case.trainable_layers)}")
     return f"{label} {case.impl}{layers}"
-
-
-def layers_of(trainable_layers: str) -> str:
-    """'the top 12 blocks', 'upper-1/2'."""
-    return f"the top {trainable_layers} blocks" if trainable_layers.isdigit() else trainable_layers
 
 
 def answer_tables(found: Found, price: float | None, narrow: bool = False) -> list[PlainTable]:
@@ -128,9 +124,11 @@ def peak(option: Option, estimate: bool = True) -> str:
 
 
 def room_by_formula(case: Case, limit: int | None) -> Room:
-    """By closed form, in so many bytes; not known of an architecture without one."""
-    if limit is None or need(case, step=True).about is None:
+    """By closed form, in so many bytes; not known where there is none, but where not even the least fits."""
+    if limit is None:
         return Room()
+    if need(case, step=True).about is None:
+        return Room(estimated=True, too_small=need(case, step=True).at_least > limit)
 
     def fits(sized: Case) -> bool:
         return (need(sized, step=True).about or 0) <= limit

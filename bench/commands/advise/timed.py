@@ -40,7 +40,7 @@ CORE_FLOPS = (
     2e11  # a second: no core of today multiplies faster in fp32 (two AVX-512 units, 64 operations a cycle, 3 GHz)
 )
 LEAST_CALLS = 8  # of each pass before there is an interval: check, warm-up and the fewest rounds
-FIRST = 4  # ways of training that are measured before the others; the sweep has the most informative first
+AT_ONCE = 4  # ways of training that are measured side by side; the sweep has the most informative first
 
 
 class Timed:
@@ -84,7 +84,7 @@ class Timed:
         """The largest batch and length of each option, tried from the fastest on while there is time; else by closed
         form. On a CPU only under a limit that was asked for, since it would fill the whole memory; else a try at the
         sizes asked for gives the peak alone."""
-        formula = {o.case: room_by_formula(o.case, self.limit) for o in found.shown}
+        formula = {o.case: room_by_formula(o.case, self.limit) for o in found.options}
         tries, tried = self._tries(), dict[Case, Room]()
         bisects = self._asked.memory is not None or not self._device.is_cpu
         what = "Trying which batch and length fit" if bisects else "Trying for the peak memory"
@@ -132,8 +132,8 @@ class Timed:
     def _stages(self, plan: Plan, together: bool = False) -> list[list[Case]]:
         """The cases that can run here, in the order in which they are measured."""
         can = [c for c in plan.cases if unsupported(c, "cpu" if self._device.is_cpu else "cuda") is None]
-        first = len(can) if together else FIRST
-        return [stage for stage in (can[:first], can[first:]) if stage]
+        size = len(can) if together else AT_ONCE
+        return [can[i : i + size] for i in range(0, len(can), size or 1)]
 
     def _complete(self, plan: Plan, cases: Sequence[Case]) -> bool:
         """Whether the record may hold all of them; `bench run` itself knows whether they are still worth having."""

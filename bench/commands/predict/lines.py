@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from bench.case import Case
 from bench.case.predictions import CAUSE_COLUMNS, Outcome
-from bench.methods.registry import unsupported
+from bench.methods.registry import method_of, unsupported
 from bench.predict.boards import Board
 from bench.predict.predicted import LEVELS, Host, Predicted, Ratio, ratio
 from bench.record.ratios import baselines
@@ -40,6 +40,12 @@ def untraceable(case: Case, device: str) -> tuple[Outcome, str] | None:
         return Outcome.untraced, "the kernels of its optimizer are bitsandbytes', which no trace of operators sees"
     if case.compiles:
         return Outcome.untraced, "a compiler makes its kernels, which no trace of operators sees"
+    if case.gradient_checkpointing:
+        return Outcome.untraced, "what backward computes again is not in a trace of operators"
+    if method_of(case).quantises:
+        return Outcome.untraced, "4-bit weights cannot be made without memory, and their kernels have no price"
+    if case.optimizer and case.optimizer != "sgd":
+        return Outcome.untraced, f"the kernels of optimizer {case.optimizer} have no price"
     return None
 
 

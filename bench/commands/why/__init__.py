@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.again import to_go_on
 from bench.case import Case
+from bench.case.shapes import takes_turns
 from bench.commands.why.folder import Known, Only, read_known
 from bench.commands.why.sentences import sentences, untold
 from bench.devices import Device, choose, cpu_device, gpus
@@ -75,7 +76,7 @@ def _waits(process: str, folder: Path) -> str:
 
 def _open(known: Known, trace: bool, fresh: bool) -> list[Case]:
     """The cases to profile."""
-    timed = [c for c in known.needed if known.passes(c)]
+    timed = [c for c in known.needed if known.passes(c) and not takes_turns(c.trainable_layers)]
     return [c for c in timed if fresh or known.lacking(c) or (trace and not _trace(known, c).exists())]
 
 

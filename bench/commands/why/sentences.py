@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bench.case import Case
+from bench.case.shapes import takes_turns
 from bench.commands.why.folder import Known
 from bench.methods.registry import methods
 from bench.record.causes import sentence
@@ -32,6 +33,9 @@ def untold(known: Known) -> Iterator[str]:
     for case in known.needed:
         for why in known.failures(case):
             yield f"{name_of(case)}: no time, so no causes: {why}"
+    for case in known.asked:
+        if takes_turns(case.trainable_layers) and known.passes(case):
+            yield f"{name_of(case)}: no causes: its time is a mean over stages, and a profile would be of one of them."
     alone = (c for c in known.asked if known.base(c) is None and known.passes(c))
     for where in dict.fromkeys(map(where_of, alone)):
         yield f"{where}: no Full-FT was measured beside it, so there is no ratio to explain. Measure method full too."

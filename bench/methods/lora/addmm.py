@@ -40,7 +40,9 @@ class _ThreeProducts(torch.autograd.Function):
         dropped, mask, weight, a, b, s = ctx.saved_tensors
         dy = grad_y.reshape(-1, grad_y.shape[-1])
         ds = dy @ b
-        da, db = adapter_gradients(dy, dropped, s, ds, ctx.scale)
+        da = db = None
+        if any(ctx.needs_input_grad[3:5]):
+            da, db = adapter_gradients(dy, dropped, s, ds, ctx.scale)
         dx = None
         if ctx.needs_input_grad[0]:
             dx = dy @ weight

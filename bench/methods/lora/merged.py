@@ -33,7 +33,9 @@ class _OneProduct(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x, whole, a, b = ctx.saved_tensors
         rows, dy = x.reshape(-1, x.shape[-1]), grad_y.reshape(-1, grad_y.shape[-1])
-        da, db = adapter_gradients(dy, rows, rows @ a.t(), dy @ b, ctx.scale)
+        da = db = None
+        if any(ctx.needs_input_grad[3:5]):
+            da, db = adapter_gradients(dy, rows, rows @ a.t(), dy @ b, ctx.scale)
         dx = (dy @ whole).view(x.shape) if ctx.needs_input_grad[0] else None
         return dx, None, None, da, db, None
 

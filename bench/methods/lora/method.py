@@ -63,6 +63,9 @@ class LoRA(Method):
         read = rank * (layer.n + layer.k * x_grad + tokens) * width.saved  # B, A, S
         return self.trained(layer, rank) * width.adapter, read
 
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
+        return self.trained(layer, rank) * width  # A and B
+
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
         """Counted with torch's saved-tensor hooks on transformers' blocks; dropout keeps its masks and its output."""
         if dropout:

@@ -1,5 +1,6 @@
 """lora, impl triton: the library's own LoRALinear, whose GEMM and branch run in fused kernels."""
 
+from collections.abc import Sequence
 from typing import cast
 
 from torch import Tensor, nn
@@ -27,11 +28,16 @@ class LoRASiblings(nn.ModuleDict):
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
-    """Trains A (r, K) and B (N, r) of every target layer; siblings (q, k, v; gate, up) run as one group.
+    """Trains A (r, K) and B (N, r) of every target layer; siblings (q, k, v; gate, up) run as one group."""
+    return fused(model, case)
+
+
+def fused(model: nn.Module, case: Case, frozen: Sequence[str] = ()) -> Trained:
+    """Layers as adapt_lora makes them, siblings as groups.
 
     A weight whose layer alone is fastest as one cuBLAS GEMM, as far as is known, gets room for B beside it.
     """
-    adapt_lora(model, case, LoRALinear)
+    adapt_lora(model, case, LoRALinear, frozen)
     if len(case.linear_layers) > 1:
         siblings = model.get_submodule("layer")
         replace(model, "layer", LoRASiblings(dict(siblings.named_children())).train(siblings.training))

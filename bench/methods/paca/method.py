@@ -1,7 +1,7 @@
 """PaCA (Woo et al., 2025): r input columns of W train, W[:, index] = s * columns, and no branch is computed."""
 
 from bench.case import Case
-from bench.methods.method import INT64, Impl, Linear, Method, Widths
+from bench.methods.method import INT64, KEPT_WITHOUT_INPUTS, Impl, Linear, Method, Widths
 from bench.methods.requirements import all_of, rank_fits, triton
 
 
@@ -48,11 +48,7 @@ class PaCA(Method):
         return values * (width.adapter + width.param) + layers * rank * INT64
 
     def kept(self, model_type: str, dropout: bool) -> tuple[int, int, int, int] | None:
-        """Counted with torch's saved-tensor hooks on transformers' blocks."""
-        return {
-            "gpt2": (20, 8, 0, 0), "llama": (8, 6, 4, 4), "mistral": (8, 6, 4, 4), "qwen3": (8, 6, 8, 8),
-            "gemma3_text": (16, 6, 8, 8), "phi3": (8, 6, 6, 6),
-        }.get(model_type)  # fmt: skip
+        return KEPT_WITHOUT_INPUTS.get(model_type)
 
     def complaint(self, case: Case) -> tuple[str, str] | None:
         least = min(x.in_features for x in case.target_projections)

@@ -44,7 +44,8 @@ def test_a_board_that_is_not_here_is_predicted_and_says_so(capsys: pytest.Captur
     assert "[" not in "".join(ranked), "nothing predicted is written as measured"
     said = text.splitlines()[len(text.splitlines()) - 2]
     assert said.startswith("PREDICTED, not measured: ") and "fastest" in said
-    assert text.splitlines()[-1].startswith("Not known: accuracy")
+    last = text.splitlines()[-1]
+    assert last.startswith("Not known: accuracy, which no time tells, and in which methods differ, since they train ")
 
 
 def test_tokens_and_price_follow_from_the_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,7 +76,7 @@ def test_what_does_not_fit_by_estimate_is_no_answer(capsys: pytest.CaptureFixtur
     ranked = {re.split(r"\s{2,}", line)[0]: line.rstrip() for line in lines_of(text)}
     assert ranked["Full-FT eager"].endswith("does not fit in 6 GiB, by estimate")
     assert "fastest" in text and "does not fit" not in ranked["PaCA eager"]
-    text = predicted(capsys, memory=2**30, trained=1_000_000)
+    text = predicted(capsys, memory=2**29, trained=1_000_000)  # less than 4-bit weights take
     assert "PREDICTED, not measured: No answer: nothing fits. Give more --memory" in text
     assert "fastest" not in text and "not even one block would" in text.splitlines()[-1]
 
@@ -146,6 +147,33 @@ def test_a_gpu_that_is_here_is_measured_by_its_key_however_it_was_named(
     with pytest.raises(UserError, match="could not begin"):
         timed.Timed(asked, Device("a100", "NVIDIA A100 80GB PCIe", 0, "GPU-1", memory_mib=81920)).find(asked.model)
     assert commands[0][commands[0].index("--gpu") + 1] == "a100"  # which is what `bench run` knows it by
+
+
+def test_what_can_run_is_measured_four_at_a_time_while_there_is_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The most informative first, beside Full-FT; what could not begin any more is told, and is no answer."""
+    asked = Asked(ModelRequest("tinyllama", batch=(1,), seq=(16,), sweep=SWEEP), "cpu", out=tmp_path, seconds=200)
+    now, runs = [0.0], list[tuple[list[str], float]]()
+    monkeypatch.setattr(timed, "monotonic", lambda: now[0])
+
+    def measure(command: list[str], *_: Any, seconds: float, **__: Any) -> int:
+        runs.append((command[command.index("--where") + 1].removeprefix("case_id=").split(","), seconds))
+        now[0] += 98
+        return 0
+
+    monkeypatch.setattr(timed, "run_command", measure)
+    source = timed.Timed(asked, Device("cpu", "a CPU"))
+    cases = {c.case_id: c for c in source.plan(asked.model).cases}
+    found = source.find(asked.model)
+    (first, left), (second, less) = runs
+    assert [(cases[i].method, cases[i].impl) for i in first] == [
+        ("full", "eager"), ("lora", "peft"), ("paca", "eager"), ("lora", "eager"),
+    ]  # fmt: skip
+    assert cases[second[0]].method == "full" and not {*second[1:]} & {*first}, "Full-FT, and others than before"
+    assert (left, less) == (200, 102) and "The time is over; not measured: " in capsys.readouterr().err
+    late = {cases[i].method for i in cases if i not in {*first, *second}} & {c.method for c, _ in found.lost}
+    assert "bitfit" in late and not found.options
 
 
 def test_a_record_of_another_sweep_is_left_alone(cli: Cli, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(launch.interpreting(), reason="interpreted kerne
 EVERY_KERNEL = {
     "gemm_tma": Use("epilogue_tma/epilogue_tma", dropout=True), "gemm": Use("single_pass/epilogue"),
     "gather": Use("paca gather"), "gemm_sum": Use("group epilogue/epilogue"),
-    "gemm_sum_tma": Use("group epilogue_tma/epilogue_tma"),
+    "gemm_sum_tma": Use("group epilogue_tma/epilogue_tma"), "row_norms": Use("dora"),
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import kernels
-from kernels import LoRALinear, PaCALinear, parameter_groups, refresh_after_step
+from kernels import DoRALinear, LoRALinear, PaCALinear, parameter_groups, refresh_after_step
 from kernels.modules.blocks import block_lists
 
 
@@ -35,14 +35,19 @@ def base_layer(kind: str, dtype: torch.dtype = torch.float32) -> nn.Module:
 KINDS = ["linear", "no-bias", "conv1d"]
 
 
+@pytest.mark.parametrize("make", [LoRALinear, DoRALinear])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_lora_merge_returns_bit_for_bit(kind: str, dtype: torch.dtype) -> None:
+def test_lora_merge_returns_bit_for_bit(kind: str, dtype: torch.dtype, make: type[LoRALinear]) -> None:
     base = base_layer(kind, dtype)
     before = base.weight.detach().clone()
-    layer = LoRALinear(base, 4, 4 / 3)
+    layer = make(base, 4, 4 / 3)
     x = torch.randn(3, 5, 40, dtype=dtype)
-    assert torch.equal(layer(x), base(x)), "B is zero: the output is the pretrained one"
+    if make is LoRALinear:
+        assert torch.equal(layer(x), base(x)), "B is zero: the output is the pretrained one"
+    else:  # the magnitude is rounded to the adapters' dtype
+        torch.testing.assert_close(layer(x), base(x), rtol=2 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+        nn.init.uniform_(layer.magnitude, -1, 2)
     nn.init.normal_(layer.lora_b)
     branched = layer(x)
     layer.merge()
@@ -81,7 +86,10 @@ def test_paca_first_output_and_restore(kind: str, dtype: torch.dtype) -> None:
     assert torch.equal(base.weight, before)
 
 
-@pytest.mark.parametrize("make", [lambda b: LoRALinear(b, 4, 8, dropout=0.1), lambda b: PaCALinear(b, 4, 8, seed=5)])
+@pytest.mark.parametrize("make", [
+    lambda b: LoRALinear(b, 4, 8, dropout=0.1), lambda b: DoRALinear(b, 4, 8, dropout=0.1),
+    lambda b: PaCALinear(b, 4, 8, seed=5),
+])  # fmt: skip
 @pytest.mark.parametrize("kind", KINDS)
 def test_state_round_trip(make, kind: str) -> None:
     layer = make(base_layer(kind)).eval()
@@ -104,7 +112,9 @@ def test_paca_masters_in_fp32_over_a_16_bit_base() -> None:
     assert layer.columns.dtype == torch.float32 and layer.columns.grad.dtype == torch.float32
 
 
-@pytest.mark.parametrize("make", [lambda b: LoRALinear(b, 4, 8), lambda b: PaCALinear(b, 4, 8)])
+@pytest.mark.parametrize(
+    "make", [lambda b: LoRALinear(b, 4, 8), lambda b: DoRALinear(b, 4, 8), lambda b: PaCALinear(b, 4, 8)]
+)
 def test_autocast_gives_16_bit_output_and_fp32_gradients(make) -> None:
     layer = make(base_layer("linear"))
     x = torch.randn(6, 40, requires_grad=True)
@@ -127,8 +137,9 @@ def test_parameter_groups_spare_the_columns() -> None:
 def test_import_needs_neither_torch_nor_triton() -> None:
     code = (
         "import sys; sys.modules['triton'] = None; import kernels; assert 'torch' not in sys.modules\n"
-        "import torch; from kernels import lora_linear, paca_linear, LoRALinear, PaCALinear, reference\n"
+        "import torch; from kernels import lora_linear, paca_linear, DoRALinear, LoRALinear, PaCALinear, reference\n"
         "y = LoRALinear(torch.nn.Linear(8, 8), 2, 2)(torch.randn(3, 8)); y.sum().backward()\n"
+        "y = DoRALinear(torch.nn.Linear(8, 8), 2, 2)(torch.randn(3, 8)); y.sum().backward()\n"
         "y = PaCALinear(torch.nn.Linear(8, 8), 2, 2)(torch.randn(3, 8)); y.sum().backward()\n"
         "assert 'torch._dynamo' not in sys.modules, 'it takes seconds to import'\n"
     )

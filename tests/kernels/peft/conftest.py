@@ -14,19 +14,22 @@ pytest.register_assert_rewrite("tests.kernels.peft.peft_models", "tests.kernels.
 
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of x that the fused function served: empty, everything went to PEFT's forward."""
+    """The shapes of x that the fused functions served: empty, everything went to PEFT's forward."""
     import kernels.peft.fused_linear as layer
 
     seen: list[tuple[int, ...]] = []
-    call: Callable = layer.lora_linear
 
-    def noted(x, *args, **kwargs):
-        seen.append(tuple(x.shape))
-        try:
-            return call(x, *args, **kwargs)
-        except (RuntimeError, TypeError, ValueError):  # refused
-            seen.pop()
-            raise
+    def noting(call: Callable) -> Callable:
+        def noted(x, *args, **kwargs):
+            seen.append(tuple(x.shape))
+            try:
+                return call(x, *args, **kwargs)
+            except (RuntimeError, TypeError, ValueError):  # refused
+                seen.pop()
+                raise
 
-    monkeypatch.setattr(layer, "lora_linear", noted)
+        return noted
+
+    for name in ("lora_linear", "dora_linear"):
+        monkeypatch.setattr(layer, name, noting(getattr(layer, name)))
     return seen

@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import IA3Config, LoKrConfig, LoraConfig, PromptTuningConfig, get_peft_model
 from peft.tuners.lora import LoraModel
+from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import Linear
 from torch import nn
 
@@ -31,20 +32,44 @@ def test_all_of_them() -> None:
 
 def test_groups_and_counts() -> None:
     base = nn.ModuleDict({f"layer{i}": nn.Linear(8, 8) for i in range(6)} | {"other": nn.Linear(8, 8)})
-    model = get_peft_model(base, LoraConfig(target_modules="layer.*", use_dora=True, modules_to_save=["other"]))
+    lora = LoraConfig(target_modules="layer.*", use_dora=True, lora_dropout=0.1, modules_to_save=["other"])
+    model = get_peft_model(base, lora)
     text = str(accelerate(model))
     assert text.splitlines() == [
         "accelerated 0 of 7 adapted layers",
         "left to PEFT:",
-        "  6 x DoRA: base_model.model.layer0, base_model.model.layer1, base_model.model.layer2 and 3 more",
+        "  6 x for now: DoRA with dropout, which takes a second product with the weight; in eval mode it is served: "
+        "base_model.model.layer0, base_model.model.layer1, base_model.model.layer2 and 3 more",
         "  1 x modules_to_save: base_model.model.other",
     ]
     assert repr(accelerate(model)) == text
+    assert str(accelerate(model.eval())).startswith("accelerated 6 of 7 adapted layers")
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_dora_drops_by_peft_and_is_served_in_eval_mode(kind: str, fused: list) -> None:
+    seen = []
+    for accelerated in (False, True):
+        model = stack(kind, accelerated, config(use_dora=True, lora_dropout=0.5))
+        torch.manual_seed(3)
+        seen.append(observe(model, inputs()))
+    assert not fused
+    assert_same(seen[1], seen[0], rtol=0, atol=0)
+    before = observe(model.eval(), inputs())
+    assert len(fused) == 2
+    restore(model)
+    fused.clear()
+    assert_same(before, observe(model, inputs()))
+    assert not fused
 
 
 class Own(nn.Linear):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) + 1
+
+
+class Other(DoraLinearLayer):
+    """A derived class may have a forward of its own."""
 
 
 class OwnDropout(nn.Module):
@@ -62,7 +87,18 @@ def layer_of(model: nn.Module) -> Linear:
 
 
 CASES = {
-    "DoRA": (config(use_dora=True), None),
+    "hooks on its DoRA layer": (
+        config(use_dora=True),
+        lambda model: layer_of(model).lora_magnitude_vector["default"].register_forward_hook(lambda *_: None),
+    ),
+    "its magnitude is that of a Other": (
+        config(use_dora=True),
+        lambda model: setattr(layer_of(model).lora_magnitude_vector["default"], "__class__", Other),
+    ),
+    "magnitude in torch.float64 over a base in torch.float32": (
+        config(use_dora=True),
+        lambda model: layer_of(model).lora_magnitude_vector.double(),
+    ),
     "LoRA variant ALora": (config(alora_invocation_tokens=[1]), None),
     "lora_bias": (config(lora_bias=True), None),
     "for now: several adapters are active (default, other)": (config(), two_active),

@@ -168,9 +168,14 @@ OPTIONS = {
 SCENARIOS |= {name: (stepping, options) for name, options in OPTIONS.items()}
 MERGED_TOO = ("rank_pattern", "rslora", "modules_to_save", "dora")
 SCENARIOS |= {f"{name}_merging": (merging, OPTIONS[name]) for name in MERGED_TOO}
+SCENARIOS |= {
+    f"dora_{scenario.__name__}": (scenario, OPTIONS["dora"])
+    for scenario in (plain, disabling, scaling, frozen_a, frozen_b, everything_trains)
+}
+SCENARIOS["dora_of_rslora"] = (stepping, {"use_dora": True, "use_rslora": True, "bias": "all"})
 
 # Scenarios in which every call belongs to PEFT.
-BY_PEFT = {"dora", "dora_merging", "lora_bias", "merged_for_good", "unloaded"}
+BY_PEFT = {"lora_bias", "merged_for_good", "unloaded"}
 
 
 # PEFT has no OLoRA over Conv1D.

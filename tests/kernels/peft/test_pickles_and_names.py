@@ -22,9 +22,10 @@ from tests.kernels.peft.peft_models import assert_same, config, inputs, observe,
 KINDS = ["linear", "conv1d"]
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_copies_are_accelerated(kind: str, fused: list) -> None:
-    model = stack(kind, True)
+def test_copies_are_accelerated(kind: str, dora: bool, fused: list) -> None:
+    model = stack(kind, True, config(use_dora=dora))
     expected = observe(model, inputs())
     twin, shallow = copy.deepcopy(model), copy.copy(model.base_model.model.first)
     assert shallow.lora_A is model.base_model.model.first.lora_A
@@ -45,9 +46,10 @@ def test_copies_are_accelerated(kind: str, fused: list) -> None:
     assert len(fused) == 3
 
 
+@pytest.mark.parametrize("dora", [False, True], ids=["lora", "dora"])
 @pytest.mark.parametrize("protocol", [0, 2, pickle.HIGHEST_PROTOCOL])
-def test_pickles_are_pefts(protocol: int, fused: list) -> None:
-    model = stack("linear", True)
+def test_pickles_are_pefts(protocol: int, dora: bool, fused: list) -> None:
+    model = stack("linear", True, config(use_dora=dora))
     expected = observe(model, inputs())
     written = pickle.dumps(model, protocol)
     assert b"kernels" not in written.replace(b"tests.kernels", b"")  # Stack is of the tests

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels import lora_linear, lora_linear_group, paca_linear
+from kernels import dora_linear, lora_linear, lora_linear_group, paca_linear
 from tests.kernels.stub_driver.pretended_gpus import tensors_on
 
 BF16 = torch.bfloat16
@@ -24,7 +24,7 @@ def misaligned(t: Tensor) -> Tensor:
 class Call:
     """One call: m tokens, its tensors made as described. `off` names the tensors that are misaligned."""
 
-    kind: str = "lora"  # or 'group', 'paca'
+    kind: str = "lora"  # or 'dora', 'group', 'paca'
     scheme: str | None = None
     m: int = 48
     n: int = 64
@@ -39,7 +39,7 @@ class Call:
     scale: Any = 0.5
     x: str = "plain"  # or 'strided', 'wide', 'lead'
     dy: str = "plain"  # or 'wide', 'expanded'
-    needs: str = "xab"  # gradients asked for; PaCA's are of x and, for a or b, of columns
+    needs: str = "xab"  # gradients asked for; PaCA's are of x and, for a or b, of columns; DoRA's m is the magnitude
     index: torch.dtype = torch.int64
     off: tuple[str, ...] = ()
     tensors: dict[str, Any] = field(init=False, repr=False)
@@ -66,6 +66,7 @@ class Call:
             made[f"weight{i}"] = draw(k, n).t() if self.conv1d else draw(n, k)
             made[f"a{i}"] = draw(rank, k, dtype=trained).requires_grad_("a" in self.needs)
             made[f"b{i}"] = draw(n, rank, dtype=trained).requires_grad_("b" in self.needs)
+        made["m"] = draw(n, dtype=trained).requires_grad_("m" in self.needs)
         made["index"] = torch.arange(rank, dtype=self.index)
         self.tensors = {name: misaligned(t) if name in self.off else t for name, t in made.items()}
 
@@ -78,6 +79,13 @@ class Call:
             if self.kind == "paca":
                 inputs = (t["x"], t["b0"])
                 ys = (paca_linear(t["x"], t["weight0"], t["b0"], t["index"], bias=bias, scheme=self.scheme, **options),)
+            elif self.kind == "dora":
+                inputs = (t["x"], t["a0"], t["b0"], t["m"])
+                ys = (
+                    dora_linear(
+                        t["x"], t["weight0"], t["a0"], t["b0"], t["m"], bias=bias, scheme=self.scheme, **options
+                    ),
+                )
             elif self.kind == "group":
                 weights, a, b = ([t[f"{name}{i}"] for i in range(self.members)] for name in ("weight", "a", "b"))
                 inputs = (t["x"], *a, *b)

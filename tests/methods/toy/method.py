@@ -26,5 +26,8 @@ class Toy(Method):
     def backward_bytes(self, layer: Linear, tokens: int, rank: int, width: Widths, x_grad: bool) -> tuple[int, int]:
         return rank * layer.n * width.adapter, rank * ((layer.n + layer.k) * x_grad + tokens) * width.saved
 
+    def untrained_bytes(self, layer: Linear, rank: int, width: Widths) -> int:
+        return rank * layer.k * width.adapter  # A
+
 
 METHOD = Toy()

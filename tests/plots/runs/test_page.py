@@ -116,6 +116,29 @@ def test_the_paper_stands_beside_its_own_model_and_settings_alone(tmp_path: Path
     assert cells_of(table, "llama2-7b", "shorter")["Ratio to LoRA, here"] == ""
 
 
+def test_a_method_beside_the_paper_s_has_a_line_of_its_own(tmp_path: Path) -> None:
+    runs, model = tmp_path / "runs", {"model": "meta-llama/Llama-2-7b-hf"}
+    made(runs / "lora", "lora", 1.0, 50.0, **model)
+    made(runs / "rslora", "lora", 1.2, 51.0, **model, scaling="rslora")
+    made(runs / "dora", "dora", 2.0, 52.0, **model, seed=1)
+    made(runs / "bitfit", "bitfit", 0.5, 47.0, **model, seed=2)
+    made(runs / "checkpointed", "dora", 1.3, 50.0, **model, gradient_checkpointing="full")
+    made(runs / "paca-lookalike", "qpaca", 1.0, 50.0, **model, strategy="paca")
+    assert main([str(runs)]) == 0
+    table = section((runs / "report.md").read_text(), "### Runs")
+    cells = {n: cells_of(table, "llama2-7b", n) for n in ("lora", "rslora", "dora", "bitfit", "checkpointed")}
+    assert {n: c["Ratio to LoRA, paper"] for n, c in cells.items()} == {
+        "lora": "1.000", "rslora": "", "dora": "", "bitfit": "", "checkpointed": "",
+    }  # fmt: skip
+    assert number(cells["dora"]["Ratio to LoRA, here"])[0] == pytest.approx(2.0, abs=0.03)
+    assert number(cells["rslora"]["Ratio to LoRA, here"])[0] == pytest.approx(1.2, abs=0.03)
+    assert cells["checkpointed"]["Ratio to LoRA, here"] == "", "another step than LoRA's"
+    for name in ("rslora", "dora", "bitfit", "paca-lookalike"):
+        (line,) = lines_of(runs / "table2.csv", source=f"run {name}")
+        assert (line.get("paper_strategy") or "") == "" and float(line["average"]) > 0, name
+    assert (runs / "training-accuracy.svg").is_file() and (runs / "training-loss.svg").is_file()
+
+
 def test_without_lora_full_fine_tuning_is_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "runs"
     made(runs / "full", "full", 1.0)

@@ -23,6 +23,7 @@ EVERY_KERNEL = (
     Call("paca"),
     Call("group", scheme="epilogue/epilogue", bias=False),
     Call("group", scheme="epilogue_tma/epilogue_tma"),
+    Call("dora", scheme="epilogue/epilogue", needs="xabm"),
 )
 
 VARIATIONS = (
@@ -37,6 +38,9 @@ VARIATIONS = (
     Call(scheme="epilogue/epilogue", m=16, n=1024, k=1024, dropout=0.1),
     Call(scheme="epilogue/epilogue", dtype=torch.float32),
     *(Call(scheme="epilogue/epilogue", needs=needs) for needs in ("x", "a", "b", "xb", "ab")),
+    Call("dora", dtype=torch.float16, trained=torch.float32, needs="xabm", x="lead", dy="expanded", scale=1),
+    Call("dora", conv1d=True, rank=12, n=72, k=1000, bias=False, needs="xabm", dy="wide"),
+    *(Call("dora", scheme="epilogue/epilogue", n=33, k=47, needs=needs) for needs in ("x", "m", "ab")),
     Call("paca", dtype=torch.float16, trained=torch.float32, x="lead"),
     Call("paca", scheme="fused", rank=12, index=torch.int32, x="wide", dy="wide"),
     Call("paca", rank=1, n=33, k=47, m=512),
@@ -124,15 +128,18 @@ def test_misaligned_tensors_between_aligned_ones(scheme: str, dropout: float) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["group", "paca", "paca fused"])
+@pytest.mark.parametrize("kind", ["dora", "group", "paca", "paca fused"])
 def test_misaligned_tensors_of_other_functions(kind: str) -> None:
     kind, _, scheme = kind.partition(" ")
-    offs = ("x", "weight1", "a1", "b1", "bias", "dy") if kind == "group" else ("x", "index", "dy")
-    misaligned_between(Call(kind, scheme=scheme or None), offs)
+    offs = {
+        "dora": ("x", "weight0", "a0", "b0", "m", "bias", "dy"), "group": ("x", "weight1", "a1", "b1", "bias", "dy"),
+        "paca": ("x", "index", "dy"),
+    }  # fmt: skip
+    misaligned_between(Call(kind, scheme=scheme or None, needs="xabm" if kind == "dora" else "xab"), offs[kind])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lora", "group", "paca"])
+@pytest.mark.parametrize("kind", ["lora", "dora", "group", "paca"])
 def test_other_dtypes_between(kind: str) -> None:
     bf16 = Call(kind, scheme="epilogue/epilogue" if kind == "lora" else None)
     others = (

@@ -21,8 +21,9 @@ CALLS = (
     Call(scheme="single_pass/cublas_fused_da"),
     Call("group", bias=False),
     Call("paca"),
+    Call("dora", scheme="epilogue/epilogue", needs="xabm"),
 )
-KINDS = ["epilogue", "single_pass", "group", "paca"]
+KINDS = ["epilogue", "single_pass", "group", "paca", "dora"]
 
 
 def handed(call: Call, scale: Any) -> set[float | None]:
