@@ -34,7 +34,7 @@ class QPaCA(PaCA):
         written, read = super().backward_bytes(layer, tokens, rank, width, x_grad)
         return written, read + self.trained(layer, rank) * width.saved * x_grad
 
-    def resting_bytes(self, layer: Linear, rank: int, width: int) -> int:
+    def resting_bytes(self, layer: Linear, rank: int, width: int, for_dx: bool) -> int:
         return self.trained(layer, rank) * width
 
     def refresh_bytes(self, layer: Linear, rank: int, width: Widths) -> tuple[int, int]:
