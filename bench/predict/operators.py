@@ -81,7 +81,8 @@ def ops_of(role: Role, func: Any, args: Any, kwargs: Any, made: list[Tensor]) ->
 def _ours(name: Any, role: Role, args: Any) -> list[Op]:
     """This project's kernels, which a trace sees as the custom ops of kernels/lora and kernels/paca."""
     if name in ("lora_forward", "lora_backward"):
-        x, weight, a = (args[0], *(args[1:3] if name == "lora_forward" else args[2:4]))  # of backward dY, of x's dtype
+        x = args[0]  # of backward dY, which has as many rows, and x's dtype
+        weight, a = args[1:3] if name == "lora_forward" else args[2:4]
         p = args[7 if name == "lora_forward" else 8]
         m, (n, k) = x.shape[0], weight.shape
         width = x.element_size()

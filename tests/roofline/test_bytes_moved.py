@@ -102,7 +102,10 @@ class Recount:
         head = {id(m.weight) for m in modules if isinstance(m, nn.Linear)}
         self.forward += size(*self.work.model.parameters())
         for module in modules:
-            if isinstance(module, LoRALinear | PaCALinear | BitFitLinear | nn.Linear | Conv1D) and id(module) not in bases:
+            if (
+                isinstance(module, LoRALinear | PaCALinear | BitFitLinear | nn.Linear | Conv1D)
+                and id(module) not in bases
+            ):
                 module.register_forward_hook(self.linear)
             if isinstance(module, nn.Embedding) and id(module.weight) not in head:
                 self.forward -= size(module.weight)

@@ -96,7 +96,8 @@ def test_flops_of_blocks(model: str, method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "name", [n if n in ("gpt2-medium", "tinyllama") else pytest.param(n, marks=pytest.mark.slow) for n in named_models()]
+    "name",
+    [n if n in ("gpt2-medium", "tinyllama") else pytest.param(n, marks=pytest.mark.slow) for n in named_models()],
 )
 def test_flops_of_the_named_models(name: str, method: str) -> None:
     axes: dict[str, Any] = {"precision": "bf16", "batch": 4, "seq": 512}

@@ -90,7 +90,9 @@ def quantise(weight: Tensor) -> NF4:
     mean = largest.mean()
     scale_scales, scale_codes = _nearest(_blocks(largest - mean, SCALES), scale_midpoints)
     high, low = codes.view(-1, 2).unbind(1)
-    own = scale_codes.view(-1)[: len(largest)].clone()  # not a view, which would keep what the last block was filled with
+    own = scale_codes.view(-1)[
+        : len(largest)
+    ].clone()  # not a view, which would keep what the last block was filled with
     return NF4(high << 4 | low, own, scale_scales, mean, (n, k))
 
 
@@ -104,4 +106,3 @@ def _nearest(blocks: Tensor, midpoints: Tensor) -> tuple[Tensor, Tensor]:
     largest = blocks.abs().amax(dim=1)
     scaled = (blocks * (1.0 / largest.clamp(min=TINY))[:, None]).clamp(-1, 1)
     return largest, torch.bucketize(scaled, midpoints, out_int32=True).to(torch.uint8)
-
