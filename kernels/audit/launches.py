@@ -216,7 +216,7 @@ def _run_group(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:
     a, b = meta(rank, k, dtype=adapter), [meta(n, r, dtype=adapter) for r in ranks]
     p, seed = (0.1, torch.empty(1, dtype=torch.int64, device="meta")) if use.dropout else (0.0, None)
     ys, s, mask = plan.forward(x, weights, a, b, [meta(n) for _ in ranks], 2.0, p, seed)
-    plan.backward(ys, x, weights, a, b, s, mask, 2.0, True)
+    plan.backward(ys, x, weights, a, b, s, mask, 2.0, True, True)
 
 
 def _run_paca(arch: int, rank: int, dtype: torch.dtype, use: Use) -> None:

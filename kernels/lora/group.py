@@ -78,7 +78,7 @@ class LoraGroup(torch.autograd.Function):
             grad_x, grad_a, grad_b = plan.backward(dys, flat, weights, every_a, b, s, mask, ctx.scale, need_x, need_a)
             grad_x = None if grad_x is None else grad_x.view(ctx.shape)
         grad_bias = [dy.sum(0) if need else None for dy, need in zip(dys, needs[3 * count :], strict=True)]
-        grad_w = [dy.t() @ x if need else None for dy, need in zip(dys, needs[:count], strict=True)]
+        grad_w = [dy.t() @ x if need and x is not None else None for dy, need in zip(dys, needs[:count], strict=True)]
         asked = [g if need else None for g, need in zip((*grad_a, *grad_b), needs[count : 3 * count], strict=True)]
         return grad_x, *(None,) * 5, *grad_w, *asked, *grad_bias
 

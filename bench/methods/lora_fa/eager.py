@@ -1,4 +1,4 @@
-"""lora-fa, impl eager: LoRA's textbook. Of a product with a frozen A autograd keeps no input, and of S B^T it keeps S."""
+"""lora-fa, impl eager: LoRA's textbook. Of x A^T with A frozen autograd keeps no x, and of S B^T it keeps S."""
 
 from torch import nn
 
