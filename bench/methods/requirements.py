@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from bench.case import Case
-from bench.methods.qlora.format import BLOCK, SCALES
+from bench.methods.qlora.format import BLOCK, ODD_ROWS, SCALES
 
 Refusal = Callable[[Case, str], str | None]
 
@@ -50,11 +50,14 @@ def peft(case: Case, _device: str) -> str | None:
     return None
 
 
-def bitsandbytes(case: Case, _device: str) -> str | None:
+def bitsandbytes(case: Case, device: str) -> str | None:
     """Its NF4 runs on CPUs, and on NVIDIA GPUs of compute capability 6.0 and newer, which torch itself needs."""
     if find_spec("bitsandbytes") is None:
         return f"impl {case.impl} needs the package bitsandbytes: pip install bitsandbytes"
-    return None
+    odd = next((p for p in case.target_projections if p.in_features % BLOCK), None)
+    if odd is None or device.split(":")[0] != "cpu":
+        return None
+    return f"{ODD_ROWS}, and {odd.name} has {odd.in_features}"
 
 
 def nf4_of_torchao(case: Case, _device: str) -> str | None:

@@ -18,6 +18,7 @@ from torch import nn
 
 from bench.files import replace_file
 from bench.methods.adapt import decoder_blocks, replace
+from bench.methods.qlora.format import BLOCK, ODD_ROWS
 from bench.methods.qlora.layer import NF4Linear
 from bench.methods.qpaca.eager import QPaCALinear
 from bench.reading import read_object
@@ -45,8 +46,10 @@ def quantise_qlora(model: nn.Module, device: torch.device | str, computed: torch
     """bitsandbytes' Linear4bit in NF4 with double quantisation, which multiplies in the dtype `computed`; in place."""
     from bench.methods.qlora.peft import linear_4bit
 
-    def make(_: str, layer: nn.Module) -> nn.Module:
+    def make(name: str, layer: nn.Module) -> nn.Module:
         found = linear_4bit(layer, computed)
+        if torch.device(device).type == "cpu" and found.in_features % BLOCK:
+            raise ValueError(f"{ODD_ROWS}, and {name} has {found.in_features}")
         if found.bias is not None:  # which forward casts to `computed`, for good
             found.bias = nn.Parameter(found.bias.detach().clone(), requires_grad=False)
         # On some CPUs it would be packed anew for inference, in bf16 and only of widths that 64 divides.

@@ -87,7 +87,8 @@ class GroupPlan:
         return ys, s, mask
 
     def backward(self, dys: list[Tensor], x: Tensor, weights: Any, every_a: Tensor, b: Any, s: Tensor, mask: Any,
-                 scale: float, need_x: bool, need_a: bool) -> tuple[Any, list[Any], list[Tensor]]:  # fmt: skip
+                 scale: float, need_x: bool, need_a: bool,
+                 ) -> tuple[Tensor | None, list[Any], list[Tensor]]:  # fmt: skip
         """dX or None, the dA or None each, the dB. x is read for the dA alone: without them it may be any of the dY."""
         # What was saved may come back in another layout or at another address: hooks on saved tensors hand out copies.
         read = (x, s, every_a, *dys, *weights, *b, *(() if mask is None else (mask,)))

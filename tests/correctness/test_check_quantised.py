@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from bench.methods.adapt import Trained
 from bench.methods.qlora.layer import NF4Linear
 from bench.methods.qlora.nf4 import NF4
 from bench.methods.registry import methods, unsupported
-from tests.models.tiny import make_case
+from tests.models.tiny import GPT2, LLAMA, make_case, write_config
 
 IMPLS = [(m, impl) for m in ("qlora", "qpaca") for impl in methods()[m].impls]
 NEEDS = {"peft": "bitsandbytes", "peft-fp32": "bitsandbytes", "torchao": "torchao"}
@@ -50,6 +51,30 @@ def test_every_impl_is_right(method: str, impl: str, layer: str, precision: str)
     found = check(case, "cpu")
     assert found.passed, found.detail
     assert {f"layer.{part} as built" for part in ("codes", "scales")} <= found.errors.keys()
+
+
+@pytest.mark.parametrize("impl", ["peft", "torchao"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_every_impl_is_right_in_a_block(family: str, impl: str, tmp_path: Path) -> None:
+    """Of widths that 64 divides."""
+    if find_spec(NEEDS[impl]) is None:
+        pytest.skip(f"needs {NEEDS[impl]}")
+    wide = {"n_embd": 128} if family == "gpt2" else {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32}
+    fields = {"gpt2": GPT2, "llama": {**LLAMA, "num_key_value_heads": LLAMA["num_attention_heads"]}}[family]
+    case = make_case(write_config(tmp_path, fields | wide), "qlora", "block", impl=impl)
+    assert unsupported(case, "cpu") is None
+    found = check(case, "cpu")
+    assert found.passed, found.detail
+
+
+def test_bitsandbytes_takes_no_odd_rows_on_a_cpu(tmp_path: Path) -> None:
+    """What it would compute there is caught, should it be asked."""
+    pytest.importorskip("bitsandbytes")
+    case = make_case(write_config(tmp_path, LLAMA), "qlora", "linear", impl="peft", layer="self_attn.q_proj")
+    assert "no multiple of 64 values, and self_attn.q_proj has 32" in (unsupported(case, "cpu") or "")
+    assert unsupported(case, "cuda:0") is None
+    found = check(case, "cpu")
+    assert not found.passed and "output differs from the reference" in found.detail
 
 
 def test_torchao_takes_whole_blocks_of_scales_only() -> None:

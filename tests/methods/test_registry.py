@@ -62,7 +62,8 @@ def test_what_peers_can_express() -> None:
     for method, found in methods().items():
         for name, impl in found.impls.items():
             more = {"precision": "bf16", "adapter_dtype": "fp32"} if impl.fp32_adapters else {}
-            assert name.endswith("triton") or unsupported(_square(method, name, **more), "cpu") is None
+            needs_more = name.endswith("triton") or name == "torchao"  # a GPU; larger layers than this one
+            assert needs_more or unsupported(_square(method, name, **more), "cpu") is None
     for impl in ("addmm", "peft"):
         assert unsupported(_square("lora", impl, dropout=0.1), "cpu") is None
         assert unsupported(_square("lora", impl, precision="amp-bf16", adapter_dtype="fp32"), "cpu") is None

@@ -201,7 +201,7 @@ def test_layers_of_peft_with_frozen_a() -> None:
         launch.counts.clear()
         inputs_of: list[Tensor] = []
         hooks = [
-            m.register_forward_pre_hook(lambda _, args, into=inputs_of: into.append(args[0]), prepend=True)
+            m.register_forward_pre_hook(lambda _, args, seen=inputs_of: seen.append(args[0]), prepend=True)
             for name, m in model.named_modules()
             if name.endswith("mlp")  # x of gate and up, which nothing else keeps
         ]
