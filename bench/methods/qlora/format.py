@@ -3,7 +3,7 @@
 BLOCK = 64  # values that share a scale
 SCALES = 256  # scales that share a scale
 
-# 0.50.2 takes the scales of blocks to begin with each row there: weights of 32 x 32 and 128 x 96 came back off by 36 and
+# 0.50.2 lets blocks of scales begin with each row there: weights of 32 x 32 and 128 x 96 came back off by 36 and
 # 23 % of their norm (dequantize_4bit against decoding by hand), those of rows that are whole blocks not at all.
 ODD_ROWS = f"on a CPU bitsandbytes dequantises rows wrongly that are no multiple of {BLOCK} values"
 
