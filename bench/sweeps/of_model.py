@@ -156,9 +156,15 @@ def _changed(
 ) -> SweepFile:
     """The sweep with the model, sizes, methods and adapters asked for."""
     named = list(dict.fromkeys(entry.method[0] for entry in file.methods))
+    for word in request.method or ():
+        if word in methods() and word not in named:
+            raise UserError(
+                f"--method: {word} is not among the methods of sweep {request.sweep}: {listed(named)}."
+                " Sweep methods has every one: name it before --model."
+            )
     wanted = {*_words("--method", request.method, named), BASELINE}
     adapters = wanted - {BASELINE}
-    valid = dict.fromkeys(i for m in named if m in adapters for i in _impls(m))
+    valid = dict.fromkeys(i for m in named if m in (adapters or wanted) for i in _impls(m))
     impls = request.impl and _words("--impl", request.impl, valid)
     entries = []
     for entry in file.methods:
@@ -177,12 +183,16 @@ def _changed(
     fitting = _fitting(part.seq, axes, shape)
     of_cpu = file.cpu.axes.model_copy(update=axes | (fitting if instead else {}))
     cpu = file.cpu.model_copy(update={"axes": of_cpu, "methods": []})  # those name a model of their own
+    passes = list(dict.fromkeys([*file.passes, *["step"] * bool(request.optimizer)]))  # which an optimizer is of
+    if cpu.passes and request.optimizer:
+        cpu = cpu.model_copy(update={"passes": list(dict.fromkeys([*cpu.passes, "step"]))})
     description = f"The methods of {request.sweep}: {' '.join(request.words)}"
     return file.model_copy(
         update={
             "description": description,
             "axes": file.axes.model_copy(update=axes | ({} if instead else fitting)),
             "methods": entries,
+            "passes": passes,
             "cpu": cpu,
         }
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from bench.case import AXES, Case
+from bench.case import AXES, OPTIONS, Case
 from bench.errors import listed
 from bench.methods.registry import methods
 from plots.data.load import text
@@ -58,7 +58,7 @@ def labels(cases: Sequence[Case]) -> dict[Case, str]:
         extra = [
             f"{short_axis(axis)} {_value(case, axis)}"
             for axis in TOLD_APART
-            if len(axes[axis]) > 1 and getattr(case, axis) != USUAL.get(axis, "")
+            if (len(axes[axis]) > 1 or axis in OPTIONS) and getattr(case, axis) != USUAL.get(axis, "")
         ]
         named[case] = " ".join([method_label(case.method), case.impl, *extra])
     return named

@@ -70,5 +70,7 @@ def throughput_figure(panel: Panel, path: Path) -> Figure | None:
     parts = ["Throughput", *["memory"] * bool(peaks), *["cost"] * bool(price), *["energy"] * counted]
     of = "a whole optimizer step" if pass_ == "step" else "forward and backward"
     words = f"At {shape_word(shape)}; tokens over the time of {of}. "
+    left = panel.types[MAX_TYPES:]
+    words += f"Left out for want of room: {listed(left)}. " if left else ""
     words += f"Cost at {price:.12g} an hour (--price). " if price else ""
     return finish(canvas, path, f"{listed(parts)}: {panel_place(panel)}", note(panel, words.strip()))

@@ -11,7 +11,7 @@ from plots.render.blocks import Table
 from plots.text.headline import answer_panel, choice
 from plots.text.numbers import marked, ratio_word
 
-LINES = 6
+LINES = 8
 
 
 def shortlist_table(panels: Sequence[Panel]) -> Table | None:
@@ -23,6 +23,7 @@ def shortlist_table(panels: Sequence[Panel]) -> Table | None:
 
 def _table(panel: Panel, options: Sequence[Option], over: Over) -> Table:
     kept, case, (unit, by) = shortlist(options, LINES), options[0].case, panel.unit
+    every = {o.case.method for o in kept} == {o.case.method for o in options}
     speed, memory = panel.level == "model", any(o.gib for o in kept)
     lines = []
     for option, verdict in zip(kept, verdicts(kept, over), strict=True):
@@ -33,7 +34,7 @@ def _table(panel: Panel, options: Sequence[Option], over: Over) -> Table:
     heads = [f"Forward-backward ({unit})", *["Tokens a second"] * speed, *["Peak memory (GiB)"] * memory]
     return Table(
         f"{case.subject} at {shape_word(case.size)}",
-        "The fastest of each method, Full-FT, and PEFT, which most people have.",
+        f"The fastest of {'each method' if every else 'most methods'}, Full-FT, and PEFT, which most people have.",
         ("Training type",),
         tuple((head, ()) for head in (*heads, "Ratio to Full-FT", "Verdict")),
         tuple(lines),

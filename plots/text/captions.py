@@ -176,7 +176,8 @@ def _method_conditions(cases: Sequence[Case]) -> list[str]:
     found = []
     for method in dict.fromkeys(c.method for c in cases if c.rank is not None):
         own = [c for c in cases if c.method == method]
-        values = {axis: distinct(getattr(c, axis) for c in own) for axis in OWN}
+        values = {axis: distinct(getattr(c, axis) or AXES[axis].usual for c in own) for axis in OWN}
+        values |= {axis: [] for axis, told in values.items() if told == [AXES[axis].usual]}
         parts = [f"{short_axis(axis)} {' or '.join(told)}" for axis, told in values.items() if told]
         found.append(f"{method_label(method)}: {', '.join(parts)}")
     return found

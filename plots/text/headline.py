@@ -7,7 +7,7 @@ from bench.case.schema import BASELINE
 from bench.errors import listed
 from bench.methods.registry import methods
 from bench.record.numbers import with_interval
-from bench.record.shortlist import Option, Over, fastest_of_each, leaders, sentence, shortlist
+from bench.record.shortlist import Option, Over, fastest_of_each, leaders, sentence
 from bench.record.stats import RATIO_NOISY, Estimate
 from plots.data.labels import distinct, method_label, shape_word
 from plots.data.panels import Panel
@@ -106,12 +106,13 @@ def _cause(panel: Panel, case: Case) -> str:
 
 def choice(panel: Panel) -> tuple[list[Option], Over]:
     """The options among which the headline tells of: those at the axes of the longest time that has a ratio, which is
-    the largest model at the largest size; and what the time of one is over that of another."""
+    the largest model at the largest size; and what the time of one is over that of another. Another optimizer is no
+    option here: forward and backward are the same under each."""
     results = panel.results
     told = {c: results.baseline(c) for c, ratio in panel.ratios.items() if ratio.tells}
     times = {c: t.value for c, base in told.items() if base and (t := panel.time(base, "forward-backward").time)}
     alike = set(results.alike(max(times, key=lambda c: times[c]))) if times else set()
-    return [o for c in panel.in_order if c in alike and (o := _option(panel, c))], _over(panel)
+    return [o for c in panel.in_order if c in alike and not c.optimizer and (o := _option(panel, c))], _over(panel)
 
 
 def _option(panel: Panel, case: Case) -> Option | None:
@@ -132,7 +133,7 @@ def _over(panel: Panel) -> Over:
 
 def chosen(panel: Panel) -> list[Case]:
     """The cases that the headline tells of: the fastest of each method but Full-FT."""
-    fastest = fastest_of_each(o for o in shortlist(choice(panel)[0]) if o.tells)
+    fastest = fastest_of_each(o for o in choice(panel)[0] if o.tells)
     return [fastest[m].case for m in methods() if m in fastest and m != BASELINE]
 
 
