@@ -61,7 +61,7 @@ class Impl:
     fp32_adapters: bool = False  # whatever the model's dtype
     in_fp32: str = ""  # the impl that it is where the model is fp32, autocast included; a sweep means that one there
     in_place: bool = False  # writes into the result of a product, which selective checkpointing must not keep then
-    tuned: bool = False  # runs this project's kernels, whose tiles a tuning may have chosen
+    tuned: bool = False  # runs this project's kernels, which do so too, and whose tiles a tuning may have chosen
     module: str = ""
 
     def load(self) -> Callable[..., Any]:
@@ -90,12 +90,12 @@ class Method(ABC):
     impls: Mapping[str, Impl]
 
     @abstractmethod
-    def trained(self, layer: Linear, rank: int) -> int:
-        """Values that train."""
-
     def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
-        """The same, tensor by tensor: an 8-bit optimizer keeps the state of small ones in fp32."""
-        return (self.trained(layer, rank),)
+        """Values that train, of each tensor: an 8-bit optimizer keeps the state of small ones in fp32."""
+
+    def trained(self, layer: Linear, rank: int) -> int:
+        """Values that train in all."""
+        return sum(self.tensors(layer, rank))
 
     @abstractmethod
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:

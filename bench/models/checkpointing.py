@@ -9,9 +9,9 @@ result; by data sheet an A100 does 156 in the time that it moves a byte, an H100
 what it costs to write and read its result. So is the second one of a LoRA branch, from rank r to N, whose result is as
 wide as the layer's and which autograd alone would not keep either.
 
-Where an implementation writes into the result of a product afterwards (Impl.in_place), nothing inside of an
-autograd.Function is kept: torch would not see what a Triton kernel writes. Such layers are computed again as a whole.
-So are norms, activation functions, sums, rotary embeddings, casts and dropout.
+Where an implementation writes into the result of a product afterwards (Impl.in_place; the kernels do), nothing inside
+of an autograd.Function is kept: torch would not see what a Triton kernel writes. Such layers are computed again as a
+whole. So are norms, activation functions, sums, rotary embeddings, casts and dropout.
 """
 
 import warnings

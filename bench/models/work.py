@@ -80,7 +80,9 @@ def set_checkpointing(model: nn.Module, case: Case, preserve_rng_state: bool = T
         return
     from bench.models import checkpointing  # torch.utils.checkpoint, which most cases do without
 
-    more = {"preserve_rng_state": preserve_rng_state, "inside": not impl_of(case).in_place}
+    impl = impl_of(case)
+    inside = not (impl.in_place or impl.tuned)  # the kernels write into what a product gave, too
+    more = {"preserve_rng_state": preserve_rng_state, "inside": inside}
     if case.level == "model":
         checkpointing.checkpoint_blocks(model, case.gradient_checkpointing, **more)
     else:

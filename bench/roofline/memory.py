@@ -64,7 +64,7 @@ def _activations(case: Case) -> int | None:
     logits. Under lisa-G in the stage that trains the lowest block, in which gradients go furthest down.
 
     Under checkpointing each of these blocks keeps its input, and what selective keeps beside it; backward then computes
-    one block at a time, when the logits are gone.
+    one block at a time, when the logits are gone, and with them autocast's 16-bit copies of the weights that train.
     """
     shape = case.shape
     if case.level != "model" or shape is None:
@@ -85,7 +85,8 @@ def _activations(case: Case) -> int | None:
     copies = 2 * shape.block_params * case.precision.startswith("amp-")  # in 16 bit, of fp32 weights, for dX
     own = copies - 2 * sum(p.params for p in case.target_projections) * (copies > 0 and method.quantises)  # made anew
     if case.gradient_checkpointing is not None:
-        return blocks * checkpointed_bytes(case) + max(round(case.tokens * token * wider + own), logits)
+        cast = copies * len(stage) * (not method.adapts)  # which autocast keeps of what trains until forward ends
+        return blocks * checkpointed_bytes(case) + max(round(case.tokens * token * wider + own), logits + cast)
     training, resting = len(stage), blocks - len(stage)
     kept = case.tokens * (training * token + resting * through) * wider + training * own + resting * copies
     return round(kept) + logits

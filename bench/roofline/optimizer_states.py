@@ -3,8 +3,8 @@
 torch's AdamW keeps two moments in the parameter's dtype, SGD without momentum nothing. bitsandbytes' AdamW keeps two in
 fp32, its 8-bit one two of a byte a value with an fp32 scale for each block of BLOCK values; a tensor of fewer than
 LEAST_8BIT values has fp32 ones there too. Paged, the states of tensors of LEAST_PAGED values and more lie in CUDA's
-unified memory, which may hold them on the host (bitsandbytes 0.50, optim/optimizer.py). The steps counted in each
-state, and two tables of 256 values that all share, are left out.
+unified memory, which may hold them on the host, but for the blocks' scales (bitsandbytes 0.50, optim/optimizer.py). The
+steps counted in each state, and two tables of 256 values that all share, are left out.
 """
 
 from collections.abc import Iterator
@@ -27,17 +27,18 @@ def state_bytes(case: Case, width: int) -> int:
 def resident_bytes(case: Case, width: int) -> int:
     """What must lie in the GPU's memory."""
     paged = (case.optimizer or "").startswith("paged-")
-    return sum(_tensor_bytes(case, n, width) * count for n, count in _tensors(case) if not (paged and n >= LEAST_PAGED))
+    return sum(_tensor_bytes(case, n, width, paged and n >= LEAST_PAGED) * count for n, count in _tensors(case))
 
 
-def _tensor_bytes(case: Case, n: int, width: int) -> int:
+def _tensor_bytes(case: Case, n: int, width: int, paged: bool = False) -> int:
+    """Of one tensor's state; paged: without what is."""
     if case.optimizer is None:
         return 2 * n * width
     if case.optimizer == "sgd":
         return 0
     if case.optimizer.endswith("8bit") and n >= LEAST_8BIT:
-        return 2 * (n + 4 * -(-n // BLOCK))
-    return 2 * n * 4
+        return 2 * (n * (not paged) + 4 * -(-n // BLOCK))
+    return 2 * n * 4 * (not paged)
 
 
 def _tensors(case: Case) -> Iterator[tuple[int, int]]:

@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.case import Case
 from bench.correctness.check import check
+from bench.methods.registry import methods
 from bench.models.build import build
 from bench.models.checkpointing import ATTENTION, PRODUCTS
+from bench.models.work import autocast
 from bench.roofline.memory import checkpointed_bytes, need
 from tests.models.alive import left_behind
 from tests.models.tiny import GPT2, LLAMA, NO_DROPOUT, make_case, write_config
@@ -108,9 +110,11 @@ def test_what_backward_computes_again(method: str, again: int, tmp_path: Path) -
     assert again - 1 <= extra["selective"] <= again
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
-@pytest.mark.parametrize("precision", ["bf16", "fp32", "amp-bf16"])
-@pytest.mark.parametrize("family", FIELDS)
+@pytest.mark.parametrize(
+    ("family", "precision", "method"),
+    [(f, p, m) for f in FIELDS for p in ("bf16", "fp32", "amp-bf16") for m in ("full", "lora", "paca")]
+    + [("llama", "bf16", m) for m in methods() if m not in ("full", "lora", "paca")],
+)
 def test_a_block_leaves_behind_what_the_closed_form_says(
     family: str, precision: str, method: str, tmp_path: Path
 ) -> None:
@@ -129,7 +133,7 @@ def test_a_block_leaves_behind_what_the_closed_form_says(
     assert sizes["selective"] == pytest.approx(selective, rel=0.01)  # attention's sums, of a value a head, are left out
     plain = sizes[None]
     assert plain is not None and full < 0.25 * plain
-    if method != "paca":  # which keeps little anyway
+    if methods()[method].reads_x:  # else little is kept anyway
         assert selective < plain
 
 
@@ -141,6 +145,29 @@ def test_the_estimate_has_one_block_at_a_time(tmp_path: Path) -> None:
     assert len({n.at_least for n in found.values()}) == 1
     whole = about["full"] - 22 * checkpointed_bytes(replace(case, gradient_checkpointing="full"))
     assert whole == 12 * 4096 * 32000, "of logits and one block the larger"
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(("layers", "copied"), [("all", (2, 4)), ("lisa-1", (1, 1))])
+def test_the_estimate_has_the_copies_that_autocast_keeps(
+    layers: str, copied: tuple[int, int], word: str, tmp_path: Path
+) -> None:
+    """Of Full-FT's weights, checkpointed or not, until forward ends: counted within autocast, of two blocks and four.
+    The rest of either figure, head and loss, is the same in both."""
+    there, told = [], []
+    for blocks, copies in zip((2, 4), copied, strict=True):
+        path = write_config(tmp_path, FIELDS["llama"] | {"num_hidden_layers": blocks})
+        axes = {"precision": "amp-bf16", "gradient_checkpointing": word, "trainable_layers": layers}
+        case = _case(path, "full", **axes)
+        work = build(case, "cpu")
+        if work.stages > 1:
+            work.select(case.stages.index(min(case.stages)))
+        with autocast(case.precision, work.device):
+            there.append(left_behind(work))
+        assert case.shape is not None
+        assert there[-1] - left_behind(work) >= 0.99 * copies * 2 * case.shape.block_params
+        told.append(need(case, step=False).activations or 0)
+    assert told[1] - told[0] == pytest.approx(there[1] - there[0], rel=0.02)
 
 
 @pytest.mark.parametrize("word", WORDS)

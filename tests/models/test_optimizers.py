@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.case import Case
-from bench.methods.registry import unsupported
+from bench.methods.registry import methods, unsupported
 from bench.models.build import build
 from bench.models.work import LEARNING_RATE
 from bench.roofline.memory import need
@@ -54,13 +54,17 @@ def test_a_step_is_the_optimizer_s_own(word: str | None, method: str, tmp_path: 
         assert name == "x" or not torch.equal(ours, before[name])
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(
+    ("method", "word"),
+    [(m, None) for m in ("full", "lora", "paca")]  # AdamW of the others: tests/roofline/test_memory.py
+    + [("lora", "sgd")]
+    + [pytest.param(m, "adamw-8bit", marks=needs_bitsandbytes) for m in methods()],
+)
 @pytest.mark.parametrize("family", FIELDS)
-@pytest.mark.parametrize("method", ["full", "lora", "paca"])
 def test_states_have_the_bytes_of_the_closed_form(method: str, family: str, word: str | None, tmp_path: Path) -> None:
     """On tensors above and below the least that has 8-bit states."""
-    case = make_case(write_config(tmp_path, FIELDS[family]), method, optimizer=word, rank=40 if method == "lora" else 8)
-    case = replace(case, rank=None) if method == "full" else case
+    rank = 40 if "rank" in methods()[method].axes else None
+    case = make_case(write_config(tmp_path, FIELDS[family]), method, optimizer=word, rank=rank)
     work = build(case, "cpu")
     work.backward(work.forward())
     work.optimizer_step()
@@ -82,6 +86,42 @@ def test_what_is_paged_need_not_be_on_the_gpu() -> None:
     assert resident_bytes(replace(full, optimizer="adamw-8bit"), 2) == state_bytes(
         replace(full, optimizer="adamw-8bit"), 2
     )
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("word", ["paged-adamw", "paged-adamw-8bit"])
+def test_what_bitsandbytes_does_not_page_must_be_on_the_gpu(word: str, tmp_path: Path) -> None:
+    """By bitsandbytes' own code. On a CPU it pages nothing, yet asks get_state_buffer for what it would page."""
+    from bitsandbytes import optim
+
+    kind: Any = optim.AdamW8bit if word.endswith("8bit") else optim.AdamW
+    buffers: list[torch.Tensor] = []
+
+    class Noted(kind):  # type: ignore[misc]
+        """Notes the states that get_state_buffer would page, those of tensors of 100,000 values and more."""
+
+        def get_state_buffer(self, p: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+            buffer: torch.Tensor = super().get_state_buffer(p, dtype)
+            if p.numel() >= 1e5:
+                buffers.append(buffer)
+            return buffer
+
+    fields = {**LLAMA, "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2}
+    case = make_case(write_config(tmp_path, fields), "full", optimizer=word)
+    work = build(case, "cpu")
+    work.backward(work.forward())
+    optimizer = Noted([leaf for _, leaf in work.leaves])
+    optimizer.step()
+    states = [
+        t
+        for state in optimizer.state.values()
+        for name, t in state.items()
+        if isinstance(t, torch.Tensor) and name != "step" and not name.startswith("qmap")
+    ]
+    paged = sum(t.nbytes for t in buffers)
+    assert paged > 0
+    assert resident_bytes(case, 4) == pytest.approx(sum(t.nbytes for t in states) - paged, rel=0.005)
+    assert state_bytes(case, 4) == pytest.approx(sum(t.nbytes for t in states), rel=0.005)
 
 
 def _reason(word: str, device: str) -> str | None:

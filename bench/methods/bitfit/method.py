@@ -16,8 +16,8 @@ class BitFit(Method):
     reads_x = False
     impls = {"eager": Impl("textbook PyTorch: the bias of each layer is a parameter, W is frozen")}
 
-    def trained(self, layer: Linear, rank: int) -> int:
-        return layer.n
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        return (layer.n,)
 
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
         return 0

@@ -14,6 +14,7 @@ class DoRA(Method):
 
     label = "DoRA"
     colours = ("#5c1a6b", "#8e3aa3", "#b463c6")
+    branch = True
     axes = ("rank", "alpha", "scaling", "dropout", "targets", "adapter_dtype")
     impls = {
         "eager": Impl("textbook PyTorch in PEFT's order, with W + sBA as a tensor for its norm"),
@@ -41,8 +42,8 @@ class DoRA(Method):
         ),
     }
 
-    def trained(self, layer: Linear, rank: int) -> int:
-        return rank * (layer.n + layer.k) + layer.n
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        return rank * layer.k, rank * layer.n, layer.n  # A, B, m
 
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
         """LoRA's two products and B A, whatever the number of tokens."""

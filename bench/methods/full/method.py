@@ -12,9 +12,6 @@ class Full(Method):
     adapts = False
     impls = {"eager": Impl("every weight trains, plain PyTorch")}
 
-    def trained(self, layer: Linear, rank: int) -> int:
-        return layer.weights
-
     def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
         weight = layer.n * layer.k
         return (weight, layer.weights - weight) if layer.weights > weight else (weight,)

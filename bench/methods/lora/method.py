@@ -15,7 +15,7 @@ class LoRA(Method):
     axes = ("rank", "alpha", "scaling", "dropout", "targets", "adapter_dtype")
     impls = {
         "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one"),
-        "triton": Impl("this project's kernels: a fused branch", triton, in_place=True, tuned=True),
+        "triton": Impl("this project's kernels: a fused branch", triton, tuned=True),
         "peft-fp32": Impl(
             "Hugging Face PEFT as it comes: adapters promoted to fp32",
             peft,
@@ -28,7 +28,6 @@ class LoRA(Method):
             "PEFT as it comes after accelerate(): this project's kernels in its layers",
             all_of(triton, peft),
             fp32_adapters=True,
-            in_place=True,
             tuned=True,
             module="bench.methods.lora.peft",
         ),
@@ -43,9 +42,6 @@ class LoRA(Method):
             cannot=dict.fromkeys(("backward", "forward-backward", "step"), _FORWARD_ALONE),
         ),
     }
-
-    def trained(self, layer: Linear, rank: int) -> int:
-        return rank * (layer.n + layer.k)
 
     def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
         return rank * layer.k, rank * layer.n  # A, B

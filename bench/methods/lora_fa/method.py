@@ -10,6 +10,7 @@ class LoRAFA(Method):
     label = "LoRA-FA"
     colours = ("#6e0f1a", "#a3222f", "#cf4a55")
     axes = ("rank", "alpha", "scaling", "dropout", "targets", "adapter_dtype")
+    branch = True
     reads_x = False  # S alone, which forward has kept
     impls = {
         "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one, S kept in place of x"),
@@ -31,8 +32,8 @@ class LoRAFA(Method):
         ),
     }
 
-    def trained(self, layer: Linear, rank: int) -> int:
-        return rank * layer.n
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        return (rank * layer.n,)  # B
 
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
         return 2 * tokens * rank * (layer.n + layer.k)

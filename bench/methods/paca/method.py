@@ -13,9 +13,7 @@ class PaCA(Method):
     reads_x = False  # x[:, index] alone, which forward has kept
     impls = {
         "eager": Impl("textbook PyTorch: live columns in the weight, a skinny gradient", rank_fits),
-        "triton": Impl(
-            "this project's kernels: gather and skinny gradient", all_of(triton, rank_fits), in_place=True, tuned=True
-        ),
+        "triton": Impl("this project's kernels: gather and skinny gradient", all_of(triton, rank_fits), tuned=True),
         "official": Impl(
             "columns copied into the weight on every forward: its authors' code, which does so on odd ones only",
             rank_fits,
@@ -23,8 +21,8 @@ class PaCA(Method):
         "swap": Impl("columns swapped in, GEMM, swapped out, in both directions: a PEFT branch's code", rank_fits),
     }
 
-    def trained(self, layer: Linear, rank: int) -> int:
-        return rank * layer.n
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        return (rank * layer.n,)
 
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
         return 0

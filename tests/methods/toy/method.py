@@ -8,11 +8,12 @@ class Toy(Method):
 
     label = "Toy"
     colours = ("#009e73",)
+    branch = True
     reads_x = False
     impls = {"eager": Impl("LoRA with A frozen")}
 
-    def trained(self, layer: Linear, rank: int) -> int:
-        return rank * layer.n
+    def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
+        return (rank * layer.n,)
 
     def forward_flops(self, layer: Linear, tokens: int, rank: int) -> int:
         return 2 * tokens * rank * (layer.n + layer.k)
