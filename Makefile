@@ -48,7 +48,7 @@ test: $(READY)  ## The fast tests, without benchmarks (a few minutes)
 	$(PY) -m pytest $(TEST)
 
 test-all: lint  ## Everything CI runs: lint, types, all tests, the benchmarks of one model, smoke three times
-	$(MAKE) test TEST="--benchmark-skip -n auto"
+	$(MAKE) test TEST="--benchmark-skip -n $(WORKERS)"
 	$(PY) -m pytest --benchmark-only -k gpt2-medium
 	$(PY) -m pytest -s tests/cluster/test_scale.py tests/record/test_merge_scale.py
 	$(MAKE) aa SWEEP=smoke

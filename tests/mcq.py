@@ -47,7 +47,7 @@ def make_model(kind: str, folder: Path, *, layers: int = 4, seed: int = 0) -> No
         config = LlamaConfig(
             vocab_size=size,
             hidden_size=64,
-            intermediate_size=96,
+            intermediate_size=128,
             num_hidden_layers=layers,
             num_attention_heads=4,
             num_key_value_heads=2,

@@ -224,6 +224,16 @@ class Case:
         return f"{self.method}/{self.impl}{rank}{upper}{self.options}"
 
     @property
+    def plainness(self) -> tuple[int, bool, str]:
+        """The least is the plainest of a method's cases: few options, impl eager; of two alike always the same."""
+        return sum(getattr(self, name) is not None for name in OPTIONS), self.impl != "eager", self.options
+
+    @property
+    def has_options(self) -> bool:
+        """Whether something that goes with every method is not as usual: checkpointing, optimizer, compiler."""
+        return self.plainness[0] > 0
+
+    @property
     def options(self) -> str:
         """What is not as usual of the axes that have a usual word: ' rslora checkpointing-full'."""
         words = {a: getattr(self, a) for a, axis in AXES.items() if axis.usual and getattr(self, a) is not None}

@@ -7,7 +7,7 @@ apart from each other only the quotient of their medians is left, and its interv
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.case import OPTIONS, Case, read_case
+from bench.case import Case, read_case
 from bench.case.schema import BASELINE, Status
 from bench.record.stats import (
     MIN_SAMPLES,
@@ -56,11 +56,7 @@ def baselines(cases: Iterable[Case]) -> dict[tuple[object, ...], Case]:
     """Full-FT by the axes that a ratio must share; where it was measured in several ways, the plainest: eager, without
     checkpointing, and with the usual optimizer."""
     full = [c for c in cases if c.method == BASELINE]
-    return {c.comparison: c for c in sorted(full, key=_plain)}
-
-
-def _plain(case: Case) -> tuple[int, bool]:
-    return sum(getattr(case, option) is None for option in OPTIONS), case.impl == "eager"
+    return {c.comparison: c for c in sorted(full, key=lambda c: c.plainness, reverse=True)}
 
 
 def with_ratios(rows: Sequence[Row], lines: Iterable[Row]) -> list[Row]:

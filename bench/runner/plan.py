@@ -55,9 +55,9 @@ def comparisons(tasks: Iterable[Task]) -> list[list[Task]]:
 
 
 def baseline_of(cases: Sequence[Case]) -> Case | None:
-    """What the cases of a comparison are compared with: Full-FT eager, else another Full-FT, else the first of them;
-    None where there are not two."""
-    full = sorted((c for c in cases if c.method == BASELINE), key=lambda c: (c.impl != "eager", c.options))
+    """What the cases of a comparison are compared with: the plainest Full-FT, else the first of them; None where there
+    are not two."""
+    full = sorted((c for c in cases if c.method == BASELINE), key=lambda c: c.plainness)
     return next(iter([*full, *cases]), None) if len(cases) > 1 else None
 
 

@@ -3,8 +3,9 @@ docs/methods.md. Nothing in them was measured."""
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
-from bench.case import Case
+from bench.case import OPTIONS, Case
 from bench.case.names import plain_name
 from bench.case.shapes import model_shape
 from bench.methods.registry import method_of, trainable_params
@@ -14,6 +15,7 @@ from bench.sweeps.expand import make_plan
 
 MODEL, LAYER = "tinyllama", "mlp.up_proj"
 TEXTBOOK = "eager"
+PLAIN: dict[str, Any] = dict.fromkeys(OPTIONS)
 
 
 def cases() -> list[Case]:
@@ -51,7 +53,7 @@ def layer_table(found: Iterable[Case]) -> list[str]:
         "Backward MB",
     )
     lines, base = [], 0
-    for case in [of_layer(c) for c in found if c.trainable_layers == "all" and not option_of(c)]:
+    for case in [of_layer(c) for c in found if c.trainable_layers == "all" and not c.has_options]:
         work = [flops(case, p) or 0 for p in ("forward", "backward")]
         moved = [compulsory_bytes(case, p) or 0 for p in ("forward", "backward")]
         base = base or sum(work)
@@ -68,21 +70,12 @@ def model_table(found: Iterable[Case]) -> list[str]:
     for case in found:
         work = [flops(case, p) for p in ("forward", "backward")]
         memory = need(case, step=True)
-        if option_of(case) and memory == need(without(case), step=True):
+        if case.has_options and memory == need(replace(case, **PLAIN), step=True):
             continue  # nothing that is counted here
         words = [f"{w / 1e12:.2f}" if w else "" for w in work]
         words += [f"{b / 2**30:.2f}" if b is not None else "" for b in (memory.at_least, memory.about)]
         lines.append((name_of(case), f"{trainable_params(case):,}", *words))
     return markdown(heads, lines)
-
-
-def without(case: Case) -> Case:
-    """The same case without options."""
-    return replace(case, gradient_checkpointing=None, optimizer=None, compile=None)
-
-
-def option_of(case: Case) -> bool:
-    return any((case.gradient_checkpointing, case.optimizer, case.compile))
 
 
 def markdown(heads: tuple[str, ...], lines: list[tuple[str, ...]]) -> list[str]:

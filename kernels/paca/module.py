@@ -255,7 +255,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Decay pulls a parameter to zero. For an adapter that is the pretrained model; for columns, which hold pretrained
     weights, it is not.
     """
-    columns = {id(module.columns) for module in model.modules() if isinstance(module, PaCALinear)}
+    # By their names, since a layer over a quantised base may be of another class.
+    columns = {id(m.columns) for m in model.modules() if hasattr(m, "columns") and hasattr(m, "index")}
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in trained if id(p) not in columns], "weight_decay": weight_decay},

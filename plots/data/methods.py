@@ -6,7 +6,7 @@ from typing import Any
 from bench.case import OPTIONS, Case, read_case
 from bench.case.schema import BASELINE
 from plots.data.labels import short_axis
-from plots.data.panels import Panel, has_option
+from plots.data.panels import Panel
 from plots.data.results import Ratio, Results
 
 FEW = ("full", "lora", "paca")  # the tables of times suffice for these
@@ -18,7 +18,7 @@ USUAL: dict[str, Any] = {"trainable_layers": "all", **dict.fromkeys(OPTIONS)}
 def compares_methods(panel: Panel) -> bool:
     """Blocks or models under other methods than the paper's, or under options of a training."""
     others = {c.method for c in panel.cases} - {*FEW}
-    return panel.level != "linear" and (len(others) > 1 or any(map(has_option, panel.cases)))
+    return panel.level != "linear" and (len(others) > 1 or any(c.has_options for c in panel.cases))
 
 
 def option_words(case: Case) -> str:

@@ -3,18 +3,13 @@
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from bench.case import OPTIONS, Case
+from bench.case import Case
 from bench.methods.registry import methods
 from plots.data.breakdown import Breakdown, make_breakdown
 from plots.data.labels import labels, shape_word
 from plots.data.results import Cell, Ratio, Results
 
 MAX_TYPES = 8  # training types side by side in a figure
-
-
-def has_option(case: Case) -> bool:
-    """Whether something that any method may have is not as usual: checkpointing, another optimizer, a compiler."""
-    return any(getattr(case, name) is not None for name in OPTIONS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +75,7 @@ class Panel:
         order = list(methods())
 
         def place(case: Case) -> tuple[bool, int]:
-            return has_option(case), order.index(case.method) if case.method in order else len(order)
+            return case.has_options, order.index(case.method) if case.method in order else len(order)
 
         return list(dict.fromkeys(self.labels[c] for c in sorted(self.cases, key=place)))
 

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 
 from bench.case import Case
-from plots.data.panels import has_option
 
 PAPER = Path(__file__).resolve().parents[2] / "results" / "paper" / "table1.csv"
 # The paper's clock is eager, and what it timed was textbook code or Hugging Face's: nothing else is put beside it.
@@ -70,4 +69,4 @@ def paper_line(case: Case, clock: str, pass_: str) -> tuple[float, float] | None
 
 def _matches(case: Case, clock: str) -> bool:
     whole = case.level == "model" and case.trainable_layers == "all"
-    return whole and clock == "eager" and case.impl in IMPLS and not has_option(case) and case.scaling is None
+    return whole and clock == "eager" and case.impl in IMPLS and not case.has_options and case.scaling is None

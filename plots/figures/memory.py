@@ -8,7 +8,7 @@ from bench.case import Case
 from bench.record.stats import Estimate
 from plots.data.labels import shape_word
 from plots.data.methods import option_words
-from plots.data.panels import MAX_TYPES, Panel, has_option
+from plots.data.panels import MAX_TYPES, Panel
 from plots.data.throughput import trained_pass
 from plots.figures.canvas import FAILED, INK, SOFT, finish, new_canvas
 from plots.figures.placing import Named, place_names
@@ -31,7 +31,7 @@ def memory_figure(panel: Panel, path: Path) -> Figure | None:
     without those with an option. None where no peak memory is on record, as on a CPU."""
     panel = panel.by_wall
     few = len(panel.types) <= MAX_TYPES
-    plain = [panel.labels[c] for c in panel.cases if few or not has_option(c)]
+    plain = [panel.labels[c] for c in panel.cases if few or not c.has_options]
     types = [t for t in panel.types if t in plain][:MOST_TYPES]
     pass_, peaks = trained_pass(panel), panel.results.peaks_mib
     found: dict[tuple[str, tuple[int, int]], list[Point]] = {}

@@ -59,7 +59,7 @@ def test_one_iteration(family: str, model: str, level: str, method: str, precisi
         work.clear()
     assert [name for name, _ in work.leaves if name == "x"] == ([] if level == "model" else ["x"])
     assert work.trainable_params == trainable_params(case)
-    assert work.has_refresh == method.endswith("paca")
+    assert work.has_refresh == (method == "paca")
     assert all(p.isfinite().all() for p in work.model.parameters())
 
 
@@ -202,7 +202,8 @@ def test_weights_are_made_in_their_place_and_dtype(level: str) -> None:
         with Operators() as operators:
             build(make_case("gpt2-medium", method, level, layer=layer, precision="bf16"), "meta")
         big = {(device, dtype) for device, dtype, size in operators.made if size > 500_000}
-        assert big == {("meta", torch.bfloat16)}
+        assert ("meta", torch.bfloat16) in big and {device for device, _ in big} == {"meta"}
+        assert len(big) == 1 or methods()[method].quantises
 
 
 @pytest.mark.parametrize("upper", ["all", "upper-1/2", "upper-3/4", "1", "3"])

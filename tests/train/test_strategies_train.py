@@ -180,7 +180,7 @@ def test_what_is_written(checkpoint: Checkpoint, few: Path, strategy_file: Strat
         "model": str(checkpoint("llama")), "data": str(few),
     }  # fmt: skip
     assert {key: told[key] for key in expected} == expected
-    per_block = 8 * sum((64 + 64, 64 + 32, 64 + 32, 64 + 64, 64 + 96, 64 + 96, 96 + 64))
+    per_block = 8 * sum((64 + 64, 64 + 32, 64 + 32, 64 + 64, 64 + 128, 64 + 128, 128 + 64))
     assert told["trainable_params"] == 4 * per_block
     assert told["training_time"] == training_time(told["wall_s"])
     metrics = metrics_of(out)

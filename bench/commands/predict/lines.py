@@ -36,8 +36,6 @@ def untraceable(case: Case, device: str) -> tuple[Outcome, str] | None:
     """Why a case has no operators to price, for any board; None where it has. device: 'cuda' or 'cpu'."""
     if reason := unsupported(case, device):
         return Outcome.unsupported, reason
-    if case.optimizer not in (None, "sgd"):
-        return Outcome.untraced, "the kernels of its optimizer are bitsandbytes', which no trace of operators sees"
     if case.compiles:
         return Outcome.untraced, "a compiler makes its kernels, which no trace of operators sees"
     if case.gradient_checkpointing:
