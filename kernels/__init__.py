@@ -71,7 +71,9 @@ if __name__ == "kernels":
     if _other is None:  # bitsandbytes looks here for a kernel of the Hub for inference on CPUs, does without, and warns
         import logging
 
-        logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+        logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+            lambda record: not str(record.msg).startswith("Failed to load CPU gemm_4bit_forward from kernels-community")
+        )
 
 
 def __getattr__(name: str) -> Any:

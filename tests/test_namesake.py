@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from transformers.utils.import_utils import KERNELS_MIN_VERSION
 
+from kernels.namesake import namesake
 from tests.conftest import ROOT, Bench, rows_of
 from tests.models.tiny import LLAMA, write_config
 
@@ -164,3 +166,16 @@ def test_doctor_tries_both_together(site: Path, bench: Bench, tmp_path: Path) ->
     bench.env["PYTHONPATH"] = os.pathsep.join(map(str, (ROOT, installed(tmp_path / "broken", lacking))))
     done = bench("doctor")
     assert done.returncode == 1 and "CUDAProperties" in done.stdout and "pip uninstall kernels" in done.stdout
+
+
+def test_of_bitsandbytes_the_one_warning_that_this_folder_causes_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import kernels  # noqa: F401
+
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "no get_kernel")
+    logger.warning("another one")
+    assert caplog.messages[-1] == "another one"
+    hidden = "gemm_4bit_forward" not in caplog.text
+    assert hidden is (namesake() is None)

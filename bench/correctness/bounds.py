@@ -81,7 +81,7 @@ def relative_errors(
     """||found - wanted|| / ||wanted|| (Frobenius) by name; where `pooled`, over all of a kind (lora_a, weight ...).
 
     base: x W^T + b by the name of the output that it is part of; then also of 'branch', the output less that. A wrong
-    shape counts as infinite.
+    shape counts as infinite; of zeros, zeros have the error 0 and all else an infinite one.
     """
     norms: dict[str, list[Tensor]] = {}
     for name, want in wanted.items():
@@ -92,7 +92,7 @@ def relative_errors(
         if base and name in base:
             norms[name.replace("output", "branch")] = [_norms(got - want, want - base[name])]
     sums = torch.stack([torch.stack(parts).square().sum(0).sqrt() for parts in norms.values()])
-    ratio = (sums[:, 0] / sums[:, 1]).tolist()  # read back once
+    ratio = torch.where(sums[:, 0] == 0, 0.0, sums[:, 0] / sums[:, 1]).tolist()  # read back once
     return dict(zip(norms, ratio, strict=True))
 
 

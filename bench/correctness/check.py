@@ -105,8 +105,8 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
     """An impl beside the baseline and the reference, as built and, if it has adapters, after a step."""
     work = build(case, str(device), seed)
     no_dropout(work.model)
-    draw_biases(work.model, seed)
     if device.type == "cpu" and _plain(case) and case.method == BASELINE:
+        draw_biases(work.model, seed)
         return _itself(work, where)
     plain = baseline(case, str(device), seed)
     values = leaf_values(work)
@@ -115,6 +115,7 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
         words = "trains and should not" if odd in values else "should train and does not"
         return [Finding(odd, math.inf, 0.0, where, words)]
     found = _as_built(work.model, values, plain, where)
+    draw_biases(work.model, seed)  # only now: a bias that an impl trains is held against the layer's own first
     plain.load(drawn_values(work.model, plain.layers))
     if draw(values, plain, SHARE):
         _refresh_all(work)
@@ -145,7 +146,7 @@ def _plain(case: Case) -> bool:
 
 
 def _as_built(model: nn.Module, values: Mapping[str, Tensor], plain: ReferenceModel, where: str) -> list[Finding]:
-    """What follows from the weight alone, before the first step: PaCA's columns, and its index if an impl shows one."""
+    """What follows from the layer alone, before the first step: PaCA's columns, and its index if an impl shows one."""
     found = plain.take_over(model, f"as built {where}".strip())
     for name, layer in plain.layers.items():
         for part, (expected, bound) in layer.as_built().items():

@@ -125,18 +125,20 @@ def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
     )  # fmt: skip
     work = build(untouched, device, seed)
     no_dropout(work.model)
-    draw_biases(work.model, seed)
     args, kwargs = called_with(inner(work.model, case.level), work.forward)
     x = next((leaf for name, leaf in work.leaves if name == "x"), None)
-    layers, names = {}, [name for name, _ in work.everything]
+    names = [name for name, _ in work.everything]
+    layers: dict[str, ReferenceLayer] = {}
     for _, parameter in work.everything:  # in whatever stage
         parameter.requires_grad_(True)
     if method_of(case).adapts:
         kind = load_reference(case.method)
         work.model.requires_grad_(False)
-        for name, layer in adapt.target_layers(work.model, case):
-            layers[name] = kind(layer, case, name)
-            adapt.replace(work.model, name, layers[name])
+        layers = {name: kind(layer, case, name) for name, layer in adapt.target_layers(work.model, case)}
+    draw_biases(work.model, seed)  # those of the layers above, too, which share them, but where biases are what trains
+    for name, layer in layers.items():
+        adapt.replace(work.model, name, layer)
+    if layers:
         names = [f"{name}.{part}" for name, layer in layers.items() for part in layer.trained]
     linear = list(case.linear_layers)
     return ReferenceModel(work.model, case.level, case.precision, args, kwargs, x, layers, names, linear)

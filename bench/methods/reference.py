@@ -56,7 +56,7 @@ class ReferenceLayer(nn.Module):
         self.get_parameter(part).copy_(value)
 
     def as_built(self) -> Mapping[str, tuple[Tensor, float]]:
-        """Trained parts that follow from the weight: what each is before the first step, and the bound of its error."""
+        """Trained parts that follow from the layer: what each is before the first step, and the bound of its error."""
         return {}
 
     def take_over(self, layer: nn.Module) -> Mapping[str, tuple[float, float, str]]:

@@ -15,7 +15,7 @@ from bench.case.schema import BASELINE
 from bench.case.shapes import trainable_blocks, trains_ends
 from bench.errors import UserError, one_of
 from bench.methods.method import Impl, Linear, Method
-from bench.methods.requirements import options
+from bench.methods.requirements import PAGED_STAYS, options, paged
 
 if TYPE_CHECKING:
     from torch import nn
@@ -138,6 +138,8 @@ def unsupported(case: Case, device: str) -> str | None:
     stages = len(case.stages)
     if stages > 1 and case.compiles:
         return f"trainable_layers {case.trainable_layers} has {stages} stages, and each would be compiled anew"
+    if stages > 1 and paged(case.optimizer):
+        return f"trainable_layers {case.trainable_layers} with optimizer {case.optimizer}: {PAGED_STAYS}"
     return impl_of(case).refuses(case, device) or options(case, device)
 
 

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from bench.case import Case
-from bench.methods.qlora.format import BLOCK, ODD_ROWS, SCALES
+from bench.methods.qlora.format import BLOCK, SCALES, odd_rows
 
 Refusal = Callable[[Case, str], str | None]
+
+# 0.50.2 keeps every paged tensor in a list of the process (functional.GlobalPageManager), and has no call to free one.
+PAGED_STAYS = "bitsandbytes never frees paged states, and those of each stage would stay"
 
 
 def all_of(*refusals: Refusal) -> Refusal:
@@ -54,10 +57,7 @@ def bitsandbytes(case: Case, device: str) -> str | None:
     """Its NF4 runs on CPUs, and on NVIDIA GPUs of compute capability 6.0 and newer, which torch itself needs."""
     if find_spec("bitsandbytes") is None:
         return f"impl {case.impl} needs the package bitsandbytes: pip install bitsandbytes"
-    odd = next((p for p in case.target_projections if p.in_features % BLOCK), None)
-    if odd is None or device.split(":")[0] != "cpu":
-        return None
-    return f"{ODD_ROWS}, and {odd.name} has {odd.in_features}"
+    return next(filter(None, (odd_rows(p.name, p.in_features, device) for p in case.target_projections)), None)
 
 
 def nf4_of_torchao(case: Case, _device: str) -> str | None:
@@ -90,17 +90,23 @@ def bordered(case: Case, _device: str) -> str | None:
 
 def options(case: Case, device: str) -> str | None:
     """What the axes that every method has ask for."""
-    return _compiler(case, device) or _bitsandbytes(case, device)
+    return _compiler(case, device) or optimizer(case.optimizer, device)
 
 
-def _bitsandbytes(case: Case, device: str) -> str | None:
-    if case.optimizer in (None, "sgd"):
+def optimizer(word: str | None, device: str) -> str | None:
+    """What an optimizer needs that is not there. word: of the axis, or of a strategy's key."""
+    if word in (None, "adamw", "sgd"):
         return None
     if find_spec("bitsandbytes") is None:
-        return f"optimizer {case.optimizer} needs the package bitsandbytes: pip install bitsandbytes"
-    if device.split(":")[0] == "cpu" and case.optimizer.startswith("paged-"):
-        return f"optimizer {case.optimizer} pages what lies on a GPU to the host; on a CPU there is nothing to page"
+        return f"optimizer {word} needs the package bitsandbytes: pip install bitsandbytes"
+    if device.split(":")[0] == "cpu" and paged(word):
+        return f"optimizer {word} pages what lies on a GPU to the host; on a CPU there is nothing to page"
     return None
+
+
+def paged(word: str | None) -> bool:
+    """Whether an optimizer's states may leave the GPU."""
+    return (word or "").startswith("paged-")
 
 
 def _compiler(case: Case, device: str) -> str | None:

@@ -225,10 +225,11 @@ class Work:
         """Forward and backward passes whose gradients add up before an optimizer step."""
         return self.case.micro_steps
 
-    def optimizer_step(self) -> None:
+    def optimizer_step(self, learning_rate: float | None = None) -> None:
         """One step of the case's optimizer on the gradients that are there. A refresh is due after it, no part of it.
 
-        The optimizer is made at the first call: AdamW's state takes two values for each trained one.
+        The optimizer is made at the first call: AdamW's state takes two values for each trained one. learning_rate: in
+        place of LEARNING_RATE, at which hardly a value moves, from this step on.
         """
         if self._optimizer is None:
             for _, parameter in self.everything:  # those of later stages are among its groups, and as yet have no state
@@ -236,6 +237,8 @@ class Work:
             groups = [g for g in parameter_groups(self.model, weight_decay=0.01) if g["params"]]
             self._stages.select(self._stages.current)
             self._optimizer = make_optimizer(self.case.optimizer, groups, self.device)
+        for group in self._optimizer.param_groups if learning_rate is not None else ():
+            group["lr"] = learning_rate
         self._optimizer.step()
 
     @contextmanager

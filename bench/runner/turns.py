@@ -15,6 +15,7 @@ import torch
 from bench.case import Case
 from bench.case.schema import Status
 from bench.correctness.check import check, finite
+from bench.correctness.optimizer import unmoved
 from bench.correctness.shrink import default_tokens, shrink
 from bench.methods.registry import impl_of, note
 from bench.models.attention_backend import attention_backend
@@ -95,7 +96,8 @@ class Turns:
         self._case = Case(**case)
         self._phase("checking")
         # Before there is a model beside the check's copies.
-        if wrong := _before(shrink(self._case, default_tokens(self._case, self._device)), self._device):
+        small = shrink(self._case, default_tokens(self._case, self._device))
+        if wrong := _before(small, self._device, "step" in self._passes):
             self._failed(Status.wrong, wrong, goes_on=True)
             return
         checked = perf_counter()
@@ -244,8 +246,10 @@ def _listen_to_triton() -> None:
 
 
 @cache
-def _before(case: Case, device: torch.device) -> str | None:
+def _before(case: Case, device: torch.device, step: bool) -> str | None:
     """What is wrong with the impl of a case cut down to the check's size, in a sentence, or None. Cut down, the lengths
-    of a model are mostly the same case, and are checked once."""
+    of a model are mostly the same case, and are checked once. step: its optimizer is timed."""
     found = check(case, device, BEFORE)
-    return None if found.passed else found.detail
+    if not found.passed:
+        return found.detail
+    return unmoved(build(case, str(device), BEFORE)) if step and case.optimizer else None

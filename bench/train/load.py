@@ -37,7 +37,10 @@ def load_trained_model(
     if found.method == "qlora":
         from bench.train.quantised import quantise_qlora
 
-        quantise_qlora(model, device, model.dtype)
+        try:
+            quantise_qlora(model, device, model.dtype)
+        except ValueError as e:
+            raise UserError(f"{source}: {e}; load it on a GPU") from e
     if found.kind:
         model = with_adapter(model, found.folder, found.kind, device)
     return model.to(device).eval(), tokenizer

@@ -12,6 +12,7 @@ from typing import Any
 from bench.case.shapes import takes_turns
 from bench.devices import gpus
 from bench.errors import UserError, install, listed, one_of, short
+from bench.methods.requirements import optimizer
 from bench.reading import is_there
 from bench.record.environment import version
 from bench.train.branches import FUSED
@@ -119,7 +120,8 @@ def make_plan(request: Request, rank: int, say: Callable[[str], None]) -> Plan:
     on_cpu = _on_cpu(request.device)
     if on_cpu and strategy.precision == "amp-fp16":
         raise UserError("precision amp-fp16 needs a GPU; on the CPU pass --precision fp32, bf16 or amp-bf16")
-    _check_optimizer(strategy, on_cpu)
+    if why := optimizer(strategy.optimizer, "cpu" if on_cpu else "cuda"):
+        raise UserError(f"{why}; or take optimizer adamw")
     impl = _impl(request.impl, strategy, on_cpu)
     return Plan(request, name, strategy, items, on_cpu, impl, int(os.environ.get("WORLD_SIZE", "1")), rank)
 
@@ -137,17 +139,6 @@ def need_bitsandbytes(what: str) -> None:
     """Raises UserError where the package is not installed."""
     if version("bitsandbytes") is None:
         raise UserError(f"{what} needs bitsandbytes, which is not installed. Install it: {install('quant')}")
-
-
-def _check_optimizer(strategy: Strategy, on_cpu: bool) -> None:
-    if strategy.optimizer in ("adamw", "sgd"):
-        return
-    if version("bitsandbytes") is None:
-        raise UserError(
-            f"optimizer {strategy.optimizer} needs the package bitsandbytes: pip install bitsandbytes; or take adamw"
-        )
-    if on_cpu and strategy.optimizer.startswith("paged-"):
-        raise UserError(f"optimizer {strategy.optimizer} pages what lies on a GPU; on the CPU take adamw or adamw-8bit")
 
 
 def called(name: str) -> str:

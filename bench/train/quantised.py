@@ -18,7 +18,7 @@ from torch import nn
 
 from bench.files import replace_file
 from bench.methods.adapt import decoder_blocks, replace
-from bench.methods.qlora.format import BLOCK, ODD_ROWS
+from bench.methods.qlora.format import odd_rows
 from bench.methods.qlora.layer import NF4Linear
 from bench.methods.qpaca.eager import QPaCALinear
 from bench.reading import read_object
@@ -43,13 +43,16 @@ def _quantise(model: nn.Module, device: torch.device | str, make: Callable[[str,
 
 
 def quantise_qlora(model: nn.Module, device: torch.device | str, computed: torch.dtype) -> None:
-    """bitsandbytes' Linear4bit in NF4 with double quantisation, which multiplies in the dtype `computed`; in place."""
+    """bitsandbytes' Linear4bit in NF4 with double quantisation, which multiplies in the dtype `computed`; in place.
+
+    Raises ValueError where bitsandbytes cannot hold a layer on that device.
+    """
     from bench.methods.qlora.peft import linear_4bit
 
     def make(name: str, layer: nn.Module) -> nn.Module:
+        if why := odd_rows(name, features(layer)[0], str(device)):
+            raise ValueError(why)
         found = linear_4bit(layer, computed)
-        if torch.device(device).type == "cpu" and found.in_features % BLOCK:
-            raise ValueError(f"{ODD_ROWS}, and {name} has {found.in_features}")
         if found.bias is not None:  # which forward casts to `computed`, for good
             found.bias = nn.Parameter(found.bias.detach().clone(), requires_grad=False)
         # On some CPUs it would be packed anew for inference, in bf16 and only of widths that 64 divides.

@@ -9,6 +9,7 @@ from bench.case.schema import CHECKPOINTING, OPTIMIZERS
 from bench.case.shapes import LAYER_WORDS, takes_turns, trainable_blocks
 from bench.errors import UserError, did_you_mean, listed, one_of
 from bench.methods.registry import methods
+from bench.methods.requirements import PAGED_STAYS, paged
 from bench.reading import is_there
 from bench.yamlfile import Strict, read_strict
 
@@ -105,6 +106,11 @@ class Strategy(Strict):
             raise ValueError(
                 f"trainable_layers is {self.trainable_layers}, which has no lisa_every. It is a key of lisa-G: G blocks"
                 " at a time."
+            )
+        if takes_turns(self.trainable_layers) and paged(self.optimizer):
+            raise ValueError(
+                f"trainable_layers {self.trainable_layers} takes no optimizer {self.optimizer}: {PAGED_STAYS}. Take"
+                f" {self.optimizer.removeprefix('paged-')}."
             )
         return self
 

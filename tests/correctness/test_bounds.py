@@ -34,3 +34,10 @@ def test_nothing_settles_what_is_not_finite(value: float) -> None:
     case = make_case(None, "lora", "linear", layer="square-64")
     bad = torch.tensor([1.0, value])
     assert near({"x": bad}, {"x": bad.clone()}, {}, False, case) is None
+
+
+def test_of_zeros_all_but_zeros_is_infinitely_off() -> None:
+    wanted = {name: torch.zeros(2) for name in ("same", "other", "nan")}
+    found = wanted | {"other": torch.tensor([0.0, 1e-30]), "nan": torch.tensor([0.0, math.nan])}
+    errors = relative_errors(found, wanted)
+    assert errors["same"] == 0.0 and errors["other"] == math.inf and math.isnan(errors["nan"])

@@ -1,6 +1,8 @@
 """The correctness check of LoRA-FA and BitFit: every fault that is planted is found, with its tensor named."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from bench.methods.adapt import Trained, adapt, adapt_lora
 from bench.methods.bitfit.eager import BitFitLinear
 from kernels import LoRALinear
 from tests.correctness.planted import Forward, case_of, lora_formula, named
+from tests.models.tiny import LLAMA, make_case, write_config
 
 
 def _without_gradient(t: Tensor) -> Tensor:
@@ -88,6 +91,36 @@ def test_an_a_that_trains_is_named(models: dict[str, str], plant: Any) -> None:
 def _bitfit(forward: Callable[[Any, Tensor], Tensor]) -> Callable[[nn.Module, Case], Trained]:
     kind = type("Planted", (BitFitLinear,), {"forward": forward})
     return lambda model, case: adapt(model, case, lambda _, layer: kind(layer, None))
+
+
+class _Sevens(BitFitLinear):
+    def __init__(self, base: nn.Module, dtype: torch.dtype | None) -> None:
+        super().__init__(base, dtype)
+        self.bias.data.fill_(7.0)
+
+
+@pytest.mark.parametrize(("family", "level"), [("gpt2", "block"), ("gpt2", "linear"), ("llama", "linear")])
+def test_a_bias_that_is_not_the_layer_s_own_is_named(
+    models: dict[str, str], plant: Any, family: str, level: str
+) -> None:
+    impl = plant("bitfit", lambda model, case: adapt(model, case, lambda _, layer: _Sevens(layer, None)))
+    found = check(case_of(models, family, "bitfit", level, impl=impl), "cpu")
+    named(found, {"bias"}, "as built")
+
+
+def test_zeros_are_not_the_layer_s_own_bias(tmp_path: Path, plant: Any) -> None:
+    """Of an nn.Linear that is built with a bias that is drawn."""
+
+    class Zeros(BitFitLinear):
+        def __init__(self, base: nn.Module, dtype: torch.dtype | None) -> None:
+            super().__init__(base, dtype)
+            self.bias.data.zero_()
+
+    path = write_config(tmp_path, {**LLAMA, "attention_bias": True})
+    case = make_case(path, "bitfit", "linear", layer="self_attn.q_proj", seq=16)
+    assert check(case, "cpu").passed
+    impl = plant("bitfit", lambda model, case: adapt(model, case, lambda _, layer: Zeros(layer, None)))
+    named(check(replace(case, impl=impl), "cpu"), {"bias"}, "as built")
 
 
 def _with(layer: BitFitLinear, x: Tensor, bias: Tensor) -> Tensor:

@@ -138,3 +138,15 @@ def test_where_bitsandbytes_is_missing_or_serves_no_cpu(monkeypatch: pytest.Monk
     monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: object())
     assert _reason("adamw-8bit", "cpu") is None and _reason("paged-adamw", "cuda") is None
     assert "on a CPU there is nothing to page" in (_reason("paged-adamw", "cpu") or "")
+
+
+def test_no_paged_states_where_blocks_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: object())
+    path = write_config(tmp_path, FIELDS["llama"])
+    for word in ("paged-adamw", "paged-adamw-8bit"):
+        assert unsupported(make_case(path, "lora", trainable_layers="lisa-1", optimizer=word), "cuda") == (
+            f"trainable_layers lisa-1 with optimizer {word}: bitsandbytes never frees paged states, and those of each"
+            " stage would stay"
+        )
+        assert unsupported(make_case(path, "lora", trainable_layers="1", optimizer=word), "cuda") is None
+    assert unsupported(make_case(path, "lora", trainable_layers="lisa-1", optimizer="adamw-8bit"), "cuda") is None

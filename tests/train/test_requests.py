@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from bench.commands.train import train
 from bench.errors import UserError
@@ -112,7 +113,48 @@ def test_what_cannot_train_here_is_told_before_anything_is_loaded(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"^trainable_layers lisa-2 trains in one process"):
         train(replace(request, strategy=strategy_file("lisa")))
+    monkeypatch.delenv("WORLD_SIZE")
+    paged = strategy_file("lisa", optimizer="paged-adamw-8bit")
+    with pytest.raises(UserError, match=r"lisa\.yaml.*never frees paged states, .* stay\. Take adamw-8bit\."):
+        train(replace(request, strategy=paged))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_optimizer_that_this_machine_cannot_have_is_told(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(word: str) -> str:
+        strategy, model = strategy_file("lora", optimizer=word), str(checkpoint("gpt2"))
+        with pytest.raises(UserError) as error:
+            train(Request(strategy, model, str(few), tmp_path / "out", device="cpu"))
+        assert not (tmp_path / "out").exists()
+        return str(error.value)
+
+    monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: object())
+    assert told("paged-adamw").endswith("on a CPU there is nothing to page; or take optimizer adamw")
+    monkeypatch.setattr("bench.methods.requirements.find_spec", lambda name: None)
+    assert told("adamw-8bit").startswith("optimizer adamw-8bit needs the package bitsandbytes: pip install")
+
+
+def test_what_qlora_trained_on_odd_rows_cannot_be_loaded_on_a_cpu(
+    checkpoint: Checkpoint, few: Path, strategy_file: StrategyFile, tmp_path: Path
+) -> None:
+    """Trained by lora here, since on a CPU qlora refuses such a model to begin with."""
+    pytest.importorskip("bitsandbytes")
+    model, out = tmp_path / "odd", tmp_path / "out"
+    shutil.copytree(checkpoint("llama"), model)
+    config = LlamaConfig.from_pretrained(model)
+    config.intermediate_size = 96
+    LlamaForCausalLM(config).save_pretrained(model)
+    assert train(Request(strategy_file("lora", epochs=1), str(model), str(few), out, device="cpu")) == 0
+    result = json.loads((out / "train.json").read_text())
+    (out / "train.json").write_text(json.dumps(result | {"method": "qlora"}))
+    with pytest.raises(UserError) as error:
+        load_trained_model(str(out), "cpu")
+    assert str(error.value) == (
+        f"{out}: on a CPU bitsandbytes dequantises rows wrongly that are no multiple of 64 values, and"
+        " model.layers.0.mlp.down_proj has 96; load it on a GPU"
+    )
 
 
 def test_a_model_too_large_for_the_gpu_is_told(

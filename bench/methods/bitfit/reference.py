@@ -1,5 +1,8 @@
 """What the correctness check holds BitFit against."""
 
+from collections.abc import Mapping
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,3 +28,8 @@ class Reference(ReferenceLayer):
     def trained(self) -> dict[str, Tensor]:
         assert self.bias is not None
         return {"bias": self.bias}
+
+    def as_built(self) -> Mapping[str, tuple[Tensor, float]]:
+        """The layer's own bias, rounded at most once."""
+        assert self.bias is not None
+        return {"bias": (self.bias.detach().clone(), torch.finfo(self.stored).eps)}
