@@ -90,7 +90,14 @@ def bordered(case: Case, _device: str) -> str | None:
 
 def options(case: Case, device: str) -> str | None:
     """What the axes that every method has ask for."""
-    return _compiler(case, device) or optimizer(case.optimizer, device)
+    return _compiler(case, device) or optimizer(case.optimizer, device) or _sgd(case, device)
+
+
+def _sgd(case: Case, device: str) -> str | None:
+    trained = case.adapter_dtype or case.precision
+    if case.optimizer != "sgd" or device.split(":")[0] != "cpu" or trained not in ("bf16", "fp16"):
+        return None
+    return "torch's fused SGD leaves 16-bit weights as they are on a CPU (pytorch issue 191763)"
 
 
 def optimizer(word: str | None, device: str) -> str | None:
