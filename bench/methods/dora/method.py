@@ -3,10 +3,13 @@
 W is frozen, and so is the norm as autograd sees it: dm = sum over tokens of dY z / norm for z = x W^T + s x A^T B^T.
 """
 
+from bench.methods.lora.method import of_peft
 from bench.methods.method import Impl, Linear, Method, Widths
-from bench.methods.requirements import all_of, no_dropout, peft, triton
+from bench.methods.requirements import all_of, no_dropout, triton
 
-_undropped = no_dropout("what g adds reads drop(x), a second product with W, for which the kernels have no form")
+_kernels = all_of(
+    triton, no_dropout("what g adds reads drop(x), a second product with W, for which the kernels have no form")
+)
 
 
 class DoRA(Method):
@@ -19,27 +22,9 @@ class DoRA(Method):
     impls = {
         "eager": Impl("textbook PyTorch in PEFT's order, with W + sBA as a tensor for its norm"),
         "triton": Impl(
-            "this project's kernels: norms in one pass over W, LoRA's products, one pass for g",
-            all_of(triton, _undropped),
-            tuned=True,
+            "this project's kernels: norms in one pass over W, LoRA's products, one pass for g", _kernels, tuned=True
         ),
-        "peft-fp32": Impl(
-            "Hugging Face PEFT as it comes (use_dora): adapters promoted to fp32",
-            peft,
-            fp32_adapters=True,
-            in_fp32="peft",
-            module="bench.methods.lora.peft",
-        ),
-        "peft": Impl(
-            "Hugging Face PEFT (use_dora) with autocast_adapter_dtype=False", peft, module="bench.methods.lora.peft"
-        ),
-        "peft-triton": Impl(
-            "PEFT as it comes (use_dora) after accelerate(): this project's kernels in its layers",
-            all_of(triton, peft, _undropped),
-            fp32_adapters=True,
-            tuned=True,
-            module="bench.methods.lora.peft",
-        ),
+        **of_peft(" (use_dora)", _kernels),
     }
 
     def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:

@@ -1,9 +1,31 @@
 """LoRA (Hu et al., 2021): y = x W^T + s (drop(x) A^T) B^T with W frozen, A (r, K) and B (N, r) trained."""
 
 from bench.methods.method import Impl, Linear, Method, Widths
-from bench.methods.requirements import all_of, bordered, no_dropout, peft, triton
+from bench.methods.requirements import Refusal, all_of, bordered, no_dropout, peft, triton
 
 _FORWARD_ALONE = "bordered is a baseline for forward alone"
+
+
+def of_peft(how: str = "", kernels: Refusal = triton, module: str = "bench.methods.lora.peft") -> dict[str, Impl]:
+    """The impls that are PEFT itself. how: what its layers are beside LoRA, in words; kernels: what refuses this
+    project's."""
+    return {
+        "peft-fp32": Impl(
+            f"Hugging Face PEFT as it comes{how}: adapters promoted to fp32",
+            peft,
+            fp32_adapters=True,
+            in_fp32="peft",
+            module=module,
+        ),
+        "peft": Impl(f"Hugging Face PEFT with autocast_adapter_dtype=False{how}", peft, module=module),
+        "peft-triton": Impl(
+            f"PEFT as it comes{how} after accelerate(): this project's kernels in its layers",
+            all_of(kernels, peft),
+            fp32_adapters=True,
+            tuned=True,
+            module=module,
+        ),
+    }
 
 
 class LoRA(Method):
@@ -16,21 +38,7 @@ class LoRA(Method):
     impls = {
         "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one"),
         "triton": Impl("this project's kernels: a fused branch", triton, tuned=True),
-        "peft-fp32": Impl(
-            "Hugging Face PEFT as it comes: adapters promoted to fp32",
-            peft,
-            fp32_adapters=True,
-            in_fp32="peft",
-            module="bench.methods.lora.peft",
-        ),
-        "peft": Impl("Hugging Face PEFT with autocast_adapter_dtype=False", peft),
-        "peft-triton": Impl(
-            "PEFT as it comes after accelerate(): this project's kernels in its layers",
-            all_of(triton, peft),
-            fp32_adapters=True,
-            tuned=True,
-            module="bench.methods.lora.peft",
-        ),
+        **of_peft(),
         "addmm": Impl("three cuBLAS calls, backward ordered by hand: Unsloth's and Axolotl's scheme", in_place=True),
         "merged": Impl(
             "X (W + sBA)^T, merged once per optimizer step: RunLoRA's idea",

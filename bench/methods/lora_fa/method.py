@@ -1,7 +1,8 @@
 """LoRA-FA (Zhang et al., 2023): LoRA with A frozen as it was drawn. B trains, so backward needs S = x A^T and not x."""
 
+from bench.methods.lora.method import of_peft
 from bench.methods.method import KEPT_WITHOUT_INPUTS, Impl, Linear, Method, Widths
-from bench.methods.requirements import all_of, peft, triton
+from bench.methods.requirements import triton
 
 
 class LoRAFA(Method):
@@ -15,21 +16,7 @@ class LoRAFA(Method):
     impls = {
         "eager": Impl("textbook PyTorch: two small GEMMs beside the frozen one, S kept in place of x"),
         "triton": Impl("this project's kernels: a fused branch, no dA, x not kept", triton, tuned=True),
-        "peft-fp32": Impl(
-            "Hugging Face PEFT as it comes, A frozen: adapters promoted to fp32",
-            peft,
-            fp32_adapters=True,
-            in_fp32="peft",
-            module="bench.methods.lora_fa.peft",
-        ),
-        "peft": Impl("Hugging Face PEFT with autocast_adapter_dtype=False, A frozen", peft),
-        "peft-triton": Impl(
-            "PEFT as it comes, A frozen, after accelerate(): this project's kernels in its layers",
-            all_of(triton, peft),
-            fp32_adapters=True,
-            tuned=True,
-            module="bench.methods.lora_fa.peft",
-        ),
+        **of_peft(", A frozen", module="bench.methods.lora_fa.peft"),
     }
 
     def tensors(self, layer: Linear, rank: int) -> tuple[int, ...]:
