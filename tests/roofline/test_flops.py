@@ -17,6 +17,7 @@ from bench.roofline.roofline import compulsory_bytes, flops, roofline_ms
 from tests.models.tiny import make_case, write_config
 from tests.roofline.families import FAMILIES, METHODS, TARGETS
 
+FIRST = ("full", "lora", "paca")  # on every model; what others add to a layer is the same on each
 FAST = {("gpt2", "lora"), ("llama", "paca"), ("llama", "lora-fa"), ("gpt2", "bitfit")}
 
 
@@ -59,6 +60,7 @@ def check_flops(case: Case) -> None:
         pytest.param(method, layers, marks=[] if (layers == "all") == (i % 2 == 0) else pytest.mark.slow)
         for i, method in enumerate(METHODS)
         for layers in ("all", "upper-1/2")
+        if method in FIRST or (layers == "all") == (i % 2 == 0)
     ]
     + [
         pytest.param("lora", "lisa-1"),
@@ -94,10 +96,15 @@ def test_flops_of_blocks(model: str, method: str) -> None:
     check_flops(make_case(model, method, "block", batch=3, seq=5))
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
-    "name",
-    [n if n in ("gpt2-medium", "tinyllama") else pytest.param(n, marks=pytest.mark.slow) for n in named_models()],
+    ("name", "method"),
+    [(name, method) for name in ("gpt2-medium", "tinyllama") for method in METHODS]
+    + [
+        pytest.param(name, method, marks=pytest.mark.slow)
+        for name in named_models()
+        for method in FIRST
+        if name not in ("gpt2-medium", "tinyllama")
+    ],
 )
 def test_flops_of_the_named_models(name: str, method: str) -> None:
     axes: dict[str, Any] = {"precision": "bf16", "batch": 4, "seq": 512}
