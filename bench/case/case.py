@@ -4,23 +4,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+from bench.case import schema
 from bench.case.names import short_name
-from bench.case.schema import (
-    CHECKPOINTING,
-    COMPILE_MODES,
-    DTYPES,
-    L2_STATES,
-    LEVELS,
-    OPTIMIZERS,
-    PRECISIONS,
-    SCALINGS,
-    Axis,
-    axis,
-)
+from bench.case.schema import Axis, axis
 from bench.case.shapes import LAYER_WORDS, ModelShape, Projection, lisa_stages, model_shape, square
 
 LARGEST = 2**31  # beyond, no tensor has such a dimension, and memory sums overflow
@@ -40,7 +30,7 @@ def _counted(value: Any) -> Any:
 class Case:
     """One point on the axes. None where an axis does not apply (rank under full fine-tuning); an empty cell then."""
 
-    level: str = axis("level", "what is timed: one linear layer, one decoder block, or the model", valid=LEVELS)
+    level: str = axis("level", "what is timed: one linear layer, one decoder block, or the model", valid=schema.LEVELS)
     model: str | None = axis(
         "model", "a name of models.yaml, the path of a config.json, or a Hub id; empty for layers of no model"
     )
@@ -61,36 +51,42 @@ class Case:
         "targets", "all-linear, or names of layers", trains=True, compared=False, listed=False, read=_joined
     )
     adapter_dtype: str | None = axis(
-        "adapter dtype", "of A and B, or of the live columns", valid=DTYPES, trains=True, compared=False, listed=False
+        "adapter dtype",
+        "of A and B, or of the live columns",
+        valid=schema.DTYPES,
+        trains=True,
+        compared=False,
+        listed=False,
     )
-    precision: str = axis("precision", "of weights and arithmetic; amp-*: autocast over fp32", valid=PRECISIONS)
+    precision: str = axis("precision", "of weights and arithmetic; amp-*: autocast over fp32", valid=schema.PRECISIONS)
     batch: int = axis("batch", "sequences", above=0, below=LARGEST)
     seq: int = axis("length", "tokens in a sequence", above=0, below=LARGEST)
     accumulation: int | None = axis(
         "accumulation", "micro-steps before an optimizer step; empty for one",
         default=None, above=0, below=LARGEST, since=2,
     )  # fmt: skip
-
     scaling: str | None = axis(
         "scaling", "of the branch: empty for alpha / rank; rslora: alpha / sqrt(rank)",
-        default=None, usual="standard", valid=SCALINGS, trains=True, compared=False, listed=False, since=3,
+        default=None, usual="standard", valid=schema.SCALINGS, trains=True, compared=False, since=3,
     )  # fmt: skip
     gradient_checkpointing: str | None = axis(
         "checkpointing", "what backward computes again: empty for nothing; full: every block; selective: what is cheap",
-        default=None, usual="none", valid=CHECKPOINTING,
-        trains=True, compared=False, any_method=True, listed=False, since=3,
+        default=None, usual="none", valid=schema.CHECKPOINTING,
+        trains=True, compared=False, any_method=True, since=3,
     )  # fmt: skip
     optimizer: str | None = axis(
         "optimizer", "of pass step: empty for torch's fused AdamW",
-        default=None, usual="adamw", valid=OPTIMIZERS,
-        trains=True, compared=False, any_method=True, listed=False, since=3,
+        default=None, usual="adamw", valid=schema.OPTIMIZERS,
+        trains=True, compared=False, any_method=True, since=3,
     )  # fmt: skip
     compile: str | None = axis(
         "compile", "the mode of torch.compile; empty for eager execution",
-        default=None, usual="none", valid=COMPILE_MODES,
-        trains=True, compared=False, any_method=True, listed=False, since=3,
+        default=None, usual="none", valid=schema.COMPILE_MODES,
+        trains=True, compared=False, any_method=True, since=3,
     )  # fmt: skip
-    l2: str | None = axis("L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=L2_STATES)
+    l2: str | None = axis(
+        "L2", "state of the L2 cache before a sample; empty on a CPU", default=None, valid=schema.L2_STATES
+    )
 
     @cached_property
     def _hash(self) -> int:
@@ -201,6 +197,16 @@ class Case:
         return lisa_stages(self.trainable_layers, self.blocks) if self.blocks else ((),)
 
     @property
+    def adapted(self) -> frozenset[int]:
+        """The blocks that train in some stage, and so carry an adapter in all; none at level linear."""
+        return frozenset(i for stage in self.stages for i in stage)
+
+    @property
+    def trained_at_a_time(self) -> int:
+        """How many blocks train at a time; at level linear the layer stands for one."""
+        return len(self.stages[0]) or 1
+
+    @property
     def target_projections(self) -> list[Projection]:
         """The layers of one block that the method adapts, in the model's order."""
         if self.level == "linear":
@@ -232,6 +238,12 @@ class Case:
     def has_options(self) -> bool:
         """Whether something that goes with every method is not as usual: checkpointing, optimizer, compiler."""
         return self.plainness[0] > 0
+
+    @property
+    def plain(self) -> "Case":
+        """The same case without options."""
+        usual: dict[str, Any] = dict.fromkeys(OPTIONS)
+        return replace(self, **usual)
 
     @property
     def options(self) -> str:

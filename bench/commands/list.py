@@ -69,10 +69,7 @@ def _line(case: Case, device: Device, step: bool) -> Line:
 
 def _wide(lines: Sequence[Line]) -> PlainTable:
     """A column for each axis that says something."""
-    shown = [
-        a for a, axis in AXES.items()
-        if (axis.listed or axis.usual) and any(getattr(line.case, a) is not None for line in lines)
-    ]  # fmt: skip
+    shown = [a for a, axis in AXES.items() if axis.listed and any(getattr(x.case, a) is not None for x in lines)]
     table = plain_table(("case_id", *shown, *NUMBERS, "note"), right=NUMBERS)
     for line in lines:
         case = line.case

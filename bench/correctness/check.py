@@ -24,6 +24,7 @@ from bench.correctness.prepare import canonical, draw_biases, drawn_values, leaf
 from bench.correctness.reference import ReferenceModel, baseline, draw, outputs
 from bench.correctness.shrink import default_tokens, shrink
 from bench.methods.registry import method_of
+from bench.methods.stages import in_each_stage
 from bench.models.build import build
 from bench.models.work import Work
 
@@ -118,7 +119,7 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
     draw_biases(work.model, seed)  # only now: a bias that an impl trains is held against the layer's own first
     plain.load(drawn_values(work.model, plain.layers))
     if draw(values, plain, SHARE):
-        _refresh_all(work)
+        in_each_stage(work, work.refresh)
         plain.load(values)
     found += _run(work, plain, where)
     for stage in range(1, work.stages):
@@ -131,14 +132,6 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
         found += _run(work, plain, f"after a step {where}".strip())
         found += _as_drawn(work.model, plain, f"after a step {where}".strip())
     return found
-
-
-def _refresh_all(work: Work) -> None:
-    """Whatever is due in any stage; the first is selected afterwards."""
-    for stage in reversed(range(work.stages)):
-        if work.stages > 1:
-            work.select(stage)
-        work.refresh()
 
 
 def _plain(case: Case) -> bool:
@@ -175,14 +168,13 @@ def _as_drawn(model: nn.Module, plain: ReferenceModel, where: str) -> list[Findi
 def _itself(work: Work, where: str) -> list[Finding]:
     """The baseline's own case: on a CPU its errors are those that it is allowed, so that declared and finite is all
     there is to check. On a GPU the baseline runs under other settings (see ieee_gemms), and this is not called."""
-    findings = []
-    for stage in range(work.stages):
-        if stage:
-            work.select(stage)
+
+    def look() -> list[Finding]:
         found, _ = _outputs(work)
         errors = {name: 0.0 if all_finite(t) else math.nan for name, t in found.items()}
-        findings += _undeclared(work, where) or judge(errors, dict.fromkeys(errors, 0.0), work.case, where)
-    return findings
+        return _undeclared(work, where) or judge(errors, dict.fromkeys(errors, 0.0), work.case, where)
+
+    return [finding for findings in in_each_stage(work, look) for finding in findings]
 
 
 def _undeclared(work: Work, where: str) -> list[Finding]:

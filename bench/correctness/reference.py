@@ -120,9 +120,8 @@ def inner(root: nn.Module, level: str) -> nn.Module:
 def baseline(case: Case, device: str, seed: int) -> ReferenceModel:
     """The model in the case's own precision, with the weights and inputs of build(case, device, seed)."""
     untouched = replace(
-        case, method=BASELINE, impl="eager", rank=None, alpha=None, dropout=None, adapter_dtype=None,
-        gradient_checkpointing=None, compile=None,
-    )  # fmt: skip
+        case.plain, method=BASELINE, impl="eager", rank=None, alpha=None, dropout=None, adapter_dtype=None
+    )
     work = build(untouched, device, seed)
     no_dropout(work.model)
     args, kwargs = called_with(inner(work.model, case.level), work.forward)

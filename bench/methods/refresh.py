@@ -18,13 +18,14 @@ def draw_lora_b(model: nn.Module, share: float = 0.5) -> None:
     a half, outputs grow by sqrt(1.25) only and the norm in front of each block takes that back, so 48 blocks in fp16
     stay finite. Nothing is read back from a GPU.
     """
-    branches = list(_branches(model))
-    for weight, a, b, scale in branches:
+    drawn = False
+    for weight, a, b, scale in _branches(model):  # one after the other: a 4-bit weight's values are made for it alone
         wide = torch.promote_types(weight.dtype, torch.float32)
         norm_w, norm_a = (torch.linalg.vector_norm(t, dtype=wide) for t in (weight, a))
         std = share * norm_w / (scale * b.shape[0] ** 0.5 * norm_a)
         b.copy_(torch.randn_like(b, dtype=wide) * std)
-    for layer in refreshed_layers(model) if branches else ():  # what an impl made of B = 0
+        drawn = True
+    for layer in refreshed_layers(model) if drawn else ():  # what an impl made of B = 0
         layer.refresh()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import bench.methods as package
 from bench.case import Case
 from bench.case.schema import BASELINE
-from bench.case.shapes import trainable_blocks, trains_ends
+from bench.case.shapes import trains_ends
 from bench.errors import UserError, one_of
 from bench.methods.method import Impl, Linear, Method
 from bench.methods.requirements import PAGED_STAYS, options, paged
@@ -147,15 +147,14 @@ def trainable_params(case: Case) -> int:
     """Trained values by closed form: each adapted layer's, or all of the weights under full fine-tuning; under lisa-G
     those of one stage, which train at a time."""
     method = method_of(case)
-    blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
     if method.adapts:
         layers = (Linear(p.out_features, p.in_features, p.params) for p in case.target_projections)
-        return blocks * sum(method.trained(layer, case.rank or 0) for layer in layers)
+        return case.trained_at_a_time * sum(method.trained(layer, case.rank or 0) for layer in layers)
     if case.level == "linear":
         return sum(p.params for p in case.projections)
     assert case.shape is not None
     whole = case.level == "model" and trains_ends(case.trainable_layers)
-    return blocks * case.shape.block_params + (case.shape.outside_params if whole else 0)
+    return case.trained_at_a_time * case.shape.block_params + (case.shape.outside_params if whole else 0)
 
 
 def apply(model: "nn.Module", case: Case) -> "list[tuple[str, nn.Parameter]]":

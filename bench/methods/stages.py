@@ -1,12 +1,35 @@
 """Which parameters of a model train at a time. One stage, but for LISA, whose blocks take turns."""
 
 from collections.abc import Callable
+from typing import Protocol, TypeVar
 
 from torch import nn
 
 from bench.case.shapes import lisa_stages, takes_turns
 from bench.methods.adapt import Trained
 from kernels.modules.blocks import decoder_blocks
+
+T = TypeVar("T")
+
+
+class TakesTurns(Protocol):
+    """Work whose leaves change from stage to stage."""
+
+    @property
+    def stages(self) -> int: ...
+    def select(self, stage: int) -> None: ...
+
+
+def in_each_stage(work: TakesTurns, look: Callable[[], T]) -> list[T]:
+    """What is seen in each stage; the first is selected afterwards. Work without turns is left as it is."""
+    if work.stages == 1:
+        return [look()]
+    found = []
+    for stage in range(work.stages):
+        work.select(stage)
+        found.append(look())
+    work.select(0)
+    return found
 
 
 class Stages:

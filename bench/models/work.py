@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bench.case import Case
 from bench.methods.refresh import Refreshed, refreshed_layers
 from bench.methods.registry import impl_of
+from bench.methods.requirements import paged
 from bench.methods.stages import Stages
 from kernels import parameter_groups
 
@@ -18,13 +19,6 @@ AUTOCAST = {"amp-bf16": torch.bfloat16, "amp-fp16": torch.float16}
 
 # What a forward returns: a loss, an output, or one output for each sibling of a group.
 Out = Tensor | tuple[Tensor, ...]
-
-# bitsandbytes' class for each, and whether its states may leave the GPU. Its AdamW keeps them in fp32.
-_BITSANDBYTES = {
-    "adamw-8bit": ("AdamW8bit", False),
-    "paged-adamw": ("AdamW", True),
-    "paged-adamw-8bit": ("AdamW8bit", True),
-}
 
 # Steps are timed on one fixed batch, thousands of times over: at a useful rate the weights would run away.
 LEARNING_RATE = 1e-8
@@ -64,14 +58,14 @@ def called_with(module: nn.Module, forward: Callable[[], object]) -> tuple[tuple
 def make_optimizer(word: str | None, groups: list[dict[str, Any]], device: torch.device) -> torch.optim.Optimizer:
     """The optimizer of a word of the axis: torch's fused AdamW where it is None, torch's fused SGD without momentum, or
     one of bitsandbytes."""
-    if word in _BITSANDBYTES:
-        from bitsandbytes import optim
+    if word in (None, "sgd"):
+        kind = torch.optim.SGD if word == "sgd" else torch.optim.AdamW
+        return kind(groups, lr=LEARNING_RATE, fused=device.type in ("cpu", "cuda"))
+    from bitsandbytes import optim
 
-        name, paged = _BITSANDBYTES[word]
-        made: torch.optim.Optimizer = getattr(optim, name)(groups, lr=LEARNING_RATE, is_paged=paged)
-        return made
-    kind = torch.optim.SGD if word == "sgd" else torch.optim.AdamW
-    return kind(groups, lr=LEARNING_RATE, fused=device.type in ("cpu", "cuda"))
+    of_bitsandbytes = optim.AdamW8bit if str(word).endswith("8bit") else optim.AdamW  # whose states are fp32
+    made: torch.optim.Optimizer = of_bitsandbytes(groups, lr=LEARNING_RATE, is_paged=paged(word))
+    return made
 
 
 def set_checkpointing(model: nn.Module, case: Case, preserve_rng_state: bool = True) -> None:

@@ -122,7 +122,7 @@ def gemm_shapes(case: Case, stage: int = 0) -> GemmShapes | None:
         return None
     everything = not method.adapts and case.level == "model" and trains_ends(case.trainable_layers)
     grad = case.level == "block" or everything  # an inner block's input requires grad, and so do trained embeddings
-    trained, adapted = case.stages[stage], {i for blocks in case.stages for i in blocks}
+    trained, adapted = case.stages[stage], case.adapted
     blocks: list[Block] = []
     kinds: dict[tuple[bool, bool, bool], Block] = {}
     for i in range(case.blocks):

@@ -48,8 +48,8 @@ def need(case: Case, step: bool) -> Need:
     else:
         assert case.shape is not None
         weights = case.shape.block_params if case.level == "block" else case.shape.num_params
-    trained, adapted = trainable_params(case), len({i for stage in case.stages for i in stage}) or 1
-    there = trained // len(case.stages[0] or (0,)) * adapted  # under lisa-G every block has its adapters
+    trained, adapted = trainable_params(case), len(case.adapted) or 1
+    there = trained // case.trained_at_a_time * adapted  # under lisa-G every block has its adapters
     method, rank = method_of(case), case.rank or 0
     layers = adapted * [Linear(p.out_features, p.in_features, p.params) for p in case.target_projections]
     adapters = method.adapter_bytes(there, len(layers), rank, width)

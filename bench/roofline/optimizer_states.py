@@ -10,9 +10,9 @@ steps counted in each state, and two tables of 256 values that all share, are le
 from collections.abc import Iterator
 
 from bench.case import Case
-from bench.case.shapes import trainable_blocks
 from bench.methods.method import Linear
 from bench.methods.registry import method_of, trainable_params
+from bench.methods.requirements import paged
 
 BLOCK = 256
 LEAST_8BIT = 4096
@@ -26,26 +26,26 @@ def state_bytes(case: Case, width: int) -> int:
 
 def resident_bytes(case: Case, width: int) -> int:
     """What must lie in the GPU's memory."""
-    paged = (case.optimizer or "").startswith("paged-")
-    return sum(_tensor_bytes(case, n, width, paged and n >= LEAST_PAGED) * count for n, count in _tensors(case))
+    pages = paged(case.optimizer)
+    return sum(_tensor_bytes(case, n, width, pages and n >= LEAST_PAGED) * count for n, count in _tensors(case))
 
 
-def _tensor_bytes(case: Case, n: int, width: int, paged: bool = False) -> int:
-    """Of one tensor's state; paged: without what is."""
+def _tensor_bytes(case: Case, n: int, width: int, resident: bool = False) -> int:
+    """Of one tensor's state; resident: without what is paged."""
     if case.optimizer is None:
         return 2 * n * width
     if case.optimizer == "sgd":
         return 0
     if case.optimizer.endswith("8bit") and n >= LEAST_8BIT:
-        return 2 * (n * (not paged) + 4 * -(-n // BLOCK))
-    return 2 * n * 4 * (not paged)
+        return 2 * (n * (not resident) + 4 * -(-n // BLOCK))
+    return 2 * n * 4 * (not resident)
 
 
 def _tensors(case: Case) -> Iterator[tuple[int, int]]:
     """(values, how many such tensors) of what trains. What is no projection, such as norms, is taken as tensors of the
     model's width, and the embeddings as tensors of the vocabulary's size together."""
     method, rank = method_of(case), case.rank or 0
-    blocks = 1 if case.level == "linear" else trainable_blocks(case.trainable_layers, case.blocks)
+    blocks = case.trained_at_a_time
     projections = case.target_projections if method.adapts or case.level == "linear" else case.shape.projections  # type: ignore[union-attr]
     left = trainable_params(case)
     for p in projections:

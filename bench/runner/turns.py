@@ -18,12 +18,13 @@ from bench.correctness.check import check, finite
 from bench.correctness.optimizer import unmoved
 from bench.correctness.shrink import default_tokens, shrink
 from bench.methods.registry import impl_of, note
+from bench.methods.stages import in_each_stage
 from bench.models.attention_backend import attention_backend
 from bench.models.build import build
 from bench.models.work import Work
 from bench.record.stats import Summary
 from bench.timing.clocks import make_clock
-from bench.timing.cycle import CycleClock, in_each_stage
+from bench.timing.cycle import CycleClock
 from bench.timing.energy import with_energy
 from bench.timing.gpu_state import GpuState
 from bench.timing.measurement import Measurement

@@ -3,9 +3,8 @@ docs/methods.md. Nothing in them was measured."""
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
-from bench.case import OPTIONS, Case
+from bench.case import Case
 from bench.case.names import plain_name
 from bench.case.shapes import model_shape
 from bench.methods.registry import method_of, trainable_params
@@ -15,7 +14,6 @@ from bench.sweeps.expand import make_plan
 
 MODEL, LAYER = "tinyllama", "mlp.up_proj"
 TEXTBOOK = "eager"
-PLAIN: dict[str, Any] = dict.fromkeys(OPTIONS)
 
 
 def cases() -> list[Case]:
@@ -31,9 +29,8 @@ def of_layer(case: Case) -> Case:
 
 def name_of(case: Case) -> str:
     """'LoRA', 'Full-FT, lisa-2', 'Full-FT, optimizer sgd'."""
-    words = case.training.removeprefix(f"{case.method}/{case.impl}").split()
-    kept = [plain_word(w) for w in words if not (w.startswith("r") and w[1:].isdigit())]
-    return ", ".join([method_of(case).label, *kept])
+    layers = [case.trainable_layers] * (case.trainable_layers != "all")
+    return ", ".join([method_of(case).label, *layers, *map(plain_word, case.options.split())])
 
 
 def plain_word(word: str) -> str:
@@ -70,7 +67,7 @@ def model_table(found: Iterable[Case]) -> list[str]:
     for case in found:
         work = [flops(case, p) for p in ("forward", "backward")]
         memory = need(case, step=True)
-        if case.has_options and memory == need(replace(case, **PLAIN), step=True):
+        if case.has_options and memory == need(case.plain, step=True):
             continue  # nothing that is counted here
         words = [f"{w / 1e12:.2f}" if w else "" for w in work]
         words += [f"{b / 2**30:.2f}" if b is not None else "" for b in (memory.at_least, memory.about)]

@@ -5,34 +5,9 @@ the lowest block that trains. What a change itself costs is in no sample: it com
 part of a case.
 """
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-from bench.timing.base import Clock, Sample, Timed, Unsupported
-
-
-class TakesTurns(Timed, Protocol):
-    """Work whose leaves change from stage to stage."""
-
-    @property
-    def stages(self) -> int: ...
-    def select(self, stage: int) -> None: ...
-    def ready_optimizer(self) -> None: ...
-
-
-T = TypeVar("T")
-
-
-def in_each_stage(work: TakesTurns, look: Callable[[], T]) -> list[T]:
-    """What is seen in each stage; the first is selected afterwards. Work without turns is left as it is."""
-    if work.stages == 1:
-        return [look()]
-    found = []
-    for stage in range(work.stages):
-        work.select(stage)
-        found.append(look())
-    work.select(0)
-    return found
+from bench.timing.base import Clock, Sample, Unsupported
 
 
 class CycleClock(Clock):

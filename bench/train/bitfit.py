@@ -18,14 +18,9 @@ from bench.methods.bitfit.eager import BitFitLinear
 from bench.reading import read_object
 from bench.train.formats import BITFIT, BITFIT_SHAPE
 from kernels.modules.blocks import replace
-from kernels.modules.plain_linear import is_conv1d, is_linear
+from kernels.modules.plain_linear import features, is_linear
 
 TENSORS = "bitfit_model.safetensors"
-
-
-def out_features(layer: nn.Module) -> int:
-    """N, whichever way round the weight is stored."""
-    return int(layer.get_parameter("weight").shape[1 if is_conv1d(layer) else 0])
 
 
 def put_bitfit(model: nn.Module, layers: Iterable[str], whole: bool) -> nn.Module:
@@ -86,8 +81,9 @@ def load_bitfit(model: nn.Module, folder: Path) -> nn.Module:
         layer = modules.get(name.removesuffix(".bias"))
         if not name.endswith(".bias") or layer is None or not is_linear(layer):
             raise ValueError(f"{name!r} is no bias of a linear layer of {type(model).__name__}")
-        if tuple(bias.shape) != (out_features(layer),) or sizes[name] != len(bias):
-            raise ValueError(f"{name} has shape {tuple(bias.shape)}, expected ({out_features(layer)},)")
+        _, height = features(layer)
+        if tuple(bias.shape) != (height,) or sizes[name] != len(bias):
+            raise ValueError(f"{name} has shape {tuple(bias.shape)}, expected ({height},)")
         if not bias.is_floating_point():
             raise ValueError(f"{name} has dtype {bias.dtype}, expected floats")
     for name, bias in biases.items():

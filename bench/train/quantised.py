@@ -23,7 +23,7 @@ from bench.methods.qlora.layer import NF4Linear
 from bench.methods.qpaca.eager import QPaCALinear
 from bench.reading import read_object
 from bench.train.formats import QPACA, QPACA_SHAPE
-from kernels.modules.plain_linear import is_conv1d, is_linear
+from kernels.modules.plain_linear import features, is_conv1d, is_linear
 from kernels.paca.target_layers import seed_of
 
 TENSORS = "qpaca_model.safetensors"
@@ -103,12 +103,6 @@ def put_qpaca(
 def qpaca_layers(model: nn.Module) -> dict[str, QPaCALinear]:
     """The layers with live columns, by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, QPaCALinear)}
-
-
-def features(layer: nn.Module) -> tuple[int, int]:
-    """(in, out) of a plain linear layer."""
-    n, k = layer.get_parameter("weight").shape
-    return (n, k) if is_conv1d(layer) else (k, n)
 
 
 def save_qpaca(model: Any, folder: Path, whole: bool) -> None:

@@ -36,6 +36,12 @@ def is_conv1d(module: nn.Module) -> bool:
     return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
+def features(layer: nn.Module) -> tuple[int, int]:
+    """(in, out) of a plain linear layer, whichever way round its weight is stored."""
+    n, k = layer.get_parameter("weight").shape
+    return (n, k) if is_conv1d(layer) else (k, n)
+
+
 def is_linear(module: nn.Module) -> bool:
     """Whether it is a linear layer of some kind, quantised ones and routers included."""
     return isinstance(module, nn.Linear) or is_conv1d(module)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..modules.plain_linear import is_conv1d, is_linear
+from ..modules.plain_linear import features, is_linear
 from ..runtime.checks import FLOATING, check_index_values
 from ..runtime.files import write_atomically
 from .beside import check_rows, fill, find, parameters_beside, rows_of_embeddings, statistics, stored
@@ -181,8 +181,7 @@ def _layers(model: nn.Module, names: Iterable[str], path: Path) -> dict[str, nn.
 def _check_widths(path: Path, shapes: dict[str, tuple[int, int]], chosen: dict[str, nn.Module]) -> None:
     """Raises ValueError for a layer that has not the (in_features, out_features) it was saved with."""
     for name, layer in chosen.items():
-        as_stored = tuple(layer.get_parameter("weight").shape)
-        found = as_stored if is_conv1d(layer) else as_stored[::-1]
+        found = features(layer)
         if found != shapes[name]:
             raise ValueError(f"{path}: {name} has (in, out) features {shapes[name]}, but the model's has {found}")
 

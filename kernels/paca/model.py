@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..modules.blocks import replace
-from ..modules.plain_linear import is_conv1d
+from ..modules.plain_linear import features
 from ..modules.reasons import by_reason
 from .module import PaCALinear
 from .target_layers import dtype_name, seed_of, target_layers
@@ -144,7 +144,7 @@ def check(config: PacaConfig, chosen: dict[str, nn.Module]) -> None:
         raise TypeError(f"seed is {config.seed!r}, expected an int")
     for name, layer in chosen.items():
         weight = layer.get_parameter("weight")
-        width = weight.shape[0 if is_conv1d(layer) else 1]
+        width, _ = features(layer)
         if rank > width:
             raise ValueError(f"rank is {rank}, but {name} has {width} input columns only")
         if dtype not in (torch.float32, weight.dtype):

@@ -30,7 +30,7 @@ def option_words(case: Case) -> str:
 def without_options(results: Results, case: Case) -> Case | None:
     """The same case with all blocks training, nothing computed again, the usual optimizer and no compiler; None where
     that is no other one, or was not measured."""
-    found = replace(case, **USUAL)
+    found = replace(case.plain, trainable_layers="all")
     return found if found != case and found in results.cases else None
 
 

@@ -19,8 +19,8 @@ from bench.record.provenance import ALLOWED
 from bench.record.read import read_kept_rows, read_run, read_samples
 from bench.record.sources import are_many
 from tests.conftest import ROOT, Bench, Cli, rows_of
+from tests.record.merging import FULL, change, content, folder, held, once, timed
 from tests.record.shards import shard
-from tests.record.test_merge import FULL, change, content, folder, held, once, timed
 from tests.synthetic import abba
 
 several_cores = pytest.mark.skipif(

@@ -3,9 +3,10 @@
 import pytest
 
 from bench.case.schema import Status
+from bench.methods.stages import in_each_stage
 from bench.timing.clocks import make_clock
 from bench.timing.cpu import CpuClock
-from bench.timing.cycle import CycleClock, in_each_stage
+from bench.timing.cycle import CycleClock
 from bench.timing.sampler import measure
 from tests.fakecuda import FakeCuda
 from tests.timing.fake_work import CPU, SETTINGS, FakeWork

@@ -13,6 +13,16 @@ from bench.methods.qlora.nf4 import NF4, quantise
 from kernels.modules.plain_linear import is_conv1d
 
 
+def parts_of(layer: nn.Module) -> tuple[Tensor, nn.Parameter | None]:
+    """What of nn.Linear or transformers' Conv1D is to be quantised: the weight (N, K), contiguous, in its dtype; and
+    the bias (N,), frozen."""
+    weight = layer.get_parameter("weight").detach()
+    bias = None if getattr(layer, "bias", None) is None else layer.get_parameter("bias")
+    if bias is not None:
+        bias.requires_grad_(False)
+    return weight.t().contiguous() if is_conv1d(layer) else weight, bias
+
+
 class _Dequantised(torch.autograd.Function):
     """y = x W^T + b. W is made of its codes in forward, and again in backward; in between the codes alone are kept."""
 
@@ -46,10 +56,9 @@ class NF4Linear(nn.Module):
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        stored = base.get_parameter("weight").detach()
-        found = quantise(stored.t() if is_conv1d(base) else stored)
-        self.dtype, self.shape = stored.dtype, found.shape
-        self.bias = None if getattr(base, "bias", None) is None else base.get_parameter("bias").requires_grad_(False)
+        weight, self.bias = parts_of(base)
+        found = quantise(weight)
+        self.dtype, self.shape = weight.dtype, found.shape
         for name in ("codes", "scale_codes", "scale_scales", "mean"):
             self.register_buffer(name, getattr(found, name))
 

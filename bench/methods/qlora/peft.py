@@ -12,7 +12,7 @@ from torch import nn
 from bench.case import Case
 from bench.methods.adapt import DTYPES, Trained, replace, target_layers
 from bench.methods.lora.peft import apply as apply_lora
-from kernels.modules.plain_linear import is_conv1d
+from bench.methods.qlora.layer import parts_of
 
 
 def apply(model: nn.Module, case: Case) -> Trained:
@@ -31,12 +31,10 @@ def apply(model: nn.Module, case: Case) -> Trained:
 
 def linear_4bit(layer: nn.Module, computed: torch.dtype) -> bnb.nn.Linear4bit:
     """nn.Linear or Conv1D quantised on the device that it is on. computed: the dtype in which it multiplies."""
-    weight = layer.get_parameter("weight").detach()
-    weight = weight.t().contiguous() if is_conv1d(layer) else weight
+    weight, bias = parts_of(layer)
     n, k = weight.shape
     found = bnb.nn.Linear4bit(k, n, bias=False, compute_dtype=computed, quant_type="nf4", device="meta")
     packed = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", module=found)
     found.weight = packed.to(weight.device)  # type: ignore[misc]  # which quantises
-    if getattr(layer, "bias", None) is not None:
-        found.register_parameter("bias", nn.Parameter(layer.get_parameter("bias").detach(), requires_grad=False))
+    found.register_parameter("bias", bias)
     return found

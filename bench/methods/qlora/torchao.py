@@ -12,7 +12,7 @@ from bench.case import Case
 from bench.methods.adapt import Trained, adapt_lora
 from bench.methods.lora.eager import EagerLoRALinear
 from bench.methods.qlora.format import BLOCK, SCALES
-from kernels.modules.plain_linear import is_conv1d
+from bench.methods.qlora.layer import parts_of
 
 
 class TorchaoQLoRALinear(EagerLoRALinear):
@@ -27,13 +27,12 @@ class TorchaoQLoRALinear(EagerLoRALinear):
 
 def quantised(layer: nn.Module) -> nn.Linear:
     """nn.Linear or Conv1D as an nn.Linear with its weight in NF4, frozen."""
-    weight = layer.get_parameter("weight").detach()
-    weight = weight.t().contiguous() if is_conv1d(layer) else weight
+    weight, bias = parts_of(layer)
     n, k = weight.shape
     found = nn.Linear(k, n, bias=False, device="meta", dtype=weight.dtype)
     packed = NF4Tensor.from_tensor(weight, BLOCK, SCALES)
     found.weight = nn.Parameter(packed, requires_grad=False)
-    found.bias = None if getattr(layer, "bias", None) is None else layer.get_parameter("bias").requires_grad_(False)  # type: ignore[assignment]
+    found.register_parameter("bias", bias)
     return found.train(layer.training)
 
 
