@@ -134,7 +134,7 @@ def why(
 ) -> None:
     """What makes a method slower or faster than Full-FT: each ratio by its causes, in a sentence.
 
-    What causes.csv does not have yet is profiled first, each case in a process of its own. Nothing is timed again.
+    What causes.csv does not have yet is profiled first, in processes of its own. Nothing is timed again.
 
     Exit status: 0; 1 a case could not be profiled; 2 the request cannot be carried out; 130 interrupted, to go on with
     the same command.

@@ -19,9 +19,10 @@ from bench.record.causes import Split
 from bench.timing.base import Sample
 from bench.timing.cpu import CpuClock
 
-CALLS, LEAST_CALLS = 15, 3  # profiled ones
-SECONDS = 4.0  # of wall time, after which no more than LEAST_CALLS are made
-WARMUP_CALLS = 2
+CALLS = 15  # profiled ones
+LEAST_CALLS = 5  # of which the least and the most hold the median in 94 of 100 draws
+SECONDS = 1.5  # of wall time, after which no more than LEAST_CALLS are made
+WARMUP_CALLS = 1  # a first call allocates, and compiles; finding the operators' roles is a second one
 # Calls as short as this are slower behind the profiler's work than behind each other: without an untimed one before,
 # plain calls of 0.3 to 3 ms took 10 to 40 % longer than profiled ones on one thread of an AMD EPYC, with it 0 to 2 %.
 QUICK_S = 0.1
@@ -66,7 +67,7 @@ def _splits(
 ) -> dict[tuple[str, str], Split]:
     cuda = torch.cuda if work.device.type == "cuda" else None
     clock = CpuClock()
-    for _ in range(WARMUP_CALLS):  # a first call allocates, and compiles
+    for _ in range(WARMUP_CALLS):
         clock.sample(work, step)
     compiled = work.case.compiles
     roles = [] if compiled else _roles(work, step)

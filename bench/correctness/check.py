@@ -48,7 +48,7 @@ def check(
 
     Levels linear and block: the case's own layers on at most `tokens` tokens (see shrink). Level model: a copy of two
     blocks at full width, gradients pooled by kind, in each stage where blocks take turns. By default 64 tokens on a
-    CPU; on a GPU 128 at level model and else 2048, since kernels choose their tiles by the number of tokens. Dropouts
+    CPU, 32 after timing; on a GPU 128 at level model and else 2048, since kernels choose tiles by tokens. Dropouts
     are off, the model's own and the adapter's. Adapters are checked once more after an optimizer step and PaCA's
     refresh; then one layer alone at scale 1/3 and, where the case has adapter dropout, its masks; `brief` leaves all
     that out, for the check after timing. Stops at what is wrong first. Memory: three copies of the block (two blocks at
@@ -56,9 +56,9 @@ def check(
     where the other two do not settle it.
     """
     where = torch.device(device)
-    small = shrink(case, default_tokens(case, where) if tokens is None else tokens)
+    small = shrink(case, default_tokens(case, where, brief) if tokens is None else tokens)
     with _own_random_state(where, seed):
-        found = _compare(_undropped(small), where, seed, after_step=False) if brief else _findings(small, where, seed)
+        found = _compare(_undropped(small), where, seed, brief=True) if brief else _findings(small, where, seed)
         return result(found)
 
 
@@ -102,8 +102,11 @@ def _findings(case: Case, device: torch.device, seed: int) -> list[Finding]:
     return found
 
 
-def _compare(case: Case, device: torch.device, seed: int, where: str = "", after_step: bool = True) -> list[Finding]:
-    """An impl beside the baseline and the reference, as built and, if it has adapters, after a step."""
+def _compare(
+    case: Case, device: torch.device, seed: int, where: str = "", after_step: bool = True, brief: bool = False
+) -> list[Finding]:
+    """An impl beside the baseline and the reference, as built and, if it has adapters and this is not brief, after a
+    step."""
     work = build(case, str(device), seed)
     no_dropout(work.model)
     if device.type == "cpu" and _plain(case) and case.method == BASELINE:
@@ -121,12 +124,12 @@ def _compare(case: Case, device: torch.device, seed: int, where: str = "", after
     if draw(values, plain, SHARE):
         in_each_stage(work, work.refresh)
         plain.load(values)
-    found += _run(work, plain, where)
+    found += _run(work, plain, where, brief)
     for stage in range(1, work.stages):
         if good(found):
             work.select(stage)
-            found += _run(work, plain, f"in stage {stage + 1} {where}".strip())
-    if after_step and method_of(case).adapts and good(found):
+            found += _run(work, plain, f"in stage {stage + 1} {where}".strip(), brief)
+    if after_step and not brief and method_of(case).adapts and good(found):
         _step(work)
         plain.load(values)
         found += _run(work, plain, f"after a step {where}".strip())
@@ -185,9 +188,9 @@ def _undeclared(work: Work, where: str) -> list[Finding]:
     return [Finding(complaint.split()[0], math.inf, 0.0, where, f"is not as declared: {complaint}")]
 
 
-def _run(work: Work, plain: ReferenceModel, where: str) -> list[Finding]:
+def _run(work: Work, plain: ReferenceModel, where: str, brief: bool = False) -> list[Finding]:
     """The impl, at its worst of some runs, against the baseline, and against the reference from the first run on that
-    the baseline does not settle."""
+    the baseline does not settle. brief: on a CPU, where it had its runs before timing, one."""
     case = work.case
     pooled = case.level == "model"
     worst: dict[str, float] = {}
@@ -195,7 +198,7 @@ def _run(work: Work, plain: ReferenceModel, where: str) -> list[Finding]:
     allowed: dict[str, float] = {}
     base = plain.base()
     expected: dict[str, Tensor] = {}
-    for _ in range(1 if _plain(case) else RUNS):
+    for _ in range(1 if _plain(case) or (brief and work.device.type == "cpu") else RUNS):
         found, grad_outs = _outputs(work)
         if undeclared := _undeclared(work, where):
             return undeclared

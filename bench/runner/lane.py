@@ -33,7 +33,7 @@ class Lane:
         self._worker = worker
         self._on_event = on_event
         self._events = worker.events()
-        self._greeted = False
+        self.greeted = False
         self._started = perf_counter()
         self.process = f"{worker.pid}-{now()}"
         self.own: list[int] = []  # its processes as NVML counts them
@@ -46,7 +46,7 @@ class Lane:
         """Gives the worker its job; its hello. Raises Lost."""
         self._worker.send(job)
         hello = self.hear("hello")
-        self._greeted = True
+        self.greeted = True
         self.own = hello["own"]
         self._on_event({"event": "spent", "spent": {"starting": perf_counter() - self._started}})
         return hello
@@ -75,7 +75,7 @@ class Lane:
         words = self._worker.last_words()
         self.close()
         status, detail = _how_it_ended(code, words)
-        raise Lost(status, detail, early=not self._greeted and status is Status.error)
+        raise Lost(status, detail, early=not self.greeted and status is Status.error)
 
     def close(self) -> None:
         """Ends the worker, whatever it does."""

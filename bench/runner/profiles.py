@@ -1,6 +1,5 @@
-"""Profiles cases, each in a worker of its own, in which nothing is timed."""
+"""Profiles cases, in workers in which nothing is timed."""
 
-from collections import deque
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,8 @@ PassClock = tuple[str, str]
 
 @dataclass(frozen=True)
 class Job:
-    """One case to profile. medians: in ms, which its causes add up to. log: what the worker prints goes there. trace:
-    where a Chrome trace goes."""
+    """One case to profile. medians: in ms, which its causes add up to. log: what its worker prints goes there; jobs of
+    one log have one worker, until a case ends it. trace: where a Chrome trace goes."""
 
     case: Case
     medians: Mapping[PassClock, float]
@@ -32,39 +31,42 @@ def profiles(
     """What the time of each pass and clock goes into, job by job; or how the worker failed at it, died or hung. Close
     this generator: then no worker is left.
 
-    threads: that a CPU computes with. ahead: how many workers import what they need while another one is at work.
+    threads: that a CPU computes with. ahead: of how many further jobs the workers import what they need while one is at
+    work.
     """
     settings = MeasureSettings()
-    lanes: deque[Lane] = deque()
-    started = 0
+    lanes: dict[Path, Lane] = {}
     try:
         for i, job in enumerate(jobs):
-            for new in jobs[started : i + 1 + ahead]:
-                lanes.append(Lane(Worker(new.log, settings.timeout_s, models=new.case.level != "linear")))
-                started += 1
+            for due in jobs[i : i + 1 + ahead]:
+                if due.log not in lanes or not lanes[due.log].alive:
+                    models = any(j.case.level != "linear" for j in jobs[i:] if j.log == due.log)
+                    lanes[due.log] = Lane(Worker(due.log, settings.timeout_s, models))
             try:
-                yield _profile(lanes[0], job, device, threads, settings)
+                yield _profile(lanes[job.log], job, device, threads, settings)
             except Lost as e:
                 yield e
-            lanes.popleft().close()
+            if all(later.log != job.log for later in jobs[i + 1 :]):
+                lanes.pop(job.log).close()
     finally:
-        for lane in lanes:
+        for lane in lanes.values():
             lane.close()
 
 
 def _profile(
     lane: Lane, job: Job, device: Device, threads: int | None, settings: MeasureSettings
 ) -> dict[PassClock, Split]:
-    lane.greet(
-        {
-            "device": "cpu" if device.is_cpu else f"cuda:{visible_index(device)}",
-            "gpu_uuid": device.uuid,
-            "threads": threads,
-            "passes": list(dict.fromkeys(pass_ for pass_, _ in job.medians)),
-            "settings": settings.model_dump(),
-            "ceilings": False,
-        }
-    )
+    if not lane.greeted:
+        lane.greet(
+            {
+                "device": "cpu" if device.is_cpu else f"cuda:{visible_index(device)}",
+                "gpu_uuid": device.uuid,
+                "threads": threads,
+                "passes": [],  # none is timed
+                "settings": settings.model_dump(),
+                "ceilings": False,
+            }
+        )
     medians = [[*key, ms] for key, ms in job.medians.items()]
     trace = None if job.trace is None else str(job.trace.absolute())
     lane.send("explain", case=job.case.axes(), medians=medians, trace=trace)

@@ -172,6 +172,7 @@ class Turns:
         splits = explain(
             self._case, str(self._device), {(p, c): ms for p, c, ms in medians}, None if trace is None else Path(trace)
         )
+        self._drop()
         self._emit("explained", splits=[[*key, asdict(split)] for key, split in splits.items()])
 
     def _new_sampler(self, clock: str) -> Sampler:

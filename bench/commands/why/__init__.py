@@ -1,6 +1,5 @@
 """python -m bench why: each ratio to Full-FT told by its causes. What causes.csv does not have is profiled first."""
 
-import os
 import signal
 from contextlib import closing
 from pathlib import Path
@@ -114,25 +113,21 @@ def _refusal(known: Known, todo: list[Case], differs: str) -> str:
 
 
 def _profile(known: Known, todo: list[Case], device: Device, trace: bool) -> int:
-    """Profiles cases, each in a process of its own, into causes.csv; how many could not be. Raises OSError."""
+    """Profiles cases into causes.csv; how many could not be. Raises OSError."""
     folder, threads, splits = known.side.folder, known.side.run.get("threads"), known.splits
     problems = {case: problem for case in todo if (problem := _cannot(known, case, device))}
     for case, problem in problems.items():
         say(f"{case.describe()}: cannot be profiled: {problem}")
-    jobs = [
-        Job(c, known.medians(c), folder / "logs" / f"why-{c.case_id}.log", _trace(known, c) if trace else None)
-        for c in todo
-        if c not in problems
-    ]
+    # On a GPU a worker for each: the profiler loses more kernels with each session of a process (see causes/profiled).
+    # On a CPU one for all, as long as it lives: starting one takes 4 to 5 s of a core, a case there 2 to 5 s.
+    logs = {c: folder / "logs" / ("why.log" if device.is_cpu else f"why-{c.case_id}.log") for c in todo}
+    jobs = [Job(c, known.medians(c), logs[c], _trace(known, c) if trace else None) for c in todo if c not in problems]
     if jobs:
         say(f"{folder} on {device.name}: {len(jobs)} case{'s' * (len(jobs) != 1)} to profile")
     if jobs and trace:
         (folder / TRACES).mkdir(exist_ok=True)
-    # One core beside those that compute can start the next worker. A call is profiled and timed in turns with one that
-    # is not, so that both see it alike.
-    ahead = int(not device.is_cpu or (os.cpu_count() or 1) > (threads or 1))
     progress, failed = Progress(len(jobs)), len(problems)
-    with closing(profiles(jobs, device, threads, ahead)) as results:
+    with closing(profiles(jobs, device, threads, ahead=1)) as results:
         for job, found in zip(jobs, results, strict=True):
             if isinstance(found, Lost):
                 told = f"{found.status}: {found.detail} (log: {job.log})"
