@@ -48,11 +48,14 @@ def measured(cases: tuple[Case, ...], brief: bool) -> dict[Case, Samples | str]:
     from bench.models.build import build
     from bench.models.work import Work
     from bench.timing.clocks import make_clock
+    from bench.timing.heap import keep_freed
     from bench.timing.sampler import measure
 
     index = None if DEVICE.is_cpu else visible_index(DEVICE)
     device = torch.device("cpu" if index is None else f"cuda:{index}")
-    if index is not None:
+    if index is None:
+        keep_freed()
+    else:
         torch.cuda.set_device(index)
     settings, turns = PLAN.settings, 1
     if DEVICE.is_cpu:

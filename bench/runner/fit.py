@@ -15,7 +15,8 @@ SHARE = 0.85  # of the memory that may be filled: allocators waste some
 
 def fits(cases: Sequence[Case], step: bool, device: Device) -> bool:
     """Whether what they hold while they wait fits, and beside it what the largest needs while it works: between its
-    blocks a case gives back what forward keeps for backward. True where the device's memory is not known.
+    blocks a case gives back what forward keeps for backward. On a CPU it does that only at its end, so that all need
+    theirs at once. True where the device's memory is not known.
 
     step: whole optimizer steps are timed.
     """
@@ -25,5 +26,5 @@ def fits(cases: Sequence[Case], step: bool, device: Device) -> bool:
         room = None if device.memory_mib is None else device.memory_mib * 2**20
     needs = [need(c, step) for c in cases]
     waiting = sum(PROCESS + n.at_least for n in needs)
-    working = max(COPIES * n.at_least if n.activations is None else n.activations for n in needs)
-    return room is None or waiting + working <= SHARE * room
+    working = [COPIES * n.at_least if n.activations is None else n.activations for n in needs]
+    return room is None or waiting + (sum if device.is_cpu else max)(working) <= SHARE * room

@@ -27,6 +27,7 @@ from bench.timing.clocks import make_clock
 from bench.timing.cycle import CycleClock
 from bench.timing.energy import with_energy
 from bench.timing.gpu_state import GpuState
+from bench.timing.heap import give_back
 from bench.timing.measurement import Measurement
 from bench.timing.peak_memory import brief, out_of_memory, peak_mib
 from bench.timing.sampler import Sampler
@@ -82,7 +83,9 @@ class Turns:
         """Frees what the case holds."""
         self._case = self._work = self._sampler = None
         gc.collect()
-        if self._device.type == "cuda" and not self._spoiled:
+        if self._device.type == "cpu":
+            give_back()
+        elif not self._spoiled:
             torch.cuda.empty_cache()
 
     def _phase(self, phase: str) -> None:
@@ -110,6 +113,8 @@ class Turns:
             return
         checking_s = checked - started + perf_counter() - built
         gc.collect()
+        if self._device.type == "cpu":
+            give_back()  # what the check took
         self._attention = _attention(self._work)
         self._peak = _peak(self._work, self._device, "step" in self._passes)
         self._rest()

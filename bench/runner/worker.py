@@ -22,6 +22,7 @@ import threading
 from typing import Any
 
 from bench.timing.gpu_state import GpuState, open_state
+from bench.timing.heap import keep_freed
 from bench.timing.settings import MeasureSettings
 
 
@@ -72,6 +73,8 @@ def main() -> None:
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     state = _enter_cuda(device, job["gpu_uuid"]) if device.type == "cuda" else None
+    if device.type == "cpu":
+        keep_freed()
     emit(
         "hello",
         pid=os.getpid(),
