@@ -1,4 +1,7 @@
-"""This machine's CPU as one more board: one thread, fp32, by CPU time. Its rates are measured once, then kept."""
+"""This machine's CPU as one more board: one thread, fp32, by CPU time. Its rates are measured once, then kept.
+
+They hold for a process that keeps the memory it frees, as cases are measured in one: see bench.timing.heap.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +11,7 @@ from time import process_time
 from typing import get_args
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from bench.case.causes import CAUSES
 from bench.causes.attribution import PHASES
@@ -20,17 +23,13 @@ from bench.predict.ops import Op, Trace
 from bench.predict.predicted import LEVELS, Half, Predicted, root_sum
 from bench.predict.price import FUSED, Source
 from bench.predict.remembered import keep, recall
+from bench.timing import heap
 
 CLOCK = "cpu-time"
-# Larger results are mapped anew at every call and given back: mallopt(3), DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems.
-MAPPED = 32 * 2**20
 SMALL, LARGE = 2**16, 2**23  # values of a tensor of a decoder's activations, and of one that no cache holds
 _IN_CACHE, _BEYOND = 16 * 2**20, 64 * 2**20  # bytes of an operator; between them the rate changes evenly
-_MAYBE = 2**17  # larger results may be new to the process as well, by what was freed before: M_MMAP_THRESHOLD
 # Half widths that no microbenchmark says: guesses.
 _OP_HALF = (0.3, 0.5)  # of what an operator costs Python and the dispatcher, in another model
-_MAPPED_HALF = (0.3, 0.5)  # of what new memory costs
-_MAYBE_HALF = (0.5, 1.0)  # of what results between _MAYBE and MAPPED would cost in new memory; counted as none
 _SPEED_HALF = (0.3, 0.5)  # of all rates on another day, by neighbours and clock rate: equal for all cases of a run
 _RUN_HALF = (0.03, 0.05)  # of one case's time from process to process
 _RUNS = count()
@@ -48,9 +47,11 @@ _BY_NAME = {
 class CpuBoard:
     """One thread of a CPU. Times in microseconds."""
 
+    # A board kept by an earlier version has a further rate, of new memory, and page faults in the others: refused.
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     gemm: dict[str, list[float]]  # by gemm_class: us a multiplication, a value of w, of x, of y, and a call
-    fresh: float  # us a byte of results above MAPPED
     memory: dict[str, tuple[float, float]]  # us a byte by class of operators, in the cache and beyond it
     attention: tuple[float, float]  # us a FLOP, forward and backward
     operator: tuple[float, float]  # of Python, the dispatcher and autograd, forward and backward
@@ -78,7 +79,7 @@ def remembered_cpu() -> CpuBoard | None:
 
 def _whole(board: CpuBoard) -> bool:
     """Whether a board has every rate, and none that cannot be."""
-    rates = [*board.gemm.values(), *board.memory.values(), board.attention, board.operator, [board.fresh]]
+    rates = [*board.gemm.values(), *board.memory.values(), board.attention, board.operator]
     valid = all(0 <= rate < 1e6 for each in rates for rate in each)
     named = set(board.memory) >= {*get_args(MemoryKind), *_BY_NAME.values()} - {"cast"}
     sized = set(board.gemm) == set(GEMM_CLASSES) and all(len(each) == 5 for each in board.gemm.values())
@@ -91,22 +92,22 @@ def _measured() -> CpuBoard:
     from bench.predict import cpu_rates
     from bench.predict.host import operator_us
 
+    heap.keep_freed()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         gemm, off = cpu_rates.gemm_rates()
         memory, memory_off = cpu_rates.memory_rates(SMALL, LARGE)
         attention, attention_off = cpu_rates.attention_rates()
-        fresh = cpu_rates.fresh_rate()
         operator = operator_us(process_time, on_gpu=False, as_gpu=False)
     finally:
         torch.set_num_threads(threads)
+        heap.give_back()
     skinny = [e for c, each in off.items() if c != "wide" for e in each]
     found = {"gemm": off["wide"], "skinny": skinny, "memory": memory_off, "attention": attention_off}
     return CpuBoard(
         name=cpu_device().name,
         gemm=gemm,
-        fresh=fresh,
         memory=memory,
         attention=attention,
         operator=operator,
@@ -125,23 +126,12 @@ def cpu_us(board: CpuBoard, op: Op) -> float:
     """The time of one operator without what it costs Python and the dispatcher."""
     if op.kind == "gemm":
         m, n, k, batch = op.sizes
-        us = sum(a * b for a, b in zip(board.gemm[_class(op)], gemm_terms(m, n, k, batch), strict=True))
-        return us + (_new_us(board, op) if _result(op) > MAPPED else 0.0)
+        return sum(a * b for a, b in zip(board.gemm[_class(op)], gemm_terms(m, n, k, batch), strict=True))
     if op.kind == "attention":
         return board.attention[op.backward] * op.flops
     near, far = board.memory[_class(op)]
     share = min(1.0, max(0.0, (op.bytes - _IN_CACHE) / (_BEYOND - _IN_CACHE)))
     return op.bytes * (near + share * (far - near))
-
-
-def _result(op: Op) -> float:
-    """Bytes of a GEMM's result."""
-    return op.sizes[0] * op.sizes[1] * op.sizes[3] * op.width if op.kind == "gemm" else 0.0
-
-
-def _new_us(board: CpuBoard, op: Op) -> float:
-    """What a GEMM's result costs more in memory that is new to the process."""
-    return board.fresh * _result(op)
 
 
 def _class(op: Op) -> str:
@@ -199,12 +189,7 @@ def _predict(
         add("operators", "", cost, _OP_HALF)
         for op in ops:
             parts[op.cause] += us[op] / 1e3
-            new = _new_us(board, op) / 1e3
-            mapped = _result(op) > MAPPED
-            kind = _error_kind(op)
-            add(kind, op.cause, us[op] / 1e3 - mapped * new, board.errors[kind])
-            if _result(op) > _MAYBE:
-                add("mapped", str(mapped), new, _MAPPED_HALF if mapped else _MAYBE_HALF)
+            add(kind := _error_kind(op), op.cause, us[op] / 1e3, board.errors[kind])
     total = sum(parts.values())
     add("speed", "", total, _SPEED_HALF)
     add("run", str(next(_RUNS)), total, _RUN_HALF)  # each pass of each case has its own

@@ -53,7 +53,7 @@ def fit_gemms(features: NDArray[Any], us: NDArray[Any]) -> tuple[NDArray[Any], N
 def _product(m: int, n: int, k: int, how: str) -> float:
     """us of one GEMM whose weight is read from memory: copies of it take turns. how: as autograd lays operands out."""
     copies = max(1, min(64, 48 * MIB // (4 * n * k)))
-    if how == "sum":  # dY^T x: both are activations, and the result is memory that is there
+    if how == "sum":  # dY^T x: both are activations
         a, b, y = torch.randn(k, m), torch.randn(k, n), torch.empty(m, n)
         return 1e6 * seconds(lambda: torch.mm(a.t(), b, out=y))
     weights = [torch.randn(n, k) if how == "forward" else torch.randn(k, n) for _ in range(copies)]
@@ -79,15 +79,6 @@ def gemm_rates() -> tuple[dict[str, list[float]], dict[str, list[float]]]:
         found, ratios = fit_gemms(np.array([f for f, _ in of], dtype=float), np.array([us for _, us in of]))
         numbers[one], errors[one] = found.tolist(), np.abs(ratios - 1).tolist()
     return numbers, errors
-
-
-def fresh_rate() -> float:
-    """us a byte of a GEMM's result in memory that the system gives anew, beyond one in memory that is there: a page
-    fault and a page of zeros each 4 KiB."""
-    m, n, k = 4096, 2560, 64  # 40 MiB
-    a, b, y = torch.randn(k, m), torch.randn(k, n), torch.empty(m, n)
-    anew = seconds(lambda: torch.mm(a.t(), b), 0.1)
-    return 1e6 * max(0.0, anew - seconds(lambda: torch.mm(a.t(), b, out=y), 0.1)) / (4 * m * n)
 
 
 def _calls(values: int) -> dict[str, tuple[float, Callable[[], object]]]:
