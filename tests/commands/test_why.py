@@ -22,8 +22,8 @@ description: one square, three methods
 axes: {level: linear, layer: square-48, batch: 1, seq: 16, precision: fp32}
 methods:
   - {method: full}
-  - {method: lora, rank: 4, alpha: 8}
   - {method: toy, rank: 4, alpha: 8}
+  - {method: lora, rank: 4, alpha: 8}
 measure: {min_samples: 8, budget_s: 0.05, wall_s: 1, warmup_s: 0.01, warmup_calls: 1}
 """
 PASSES = ("forward", "backward", "forward-backward")
@@ -137,6 +137,19 @@ def test_a_worker_that_dies_costs_its_case_alone(story: Story) -> None:
     assert story.causes["toy dies"] == story.causes["lora alone"]
     assert done.stdout == story.said["lora alone"].stdout, "what is known is told"
     assert "1 case to profile" in story.said["the rest"].stderr, "and the next time it is profiled again"
+
+
+def test_after_a_worker_that_died_the_cases_that_it_had_before_it_have_another(story: Story, copy: Path) -> None:
+    before = (copy / CAUSES_CSV).read_text().splitlines()
+    story.does.write_text("os._exit(3)")
+    done = story.bench("why", copy, "--fresh")
+    story.does.write_text("")
+    told = [line for line in done.stderr.splitlines() if line.startswith("[")]
+    assert done.returncode == 1
+    assert ["status 3" in line or "profiled" not in line for line in told] == [False, True, False], told
+    ids = {row["case_id"]: row["method"] for row in rows_of(copy)}
+    kept = {ids[line.split(",")[0]] for line in (copy / CAUSES_CSV).read_text().splitlines()[1:] if line in before}
+    assert kept == {"toy"}, "the others are profiled anew"
 
 
 def test_where_all_is_there_nothing_is_profiled_or_timed(story: Story) -> None:
