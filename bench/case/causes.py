@@ -38,8 +38,7 @@ CAUSES = {
     "refresh": Cause("column refresh", "PaCA's copy of its columns into the weight, or the merge of a merged LoRA"),
     "gaps": Cause(
         "launches/gaps",
-        "time in which no kernel or operator works: launch cost on a GPU; on a CPU Python, autograd's own work, and"
-        " memory that is taken and given back",
+        "time in which no kernel or operator works: launch cost on a GPU; on a CPU Python and autograd's own work",
     ),
     "left_over": Cause("left over", "what could not be put down to one of the others"),
 }
