@@ -13,8 +13,6 @@ ARGS ?=
 # Tests of real processes wait as much as they compute: half as many workers again as cores.
 WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
 TEST ?= -m "not slow" --benchmark-skip -n $(WORKERS) --dist worksteal
-# One thread each then: more than the cores wait for one another at every barrier.
-test test-all: export OMP_NUM_THREADS := $(or $(OMP_NUM_THREADS),1)
 
 .PHONY: help setup bench campaign status merge test test-all lint report publish predict wheel doctor audit tune zoo fit aa clean
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+os.environ["OMP_NUM_THREADS"] = "1"  # before anything that computes is imported; see one_thread
 
 SWEEP = """
 description: two squares, three methods
@@ -100,7 +101,6 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 def one_thread() -> None:
     """Tests and benchmarks compute on one thread, and so do the processes they start: on a busy machine more threads
     only wait for one another. Those processes heed the signals that the tests send them."""
-    os.environ["OMP_NUM_THREADS"] = "1"
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):  # nohup and a shell's & have them ignored
         if signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)

@@ -21,8 +21,10 @@ from bench.timing.cpu import CpuClock
 
 CALLS = 15  # profiled ones
 LEAST_CALLS = 5  # of which the least and the most hold the median in 94 of 100 draws
-SECONDS = 1.5  # of wall time, after which no more than LEAST_CALLS are made
-WARMUP_CALLS = 1  # a first call allocates, and compiles; finding the operators' roles is a second one
+# Of wall time, after which no more than LEAST_CALLS are made. On a CPU, where each profiled call comes with a plain one
+# and a call takes 0.05 to 0.5 s, 1.5 s and LEAST_CALLS of Table 1's 24 blocks are 1:12 on two cores of an AMD EPYC.
+SECONDS = {"cpu": 1.5, "cuda": 4.0}
+WARMUP_CALLS = 2  # a first call allocates, and compiles
 # Calls as short as this are slower behind the profiler's work than behind each other: without an untimed one before,
 # plain calls of 0.3 to 3 ms took 10 to 40 % longer than profiled ones on one thread of an AMD EPYC, with it 0 to 2 %.
 QUICK_S = 0.1
@@ -39,16 +41,17 @@ def explain(
     medians: Mapping[tuple[str, str], float],
     trace: Path | None = None,
     calls: int = CALLS,
-    seconds: float = SECONDS,
+    seconds: float | None = None,
 ) -> dict[tuple[str, str], Split]:
     """What each of `medians` (ms, by pass and clock) goes into, by (pass, clock); those of the clocks cpu-time, eager,
     graph and device. Builds the case on `device` ('cpu', 'cuda:0') and runs it, so this process should time nothing
     else. trace: where a Chrome trace of one call goes. Raises what building and running raise, and RuntimeError where
     the profiler sees nothing of the GPU.
 
-    calls: how many are profiled, LEAST_CALLS where they take more than `seconds`.
+    calls: how many are profiled, LEAST_CALLS where they take more than `seconds`, by default those of SECONDS.
     """
     work = build(case, device)
+    seconds = SECONDS[work.device.type] if seconds is None else seconds
     found: dict[tuple[str, str], Split] = {}
     for step in (False, True):
         wanted = {key: ms for key, ms in medians.items() if (key[0] == "step") == step and _explained(key[1])}

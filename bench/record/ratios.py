@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.case import Case, read_case
+from bench.case.clocks import between_starts
 from bench.case.schema import BASELINE, Status
 from bench.record.stats import (
     MIN_SAMPLES,
@@ -48,7 +49,7 @@ def _in_turns(one: Repeat, theirs: Sequence[Repeat]) -> Repeat | None:
         series = ratios_by_round(one.samples_ms, one.rounds, other.samples_ms, other.rounds)
     if not found and not series:
         return None
-    told = found or ratio_estimate(series)
+    told = found or ratio_estimate(series, one.between)
     return Repeat(told.value, told.low, told.high, series if len(series) >= MIN_SAMPLES else (), one.process)
 
 
@@ -119,7 +120,7 @@ def _repeat(row: Row, lines: Mapping[tuple[Any, ...], Row]) -> Repeat:
     return Repeat(
         row["median_ms"], row["ci_low_ms"], row["ci_high_ms"], line.get("samples_ms", ()), row["process"] or "",
         row["case_id"], line.get("rounds") or (), turns or "", line.get("ratio_to") or row["ratio_to"] or "",
-        ratio, line.get("ratios") or (),
+        ratio, line.get("ratios") or (), between_starts(row["clock"]),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import floor, pi, sin, sqrt
+from math import floor, hypot, pi, sin, sqrt
 from statistics import median
 
 import numpy as np
@@ -235,6 +235,7 @@ class Repeat:
     ratio_to: str = ""  # case_id of the baseline
     ratio: Estimate | None = None  # to the baseline, as its row has it
     ratios: Sequence[float] = ()  # to the baseline, by round
+    between: float = 0.0  # as ratio_estimate has it
 
 
 def measured(repeats: Sequence[Repeat], rng: np.random.Generator) -> tuple[Measured, Estimate]:
@@ -278,11 +279,17 @@ def _medians(samples: Sequence[float], rounds: Sequence[int]) -> dict[int, float
     return {r: float(np.median(block)) for r, block in blocks.items()}
 
 
-def ratio_estimate(ratios: Sequence[float]) -> Estimate:
+def ratio_estimate(ratios: Sequence[float], between: float = 0.0) -> Estimate:
     """The ratio over rounds, at least one, and its 95 % interval: that of the median of the series, whose neighbours
-    may be correlated. No interval below MIN_SAMPLES rounds."""
+    may be correlated, and in squares the standard deviation between starts, over the ratio, which no round sees. No
+    interval below MIN_SAMPLES rounds."""
     found = summarize(ratios)
-    return Estimate(found.median_ms, *((found.ci_low_ms, found.ci_high_ms) if found.n >= MIN_SAMPLES else ()))
+    if found.n < MIN_SAMPLES:
+        return Estimate(found.median_ms)
+    middle, more = found.median_ms, 1.96 * between * found.median_ms
+    return Estimate(
+        middle, middle - hypot(middle - found.ci_low_ms, more), middle + hypot(found.ci_high_ms - middle, more)
+    )
 
 
 def _repeat_draws(repeat: Repeat, rng: np.random.Generator) -> Array | None:

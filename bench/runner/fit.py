@@ -9,7 +9,9 @@ from bench.devices import Device
 from bench.roofline.memory import need
 
 PROCESS = 2**30  # bytes: of a CUDA context with its libraries, and on a CPU of Python with torch and transformers
-COPIES = 2  # where activations have no closed form: of weights and gradients, which the correctness check has beside
+# Of weights and gradients, which the correctness check has beside, and gives back: where activations have no closed
+# form, at levels linear and block, they are less.
+COPIES = 2
 SHARE = 0.85  # of the memory that may be filled: allocators waste some
 
 
@@ -26,5 +28,7 @@ def fits(cases: Sequence[Case], step: bool, device: Device) -> bool:
         room = None if device.memory_mib is None else device.memory_mib * 2**20
     needs = [need(c, step) for c in cases]
     waiting = sum(PROCESS + n.at_least for n in needs)
-    working = [COPIES * n.at_least if n.activations is None else n.activations for n in needs]
-    return room is None or waiting + (sum if device.is_cpu else max)(working) <= SHARE * room
+    kept = [n.activations for n in needs if n.activations is not None]
+    copies = [COPIES * n.at_least for n in needs if n.activations is None]
+    working = max(sum(kept) if device.is_cpu else max(kept, default=0), max(copies, default=0))
+    return room is None or waiting + working <= SHARE * room

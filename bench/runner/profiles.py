@@ -26,20 +26,22 @@ class Job:
 
 
 def profiles(
-    jobs: Sequence[Job], device: Device, threads: int | None, ahead: int
+    jobs: Sequence[Job], device: Device, threads: int | None
 ) -> Generator[dict[PassClock, Split] | Lost, None, None]:
     """What the time of each pass and clock goes into, job by job; or how the worker failed at it, died or hung. Close
     this generator: then no worker is left.
 
-    threads: that a CPU computes with. ahead: of how many further jobs the workers import what they need while one is at
-    work.
+    threads: that a CPU computes with. While a job is at work, the worker of the next one imports what it needs.
     """
     settings = MeasureSettings()
     lanes: dict[Path, Lane] = {}
     try:
         for i, job in enumerate(jobs):
-            for due in jobs[i : i + 1 + ahead]:
-                if due.log not in lanes or not lanes[due.log].alive:
+            for due in jobs[i : i + 2]:
+                there = lanes.get(due.log)
+                if there is None or not there.alive:
+                    if there is not None:
+                        there.close()
                     models = any(j.case.level != "linear" for j in jobs[i:] if j.log == due.log)
                     lanes[due.log] = Lane(Worker(due.log, settings.timeout_s, models))
             try:

@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from bench.case.clocks import between_starts
 from bench.record.stats import MIN_SAMPLES, Estimate, inflation, ratio_estimate
 from bench.timing.measurement import Samples
 from bench.timing.settings import MeasureSettings
@@ -66,7 +67,11 @@ class Rounds(Generic[T]):
 
     def ratios(self, turn: T) -> list[Estimate]:
         """The ratio of a case to the baseline so far, one for each of the keys."""
-        return [ratio_estimate(series) for key in self._keys if len(series := self._series(turn, key))]
+        return [
+            ratio_estimate(series, between_starts(key[1]))
+            for key in self._keys
+            if len(series := self._series(turn, key))
+        ]
 
     def _order(self) -> list[T]:
         """Forward and back again, and each pair of rounds begins with another case: over 2 n rounds each of n cases has

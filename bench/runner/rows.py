@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.case import Case
+from bench.case.clocks import between_starts
 from bench.case.columns import RECORDED
 from bench.case.schema import Status
 from bench.devices import Device
@@ -130,7 +131,7 @@ def _beside(case: Case, series: dict[str, Any], company: Company) -> tuple[Row, 
     ratios = ratios_by_round(series["samples_ms"], series["rounds"], base["samples_ms"], base["rounds"])
     if not ratios:
         return row | {"ratio_to": None}, line
-    found = ratio_estimate(ratios)
+    found = ratio_estimate(ratios, between_starts(series["clock"]))
     row |= {"ratio": _digits(found.value), "ratio_low": _digits(found.low), "ratio_high": _digits(found.high)}
     return row, line | {"ratio_to": company.base, "ratios": [_digits(r) for r in ratios]}
 

@@ -162,10 +162,12 @@ class Turns:
             if not found.passed:
                 self._failed(Status.wrong, f"after timing: {found.detail}", goes_on=True)
                 return
-            self._emit("done", spent=_spent(0.0, perf_counter() - started), last=False)
+            spent = _spent(0.0, perf_counter() - started)
+            self._drop()  # before the scheduler asks whether the next cases fit
+            self._emit("done", spent=spent, last=False)
         else:
+            self._drop()
             self._emit("done", last=True)
-        self._drop()
 
     def explain(self, case: dict[str, Any], medians: list[Any], trace: str | None) -> None:
         """What the time of a case goes into, by a profile, which leaves its marks on a process: nothing is timed here.
@@ -173,6 +175,7 @@ class Turns:
         from bench.causes.explain import explain
 
         self._case = Case(**case)
+        print(f"profiling {self._case.describe()}")  # to the log, which cases may share
         self._phase("profiling")
         splits = explain(
             self._case, str(self._device), {(p, c): ms for p, c, ms in medians}, None if trace is None else Path(trace)

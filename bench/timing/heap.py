@@ -1,9 +1,8 @@
 """What a process without a GPU does with memory that it has freed.
 
 glibc gives large blocks back to the kernel as they are freed, and the kernel maps and clears new pages at the next
-call. In backward of a TinyLlama block at 1 x 64 (fp32, one thread of an AMD EPYC) that was 41 of 164 ms of Full-FT,
-whose dW are large, and 0.3 of 68 ms of LoRA; and it is as unsteady as the kernel: kept, the interval of LoRA's ratio
-was [0.737, 0.742] in place of [0.592, 0.614]. On a GPU torch's caching allocator keeps memory in the same way.
+call: a quarter of Full-FT's backward, and most of the noise (docs/method.md has the numbers). On a GPU torch's caching
+allocator keeps memory in the same way.
 """
 
 import ctypes
@@ -14,8 +13,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def keep_freed() -> bool:
-    """From here on this process keeps what it frees, for its own next call; whether it could be told to. Blocks that
-    are mapped already are given back as before. Tells glibc alone; another allocator is left as it is."""
+    """From here on this process keeps what it frees, for its own next call, for good; whether glibc was told so. Blocks
+    that are mapped already are given back as before, and another allocator (musl's, a preloaded jemalloc) does as it
+    likes."""
     libc = _glibc()
     return libc is not None and bool(libc.mallopt(M_MMAP_MAX, 0) and libc.mallopt(M_TRIM_THRESHOLD, -1))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bench.case import Case, read_case
-from bench.case.clocks import CLOCKS
+from bench.case.clocks import CLOCKS, between_starts
 from bench.case.schema import PASSES
 from bench.record.ratios import baselines, ratio_of
 from bench.record.stats import RATIO_NOISY, RATIO_TELLS, Estimate, Measured, Repeat, generator, measured
@@ -262,6 +262,7 @@ def _repeat(folder: Folder, row: Row) -> Repeat:
     return Repeat(
         median or 0.0, low, high, line.samples_ms, process, text(row.get("case_id")) or "", line.rounds, turns,
         line.ratio_to or text(row.get("ratio_to")) or "", _ratio(row), line.ratios,
+        between_starts(text(row.get("clock")) or ""),
     )  # fmt: skip
 
 

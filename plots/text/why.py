@@ -53,9 +53,9 @@ def source_words(panel: Panel) -> str:
     """What was timed, and what the times were scaled to."""
     sources = distinct(split.source for one in _at_first(panel) if (split := one.split))
     return (
-        f"The times are those {listed([SOURCES[source] for source in sources])}, profiled after the timing in a "
-        f"process of its own and scaled to the medians of clock {panel.clock}, so that all causes of a pass add up to "
-        "its time"
+        f"The times are those {listed([SOURCES[source] for source in sources])}, profiled after the timing in "
+        f"processes in which nothing is timed, and scaled to the medians of clock {panel.clock}, so that all causes of "
+        "a pass add up to its time"
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bench.compare.verdict import Process, Verdict, interval, judge
+from bench.compare.verdict import Process, Verdict, interval, judge, smallest_change
 from tests.compare.runs import CALM, WILD, processes, scaled, turns
 from tests.synthetic import abba
 
@@ -26,6 +26,17 @@ def test_verdicts(b: Sequence[float], verdict: Verdict) -> None:
     assert (o.verdict, o.why) == (verdict, "")
     assert o.low is not None and o.high is not None and o.low <= o.ratio <= o.high
     assert o.ratio == pytest.approx(sorted(b)[2] / 2.0), "the ratio of the medians"
+
+
+@pytest.mark.parametrize(
+    ("clock", "b", "verdict"),
+    [
+        ("eager", 1.015, Verdict.SLOWER), ("cpu-time", 1.015, Verdict.SAME), ("cpu", 0.985, Verdict.SAME),
+        ("cpu-time", 1.03, Verdict.SLOWER), ("cpu-time", 0.97, Verdict.FASTER), ("one of old", 1.015, Verdict.SLOWER),
+    ],
+)  # fmt: skip
+def test_what_a_change_must_come_to(clock: str, b: float, verdict: Verdict) -> None:
+    assert judge(*turns(CALM, scaled(b)), smallest_change(clock)).verdict is verdict
 
 
 def test_the_verdict_turns_around_with_the_sides() -> None:

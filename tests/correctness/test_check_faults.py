@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,6 +81,20 @@ def test_faults_of_lora_inside_of_models(models: dict[str, str], plant: Any, fau
         tensors = {"loss", "logits"}
     impl = plant("lora", lora_impl(forward))
     named(check(case_of(models, "gpt2", "lora", level, impl=impl, precision="bf16"), "cpu"), tensors, where)
+
+
+@pytest.mark.parametrize("fault", ["doubled scale", "last rows missing", "NaN", "no branch", "dA zero", "dB zero"])
+@pytest.mark.parametrize("level", ["linear", "block"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_faults_that_came_with_the_timing(
+    models: dict[str, str], plant: Any, fault: str, level: str, precision: str
+) -> None:
+    """The brief check, on half as many tokens."""
+    forward, tensors, where = LORA[fault]
+    case = case_of(models, "gpt2", "lora", level, precision=precision)
+    assert check(case, "cpu", seed=1, brief=True).passed
+    impl = plant("lora", lora_impl(forward))
+    named(check(replace(case, impl=impl), "cpu", seed=1, brief=True), tensors, where)
 
 
 class _TwoMasks(torch.autograd.Function):

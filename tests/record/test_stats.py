@@ -15,6 +15,7 @@ from bench.record.stats import (
     measured,
     median_draws,
     process_draws,
+    ratio_estimate,
     summarize,
 )
 
@@ -39,6 +40,20 @@ def test_ratio_interval_covers_the_truth(correlation: float) -> None:
         assert found.low is not None and found.high is not None
         hits += found.low <= 1.3 <= found.high
     assert 0.9 <= hits / trials <= 0.999
+
+
+def test_what_starts_differ_by_is_in_the_interval_where_it_is_known() -> None:
+    """Each start has a ratio of its own, around which its rounds scatter."""
+    rng = np.random.default_rng(8)
+    known, unknown = 0, 0
+    for _ in range(400):
+        series = 0.7 * (1 + 0.004 * rng.standard_normal() + 0.005 * rng.standard_normal(32))
+        found, narrow = ratio_estimate(series, between=0.004), ratio_estimate(series)
+        assert found.value == narrow.value and found.low < narrow.low <= narrow.high < found.high
+        known += found.low <= 0.7 <= found.high
+        unknown += narrow.low <= 0.7 <= narrow.high
+    assert known / 400 >= 0.93 and unknown / 400 < 0.8
+    assert ratio_estimate(series[: MIN_SAMPLES - 1], between=0.004).low is None
 
 
 def test_interval_across_five_processes_covers_the_truth() -> None:

@@ -119,7 +119,8 @@ def _profile(known: Known, todo: list[Case], device: Device, trace: bool) -> int
     for case, problem in problems.items():
         say(f"{case.describe()}: cannot be profiled: {problem}")
     # On a GPU a worker for each: the profiler loses more kernels with each session of a process (see causes/profiled).
-    # On a CPU one for all, as long as it lives: starting one takes 4 to 5 s of a core, a case there 2 to 5 s.
+    # On a CPU one for all, as long as it lives: starting one takes 4 to 5 s of a core, a case there 2 to 5 s
+    # (two cores of an AMD EPYC).
     logs = {c: folder / "logs" / ("why.log" if device.is_cpu else f"why-{c.case_id}.log") for c in todo}
     jobs = [Job(c, known.medians(c), logs[c], _trace(known, c) if trace else None) for c in todo if c not in problems]
     if jobs:
@@ -127,7 +128,7 @@ def _profile(known: Known, todo: list[Case], device: Device, trace: bool) -> int
     if jobs and trace:
         (folder / TRACES).mkdir(exist_ok=True)
     progress, failed = Progress(len(jobs)), len(problems)
-    with closing(profiles(jobs, device, threads, ahead=1)) as results:
+    with closing(profiles(jobs, device, threads)) as results:
         for job, found in zip(jobs, results, strict=True):
             if isinstance(found, Lost):
                 told = f"{found.status}: {found.detail} (log: {job.log})"
