@@ -105,7 +105,7 @@ def test_each_ratio_is_told_in_a_sentence(story: Story) -> None:
     ratios = {key: Estimate(r["ratio"], r["ratio_low"], r["ratio_high"]) for key, r in rows.items()}
     starts = [
         f"{label} eager r4 on square-48 fp32 1x16 {p} takes {with_interval(ratios[method, p], 2)} times Full-FT eager's"
-        for label, method in (("LoRA", "lora"), ("Toy", "toy"))
+        for label, method in (("Toy", "toy"), ("LoRA", "lora"))
         for p in PASSES
     ]
     lines = done.stdout.splitlines()
@@ -249,7 +249,7 @@ def test_a_case_without_a_time_is_passed_over_with_its_reason(cli: Cli, copy: Pa
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--method", "lore"), "--method: 'lore' is not valid. Did you mean 'lora'? Valid: full, lora, toy."),
+        (("--method", "lore"), "--method: 'lore' is not valid. Did you mean 'lora'? Valid: full, toy, lora."),
         (("--impl", "eager,peft"), "--impl: 'peft' is not valid. Valid: eager."),
         (("--model", "gpt2-xl"), "--model: 'gpt2-xl' is not valid. Valid: none."),
         (("--gpu", "cpu"), "says itself what it was measured on"),

@@ -112,7 +112,8 @@ def test_what_backward_computes_again(method: str, again: int, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("family", "precision", "method"),
-    [("llama", "bf16", "full"), ("gpt2", "amp-bf16", "lora"), ("llama", "fp32", "paca")]
+    [("gpt2", "amp-bf16", "lora")]
+    + [pytest.param(*which, marks=pytest.mark.slow) for which in (("llama", "bf16", "full"), ("llama", "fp32", "paca"))]
     + [pytest.param("llama", "bf16", m, marks=pytest.mark.slow) for m in methods() if m not in ("full", "paca")]
     + [pytest.param("gpt2", "fp32", m, marks=pytest.mark.slow) for m in ("full", "lora", "paca")],
 )
@@ -149,7 +150,9 @@ def test_the_estimate_has_one_block_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", WORDS)
-@pytest.mark.parametrize(("layers", "copied"), [("all", (2, 4)), ("lisa-1", (1, 1))])
+@pytest.mark.parametrize(
+    ("layers", "copied"), [("all", (2, 4)), pytest.param("lisa-1", (1, 1), marks=pytest.mark.slow)]
+)
 def test_the_estimate_has_the_copies_that_autocast_keeps(
     layers: str, copied: tuple[int, int], word: str, tmp_path: Path
 ) -> None:

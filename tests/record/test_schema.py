@@ -107,6 +107,7 @@ def test_real_folders_validate(name: str) -> None:
         assert found and not [(o, x) for o in found if (x := wrong(o, schema(file)))][:1]
 
 
+@pytest.mark.slow
 def test_a_new_run_validates_with_every_column(bench: Bench, sweep_file: Path, tmp_path: Path) -> None:
     assert bench("run", sweep_file, "--gpu", "cpu", "--out", tmp_path / "out").returncode == 0
     for file, found in objects(tmp_path / "out").items():

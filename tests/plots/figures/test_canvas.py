@@ -107,10 +107,10 @@ def every_length(maker: Any, fill: Any) -> None:
     ("fill", "stems"),
     [
         (full_board, {"memory", "split", "ratio", "throughput"}),
-        (one_model, {"memory", "split", "ratio", "throughput"}),
+        pytest.param(one_model, {"memory", "split", "ratio", "throughput"}, marks=pytest.mark.slow),
         (long_models, {"memory", "split", "ratio", "throughput"}),
         (single_layers, {"split", "layers", "peers"}),
-        (every_length, {"memory", "split", "throughput", "lengths", "grid"}),
+        pytest.param(every_length, {"memory", "split", "throughput", "lengths", "grid"}, marks=pytest.mark.slow),
     ],
 )
 def test_no_text_leaves_the_canvas_or_lies_on_another(
