@@ -16,8 +16,9 @@ class Clock:
     between: float = 0.0  # standard deviation of a ratio from one start to the next, over it; rounds do not see it
 
 
-# Three runs of Table 1 one after the other (AMD EPYC, 2 cores at rest): the intervals of the 54 ratios by their rounds
-# alone held the median of the other runs in 72 %, with this in them in 91 %. Of a GPU it is not known.
+# Table 1 three times in a row (AMD EPYC, 2 cores), three times over, the last beside a busy loop: the intervals of its
+# 54 ratios by rounds alone held the median of the other two runs in 72, 87 and 88 %, with this in them in 86, 91 and
+# 98 %. Of a GPU it is not known.
 STARTS = 0.003
 
 # The first that a folder has is its headline; of those that see the GPU's work alone, graph comes first.
