@@ -60,7 +60,7 @@ _FOUND = (
         "lower end of the ratio's 95 % interval, from its rounds and, on a CPU, from what starts differ by",
         kind="amount",
     ),
-    Column("ratio_high", "upper end of the ratio's 95 % interval, from its rounds", kind="amount"),
+    Column("ratio_high", "upper end of the ratio's 95 % interval, likewise", kind="amount"),
     Column("ratio_to", "case_id of the baseline: Full-FT eager, or the first case of the comparison without it"),
     Column(
         "rounds",

@@ -22,7 +22,7 @@ from bench.timing.cpu import CpuClock
 CALLS = 15  # profiled ones
 LEAST_CALLS = 5  # of which the least and the most hold the median in 94 of 100 draws
 # Of wall time, after which no more than LEAST_CALLS are made. On a CPU, where each profiled call comes with a plain one
-# and a call takes 0.05 to 0.5 s, 1.5 s and LEAST_CALLS of Table 1's 24 blocks are 1:12 on two cores of an AMD EPYC.
+# and a call takes 0.05 to 0.5 s, all of Table 1's 24 blocks take 1:20 so on two cores of an AMD EPYC.
 SECONDS = {"cpu": 1.5, "cuda": 4.0}
 WARMUP_CALLS = 2  # a first call allocates, and compiles
 # Calls as short as this are slower behind the profiler's work than behind each other: without an untimed one before,
