@@ -12,7 +12,8 @@ SWEEP ?= table1
 ARGS ?=
 # Tests of real processes wait as much as they compute: half as many workers again as cores.
 WORKERS = $(shell echo $$(( ($$(getconf _NPROCESSORS_ONLN) * 3 + 1) / 2 )))
-TEST ?= -m "not slow" --benchmark-skip -n $(WORKERS) --dist worksteal
+PARALLEL = --benchmark-skip -n $(WORKERS) --dist worksteal
+TEST ?= -m "not slow" $(PARALLEL)
 
 .PHONY: help setup bench campaign status merge test test-all lint report publish predict wheel doctor audit tune zoo fit aa clean
 
@@ -48,7 +49,7 @@ test: $(READY)  ## The fast tests, without benchmarks (a few minutes)
 	$(PY) -m pytest $(TEST)
 
 test-all: lint  ## Everything CI runs: lint, types, all tests, the benchmarks of one model, smoke three times
-	$(MAKE) test TEST="--benchmark-skip -n $(WORKERS) --dist worksteal"
+	$(MAKE) test TEST="$(PARALLEL)"
 	$(PY) -m pytest --benchmark-only -k gpt2-medium
 	$(PY) -m pytest -s tests/cluster/test_scale.py tests/record/test_merge_scale.py
 	$(MAKE) aa SWEEP=smoke

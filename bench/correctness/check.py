@@ -58,8 +58,10 @@ def check(
     where = torch.device(device)
     small = shrink(case, default_tokens(case, where, brief) if tokens is None else tokens)
     with _own_random_state(where, seed):
-        found = _compare(_undropped(small), where, seed, brief=True) if brief else _findings(small, where, seed)
-        return result(found)
+        if not brief:
+            return result(_findings(small, where, seed))
+        runs = 1 if where.type == "cpu" else RUNS  # before timing it had them all
+        return result(_compare(_undropped(small), where, seed, after_step=False, runs=runs))
 
 
 def finite(work: Work) -> str | None:
@@ -103,10 +105,9 @@ def _findings(case: Case, device: torch.device, seed: int) -> list[Finding]:
 
 
 def _compare(
-    case: Case, device: torch.device, seed: int, where: str = "", after_step: bool = True, brief: bool = False
+    case: Case, device: torch.device, seed: int, where: str = "", after_step: bool = True, runs: int = RUNS
 ) -> list[Finding]:
-    """An impl beside the baseline and the reference, as built and, if it has adapters and this is not brief, after a
-    step."""
+    """An impl beside the baseline and the reference, as built and, if it has adapters, after a step."""
     work = build(case, str(device), seed)
     no_dropout(work.model)
     if device.type == "cpu" and _plain(case) and case.method == BASELINE:
@@ -124,15 +125,15 @@ def _compare(
     if draw(values, plain, SHARE):
         in_each_stage(work, work.refresh)
         plain.load(values)
-    found += _run(work, plain, where, brief)
+    found += _run(work, plain, where, runs)
     for stage in range(1, work.stages):
         if good(found):
             work.select(stage)
-            found += _run(work, plain, f"in stage {stage + 1} {where}".strip(), brief)
-    if after_step and not brief and method_of(case).adapts and good(found):
+            found += _run(work, plain, f"in stage {stage + 1} {where}".strip(), runs)
+    if after_step and method_of(case).adapts and good(found):
         _step(work)
         plain.load(values)
-        found += _run(work, plain, f"after a step {where}".strip())
+        found += _run(work, plain, f"after a step {where}".strip(), runs)
         found += _as_drawn(work.model, plain, f"after a step {where}".strip())
     return found
 
@@ -188,9 +189,9 @@ def _undeclared(work: Work, where: str) -> list[Finding]:
     return [Finding(complaint.split()[0], math.inf, 0.0, where, f"is not as declared: {complaint}")]
 
 
-def _run(work: Work, plain: ReferenceModel, where: str, brief: bool = False) -> list[Finding]:
+def _run(work: Work, plain: ReferenceModel, where: str, runs: int) -> list[Finding]:
     """The impl, at its worst of some runs, against the baseline, and against the reference from the first run on that
-    the baseline does not settle. brief: on a CPU, where it had its runs before timing, one."""
+    the baseline does not settle."""
     case = work.case
     pooled = case.level == "model"
     worst: dict[str, float] = {}
@@ -198,7 +199,7 @@ def _run(work: Work, plain: ReferenceModel, where: str, brief: bool = False) -> 
     allowed: dict[str, float] = {}
     base = plain.base()
     expected: dict[str, Tensor] = {}
-    for _ in range(1 if _plain(case) or (brief and work.device.type == "cpu") else RUNS):
+    for _ in range(1 if _plain(case) else runs):
         found, grad_outs = _outputs(work)
         if undeclared := _undeclared(work, where):
             return undeclared

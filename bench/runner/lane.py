@@ -1,13 +1,15 @@
 """A worker as the scheduler talks to it: a command goes out, and its answer or how the worker was lost comes back."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter, sleep
 from typing import Any
 
 from bench.case.schema import Status
+from bench.devices import Device, visible_index
 from bench.record.store import now
 from bench.runner.worker_process import Event, Silent, Worker
+from bench.timing.settings import MeasureSettings
 
 # Whoever kills a worker may be about to kill this process too, as a batch system that ends a job: that is no crash of a
 # case, and must not be on record as one.
@@ -23,6 +25,21 @@ class Lost(Exception):
     def __init__(self, status: Status, detail: str, early: bool = False) -> None:
         super().__init__(detail)
         self.status, self.detail, self.early = status, detail, early
+
+
+def job_for(
+    device: Device, settings: MeasureSettings, threads: int | None, passes: Sequence[str] = (), ceilings: bool = False
+) -> dict[str, Any]:
+    """What a worker is greeted with. threads: that a CPU computes with; None leaves it to torch. passes: those that are
+    timed. ceilings: whether it measures the device's own peaks first."""
+    return {
+        "device": "cpu" if device.is_cpu else f"cuda:{visible_index(device)}",
+        "gpu_uuid": device.uuid,
+        "threads": threads,
+        "passes": list(passes),
+        "settings": settings.model_dump(),
+        "ceilings": ceilings,
+    }
 
 
 class Lane:
@@ -54,6 +71,11 @@ class Lane:
     def send(self, do: str, **values: Any) -> None:
         """A command; `hear` gives its answer."""
         self._worker.send({"do": do, **values})
+
+    def ask(self, do: str, answer: str, **values: Any) -> Event:
+        """A command, and the event that answers it. Raises Lost."""
+        self.send(do, **values)
+        return self.hear(answer)
 
     def hear(self, answer: str) -> Event:
         """The next event of that name; those before it go to on_event. Raises Lost."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.case import Case
-from bench.devices import Device, visible_index
+from bench.devices import Device
 from bench.record.causes import Part, Split
-from bench.runner.lane import Lane, Lost
+from bench.runner.lane import Lane, Lost, job_for
 from bench.runner.worker_process import Worker
 from bench.timing.settings import MeasureSettings
 
@@ -59,20 +59,10 @@ def _profile(
     lane: Lane, job: Job, device: Device, threads: int | None, settings: MeasureSettings
 ) -> dict[PassClock, Split]:
     if not lane.greeted:
-        lane.greet(
-            {
-                "device": "cpu" if device.is_cpu else f"cuda:{visible_index(device)}",
-                "gpu_uuid": device.uuid,
-                "threads": threads,
-                "passes": [],  # none is timed
-                "settings": settings.model_dump(),
-                "ceilings": False,
-            }
-        )
+        lane.greet(job_for(device, settings, threads))
     medians = [[*key, ms] for key, ms in job.medians.items()]
     trace = None if job.trace is None else str(job.trace.absolute())
-    lane.send("explain", case=job.case.axes(), medians=medians, trace=trace)
-    splits = lane.hear("explained")["splits"]
+    splits = lane.ask("explain", "explained", case=job.case.axes(), medians=medians, trace=trace)["splits"]
     return {
         (pass_, clock): Split(**split | {"parts": {cause: Part(**part) for cause, part in split["parts"].items()}})
         for pass_, clock, split in splits

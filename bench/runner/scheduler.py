@@ -13,12 +13,12 @@ from typing import Any
 from bench.case import Case
 from bench.case.clocks import CLOCKS
 from bench.case.schema import Status
-from bench.devices import Device, visible_index
+from bench.devices import Device
 from bench.methods.registry import unsupported
 from bench.record.store import Record, now
 from bench.roofline.memory import sentence, too_large
 from bench.runner.fit import fits
-from bench.runner.lane import Lane, Lost
+from bench.runner.lane import Lane, Lost, job_for
 from bench.runner.plan import Task, baseline_of, comparisons
 from bench.runner.progress import Display
 from bench.runner.rounds import LOST, Rounds
@@ -189,17 +189,11 @@ class Scheduler:
     def _greet(self, key: LaneKey, seat: Seat) -> None:
         assert seat.lane is not None
         self._display.working(seat.case)
-        job = {
-            "device": "cpu" if self._device.is_cpu else f"cuda:{visible_index(self._device)}",
-            "gpu_uuid": self._device.uuid,
-            "threads": self._threads,
-            "passes": self._plan.passes,
-            "settings": self._plan.settings.model_dump(),
-            "ceilings": "ceilings" not in self._record.run,
-        }
+        plan, ceilings = self._plan, "ceilings" not in self._record.run
+        job = job_for(self._device, plan.settings, self._threads, plan.passes, ceilings)
         try:
             hello = seat.lane.greet(job)
-            if job["ceilings"]:  # once a record, and before another worker is on the device
+            if ceilings:  # once a record, and before another worker is on the device
                 seat.lane.hear("ceilings")
         except Lost as e:
             seat.lost = e

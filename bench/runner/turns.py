@@ -82,6 +82,10 @@ class Turns:
     def _drop(self) -> None:
         """Frees what the case holds."""
         self._case = self._work = self._sampler = None
+        self._free()
+
+    def _free(self) -> None:
+        """Gives back memory that is not in use."""
         gc.collect()
         if self._device.type == "cpu":
             give_back()
@@ -112,9 +116,7 @@ class Turns:
             self._failed(Status.wrong, wrong, goes_on=True)
             return
         checking_s = checked - started + perf_counter() - built
-        gc.collect()
-        if self._device.type == "cpu":
-            give_back()  # what the check took
+        self._free()  # what the check took
         self._attention = _attention(self._work)
         self._peak = _peak(self._work, self._device, "step" in self._passes)
         self._rest()

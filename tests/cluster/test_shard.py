@@ -20,7 +20,7 @@ from tests.runner.stub_worker import PASSES, StubWorker, answer
 def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "locks").mkdir()
     monkeypatch.setenv("LORABENCH_LOCKS", str(tmp_path / "locks"))
-    monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
+    monkeypatch.setattr("bench.runner.lane.visible_index", lambda device: 0)
     monkeypatch.setattr(StubWorker, "made", [])
     monkeypatch.setattr(StubWorker, "script", staticmethod(answer))
 

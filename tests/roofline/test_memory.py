@@ -144,7 +144,7 @@ def record_of(
                 detail = "OutOfMemoryError: CUDA out of memory"
                 yield {"event": "failed", "status": Status.oom, "detail": detail, "last": True}
 
-    monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
+    monkeypatch.setattr("bench.runner.lane.visible_index", lambda device: 0)
     scheduler = Scheduler(plan, device, record, Display(), worker=Full)
     scheduler.run(scheduler.refuse(open_tasks(plan, record, 1, frozenset({"oom"}))))
     workers[:] = dict.fromkeys(workers)  # what was out of memory beside others was tried alone

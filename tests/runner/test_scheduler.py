@@ -31,7 +31,7 @@ def run(sweep_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     """Runs the small sweep with clocks eager and graph, on a GPU that is none. `says(worker, command)` gives a worker's
     answer, None where it dies; the first `cases` of the first comparison are measured."""
     sweep_path.write_text(SWEEP + "clocks: [eager, graph]\n")
-    monkeypatch.setattr("bench.runner.scheduler.visible_index", lambda device: 0)
+    monkeypatch.setattr("bench.runner.lane.visible_index", lambda device: 0)
     monkeypatch.setattr(StubWorker, "made", [])
 
     def start(says: Any = answer, ends: tuple[int, ...] = (), cases: int = 6, gpu: Device = GPU) -> tuple[Record, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from bench.runner.lane import Lane
+from bench.devices import cpu_device
+from bench.runner.lane import Lane, job_for
 from bench.runner.worker_process import Silent, Worker
 from bench.sweeps.expand import make_plan
 from tests.conftest import SWEEP, is_running, wait_for
@@ -22,13 +23,6 @@ def sweep_path(tmp_path: Path) -> Path:
     return path
 
 
-def job_of(plan: Any) -> dict[str, Any]:
-    return {
-        "device": "cpu", "gpu_uuid": "cpu", "threads": 1, "passes": plan.passes,
-        "settings": plan.settings.model_dump(), "ceilings": False,
-    }  # fmt: skip
-
-
 def test_a_worker_waits_for_its_job_and_then_for_each_command(sweep_path: Path, tmp_path: Path) -> None:
     plan = make_plan(str(sweep_path), on_cpu=True)
     with Worker(tmp_path / "a.log", 60, models=True) as worker:
@@ -37,18 +31,14 @@ def test_a_worker_waits_for_its_job_and_then_for_each_command(sweep_path: Path, 
             wait_for(lambda: "libtorch" in maps.read_text())
         assert worker.alive
         lane = Lane(worker)
-        lane.greet(job_of(plan))
+        lane.greet(job_for(cpu_device(), plan.settings, 1, plan.passes))
 
-        def ask(do: str, answer: str, **values: Any) -> dict[str, Any]:
-            lane.send(do, **values)
-            return lane.hear(answer)
-
-        ask("prepare", "prepared", case=asdict(plan.cases[0]))
-        ask("begin", "begun", clock="cpu-time")
-        blocks = [ask("block", "block", number=i, seconds=0.01)["samples"] for i in range(3)]
-        measured = ask("end", "measured", stop="rounds")
-        ask("finish", "done")
-        ask("bye", "bye")
+        lane.ask("prepare", "prepared", case=asdict(plan.cases[0]))
+        lane.ask("begin", "begun", clock="cpu-time")
+        blocks = [lane.ask("block", "block", number=i, seconds=0.01)["samples"] for i in range(3)]
+        measured = lane.ask("end", "measured", stop="rounds")
+        lane.ask("finish", "done")
+        lane.ask("bye", "bye")
         assert worker.wait() == 0, worker.last_words()
     taken = {(p, c): [ms for block in blocks for q, d, part in block if (p, c) == (q, d) for ms in part]
              for p, c, _ in blocks[0]}  # fmt: skip

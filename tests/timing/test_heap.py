@@ -4,15 +4,14 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from bench.devices import cpu_device
 from bench.record.environment import ROOT
-from bench.runner.lane import Lane
+from bench.runner.lane import Lane, job_for
 from bench.runner.worker_process import Worker
 from bench.sweeps.expand import make_plan
-from bench.timing.settings import MeasureSettings
 
 PROGRAM = """
 import resource, sys
@@ -64,25 +63,16 @@ def test_samples_of_a_worker_pay_for_no_new_pages(tmp_path: Path) -> None:
     sweep = tmp_path / "large.yaml"
     sweep.write_text(SWEEP)
     plan = make_plan(str(sweep), on_cpu=True)
-    settings = MeasureSettings(warmup_calls=2, warmup_s=1e-3)
-    job = {
-        "device": "cpu", "gpu_uuid": "cpu", "threads": 1, "passes": plan.passes, "settings": settings.model_dump(),
-        "ceilings": False,
-    }  # fmt: skip
+    settings = plan.settings.model_copy(update={"warmup_calls": 2, "warmup_s": 1e-3})
     with Worker(tmp_path / "a.log", 60) as worker:
         lane = Lane(worker)
-        lane.greet(job)
-
-        def ask(do: str, answer: str, **values: Any) -> dict[str, Any]:
-            lane.send(do, **values)
-            return lane.hear(answer)
-
-        ask("prepare", "prepared", case=asdict(plan.cases[0]))
-        ask("begin", "begun", clock="cpu-time")
-        ask("block", "block", number=0, seconds=0.01)
+        lane.greet(job_for(cpu_device(), settings, 1, plan.passes))
+        lane.ask("prepare", "prepared", case=asdict(plan.cases[0]))
+        lane.ask("begin", "begun", clock="cpu-time")
+        lane.ask("block", "block", number=0, seconds=0.01)
         before, samples = _faults(worker.pid), 0
         for number in range(1, 4):
-            samples += len(ask("block", "block", number=number, seconds=0.01)["samples"][0][2])
+            samples += len(lane.ask("block", "block", number=number, seconds=0.01)["samples"][0][2])
         assert _faults(worker.pid) - before < 500 * samples, "each had 16,384 for dW"
 
 
